@@ -1,0 +1,27 @@
+"""Learned Step Size Quantization for Keras, made to be exported exactly.
+
+Importing this package registers its layers, so that quantized models load
+without a custom-object scope.
+"""
+
+from . import lsq
+from .calibration import calibrate
+from .model import LSQModel, steps
+from .quantize import quantize_model
+from .quantize_configs import LSQQuantizeConfig
+from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from .scheme import LSQQuantizeScheme
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LSQActivationQuantizer",
+    "LSQModel",
+    "LSQQuantizeConfig",
+    "LSQQuantizeScheme",
+    "LSQWeightQuantizer",
+    "calibrate",
+    "lsq",
+    "quantize_model",
+    "steps",
+]

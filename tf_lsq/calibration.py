@@ -1,0 +1,55 @@
+"""First values of the activation steps, ahead of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ._compat import keras
+from .data import batches, inputs_as_list
+from .model import initialise_steps, quantization_points
+
+
+def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
+    """Sets the activation steps of a model from data, without training.
+
+    Training does this by itself with its first batch. Call it to look at a
+    quantized model before training, to export without training, or before
+    training under `tf.distribute` with a loop of your own.
+
+    Steps are set anew, also those that were trained. Batch norms use their
+    moving averages, as in inference.
+
+    Args:
+        model: A quantized model.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        num_examples: How many of the first examples are used.
+
+    Raises:
+        ValueError: If `model` has no quantization points, or `num_examples` is
+            less than 1.
+    """
+    points = quantization_points(model)
+    if not points:
+        raise ValueError(
+            f"`model` must be quantized. Received: `{model.name}`, which has no "
+            "quantization points. Call `tf_lsq.quantize_model` first."
+        )
+    if num_examples < 1:
+        raise ValueError(
+            f"`num_examples` must be at least 1. Received: {num_examples}."
+        )
+    found: list[Any] = []
+    count = 0
+    for x, _ in batches(data, num_examples):
+        arrays = inputs_as_list(x, model.input_names)
+        found.append(arrays)
+        count += len(arrays[0])
+        if count >= num_examples:
+            break
+    joined = [tf.concat(parts, axis=0)[:num_examples] for parts in zip(*found)]
+    for point in points:
+        point.reset()
+    x = dict(zip(model.input_names, joined)) if len(joined) > 1 else joined[0]
+    initialise_steps(model, x, training=False)

@@ -1,0 +1,104 @@
+"""What "data" means anywhere in this library.
+
+An ndarray or tensor of inputs; a pair `(x, y)`; or a `tf.data.Dataset` of
+batches of x, `(x, y)` or `(x, y, sample_weight)`. For a model with several
+inputs, x is a list or a dict of arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
+    """Yields `(x, y)` batch by batch; y is None where there are no labels.
+
+    Args:
+        data: See the module's head. A dataset keeps its own batches.
+        batch_size: Examples per batch for arrays.
+
+    Raises:
+        TypeError: If `data` is none of the accepted kinds.
+    """
+    if isinstance(data, tf.data.Dataset):
+        for element in data:
+            yield _split(element)
+        return
+    x, y = _split(data)
+    length = _length(x)
+    for start in range(0, length, batch_size):
+        chosen = slice(start, start + batch_size)
+        yield _take(x, chosen), None if y is None else _take(y, chosen)
+
+
+def num_batches(data: Any, batch_size: int) -> int | None:
+    """Returns how many batches `batches` yields, None if nobody knows."""
+    if isinstance(data, tf.data.Dataset):
+        count = int(data.cardinality())
+        return count if count >= 0 else None
+    return math.ceil(_length(_split(data)[0]) / batch_size)
+
+
+def _split(element: Any) -> tuple[Any, Any]:
+    """Returns x and y of one element."""
+    if isinstance(element, tuple):
+        if not 1 <= len(element) <= 3:
+            raise TypeError(
+                "`data` must be x, (x, y) or (x, y, sample_weight). "
+                f"Received a tuple of length {len(element)}."
+            )
+        return element[0], element[1] if len(element) > 1 else None
+    return element, None
+
+
+def _length(x: Any) -> int:
+    """Returns the number of examples."""
+    arrays = tf.nest.flatten(x)
+    if not arrays or not all(hasattr(array, "shape") for array in arrays):
+        raise TypeError(
+            "`data` must be an array, (x, y), or a tf.data.Dataset of batches. "
+            f"Received: {type(x).__name__}."
+        )
+    lengths = {int(array.shape[0]) for array in arrays}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            "All inputs of `data` must have the same number of examples, at least "
+            f"one. Received lengths: {sorted(lengths)}."
+        )
+    return lengths.pop()
+
+
+def _take(x: Any, chosen: slice) -> Any:
+    """Returns the chosen examples of every array."""
+    return tf.nest.map_structure(lambda array: array[chosen], x)
+
+
+def inputs_as_list(x: Any, names: list[str]) -> list[np.ndarray]:
+    """Returns the arrays of one batch in the order of the model's inputs.
+
+    Args:
+        x: An array, or a list, tuple or dict of arrays.
+        names: Names of the model's inputs.
+
+    Raises:
+        ValueError: If the number or the names of the inputs differ.
+    """
+    if isinstance(x, dict):
+        if set(x) != set(names):
+            raise ValueError(
+                f"`data` must have the inputs {names}. Received: {sorted(x)}."
+            )
+        arrays = [x[name] for name in names]
+    else:
+        arrays = list(x) if isinstance(x, list | tuple) else [x]
+    if len(arrays) != len(names):
+        raise ValueError(
+            f"`data` must have {len(names)} inputs ({names}). "
+            f"Received: {len(arrays)}."
+        )
+    return [np.asarray(array) for array in arrays]

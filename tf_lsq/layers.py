@@ -1,0 +1,233 @@
+"""The two Keras layers that carry learned steps.
+
+`LSQWrapper` quantizes the kernel of the layer it wraps. `QuantizationPoint`
+quantizes the tensor that flows through it; there is one wherever the TFLite
+file holds an integer tensor with a grid of its own.
+
+TF-MOT's own wrapper replaces the kernel variable of the wrapped layer by a
+tensor at every call, which breaks saving, loading and `trainable`. `LSQWrapper`
+leaves the wrapped layer as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from . import lsq
+from ._compat import keras
+from .quantize_configs import LSQQuantizeConfig
+from .quantizers import LSQActivationQuantizer, Variables, is_initialised
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class LSQWrapper(keras.layers.Wrapper):
+    """Quantizes the kernel of the layer it wraps; the bias stays float.
+
+    Args:
+        layer: A Conv2D, DepthwiseConv2D or Dense layer.
+        quantize_config: Bits of the kernel and how its steps are shared.
+        **kwargs: Keras' layer arguments. The name is `quant_<layer's name>`
+            unless given; `trainable` is the layer's own.
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        quantize_config: LSQQuantizeConfig,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", f"quant_{layer.name}")
+        kwargs.setdefault("trainable", layer.trainable)
+        super().__init__(layer, **kwargs)
+        self.layer.trainable = kwargs["trainable"]
+        self.quantize_config = quantize_config
+        self.weight_attribute = quantize_config.weight_attribute(layer)
+        if self.weight_attribute is None:
+            raise ValueError(
+                "`layer` must be a Conv2D, DepthwiseConv2D or Dense layer. "
+                f"Received: `{layer.name}` ({type(layer).__name__})."
+            )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the wrapped layer and the variables of its quantizer."""
+        super().build(input_shape)
+        [(kernel, self.quantizer)] = self.quantize_config.get_weights_and_quantizers(
+            self.layer
+        )
+        self._step_variables = _untracked(
+            self.quantizer.build(kernel.shape, self.weight_attribute, self)
+        )
+
+    @property
+    def kernel(self) -> tf.Variable:
+        """The float kernel that is trained."""
+        return getattr(self.layer, self.weight_attribute)
+
+    @property
+    def step_variables(self) -> Variables:
+        """The quantizer's variables."""
+        return self._step_variables.variables
+
+    @property
+    def step(self) -> tf.Tensor:
+        """The learned step, unit of the kernel; size 1 on axes that share it."""
+        return self.quantizer.step(self.step_variables)
+
+    def initialise(self) -> None:
+        """Sets the step from the kernel's present values."""
+        self.quantizer.initialise(self.kernel, self.step_variables)
+
+    def quantized_kernel(self) -> tf.Tensor:
+        """Returns the kernel as the layer uses it: learned step times codes."""
+        return self.quantizer(self.kernel, training=False, weights=self.step_variables)
+
+    def codes(self) -> tf.Tensor:
+        """Returns the trained integers, read off `quantized_kernel`."""
+        return tf.round(self.quantized_kernel() / self.step)
+
+    def call(self, inputs: Any) -> tf.Tensor:
+        """Calls the wrapped layer with the quantized kernel in place."""
+        kernel = self.quantized_kernel()
+        with _attribute(self.layer, self.weight_attribute, kernel):
+            return self.layer.call(inputs)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the wrapped layer's output shape."""
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings, the wrapped layer's included."""
+        config = super().get_config()
+        config["quantize_config"] = self.quantize_config.get_config()
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds the wrapper; needs no custom-object scope."""
+        config = dict(config)
+        layer = keras.layers.deserialize(
+            config.pop("layer"), custom_objects=custom_objects
+        )
+        quantize_config = LSQQuantizeConfig(**config.pop("quantize_config"))
+        return cls(layer, quantize_config, **config)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class QuantizationPoint(keras.layers.Layer):
+    """Quantizes the tensor that flows through it.
+
+    Args:
+        num_bits: Bits of one integer, 2 to 8.
+        signed: Whether values can be negative; None: the first batch decides.
+        step_init: First value of the step, see `lsq.initial_step`.
+        fixed_step: A step that is not learned, for tensors whose grid TFLite
+            prescribes (softmax: 1/256). None: the step is learned.
+        target: Name of the target the model was quantized for.
+        **kwargs: Keras' layer arguments.
+    """
+
+    def __init__(
+        self,
+        num_bits: int,
+        *,
+        signed: bool | None = None,
+        step_init: str = "auto",
+        fixed_step: float | None = None,
+        target: str = "phone",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.quantizer = LSQActivationQuantizer(num_bits, signed, step_init)
+        if fixed_step is not None and signed is None:
+            raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
+        self.fixed_step = fixed_step
+        self.target = target
+        self.initialising = False  # Set while a first batch flows, also in inference.
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the quantizer's variables."""
+        if self.fixed_step is None:
+            self._step_variables = _untracked(
+                self.quantizer.build(input_shape, "activation", self)
+            )
+        super().build(input_shape)
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of one integer."""
+        return self.quantizer.num_bits
+
+    @property
+    def step_variables(self) -> Variables:
+        """The quantizer's variables; empty where the step is fixed."""
+        return {} if self.fixed_step is not None else self._step_variables.variables
+
+    @property
+    def step(self) -> tf.Tensor:
+        """The step, unit of the tensor, shape `[]`."""
+        if self.fixed_step is not None:
+            return tf.constant(self.fixed_step)
+        return self.quantizer.step(self.step_variables)
+
+    @property
+    def integer_range(self) -> lsq.IntegerRange:
+        """The integers in use; as tensors where the first batch decides."""
+        return self.quantizer.integer_range(self.step_variables)
+
+    def is_initialised(self) -> bool:
+        """Returns whether the step has its first value."""
+        return self.fixed_step is not None or is_initialised(self.step_variables)
+
+    def reset(self) -> None:
+        """Forgets the step; the next first batch sets it."""
+        if self.fixed_step is None:
+            self.step_variables["unit"].assign(0.0)
+
+    def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
+        """Returns `inputs` on the grid."""
+        if self.fixed_step is not None:
+            return lsq.fake_quantize(inputs, self.step, self.integer_range)
+        if training is None:
+            training = keras.backend.learning_phase()
+        training = True if self.initialising else training
+        return self.quantizer(inputs, training, self.step_variables)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {
+            **super().get_config(),
+            **self.quantizer.get_config(),
+            "fixed_step": self.fixed_step,
+            "target": self.target,
+        }
+
+
+class _untracked:  # noqa: N801 - reads as a function
+    """Holds variables out of sight of Keras' attribute tracking.
+
+    Keras would save and count a variable once for `add_weight` and once more
+    for each container it finds in an attribute.
+    """
+
+    def __init__(self, variables: Variables) -> None:
+        self.variables = variables
+
+
+@contextlib.contextmanager
+def _attribute(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
+    """Gives `layer` another value of an attribute, unseen by Keras' tracking."""
+    attributes = vars(layer)
+    original = attributes[name]
+    attributes[name] = value
+    try:
+        yield
+    finally:
+        attributes[name] = original

@@ -1,0 +1,366 @@
+"""The layout transform: puts quantization points where the graph says.
+
+TFLite holds one integer tensor per edge of its fused graph. A tensor gets a
+point behind the operator that makes it, with the bits its consumers ask for. A
+low-bit operator that shares a tensor with others gets an extra point in front.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from . import lsq
+from ._compat import keras, tfmot
+from .graph import Graph, Layer, Node, analyze
+from .layers import LSQWrapper, QuantizationPoint
+from .model import LSQModel
+from .policy import Bits, Options, assign_bits
+from .quantize_configs import LSQQuantizeConfig
+
+SOFTMAX_STEP = 1.0 / 256.0
+
+
+@dataclasses.dataclass(eq=False)
+class PointSpec:
+    """One quantization point; places that share it share its step.
+
+    Attributes:
+        name: Name of the Keras layer.
+        num_bits: Bits of one integer.
+        signed: Whether values can be negative; None: the first batch decides.
+        trainable: Whether the step trains.
+        fixed_step: Grid prescribed by TFLite, or None.
+    """
+
+    name: str
+    num_bits: int
+    signed: bool | None
+    trainable: bool = True
+    fixed_step: float | None = None
+
+
+@dataclasses.dataclass
+class Plan:
+    """Where the points of a model are.
+
+    Attributes:
+        behind: Node -> the point behind it.
+        in_front: (consumer, producer) -> the extra point between them.
+    """
+
+    behind: dict[Node, PointSpec] = dataclasses.field(default_factory=dict)
+    in_front: dict[tuple[Node, Node], PointSpec] = dataclasses.field(
+        default_factory=dict
+    )
+
+
+def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
+    """Returns where quantization points go, and with how many bits.
+
+    Args:
+        graph: The fused graph of a float model.
+        bits: The bits of every node.
+    """
+    demands = _demands(graph, bits)
+    plan = Plan()
+    for node in graph.nodes:
+        if node.kind == "concat" and not bits[node].is_float:
+            _plan_concat(node, max(demands[node]), plan)
+    for node in graph.nodes:
+        if node not in plan.behind and _needs_point(node, bits):
+            _plan_behind(node, max(demands[node]), plan)
+    extra: dict[tuple[Node, int], PointSpec] = {}
+    for node in graph.nodes:
+        if node.properties.matmul and not bits[node].is_float:
+            _plan_in_front(node, bits[node].activation, plan, extra)
+    return plan
+
+
+def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
+    """Returns the bits that the consumers of every node ask for."""
+    demands: dict[Node, set[int]] = {}
+    for node in reversed(graph.nodes):
+        at_an_end = node.is_output or node.kind == "input" or not node.consumers
+        wanted = {lsq.MAX_NUM_BITS} if at_an_end else set()
+        for consumer in node.consumers:
+            passes_on = consumer.properties.keeps_codes or consumer.kind == "concat"
+            if passes_on and not bits[consumer].is_float:
+                wanted |= demands[consumer]
+            else:
+                wanted.add(bits[consumer].activation)
+        demands[node] = wanted
+    return demands
+
+
+def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
+    """Returns whether the output of a node becomes a new integer tensor."""
+    if bits[node].is_float:
+        return node.is_output or any(not bits[n].is_float for n in node.consumers)
+    if node.kind == "softmax" and node.is_output and not node.consumers:
+        return False  # Rounding probabilities would blind the loss.
+    return not node.properties.keeps_codes and node.kind != "concat"
+
+
+def _plan_behind(node: Node, num_bits: int, plan: Plan) -> None:
+    """Plans the point behind one operator."""
+    if node.properties.keeps_grid:
+        plan.behind[node] = _grid(plan, node.inputs[0], node)
+        return
+    fixed = SOFTMAX_STEP if node.kind == "softmax" else None
+    nonnegative = node.nonnegative()
+    plan.behind[node] = PointSpec(
+        name=f"quantize_{node.name}",
+        num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
+        signed=None if nonnegative is None else not nonnegative,
+        trainable=all(layer.trainable for layer in node.all_layers),
+        fixed_step=fixed,
+    )
+
+
+def _plan_concat(node: Node, num_bits: int, plan: Plan) -> None:
+    """Plans the one grid that all inputs of a concatenation share."""
+    nonnegative = node.nonnegative()
+    point = PointSpec(
+        name=f"quantize_{node.name}",
+        num_bits=num_bits,
+        signed=None if nonnegative is None else not nonnegative,
+        trainable=node.layer.trainable,
+    )
+    for source in node.inputs:
+        free = not (
+            source.properties.keeps_codes
+            or source.properties.keeps_grid
+            or source.kind in ("concat", "softmax")
+            or source.is_output
+        )
+        if free and set(source.consumers) == {node}:
+            plan.behind[source] = point
+        else:
+            plan.in_front[node, source] = point
+
+
+def _plan_in_front(
+    node: Node, num_bits: int, plan: Plan, extra: dict[tuple[Node, int], PointSpec]
+) -> None:
+    """Plans an extra point where the input has more bits than asked for."""
+    [source] = node.inputs
+    grid = _grid(plan, source, node)
+    if grid.num_bits <= num_bits:
+        return
+    if (source, num_bits) not in extra:
+        extra[source, num_bits] = PointSpec(
+            name=f"quantize_{source.name}_to_{num_bits}_bits",
+            num_bits=num_bits,
+            signed=grid.signed,
+            trainable=grid.trainable,
+        )
+    plan.in_front[node, source] = extra[source, num_bits]
+
+
+def _grid(plan: Plan, source: Node, consumer: Node) -> PointSpec:
+    """Returns the point whose grid the tensor between two nodes is on."""
+    if (consumer, source) in plan.in_front:
+        return plan.in_front[consumer, source]
+    if source in plan.behind:
+        return plan.behind[source]
+    return _grid(plan, source.inputs[0], source)
+
+
+# --- Building the quantized model --------------------------------------------
+
+
+def build_model(
+    model: keras.Model, graph: Graph, bits: Mapping[Node, Bits], options: Options
+) -> LSQModel:
+    """Returns the quantized model, with the weights of `model`.
+
+    Args:
+        model: The float model that `graph` was made from.
+        graph: Its fused graph.
+        bits: The bits of every node.
+        options: Checked options.
+    """
+    plan = plan_points(graph, bits)
+    builder = _Builder(plan, bits, options)
+    for node in graph.nodes:
+        builder.add(node)
+    inputs = [builder.inputs[node] for node in graph.inputs]
+    outputs = [builder.tensors[node] for node in graph.outputs]
+    student = LSQModel(
+        _structured(model.input, inputs, model),
+        outputs if isinstance(model.output, list | tuple) else outputs[0],
+        name=model.name,
+    )
+    builder.transfer_weights()
+    return student
+
+
+def _structured(like: Any, tensors: list[Any], model: keras.Model) -> Any:
+    """Returns inputs in the structure in which the float model takes them."""
+    if isinstance(like, dict):
+        names = {t.node.layer.name: t for t in tensors}
+        return {key: names[name] for key, name in zip(like, model.input_names)}
+    return tensors if isinstance(like, list | tuple) else tensors[0]
+
+
+class _Builder:
+    """Calls the layers of the quantized model on each other, node by node."""
+
+    def __init__(
+        self, plan: Plan, bits: Mapping[Node, Bits], options: Options
+    ) -> None:
+        self.plan, self.bits, self.options = plan, bits, options
+        self.inputs: dict[Node, Any] = {}
+        self.tensors: dict[Node, Any] = {}
+        self._points: dict[PointSpec, QuantizationPoint] = {}
+        self._between: dict[tuple[PointSpec, Node], Any] = {}
+        self._copies: dict[int, Layer] = {}
+        self._transfers: list[tuple[Node, Node | None, Layer]] = []
+
+    def add(self, node: Node) -> None:
+        """Adds the layers of one operator and the point behind it."""
+        if node.kind == "input":
+            config = node.layer.get_config()
+            tensor = keras.Input(
+                batch_shape=config["batch_input_shape"],
+                dtype=config["dtype"],
+                sparse=config["sparse"],
+                name=config["name"],
+            )
+            self.inputs[node] = tensor
+        else:
+            sources = [self._input(node, source) for source in node.inputs]
+            tensor = self._call(node, node, sources if len(sources) > 1 else sources[0])
+            for fused in node.fused:
+                tensor = self._call(node, fused, tensor)
+        if node in self.plan.behind:
+            tensor = self._point(self.plan.behind[node])(tensor)
+        self.tensors[node] = tensor
+
+    def transfer_weights(self) -> None:
+        """Copies the float weights and sets the steps of the kernels."""
+        for owner, part, copy in self._transfers:
+            wrapped = isinstance(copy, LSQWrapper)
+            (copy.layer if wrapped else copy).set_weights(part.layer.get_weights())
+        for owner, _, copy in self._transfers:
+            if isinstance(copy, LSQWrapper):
+                batch_norm = owner.batch_norm
+                if batch_norm is not None:
+                    _make_gamma_positive(
+                        copy.layer, self._copies[id(batch_norm)], copy.weight_attribute
+                    )
+                copy.initialise()
+
+    def _input(self, node: Node, source: Node) -> Any:
+        """Returns one input of a node, behind the extra point if there is one."""
+        point = self.plan.in_front.get((node, source))
+        if point is None:
+            return self.tensors[source]
+        if (point, source) not in self._between:
+            self._between[point, source] = self._point(point)(self.tensors[source])
+        return self._between[point, source]
+
+    def _call(self, owner: Node, part: Node, inputs: Any) -> Any:
+        """Calls the copy of one layer; `part` is the node or one fused into it."""
+        if id(part.layer) not in self._copies:
+            copy = type(part.layer).from_config(part.layer.get_config())
+            bits = self.bits[owner]
+            if part is owner and part.properties.matmul and not bits.is_float:
+                config = LSQQuantizeConfig(
+                    bits.weight,
+                    bits.activation,
+                    per_channel=bits.per_channel,
+                    step_init=bits.step_init,
+                )
+                copy = LSQWrapper(copy, config)
+            self._copies[id(part.layer)] = copy
+            self._transfers.append((owner, part, copy))
+        return self._copies[id(part.layer)](inputs, **part.call_kwargs)
+
+    def _point(self, spec: PointSpec) -> QuantizationPoint:
+        """Returns the layer of a point, one for all its places."""
+        if spec not in self._points:
+            self._points[spec] = QuantizationPoint(
+                spec.num_bits,
+                signed=spec.signed,
+                step_init=self.options.step_init,
+                fixed_step=spec.fixed_step,
+                target=self.options.target,
+                trainable=spec.trainable,
+                name=spec.name,
+            )
+        return self._points[spec]
+
+
+def _make_gamma_positive(layer: Layer, batch_norm: Layer, kernel_name: str) -> None:
+    """Negates channels whose gamma is negative; the output stays the same.
+
+    Folding a negative gamma would turn the code -2^(b-1) into +2^(b-1), which
+    b bits cannot hold. ``gamma * (x - mean)`` is unchanged if kernel, bias, mean
+    and gamma of a channel all change sign.
+    """
+    if not batch_norm.scale:
+        return
+    gamma = batch_norm.gamma.numpy()
+    sign = np.where(gamma < 0, -1.0, 1.0).astype(gamma.dtype)
+    if (sign > 0).all():
+        return
+    kernel = getattr(layer, kernel_name)
+    channels = kernel.shape[-2:] if kernel_name == "depthwise_kernel" else (-1,)
+    kernel.assign(kernel * sign.reshape(channels))
+    batch_norm.gamma.assign(gamma * sign)
+    batch_norm.moving_mean.assign(batch_norm.moving_mean * sign)
+    if layer.use_bias:
+        layer.bias.assign(layer.bias * sign)
+
+
+class LSQLayoutTransform(tfmot.quantization.keras.QuantizeLayoutTransform):
+    """TF-MOT's layout transform: float model in, quantized model out.
+
+    Args:
+        options: Checked options.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def apply(
+        self, model: keras.Model, layer_quantize_map: dict[str, Any]
+    ) -> tuple[LSQModel, dict[str, Any]]:
+        """Returns the quantized model; nothing is left for TF-MOT to wrap.
+
+        Args:
+            model: A float functional or sequential model.
+            layer_quantize_map: The annotated layers by name; a layer's
+                "quantize_config" may be an `LSQQuantizeConfig` of its own.
+
+        Raises:
+            ValueError: If a layer carries another kind of config, or `model`
+                cannot be quantized exactly; all offenders are named.
+        """
+        configs = {
+            name: entry.get("quantize_config")
+            for name, entry in layer_quantize_map.items()
+        }
+        _check_configs(configs)
+        graph = analyze(model)
+        bits = assign_bits(graph, self.options, configs)
+        return build_model(model, graph, bits, self.options), {}
+
+
+def _check_configs(configs: Mapping[str, Any]) -> None:
+    """Refuses configs of other schemes."""
+    foreign = {
+        name: type(config).__name__
+        for name, config in configs.items()
+        if config is not None and not isinstance(config, LSQQuantizeConfig)
+    }
+    if foreign:
+        raise ValueError(
+            "Layers quantized with `LSQQuantizeScheme` must be annotated without a "
+            f"config or with an `LSQQuantizeConfig`. Received: {foreign}."
+        )

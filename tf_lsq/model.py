@@ -1,0 +1,185 @@
+"""`LSQModel`: a Keras model whose first batch sets its activation steps."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from ._compat import exclude_from_weight_decay, keras, register_for_h5
+from .data import batches
+from .layers import LSQWrapper, QuantizationPoint
+
+STEP_VARIABLE_PATTERN = r"_step:0$"
+_DEFAULT_BATCH_SIZE = 32
+
+
+@register_for_h5
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class LSQModel(keras.Model):
+    """A functional Keras model with learned quantization steps.
+
+    Made by `quantize_model` and `quantize_apply`. It is trained, saved and
+    loaded like any Keras model. Before the first compiled training step it runs
+    the first batch once, to give every activation step its first value; batch
+    norm statistics are put back afterwards. An optimizer's weight decay leaves
+    the steps out.
+    """
+
+    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+        """Compiles the model; steps are excluded from weight decay."""
+        super().compile(optimizer, *args, **kwargs)
+        for one in tf.nest.flatten(self.optimizer):
+            exclude_from_weight_decay(one, STEP_VARIABLE_PATTERN)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model, and builds its optimizer for its state.
+
+        Keras leaves this to classes with a `compile` of their own.
+        """
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if hasattr(self, "optimizer") and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self, x: Any = None, y: Any = None, batch_size: Any = None, *args: Any, **kw: Any
+    ) -> Any:
+        """Trains the model; see `keras.Model.fit`."""
+        if not is_calibrated(self):
+            first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
+            initialise_steps(self, first, training=True)
+        return super().fit(x, y, batch_size, *args, **kw)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch; see `keras.Model.train_on_batch`."""
+        if not is_calibrated(self):
+            initialise_steps(self, x, training=True)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the model; see `keras.Model.evaluate`."""
+        check_calibrated(self)
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predicts; see `keras.Model.predict`."""
+        check_calibrated(self)
+        return super().predict(*args, **kwargs)
+
+
+def quantization_points(model: keras.Model) -> list[QuantizationPoint]:
+    """Returns the quantization points of a model, in the model's order."""
+    return [layer for layer in model.layers if isinstance(layer, QuantizationPoint)]
+
+
+def wrapped_layers(model: keras.Model) -> list[LSQWrapper]:
+    """Returns the layers with a quantized kernel, in the model's order."""
+    return [layer for layer in model.layers if isinstance(layer, LSQWrapper)]
+
+
+def is_calibrated(model: keras.Model) -> bool:
+    """Returns whether every step of a model has its first value."""
+    return not _missing(model)
+
+
+def check_calibrated(model: keras.Model) -> None:
+    """Raises unless every step of a model has its first value.
+
+    Raises:
+        RuntimeError: Naming the points without a step.
+    """
+    missing = _missing(model)
+    if missing:
+        raise RuntimeError(
+            f"`{model.name}` must be trained or calibrated before it is used. These "
+            f"quantization points have no step yet: {missing}. Call `model.fit`, or "
+            "`tf_lsq.calibrate(model, data)`."
+        )
+
+
+def steps(model: keras.Model) -> dict[str, Any]:
+    """Returns the learned steps, in the unit of what they quantize.
+
+    Args:
+        model: A quantized model.
+
+    Returns:
+        Layer name -> NumPy array: shape `[]`, or size 1 on every axis of the
+        kernel that shares a step.
+    """
+    layers = [*wrapped_layers(model), *quantization_points(model)]
+    return {layer.name: layer.step.numpy() for layer in layers}
+
+
+def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
+    """Gives every activation step that has none its first value.
+
+    The batch flows through the model once, eagerly; each point sets its step
+    from the values that arrive, which earlier points have quantized already.
+
+    Args:
+        model: A quantized model.
+        x: One batch of inputs.
+        training: Whether batch norms use the batch's statistics, as in a
+            training step. Their moving averages are left as they were.
+    """
+    with _batch_norm_statistics_kept(model), _points_initialising(model):
+        model(tf.nest.map_structure(tf.convert_to_tensor, x), training=training)
+    check_calibrated(model)
+
+
+def _missing(model: keras.Model) -> list[str]:
+    """Returns the names of the points without a first value."""
+    return [p.name for p in quantization_points(model) if not p.is_initialised()]
+
+
+@contextlib.contextmanager
+def _points_initialising(model: keras.Model) -> Iterator[None]:
+    """Lets points take what flows through as their first batch."""
+    points = quantization_points(model)
+    for point in points:
+        point.initialising = True
+    try:
+        yield
+    finally:
+        for point in points:
+            point.initialising = False
+
+
+@contextlib.contextmanager
+def _batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
+    """Puts the moving averages of batch norms back."""
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    kept = [(v, tf.identity(v)) for n in norms for v in (n.moving_mean, n.moving_variance)]
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
+
+
+def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
+    """Returns the first batch of inputs, and what `fit` shall read instead of x."""
+    if isinstance(x, keras.utils.Sequence):
+        return _inputs_of(x[0]), x
+    if isinstance(x, Iterator):
+        first = next(x)
+        return _inputs_of(first), itertools.chain([first], x)
+    if hasattr(x, "element_spec") and not isinstance(x, tf.data.Dataset):
+        raise RuntimeError(
+            "`model` must be calibrated before it trains on a distributed dataset. "
+            "Call `tf_lsq.calibrate(model, data)` first."
+        )
+    return next(batches(x, batch_size))[0], x
+
+
+def _inputs_of(element: Any) -> Any:
+    """Returns x of an element that a generator yields."""
+    return element[0] if isinstance(element, tuple) else element

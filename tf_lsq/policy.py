@@ -1,0 +1,175 @@
+"""The bit policy: how many bits each operator gets.
+
+The paper quantizes the inputs and the weights of every matrix multiplication,
+the first and the last of them to 8 bits, and leaves everything between them
+(residual additions, batch norms) alone; here that is 8 bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from . import lsq
+from .graph import Graph, Node
+from .quantize_configs import LSQQuantizeConfig
+
+FLOAT = "float"
+TARGETS = ("phone", "edgetpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of `quantize_model` and `LSQQuantizeScheme`, checked.
+
+    Attributes are documented in `tf_lsq.quantize_model`.
+    """
+
+    weight_bits: int = 4
+    activation_bits: int = 4
+    first_last_bits: int = 8
+    per_channel: bool = False
+    overrides: Mapping[str, int | str] | None = None
+    target: str = "phone"
+    step_init: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks every option."""
+        for name in ("weight_bits", "activation_bits", "first_last_bits"):
+            lsq.check_num_bits(getattr(self, name), name)
+        lsq.check_step_init(self.step_init)
+        if self.target not in TARGETS:
+            raise ValueError(
+                f"`target` must be one of {list(TARGETS)}. "
+                f"Received: target={self.target!r}."
+            )
+        for pattern, value in (self.overrides or {}).items():
+            if value != FLOAT:
+                lsq.check_num_bits(value, f"overrides[{pattern!r}]")
+            re.compile(pattern)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits:
+    """The bits of one operator.
+
+    Attributes:
+        weight: Bits of its weight, None where it has none.
+        activation: Bits of its inputs.
+        is_float: Left in float.
+        per_channel: One step per output channel.
+        step_init: First value of its weight step.
+    """
+
+    weight: int | None
+    activation: int
+    is_float: bool = False
+    per_channel: bool = False
+    step_init: str = "auto"
+
+
+def assign_bits(
+    graph: Graph,
+    options: Options,
+    configs: Mapping[str, LSQQuantizeConfig | None] | None = None,
+) -> dict[Node, Bits]:
+    """Returns the bits of every node.
+
+    Args:
+        graph: The fused graph of a float model.
+        options: Checked options.
+        configs: Layers annotated for quantization by name, each with its own
+            config or None; layers that are missing stay float. None: all
+            layers are quantized.
+
+    Raises:
+        ValueError: If patterns of `overrides` match nothing that they can act
+            on, all of them named.
+    """
+    _check_patterns(graph, options)
+    first_last = _first_and_last(graph)
+    bits = {}
+    for node in graph.nodes:
+        config = (configs or {}).get(node.origin)
+        override = _override(node, options)
+        left_out = configs is not None and node.origin not in configs
+        if node.kind == "input" or (override != FLOAT and not left_out):
+            bits[node] = _bits_of(node, options, node in first_last, override, config)
+        else:
+            bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+    return bits
+
+
+def _bits_of(
+    node: Node, options: Options, end: bool, override: Any, config: Any
+) -> Bits:
+    """Returns the bits of a quantized node; the nearest instruction wins."""
+    if not node.properties.matmul:
+        return Bits(None, lsq.MAX_NUM_BITS)
+    per_channel, step_init = options.per_channel, options.step_init
+    weight, activation = options.weight_bits, options.activation_bits
+    if end:
+        weight = activation = options.first_last_bits
+    if config is not None:
+        weight, activation = config.weight_bits, config.activation_bits
+        per_channel, step_init = config.per_channel, config.step_init
+    if override is not None:
+        weight = activation = override
+    return Bits(weight, activation, per_channel=per_channel, step_init=step_init)
+
+
+def _first_and_last(graph: Graph) -> set[Node]:
+    """Returns matmuls with no other in front of them, or none behind."""
+    behind: set[Node] = set()
+    for node in graph.nodes:
+        if any(n in behind or n.properties.matmul for n in node.inputs):
+            behind.add(node)
+    before: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if any(n in before or n.properties.matmul for n in node.consumers):
+            before.add(node)
+    return {
+        node
+        for node in graph.nodes
+        if node.properties.matmul and not (node in behind and node in before)
+    }
+
+
+def _names(node: Node) -> list[str]:
+    """Returns the names of the user's layers that make up a node."""
+    return [node.origin, *(fused.origin for fused in node.fused)]
+
+
+def _override(node: Node, options: Options) -> int | str | None:
+    """Returns the override of a node: the last pattern that matches it."""
+    found = None
+    for pattern, value in (options.overrides or {}).items():
+        if any(re.fullmatch(pattern, name) for name in _names(node)):
+            if value == FLOAT or node.properties.matmul:
+                found = value
+    return found
+
+
+def _check_patterns(graph: Graph, options: Options) -> None:
+    """Refuses patterns that change nothing."""
+    problems = []
+    for pattern, value in (options.overrides or {}).items():
+        nodes = [
+            node
+            for node in graph.nodes
+            if node.kind != "input"
+            and any(re.fullmatch(pattern, name) for name in _names(node))
+        ]
+        if not nodes:
+            problems.append(f"{pattern!r} matches no layer")
+        elif value != FLOAT and not any(n.properties.matmul for n in nodes):
+            problems.append(f"{pattern!r} matches no layer with a kernel")
+    if problems:
+        names = [name for node in graph.nodes for name in _names(node)]
+        raise ValueError(
+            "Every pattern of `overrides` (a regular expression for whole layer "
+            f"names) must match a layer. Received: {'; '.join(problems)}. Layers: "
+            f"{names}."
+        )

@@ -1,0 +1,84 @@
+"""`quantize_model`: from a float Keras model to one that learns its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ._compat import keras
+from .graph import analyze
+from .layout import build_model
+from .model import LSQModel, quantization_points
+from .policy import Options, assign_bits
+
+
+def quantize_model(
+    model: keras.Model,
+    *,
+    weight_bits: int = 4,
+    activation_bits: int = 4,
+    first_last_bits: int = 8,
+    per_channel: bool = False,
+    overrides: Mapping[str, int | str] | None = None,
+    target: str = "phone",
+    step_init: str = "auto",
+) -> LSQModel:
+    """Returns a copy of `model` that trains with learned step sizes.
+
+    The copy has the weights of `model`, which is left as it is. It trains with
+    plain `model.fit`; its first batch sets the activation steps.
+
+    Where batch norm has a negative gamma, kernel, bias, mean and gamma of that
+    channel change sign together, so that the folded codes fit their bits; the
+    layer's output stays the same.
+
+    Args:
+        model: A functional or sequential `tf_keras` model.
+        weight_bits: Bits of the kernels, 2 to 8.
+        activation_bits: Bits of the inputs of layers with kernels, 2 to 8.
+        first_last_bits: Bits of kernel and input of the layers with no kernel
+            in front of them, or none behind.
+        per_channel: One step per output channel of a kernel instead of one per
+            kernel (the paper's setting).
+        overrides: Layer-name patterns (regular expressions for the whole name)
+            to bits of kernel and input, or to "float": the layer stays float,
+            and the file converts in front of it and behind it. Where several
+            patterns match, the last one counts.
+        target: What the file will run on: "phone" or "edgetpu".
+        step_init: First value of the steps: "auto", "lsq", "max" or "mse", see
+            `tf_lsq.lsq.initial_step`.
+
+    Returns:
+        A `tf_keras` model, uncompiled.
+
+    Raises:
+        TypeError: If `model` is no `tf_keras` model.
+        ValueError: If an option is out of range, a pattern matches nothing, or
+            the model has layers without an exact integer form; all are named.
+
+    Example:
+        >>> import tf_keras as keras
+        >>> model = keras.Sequential([keras.layers.Dense(2, input_shape=(4,))])
+        >>> student = quantize_model(model, weight_bits=4, activation_bits=4)
+        >>> [layer.name.split("_")[0] for layer in student.layers[1:]]
+        ['quantize', 'quant', 'quantize']
+
+    References:
+        Esser et al., "Learned Step Size Quantization", ICLR 2020,
+        https://arxiv.org/abs/1902.08153
+    """
+    options = Options(
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        first_last_bits=first_last_bits,
+        per_channel=per_channel,
+        overrides=overrides,
+        target=target,
+        step_init=step_init,
+    )
+    graph = analyze(model)
+    if quantization_points(model):
+        raise ValueError(
+            f"`model` must be a float model. Received: `{model.name}`, which is "
+            "quantized already."
+        )
+    return build_model(model, graph, assign_bits(graph, options), options)

@@ -1,0 +1,304 @@
+"""TF-MOT `Quantizer` objects around `lsq`.
+
+A quantizer holds settings only. Its variables live in the layer that builds it,
+under the name of what is quantized (`kernel`, `activation`, ...):
+
+    <name>_step        trainable, the learned factor of the step, 1 at first
+    <name>_step_unit   not trainable, first value of the step, 0 until it is known
+    <name>_signed      not trainable, 1 if the first batch had negative values;
+                       only where the graph cannot tell
+
+The step in the unit of the values is ``lsq.learned_step(step, step_unit)``.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from . import lsq
+from ._compat import infers_shapes_only, keras, tfmot
+
+Variables = dict[str, tf.Variable]
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class KeepPositive(keras.constraints.Constraint):
+    """Keeps the learned factor of a step above its lower bound."""
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        """Returns `w`, at least `lsq.MIN_STEP_FACTOR`."""
+        return tf.maximum(w, tf.cast(lsq.MIN_STEP_FACTOR, w.dtype))
+
+
+class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """What weight and activation quantizers share: variables, first value, call."""
+
+    num_bits: int
+    step_init: str
+
+    @abc.abstractmethod
+    def integer_range(self, weights: Variables) -> lsq.IntegerRange:
+        """Returns the integers this quantizer may use."""
+
+    @abc.abstractmethod
+    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
+        """Returns the paper's g for these inputs."""
+
+    def _add_variables(
+        self, name: str, layer: keras.layers.Layer, step_shape: tuple[int, ...]
+    ) -> Variables:
+        """Creates the variables of one quantizer in `layer`."""
+        return {
+            "step": layer.add_weight(
+                name=f"{name}_step",
+                shape=step_shape,
+                initializer="ones",
+                dtype=tf.float32,
+                trainable=True,
+                constraint=KeepPositive(),
+                experimental_autocast=False,
+            ),
+            "unit": layer.add_weight(
+                name=f"{name}_step_unit",
+                shape=step_shape,
+                initializer="zeros",
+                dtype=tf.float32,
+                trainable=False,
+                experimental_autocast=False,
+            ),
+        }
+
+    def __call__(
+        self, inputs: tf.Tensor, training: Any, weights: Variables, **kwargs: Any
+    ) -> tf.Tensor:
+        """Returns `inputs` moved to the quantizer's grid.
+
+        Args:
+            inputs: Float values.
+            training: Whether the layer trains; a first batch is only taken as
+                such in training.
+            weights: The variables that `build` returned.
+            **kwargs: Ignored, part of TF-MOT's interface.
+
+        Returns:
+            Same shape, dtype and unit as `inputs`.
+
+        Raises:
+            RuntimeError: If the step has no value yet and may not be
+                initialised from these inputs.
+        """
+        ready = self._ensure_initialised(inputs, training, weights)
+        with tf.control_dependencies(ready):
+            integer_range = self.integer_range(weights)
+            return lsq.fake_quantize(
+                inputs,
+                self.step(weights),
+                integer_range,
+                gradient_scale=self._gradient_scale(inputs, integer_range.q_max),
+            )
+
+    def step(self, weights: Variables) -> tf.Tensor:
+        """Returns the step, in the unit of the quantized values."""
+        return lsq.learned_step(weights["step"], weights["unit"])
+
+    def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
+        """Sets the step (and the signedness, where open) from `inputs`."""
+        if "signed" in weights:
+            negative = tf.reduce_any(inputs < tf.cast(0, inputs.dtype))
+            weights["signed"].assign(tf.cast(negative, tf.float32))
+        unit = lsq.initial_step(
+            inputs,
+            self.integer_range(weights),
+            step_shape=tuple(weights["unit"].shape),
+            method=self.step_init,
+        )
+        weights["unit"].assign(unit)
+        weights["step"].assign(tf.ones_like(unit))
+
+    def _may_initialise(self, training: Any) -> bool:
+        """Returns whether a call may take its inputs as the first batch."""
+        raise NotImplementedError
+
+    def _ensure_initialised(
+        self, inputs: tf.Tensor, training: Any, weights: Variables
+    ) -> list[tf.Operation]:
+        """Initialises the step if it has no value; returns ops to wait for."""
+        if infers_shapes_only() or is_initialised(weights):
+            return []
+        allowed = self._may_initialise(training)
+        if tf.executing_eagerly():
+            if not allowed:
+                raise RuntimeError(_not_calibrated(weights))
+            self.initialise(inputs, weights)
+            return []
+        if allowed and tf.distribute.has_strategy():
+            raise RuntimeError(
+                f"{_not_calibrated(weights)} Under tf.distribute a step cannot be "
+                "initialised inside a compiled training step."
+            )
+        missing = tf.reduce_any(weights["unit"] <= 0.0)
+        if allowed:
+            return [tf.cond(missing, _effect(self.initialise, inputs, weights), _no)]
+        return [tf.debugging.Assert(~missing, [_not_calibrated(weights)])]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+
+def is_initialised(weights: Variables) -> bool:
+    """Returns whether the variables of one quantizer have their first value.
+
+    Inside a function that is being traced this reads the variable's value at
+    the time of tracing, so that a trained model carries no conditional.
+    """
+    with tf.init_scope():
+        if not tf.executing_eagerly():
+            return False
+        return bool(tf.reduce_all(weights["unit"] > 0.0))
+
+
+def _effect(function: Callable[..., None], *args: Any) -> Callable[[], tf.Tensor]:
+    """Wraps a function called for its effect as a branch of `tf.cond`."""
+
+    def branch() -> tf.Tensor:
+        function(*args)
+        return tf.constant(True)
+
+    return branch
+
+
+def _no() -> tf.Tensor:
+    """Is the branch of `tf.cond` that does nothing."""
+    return tf.constant(False)
+
+
+def _not_calibrated(weights: Variables) -> str:
+    """Returns the message for a quantizer without a first value."""
+    name = weights["unit"].name.split(":")[0].removesuffix("_step_unit")
+    return (
+        f"The quantizer `{name}` has no step yet: the model has neither been "
+        "trained nor calibrated. Train it, or call `tf_lsq.calibrate(model, data)`."
+    )
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+@dataclasses.dataclass(frozen=True)
+class LSQWeightQuantizer(_LSQQuantizer):
+    """Quantizes a weight with one learned step, or one per channel.
+
+    Attributes:
+        num_bits: Bits of one integer, 2 to 8.
+        channel_axis: Axes of the weight with one step per index, or None for
+            one step per tensor (the paper's setting).
+        step_init: First value of the step, see `lsq.initial_step`.
+
+    References:
+        Esser et al., Section 2, https://arxiv.org/abs/1902.08153
+    """
+
+    num_bits: int = 4
+    channel_axis: tuple[int, ...] | None = None
+    step_init: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        lsq.check_num_bits(self.num_bits)
+        lsq.check_step_init(self.step_init)
+        if self.channel_axis is not None:
+            object.__setattr__(self, "channel_axis", tuple(self.channel_axis))
+
+    def build(
+        self, tensor_shape: Any, name: str, layer: keras.layers.Layer
+    ) -> Variables:
+        """Creates the variables; see the module's head for their names."""
+        return self._add_variables(name, layer, self._step_shape(tensor_shape))
+
+    def integer_range(self, weights: Variables) -> lsq.IntegerRange:
+        """Returns the signed range of `num_bits`, narrow at 8 bits."""
+        return lsq.weight_range(self.num_bits)
+
+    def _step_shape(self, tensor_shape: Any) -> tuple[int, ...]:
+        """Returns `()`, or size 1 on every axis that shares a step."""
+        if self.channel_axis is None:
+            return ()
+        axes = [axis % len(tensor_shape) for axis in self.channel_axis]
+        return tuple(
+            size if axis in axes else 1 for axis, size in enumerate(tensor_shape)
+        )
+
+    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> float:
+        """Counts the elements that share one step."""
+        channels = math.prod(self._step_shape(inputs.shape))
+        return lsq.step_gradient_scale(math.prod(inputs.shape) // channels, q_max)
+
+    def _may_initialise(self, training: Any) -> bool:
+        """Weights are known at any time."""
+        return True
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+@dataclasses.dataclass(frozen=True)
+class LSQActivationQuantizer(_LSQQuantizer):
+    """Quantizes an activation with one learned step.
+
+    Attributes:
+        num_bits: Bits of one integer, 2 to 8.
+        signed: Whether values can be negative. None: the first batch decides.
+        step_init: First value of the step, see `lsq.initial_step`.
+
+    References:
+        Esser et al., Section 2, https://arxiv.org/abs/1902.08153
+    """
+
+    num_bits: int = 4
+    signed: bool | None = None
+    step_init: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks the settings."""
+        lsq.check_num_bits(self.num_bits)
+        lsq.check_step_init(self.step_init)
+
+    def build(
+        self, tensor_shape: Any, name: str, layer: keras.layers.Layer
+    ) -> Variables:
+        """Creates the variables; TF-MOT may pass no shape, none is needed."""
+        variables = self._add_variables(name, layer, ())
+        if self.signed is None:
+            variables["signed"] = layer.add_weight(
+                name=f"{name}_signed",
+                shape=(),
+                initializer="zeros",
+                dtype=tf.float32,
+                trainable=False,
+                experimental_autocast=False,
+            )
+        return variables
+
+    def integer_range(self, weights: Variables) -> lsq.IntegerRange:
+        """Returns the range; as tensors where the first batch decides the sign."""
+        if self.signed is not None:
+            return lsq.activation_range(self.num_bits, signed=self.signed)
+        half = weights["signed"] * 2.0 ** (self.num_bits - 1)
+        return lsq.IntegerRange(-half, 2.0**self.num_bits - 1.0 - half)
+
+    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
+        """Counts the features of one example, without the batch axis."""
+        features: Any = inputs.shape[1:].num_elements()
+        if features is None:
+            features = tf.reduce_prod(tf.shape(inputs)[1:])
+        if isinstance(features, int) and isinstance(q_max, int):
+            return lsq.step_gradient_scale(features, q_max)
+        product = tf.cast(features, tf.float32) * tf.cast(q_max, tf.float32)
+        return tf.math.rsqrt(product)
+
+    def _may_initialise(self, training: Any) -> bool:
+        """Only a training batch sets the step."""
+        return isinstance(training, bool | int) and bool(training)
