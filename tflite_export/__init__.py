@@ -1,0 +1,15 @@
+"""Exact full-integer TFLite files from models trained with `tf_lsq`."""
+
+from .pipeline import export_model
+from .quantized_tensor import QuantizedTensor
+from .report import ExportReport, VerificationReport
+from .verify import VerificationError, verify_tflite
+
+__all__ = [
+    "ExportReport",
+    "QuantizedTensor",
+    "VerificationError",
+    "VerificationReport",
+    "export_model",
+    "verify_tflite",
+]

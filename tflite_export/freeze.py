@@ -1,0 +1,512 @@
+"""Trained model -> batch norms folded, integer codes, scales, integer grids.
+
+The only bridge between `tf_lsq` and `tflite_export`: what was a *step* in
+training is a *scale* from here on. The result is plain data.
+
+How a point's integers sit in an int8 tensor:
+
+    unsigned, b bits   zero point 127 - Q_P. The fused ReLU clips below, int8
+                       itself saturates above: the codes are exactly 0..Q_P.
+    signed, 8 bits     zero point 0.
+    signed, b < 8      two tensors. The first has zero point 127 - Q_P and
+                       saturates above, the second -128 + Q_N and saturates
+                       below; a QUANTIZE stands between them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tf_lsq._compat import keras
+from tf_lsq.graph import Graph, Layer, Node, analyze
+from tf_lsq.layers import LSQWrapper, QuantizationPoint
+from tf_lsq.model import check_calibrated, quantization_points
+
+from .quantized_tensor import QuantizedTensor
+
+INT8_MIN, INT8_MAX = -128, 127
+INT32_MAX = 2**31 - 1
+# A channel that moves its output by less than this share of one code at most is
+# constant: its codes may be replaced by zeros.
+NEGLIGIBLE = 2.0**-9
+SOFTMAX_SCALE, SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid of an int8 activation tensor.
+
+    Attributes:
+        scale: Unit of the tensor per code, exactly representable in float32.
+        zero_point: File code of the value 0.
+        low: Smallest file code in use.
+        high: Largest file code in use.
+    """
+
+    scale: float
+    zero_point: int
+    low: int = INT8_MIN
+    high: int = INT8_MAX
+
+
+@dataclasses.dataclass(eq=False)
+class Weight:
+    """The weight and bias of one operator, ready for the file.
+
+    File codes are ``trained codes * sign * multiplier``.
+
+    Attributes:
+        codes: The file's codes, or None in float.
+        bias: int32 codes, or None in float.
+        float_kernel: The folded kernel, for an operator left in float.
+        float_bias: The folded bias of such an operator.
+        sign: -1, 0 or 1 per channel, from the folded batch norm.
+        multiplier: Integer that the trained codes were multiplied with, so that
+            the bias gets a finer grid.
+        num_bits: Bits of the trained codes.
+    """
+
+    codes: QuantizedTensor | None = None
+    bias: QuantizedTensor | None = None
+    float_kernel: np.ndarray | None = None
+    float_bias: np.ndarray | None = None
+    sign: np.ndarray | None = None
+    multiplier: int = 1
+    num_bits: int | None = None
+
+
+@dataclasses.dataclass(eq=False)
+class FrozenNode:
+    """One operator of the file.
+
+    Attributes:
+        name: Name of its output tensor.
+        kind: A key of `tf_lsq.graph.KINDS`, or "quantize".
+        inputs: Names of its input tensors.
+        shape: Output shape with batch 1.
+        grid: Grid of the output; None: float.
+        layer: The Keras layer that holds the settings.
+        node: The node of the training graph.
+        point: The quantization point that set `grid`.
+        is_float: Whether it computes in float.
+        weight: Its constants.
+        activation: "relu", "relu6" or None.
+    """
+
+    name: str
+    kind: str
+    inputs: list[str]
+    shape: tuple[int, ...]
+    grid: Grid | None
+    layer: Layer
+    node: Node
+    point: QuantizationPoint | None = None
+    is_float: bool = False
+    weight: Weight | None = None
+    activation: str | None = None
+
+
+@dataclasses.dataclass
+class FrozenModel:
+    """A trained model as plain numbers.
+
+    Attributes:
+        nodes: Operators in topological order.
+        inputs: Name of the user's input layer -> tensor.
+        outputs: Name of the user's output layer -> tensor.
+        target: What the model was quantized for.
+        name: Name of the model.
+    """
+
+    nodes: list[FrozenNode]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    target: str
+    name: str
+
+    def by_name(self) -> dict[str, FrozenNode]:
+        """Returns the nodes by the name of their output tensor."""
+        return {node.name: node for node in self.nodes}
+
+
+def freeze_model(model: keras.Model) -> FrozenModel:
+    """Returns the numbers of a trained model.
+
+    Args:
+        model: A model made by `quantize_model`, or by `quantize_apply` with
+            `LSQQuantizeScheme`, trained or calibrated.
+
+    Raises:
+        TypeError: If `model` is no tf_keras model.
+        ValueError: If it is not quantized, was quantized by another scheme, has
+            dynamic shapes, or numbers that no int32 bias can hold.
+        RuntimeError: If it was never trained or calibrated.
+    """
+    _check_quantized(model)
+    graph = analyze(model)
+    check_calibrated(model)
+    _check_shapes(graph)
+    freezer = _Freezer()
+    for node in graph.nodes:
+        freezer.add(node)
+    [target] = {point.target for point in quantization_points(model)}
+    return FrozenModel(
+        freezer.nodes,
+        {node.name: freezer.tensor(node) for node in graph.inputs},
+        {_output_name(node): freezer.tensor(node) for node in graph.outputs},
+        target,
+        model.name,
+    )
+
+
+def grid_of(point: QuantizationPoint) -> Grid:
+    """Returns the grid on which a point's codes are computed.
+
+    Signed codes of fewer than 8 bits still need `clipped_grid` behind it.
+    """
+    q_min, q_max = integer_bounds(point)
+    zero_point = INT8_MAX - q_max
+    low = zero_point + q_min
+    return Grid(_scale(point), zero_point, max(low, INT8_MIN), INT8_MAX)
+
+
+def clipped_grid(point: QuantizationPoint) -> Grid | None:
+    """Returns the second grid of signed low-bit codes, None where not needed."""
+    q_min, q_max = integer_bounds(point)
+    if q_min == 0 or q_max - q_min == INT8_MAX - INT8_MIN:
+        return None
+    zero_point = INT8_MIN - q_min
+    return Grid(_scale(point), zero_point, INT8_MIN, zero_point + q_max)
+
+
+def integer_bounds(point: QuantizationPoint) -> tuple[int, int]:
+    """Returns the smallest and largest integer of a point."""
+    bounds = point.integer_range
+    return int(bounds.q_min), int(bounds.q_max)
+
+
+def _scale(point: QuantizationPoint) -> float:
+    """Returns the trained step, the scale of the tensor."""
+    return float(np.float32(point.step.numpy()))
+
+
+class _Freezer:
+    """Walks the training graph and gives every tensor its grid."""
+
+    def __init__(self) -> None:
+        self.nodes: list[FrozenNode] = []
+        self._tensors: dict[Node, FrozenNode] = {}
+        self._names: set[str] = set()
+
+    def tensor(self, node: Node) -> str:
+        """Returns the name of the tensor that holds a node's output."""
+        return self._tensors[node].name
+
+    def add(self, node: Node) -> None:
+        """Adds the operators of one node."""
+        if node.kind == "identity":
+            self._tensors[node] = self._tensors[node.inputs[0]]
+        elif node.kind == "point":
+            self._add_point(node)
+        else:
+            self._add_operator(node)
+
+    def _add_operator(self, node: Node) -> None:
+        """Adds an operator with the grid of the point behind it."""
+        inputs = [self._tensors[source] for source in node.inputs]
+        point = _point_behind(node)
+        frozen = FrozenNode(
+            name=self._unique(node.name),
+            kind=node.kind,
+            inputs=[source.name for source in inputs],
+            shape=(1, *node.shape[1:]),
+            grid=None if point is None else grid_of(point),
+            layer=node.layer,
+            node=node,
+            point=point,
+            activation=node.activation,
+        )
+        frozen.is_float = _is_float(node, inputs)
+        if frozen.is_float:
+            frozen.grid = frozen.point = None
+        elif node.properties.keeps_codes or node.properties.keeps_grid:
+            frozen.grid = inputs[0].grid
+            frozen.point = inputs[0].point
+        elif node.kind == "concat":
+            frozen.grid, frozen.point = inputs[0].grid, inputs[0].point
+        elif node.kind == "softmax" and point is None:
+            frozen.grid = Grid(SOFTMAX_SCALE, SOFTMAX_ZERO_POINT)
+        frozen.weight = _freeze_weight(frozen, inputs)
+        self._append(node, frozen)
+
+    def _add_point(self, node: Node) -> None:
+        """Adds what a point needs beyond the operator in front of it."""
+        source = self._tensors[node.inputs[0]]
+        point = node.layer
+        if _point_behind(node.inputs[0]) is not point or source.is_float:
+            source = self._append(node, self._quantize(node, source, grid_of(point)))
+        clipped = clipped_grid(point)
+        if clipped is not None and source.grid != clipped:
+            source = self._append(node, self._quantize(node, source, clipped))
+        self._tensors[node] = source
+
+    def _quantize(self, node: Node, source: FrozenNode, grid: Grid) -> FrozenNode:
+        """Returns a QUANTIZE operator."""
+        return FrozenNode(
+            name=self._unique(node.name),
+            kind="quantize",
+            inputs=[source.name],
+            shape=source.shape,
+            grid=grid,
+            layer=node.layer,
+            node=node,
+            point=node.layer,
+        )
+
+    def _append(self, node: Node, frozen: FrozenNode) -> FrozenNode:
+        """Adds an operator whose output is that of `node`."""
+        self.nodes.append(frozen)
+        self._tensors[node] = frozen
+        return frozen
+
+    def _unique(self, name: str) -> str:
+        """Returns a tensor name that is not taken."""
+        candidate, number = name, 1
+        while candidate in self._names:
+            number += 1
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
+
+
+def _point_behind(node: Node) -> QuantizationPoint | None:
+    """Returns the point that is the only reader of an operator's output."""
+    if node.kind == "point" or node.properties.keeps_codes or node.kind == "concat":
+        return None
+    readers = set(node.consumers)
+    if len(readers) == 1 and not node.is_output:
+        [reader] = readers
+        if reader.kind == "point":
+            return reader.layer
+    return None
+
+
+def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
+    """Returns whether an operator computes in float.
+
+    Operators with a kernel say it themselves: quantized kernels are wrapped.
+    The others follow the tensors around them.
+    """
+    if node.kind == "input":
+        return False
+    if node.properties.matmul:
+        return not isinstance(node.model_layer, LSQWrapper)
+    if any(source.grid is None for source in inputs):
+        return True
+    if node.properties.keeps_codes or node.kind in ("concat", "softmax"):
+        return False
+    return _point_behind(node) is None
+
+
+# --- Weights -----------------------------------------------------------------
+
+
+def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | None:
+    """Returns the constants of an operator, None if it has none."""
+    node = frozen.node
+    if not (node.properties.matmul or node.kind == "affine"):
+        return None
+    factor, bias = _affine_part(node)
+    if frozen.is_float:
+        kernel = factor if node.kind == "affine" else _times(node, factor)
+        return Weight(float_kernel=kernel, float_bias=bias)
+    codes, step, num_bits = trained_codes(node)
+    return _integer_weight(frozen, inputs[0], codes, step * factor, bias, num_bits)
+
+
+def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns (codes, scale per channel, bits) as the training graph has them.
+
+    Codes of a kernel are read off the training op and have the channels last; a
+    depthwise kernel is `[height, width, channels]`. A standalone batch norm is a
+    1x1 depthwise kernel: codes 127 or 0, the rest of the factor is scale.
+    """
+    if node.kind == "affine":
+        factor, _ = _affine_part(node)
+        scale = np.abs(factor) / INT8_MAX
+        return np.full((1, 1, len(factor)), INT8_MAX), scale, 8
+    wrapper = node.model_layer
+    codes = np.rint(wrapper.codes().numpy()).astype(np.int64)
+    if node.kind == "depthwise":
+        codes = codes.reshape(*codes.shape[:2], -1)
+    step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
+    channels = codes.shape[-1]
+    return codes, np.broadcast_to(step, (channels,)), wrapper.quantizer.num_bits
+
+
+def _affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (factor, bias) per output channel, float64: ``factor * conv + bias``."""
+    if node.kind == "affine":
+        return _batch_norm_part(node.layer)
+    channels = _num_channels(node)
+    bias = np.zeros(channels)
+    if node.layer.use_bias:
+        bias = node.layer.bias.numpy().astype(np.float64)
+    if node.batch_norm is None:
+        return np.ones(channels), bias
+    factor, shift = _batch_norm_part(node.batch_norm)
+    return factor, factor * bias + shift
+
+
+def _batch_norm_part(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (factor, shift) of a batch norm at inference, float64."""
+    mean = layer.moving_mean.numpy().astype(np.float64)
+    variance = layer.moving_variance.numpy().astype(np.float64)
+    factor = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor = factor * layer.gamma.numpy().astype(np.float64)
+    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
+    return factor, beta - mean * factor
+
+
+def _num_channels(node: Node) -> int:
+    """Returns the number of output channels."""
+    if node.kind == "depthwise":
+        return int(np.prod(node.layer.depthwise_kernel.shape[-2:]))
+    return int(node.layer.kernel.shape[-1])
+
+
+def _times(node: Node, factor: np.ndarray) -> np.ndarray:
+    """Returns a float kernel with the batch norm folded, channels last."""
+    if node.kind == "depthwise":
+        kernel = node.layer.depthwise_kernel.numpy().astype(np.float64)
+        kernel = kernel.reshape(*kernel.shape[:2], -1)
+    else:
+        kernel = node.layer.kernel.numpy().astype(np.float64)
+    return kernel * factor
+
+
+def _integer_weight(
+    frozen: FrozenNode,
+    source: FrozenNode,
+    codes: np.ndarray,
+    signed_scale: np.ndarray,
+    bias: np.ndarray,
+    num_bits: int,
+) -> Weight:
+    """Returns weight and bias codes; see DESIGN of the multiplier in the README."""
+    if frozen.node.kind == "affine":
+        factor, _ = _affine_part(frozen.node)
+        signed_scale = factor / INT8_MAX
+    sign, scale = channel_signs(frozen, source, codes, signed_scale)
+    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
+    largest = 2 ** (num_bits - 1) if num_bits < 8 else INT8_MAX
+    for multiplier in range(INT8_MAX // largest, 0, -1):
+        tensor_scale = (scale / multiplier).astype(np.float32)
+        bias_scale = np.float32(source.grid.scale) * tensor_scale
+        bias_codes = np.rint(_clip_bias(bias, frozen, reach * scale, source)
+                             / bias_scale.astype(np.float64))
+        if (np.abs(bias_codes) + reach * multiplier <= INT32_MAX).all():
+            file_codes = codes * sign.astype(np.int64) * multiplier
+            return Weight(
+                codes=QuantizedTensor(file_codes, tensor_scale, codes.ndim - 1),
+                bias=QuantizedTensor(bias_codes.astype(np.int64), bias_scale),
+                sign=sign,
+                multiplier=multiplier,
+                num_bits=num_bits,
+            )
+    too_large = np.flatnonzero(np.abs(bias_codes) + reach > INT32_MAX)
+    raise ValueError(
+        f"`{frozen.name}`: the bias must fit 32 bits on the grid of input step times "
+        f"kernel step. Received channels that do not: {too_large.tolist()}. Their "
+        "batch norm's gamma is almost 0 beside its beta; prune these channels or "
+        "train them further."
+    )
+
+
+def channel_signs(
+    frozen: FrozenNode,
+    source: FrozenNode,
+    codes: np.ndarray,
+    signed_scale: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (sign, positive scale) per channel.
+
+    A channel with gamma 0, or with so little of it that the output cannot move
+    by `NEGLIGIBLE` of a code, is constant: sign 0, and a scale that serves the
+    bias alone.
+    """
+    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
+    moves = reach * np.abs(signed_scale) * source.grid.scale / frozen.grid.scale
+    sign = np.where(moves < NEGLIGIBLE, 0.0, np.sign(signed_scale))
+    constant_scale = frozen.grid.scale / source.grid.scale * 2.0**-12
+    return sign, np.where(sign == 0.0, constant_scale, np.abs(signed_scale))
+
+
+def _reach(grid: Grid) -> int:
+    """Returns the largest distance of an input code from its zero point."""
+    return max(grid.high - grid.zero_point, grid.zero_point - grid.low)
+
+
+def _clip_bias(
+    bias: np.ndarray, frozen: FrozenNode, reach: np.ndarray, source: FrozenNode
+) -> np.ndarray:
+    """Clips biases that saturate the output whatever the input is."""
+    grid = frozen.grid
+    room = reach * source.grid.scale + 2 * grid.scale
+    low = (INT8_MIN - grid.zero_point) * grid.scale - room
+    high = (INT8_MAX - grid.zero_point) * grid.scale + room
+    return np.clip(bias, low, high)
+
+
+# --- Checks ------------------------------------------------------------------
+
+
+def _check_quantized(model: Any) -> None:
+    """Refuses models that this library did not quantize."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a quantized tf_keras model. "
+            f"Received: {type(model).__name__}."
+        )
+    foreign = [
+        f"`{layer.name}` ({type(layer).__name__})"
+        for layer in model.layers
+        if type(layer).__module__.startswith("tensorflow_model_optimization")
+    ]
+    if foreign:
+        raise ValueError(
+            "`model` must be quantized with `tf_lsq.quantize_model`, or by TF-MOT's "
+            "`quantize_apply` with `tf_lsq.LSQQuantizeScheme()`. Received layers "
+            f"that another scheme wrapped: {foreign}. Pass `LSQQuantizeScheme()` as "
+            "`scheme` to `quantize_apply`."
+        )
+    if not quantization_points(model):
+        raise ValueError(
+            f"`model` must be quantized. Received the float model `{model.name}`. "
+            "Call `tf_lsq.quantize_model` and train it first."
+        )
+
+
+def _check_shapes(graph: Graph) -> None:
+    """Refuses shapes that are only known at run time, batch aside."""
+    dynamic = [
+        f"`{node.name}` {node.shape}"
+        for node in graph.inputs
+        if any(size is None for size in node.shape[1:])
+    ]
+    if dynamic:
+        raise ValueError(
+            "Every input size but the batch must be static. Received inputs: "
+            f"{dynamic}. Build the model with `keras.Input(shape=...)` of full shape."
+        )
+
+
+def _output_name(node: Node) -> str:
+    """Returns the name under which the user knows an output."""
+    while node.kind == "point":
+        node = node.inputs[0]
+    return node.name

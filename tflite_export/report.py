@@ -1,0 +1,264 @@
+"""What export and verification found, as objects that print well."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class PointReport:
+    """One integer tensor against the training graph.
+
+    Attributes:
+        name: Tensor in the file.
+        kind: Operator that makes it.
+        num_codes: Codes compared.
+        off_by_one: How many of them differ by one.
+        max_difference: Largest difference, in codes.
+    """
+
+    name: str
+    kind: str
+    num_codes: int
+    off_by_one: int
+    max_difference: int
+
+
+@dataclasses.dataclass
+class OutputReport:
+    """One output of the file against the Keras model, end to end.
+
+    Attributes:
+        num_rows: Rows compared (examples, where outputs have two axes).
+        agreements: Rows in which both have the same largest value.
+        max_code_difference: Largest difference of an output code.
+        labelled: Rows with a label.
+        keras_correct: Rows the Keras model has right.
+        tflite_correct: Rows the file has right.
+    """
+
+    num_rows: int = 0
+    agreements: int = 0
+    max_code_difference: int = 0
+    labelled: int = 0
+    keras_correct: int = 0
+    tflite_correct: int = 0
+
+
+@dataclasses.dataclass
+class VerificationReport:
+    """A file against the model it was made from.
+
+    Attributes:
+        weight_codes: Codes of all kernels.
+        equal_codes: Those that are trained code times sign times multiplier.
+        points: Integer tensors against the training graph; empty without data.
+        outputs: Outputs end to end, by name; empty without data.
+    """
+
+    weight_codes: int
+    equal_codes: int
+    points: list[PointReport] = dataclasses.field(default_factory=list)
+    outputs: dict[str, OutputReport] = dataclasses.field(default_factory=dict)
+
+    def add_batch(
+        self,
+        name: str,
+        file_codes: np.ndarray,
+        keras_codes: np.ndarray,
+        keras_output: np.ndarray,
+        labels: np.ndarray | None,
+    ) -> None:
+        """Adds one batch of one output.
+
+        Args:
+            name: Name of the output.
+            file_codes: int8 codes of the file, `[batch, ..., classes]`.
+            keras_codes: The Keras output on the same grid.
+            keras_output: The Keras output itself.
+            labels: Class numbers, or one-hot rows; None without labels.
+        """
+        output = self.outputs.setdefault(name, OutputReport())
+        difference = int(np.abs(file_codes - keras_codes).max())
+        output.max_code_difference = max(output.max_code_difference, difference)
+        found = file_codes.argmax(axis=-1).reshape(-1)
+        wanted = keras_output.argmax(axis=-1).reshape(-1)
+        output.num_rows += len(found)
+        # The file's grid can make two classes equal; that is agreement if the
+        # Keras model's choice is among the largest.
+        rows = file_codes.reshape(len(found), -1)
+        chosen = rows[np.arange(len(found)), wanted]
+        output.agreements += int((chosen == rows.max(axis=-1)).sum())
+        classes = _classes(labels, len(found))
+        if classes is not None:
+            output.labelled += len(classes)
+            output.keras_correct += int((wanted == classes).sum())
+            output.tflite_correct += int((found == classes).sum())
+
+    @property
+    def num_examples(self) -> int:
+        """Rows compared end to end, of the first output."""
+        return self._first.num_rows
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Share of rows with the same largest value."""
+        return _share(self._first.agreements, self._first.num_rows)
+
+    @property
+    def max_code_difference(self) -> int:
+        """Largest difference of an output code, of all outputs."""
+        return max((o.max_code_difference for o in self.outputs.values()), default=0)
+
+    @property
+    def keras_accuracy(self) -> float | None:
+        """Top-1 accuracy of the Keras model, of the first output."""
+        return _share(self._first.keras_correct, self._first.labelled)
+
+    @property
+    def tflite_accuracy(self) -> float | None:
+        """Top-1 accuracy of the file, of the first output."""
+        return _share(self._first.tflite_correct, self._first.labelled)
+
+    @property
+    def off_by_one(self) -> float | None:
+        """Share of intermediate codes that differ by one."""
+        return _share(
+            sum(point.off_by_one for point in self.points),
+            sum(point.num_codes for point in self.points),
+        )
+
+    @property
+    def _first(self) -> OutputReport:
+        """The first output, or an empty one."""
+        return next(iter(self.outputs.values()), OutputReport())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {
+            **dataclasses.asdict(self),
+            "num_examples": self.num_examples,
+            "top1_agreement": self.top1_agreement,
+            "max_code_difference": self.max_code_difference,
+            "keras_accuracy": self.keras_accuracy,
+            "tflite_accuracy": self.tflite_accuracy,
+            "off_by_one": self.off_by_one,
+        }
+
+    def __str__(self) -> str:
+        """Returns a few lines to read."""
+        lines = [f"weight codes equal   {self.equal_codes} of {self.weight_codes}"]
+        if self.points:
+            worst = max(self.points, key=lambda p: p.off_by_one / p.num_codes)
+            lines += [
+                f"codes off by one     {self.off_by_one:.4%} of "
+                f"{sum(p.num_codes for p in self.points)}, none by more",
+                f"  most at            {worst.name}: "
+                f"{worst.off_by_one / worst.num_codes:.4%}",
+            ]
+        if self.outputs:
+            lines += [
+                f"top-1 agreement      {self.top1_agreement:.2%} of "
+                f"{self.num_examples}",
+                f"output codes differ  by {self.max_code_difference} at most",
+            ]
+        if self.keras_accuracy is not None:
+            lines.append(
+                f"accuracy             Keras {self.keras_accuracy:.2%}, "
+                f"TFLite {self.tflite_accuracy:.2%}"
+            )
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass
+class LayerReport:
+    """One operator with a kernel in the file.
+
+    Attributes:
+        name: Output tensor of the operator.
+        kind: Operator.
+        num_bits: Bits of the trained codes; None in float.
+        container: Type that stores the codes.
+        num_codes: Codes of the kernel.
+        num_bytes: Bytes of kernel and bias.
+        multiplier: Integer that the trained codes were multiplied with.
+        constant_channels: Channels whose batch norm lets nothing through.
+    """
+
+    name: str
+    kind: str
+    num_bits: int | None
+    container: str
+    num_codes: int
+    num_bytes: int
+    multiplier: int
+    constant_channels: int
+
+
+@dataclasses.dataclass
+class ExportReport:
+    """What `export_model` wrote.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        target: What it was made for.
+        storage: How codes are stored.
+        operators: Number of operators by name.
+        float_layers: Operators left in float, by name.
+        layers: Operators with a kernel.
+        verification: Structure and weights of the file against the model.
+    """
+
+    path: str
+    file_bytes: int
+    target: str
+    storage: str
+    operators: dict[str, int]
+    float_layers: list[str]
+    layers: list[LayerReport]
+    verification: VerificationReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {
+            **dataclasses.asdict(self),
+            "verification": self.verification.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        """Returns a table to read."""
+        width = max([len(layer.name) for layer in self.layers] + [5])
+        lines = [
+            f"{self.path}: {self.file_bytes} bytes for {self.target}",
+            f"{'layer':<{width}}  operator   bits  stored as   bytes",
+        ]
+        for layer in self.layers:
+            bits = "float" if layer.num_bits is None else str(layer.num_bits)
+            lines.append(
+                f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "
+                f"{layer.container:<9} {layer.num_bytes:>7}"
+            )
+        operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
+        lines.append(f"operators            {operators}")
+        lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
+        return "\n".join([*lines, str(self.verification)])
+
+
+def _share(part: int, whole: int) -> float | None:
+    """Returns part of whole, None of nothing."""
+    return part / whole if whole else None
+
+
+def _classes(labels: np.ndarray | None, rows: int) -> np.ndarray | None:
+    """Returns class numbers from numbers or one-hot rows, None if neither."""
+    if labels is None:
+        return None
+    if labels.size == rows:
+        return labels.reshape(-1).astype(np.int64)
+    if labels.ndim >= 2 and labels.size == rows * labels.shape[-1]:
+        return labels.argmax(axis=-1).reshape(-1)
+    return None

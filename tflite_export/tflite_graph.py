@@ -1,0 +1,97 @@
+"""A `.tflite` file as plain data: tensors, operators, ends. NumPy only."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TensorQuantization:
+    """How the integers of a tensor stand for values.
+
+    Attributes:
+        scale: float32, shape `[1]` or `[channels]`.
+        zero_point: Integer that stands for 0.
+        axis: Axis of the channels; 0 for one scale per tensor.
+    """
+
+    scale: np.ndarray
+    zero_point: int
+    axis: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Compares bit by bit."""
+        return (
+            isinstance(other, TensorQuantization)
+            and np.array_equal(self.scale, other.scale)
+            and self.zero_point == other.zero_point
+            and (self.axis == other.axis or len(self.scale) == 1)
+        )
+
+
+@dataclasses.dataclass(eq=False)
+class TFLiteTensor:
+    """One tensor.
+
+    Attributes:
+        name: Unique in the graph.
+        shape: Sizes; an open batch counts 1.
+        dtype: "float32", "int8", "uint8" or "int32".
+        quantization: None for a tensor without.
+        data: Values of a constant.
+        dynamic_batch: Whether the first size may change at run time.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: TensorQuantization | None = None
+    data: np.ndarray | None = None
+    dynamic_batch: bool = False
+
+
+@dataclasses.dataclass
+class TFLiteOp:
+    """One operator.
+
+    Attributes:
+        code: Name of the builtin operator, such as "CONV_2D".
+        inputs: Names of tensors; "" where an optional one is left out.
+        outputs: Names of tensors.
+        options: Fields of the operator's options table; enums as their names.
+    """
+
+    code: str
+    inputs: list[str]
+    outputs: list[str]
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class TFLiteGraph:
+    """A file with one subgraph.
+
+    Attributes:
+        tensors: Tensors by name.
+        ops: Operators in order of execution.
+        inputs: Signature name -> tensor.
+        outputs: Signature name -> tensor.
+        metadata: What travels in the file, by name.
+        description: One line.
+    """
+
+    tensors: dict[str, TFLiteTensor]
+    ops: list[TFLiteOp]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    description: str = ""
+
+    def with_outputs(self, names: list[str]) -> TFLiteGraph:
+        """Returns a probe copy: these tensors can be read after a run, too."""
+        present = set(self.outputs.values()) | set(self.inputs.values())
+        extra = {name: name for name in names if name not in present}
+        return dataclasses.replace(self, outputs={**self.outputs, **extra})

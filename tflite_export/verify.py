@@ -1,0 +1,458 @@
+"""A `.tflite` file against the model it was made from.
+
+Three questions, each with its own evidence:
+
+    structure   is the file, tensor by tensor, what this model exports to?
+    weights     is every code the trained code times sign times multiplier?
+    arithmetic  does each operator, given the file's own integers, produce the
+                integers that the training graph would?
+
+and end to end: does the file classify like the Keras model?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from tqdm.auto import tqdm
+
+from tf_lsq._compat import keras
+from tf_lsq.data import batches, inputs_as_list, num_batches
+
+from . import expectation, flatbuffer
+from .freeze import (
+    FrozenModel,
+    FrozenNode,
+    Grid,
+    clipped_grid,
+    freeze_model,
+    trained_codes,
+)
+from .integerize import integerize
+from .report import PointReport, VerificationReport
+from .tflite_graph import TFLiteGraph, TFLiteTensor
+
+BATCH_SIZE = 64
+_MAX_NAMED = 8
+_NUM_THREADS = 2
+
+
+class VerificationError(RuntimeError):
+    """A file does not compute what the model was trained to.
+
+    Attributes:
+        mismatches: One sentence per difference.
+    """
+
+    def __init__(self, what: str, mismatches: list[str]) -> None:
+        self.mismatches = mismatches
+        named = "\n  ".join(mismatches[:_MAX_NAMED])
+        more = len(mismatches) - _MAX_NAMED
+        if more > 0:
+            named += f"\n  ... and {more} more"
+        super().__init__(f"{what} does not equal the trained model:\n  {named}")
+
+
+def verify_tflite(
+    path: str | Path,
+    model: keras.Model,
+    data: Any = None,
+    *,
+    point_examples: int = BATCH_SIZE,
+    verbose: bool = True,
+) -> VerificationReport:
+    """Checks that a file equals the quantized model it was exported from.
+
+    Args:
+        path: A `.tflite` file written by `export_model`.
+        model: The trained model.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. None: only
+            structure and weights are checked.
+        point_examples: How many of the first examples each quantization point
+            is checked with; all of `data` is used end to end.
+        verbose: Whether to show progress.
+
+    Returns:
+        What was compared and how close it was.
+
+    Raises:
+        VerificationError: If the file differs from the model: its structure,
+            a weight code, or a code at a point by more than 1.
+        ValueError: If the file cannot be read.
+        OSError: If `path` cannot be opened.
+    """
+    content = Path(path).read_bytes()
+    graph, frozen, report = verify_content(content, model, name=str(path))
+    if data is not None:
+        examples = _first_examples(data, model, point_examples)
+        report.points = check_points(graph, frozen, examples, str(path))
+        _check_end_to_end(graph, frozen, model, data, report, verbose)
+    return report
+
+
+def verify_content(
+    content: bytes, model: keras.Model, *, name: str
+) -> tuple[TFLiteGraph, FrozenModel, VerificationReport]:
+    """Checks structure and weights of a file's bytes.
+
+    Args:
+        content: The bytes of the file.
+        model: The trained model.
+        name: How messages call the file.
+
+    Returns:
+        The file's graph, the model's numbers, and a report without data.
+
+    Raises:
+        VerificationError: If the file differs from the model.
+        ValueError: If the bytes are no readable file.
+    """
+    graph = flatbuffer.from_bytes(content)
+    frozen = freeze_model(model)
+    input_type, output_type = _io_types(graph)
+    expected = integerize(frozen, input_type=input_type, output_type=output_type)
+    mismatches = _float_tensors(graph, frozen, input_type, output_type)
+    mismatches += _structure(graph, expected)
+    equal, total, wrong = _weights(graph, frozen)
+    if mismatches or wrong:
+        raise VerificationError(f"`{name}`", mismatches + wrong)
+    return graph, frozen, VerificationReport(weight_codes=total, equal_codes=equal)
+
+
+# --- Structure ---------------------------------------------------------------
+
+
+def _io_types(graph: TFLiteGraph) -> tuple[str, str]:
+    """Returns the types of the inputs and outputs of a file."""
+    types = []
+    for ends in (graph.inputs, graph.outputs):
+        found = sorted({graph.tensors[name].dtype for name in ends.values()})
+        types.append(found[0] if len(found) == 1 else str(found))
+    for what, dtype in zip(("input", "output"), types, strict=True):
+        if dtype not in ("int8", "uint8", "float32"):
+            raise ValueError(
+                f"All {what}s of the file must be int8, uint8 or float32, and of one "
+                f"type. Received: {dtype}."
+            )
+    return types[0], types[1]
+
+
+def _float_tensors(
+    graph: TFLiteGraph, frozen: FrozenModel, input_type: str, output_type: str
+) -> list[str]:
+    """Finds float tensors that are neither ends nor in a layer left in float."""
+    allowed = set()
+    if input_type == "float32":
+        allowed |= set(graph.inputs.values())
+    if output_type == "float32":
+        allowed |= set(graph.outputs.values())
+    for node in frozen.nodes:
+        if node.is_float:
+            allowed |= {node.name, f"{node.name}/weight", f"{node.name}/bias"}
+            allowed |= {f"{name}/dequantized" for name in node.inputs}
+            allowed |= {f"{node.name}/image", f"{node.name}/scaled"}
+    return [
+        f"`{name}` is a float tensor"
+        for name, tensor in graph.tensors.items()
+        if tensor.dtype.startswith("float") and name not in allowed
+    ]
+
+
+def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
+    """Compares every tensor and operator with what the model exports to."""
+    mismatches = []
+    for what in ("inputs", "outputs"):
+        if getattr(graph, what) != getattr(expected, what):
+            mismatches.append(
+                f"its {what} are {getattr(graph, what)}, expected "
+                f"{getattr(expected, what)}"
+            )
+    if [op.code for op in graph.ops] != [op.code for op in expected.ops]:
+        mismatches.append(
+            f"its operators are {[op.code for op in graph.ops]}, expected "
+            f"{[op.code for op in expected.ops]}"
+        )
+    else:
+        for ours, theirs in zip(expected.ops, graph.ops, strict=True):
+            mismatches += _compare_ops(theirs, ours)
+    missing = sorted(expected.tensors.keys() - graph.tensors.keys())
+    extra = sorted(graph.tensors.keys() - expected.tensors.keys())
+    mismatches += [f"`{name}` is missing" for name in missing]
+    mismatches += [f"`{name}` does not belong to the model" for name in extra]
+    for name in expected.tensors.keys() & graph.tensors.keys():
+        mismatches += _compare_tensors(graph.tensors[name], expected.tensors[name])
+    return mismatches
+
+
+def _compare_ops(found: Any, expected: Any) -> list[str]:
+    """Compares one operator; options that we leave out have their defaults."""
+    name = expected.outputs[0]
+    if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
+        return [
+            f"`{name}`: {found.code} reads {found.inputs} and writes {found.outputs}, "
+            f"expected {expected.inputs} and {expected.outputs}"
+        ]
+    return [
+        f"`{name}`: {option} is {found.options.get(option)!r}, expected {value!r}"
+        for option, value in expected.options.items()
+        if found.options.get(option) != value
+    ]
+
+
+def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
+    """Compares type, shape, quantization and constants of one tensor."""
+    name = expected.name
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return [
+            f"`{name}` is {found.dtype} {found.shape}, expected {expected.dtype} "
+            f"{expected.shape}"
+        ]
+    mismatches = []
+    if found.quantization != expected.quantization:
+        mismatches.append(
+            f"`{name}`: scale or zero point is {found.quantization}, expected "
+            f"{expected.quantization}"
+        )
+    if (found.data is None) != (expected.data is None):
+        mismatches.append(f"`{name}`: constant and computed tensor do not match")
+    elif found.data is not None and not np.array_equal(found.data, expected.data):
+        different = int((found.data != expected.data).sum())
+        mismatches.append(
+            f"`{name}`: {different} of {found.data.size} constants differ"
+        )
+    return mismatches
+
+
+# --- Weights -----------------------------------------------------------------
+
+
+def _weights(graph: TFLiteGraph, frozen: FrozenModel) -> tuple[int, int, list[str]]:
+    """Compares codes with the training op: (equal, all, mismatches)."""
+    equal = total = 0
+    mismatches = []
+    for node in frozen.nodes:
+        tensor = graph.tensors.get(f"{node.name}/weight")
+        if node.weight is None or node.is_float or tensor is None:
+            continue
+        expected = _expected_codes(node)
+        if tensor.data is None or tensor.data.size != expected.size:
+            mismatches.append(f"`{node.name}/weight` has no codes of its shape")
+            continue
+        same = _channels_last(node, tensor.data) == expected
+        equal += int(same.sum())
+        total += same.size
+        if not same.all():
+            mismatches.append(
+                f"`{node.name}/weight`: {int((~same).sum())} of {same.size} codes are "
+                "not the trained code times sign times multiplier"
+            )
+    return equal, total, mismatches
+
+
+def _expected_codes(node: FrozenNode) -> np.ndarray:
+    """Returns trained code times sign times multiplier, channels last."""
+    codes, _, _ = trained_codes(node.node)
+    return codes * node.weight.sign.astype(np.int64) * node.weight.multiplier
+
+
+def _channels_last(node: FrozenNode, data: np.ndarray) -> np.ndarray:
+    """Undoes the operator's order of axes."""
+    if node.kind == "conv":
+        return data.transpose(1, 2, 3, 0)
+    if node.kind == "dense":
+        return data.T
+    return data[0]
+
+
+# --- Arithmetic --------------------------------------------------------------
+
+
+def check_points(
+    graph: TFLiteGraph, frozen: FrozenModel, examples: list[np.ndarray], name: str
+) -> list[PointReport]:
+    """Checks every integer tensor against the training graph.
+
+    Args:
+        graph: The file's graph.
+        frozen: The model's numbers.
+        examples: Inputs of the model, one array per input.
+        name: How messages call the file.
+
+    Returns:
+        One line per operator that rounds.
+
+    Raises:
+        VerificationError: If a code is off by more than 1.
+    """
+    nodes = frozen.by_name()
+    probe = graph.with_outputs([node.name for node in frozen.nodes])
+    inputs = _file_inputs(graph, frozen, examples)
+    outputs = Runner(probe).run(inputs)
+    codes = {probe.outputs[name]: array for name, array in outputs.items()}
+    codes |= {probe.inputs[name]: array for name, array in inputs.items()}
+    reports = []
+    for node in frozen.nodes:
+        if node.kind == "input":
+            continue
+        values = [_real(nodes[source], codes) for source in node.inputs]
+        expected = _expected(node, values)
+        if expected is None:
+            continue
+        difference = np.abs(codes[node.name].astype(np.int64) - expected)
+        reports.append(
+            PointReport(
+                name=node.name,
+                kind=node.kind,
+                num_codes=int(difference.size),
+                off_by_one=int((difference == 1).sum()),
+                max_difference=int(difference.max()),
+            )
+        )
+    wrong = [
+        f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
+        for point in reports
+        if point.max_difference > 1
+    ]
+    if wrong:
+        raise VerificationError(f"`{name}`", wrong)
+    return reports
+
+
+def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the values that a tensor's integers stand for, float64."""
+    found = codes[node.name]
+    if node.grid is None:
+        return found.astype(np.float64)
+    return (found.astype(np.float64) - node.grid.zero_point) * node.grid.scale
+
+
+def _expected(node: FrozenNode, values: list[np.ndarray]) -> np.ndarray | None:
+    """Returns the exact file codes of a node, None where it computes in float."""
+    if node.grid is None:
+        return None
+    real = expectation.operator_output(node.node, values)
+    if node.point is None or clipped_grid(node.point) not in (None, node.grid):
+        # A grid without a point (softmax), or the first of the two tensors of
+        # signed low-bit codes, which is clipped above only.
+        return _on_grid(real, node.grid)
+    return expectation.point_codes(node.point, real) + node.grid.zero_point
+
+
+def _on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
+    """Returns real values as file codes."""
+    codes = np.rint(real / grid.scale) + grid.zero_point
+    return np.clip(codes, -128, 127).astype(np.int64)
+
+
+class Runner:
+    """Runs a file's bytes under LiteRT with XNNPACK, as a phone does.
+
+    Args:
+        graph: The file's graph.
+    """
+
+    def __init__(self, graph: TFLiteGraph) -> None:
+        interpreter = Interpreter(
+            model_content=flatbuffer.to_bytes(graph), num_threads=_NUM_THREADS
+        )
+        self._runner = interpreter.get_signature_runner(flatbuffer.SIGNATURE_KEY)
+        ends = [graph.tensors[name] for name in graph.inputs.values()]
+        self._any_batch = all(tensor.dynamic_batch for tensor in ends)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns all outputs by their signature names.
+
+        Args:
+            inputs: Arrays by signature name, of one batch size.
+        """
+        if self._any_batch:
+            return {k: np.array(v) for k, v in self._runner(**inputs).items()}
+        count = len(next(iter(inputs.values())))
+        rows = [
+            self.run_one({k: v[i : i + 1] for k, v in inputs.items()})
+            for i in range(count)
+        ]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns all outputs for inputs of the file's own batch size."""
+        return {k: np.array(v) for k, v in self._runner(**inputs).items()}
+
+
+def _file_inputs(
+    graph: TFLiteGraph, frozen: FrozenModel, arrays: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns model inputs in the type and grid that the file takes."""
+    nodes = frozen.by_name()
+    made = {}
+    for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
+        dtype = graph.tensors[graph.inputs[name]].dtype
+        grid = nodes[tensor].grid
+        if dtype == "float32":
+            made[name] = array.astype(np.float32)
+            continue
+        quotient = array.astype(np.float32) / np.float32(grid.scale)
+        codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
+        made[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
+    return made
+
+
+def _first_examples(data: Any, model: keras.Model, count: int) -> list[np.ndarray]:
+    """Returns the first examples of `data`, one array per input."""
+    parts: list[list[np.ndarray]] = []
+    found = 0
+    for x, _ in batches(data, count):
+        arrays = inputs_as_list(x, model.input_names)
+        parts.append(arrays)
+        found += len(arrays[0])
+        if found >= count:
+            break
+    return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
+
+
+# --- End to end --------------------------------------------------------------
+
+
+def _check_end_to_end(
+    graph: TFLiteGraph,
+    frozen: FrozenModel,
+    model: keras.Model,
+    data: Any,
+    report: VerificationReport,
+    verbose: bool,
+) -> None:
+    """Runs file and model on all of `data` and compares their outputs."""
+    runner = Runner(graph)
+    total = num_batches(data, BATCH_SIZE)
+    for x, y in tqdm(
+        batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
+    ):
+        arrays = inputs_as_list(x, model.input_names)
+        found = runner.run(_file_inputs(graph, frozen, arrays))
+        outputs = model.predict_on_batch(x)
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        labels = y if isinstance(y, list | tuple) else [y] * len(outputs)
+        for (name, tensor), keras_output, label in zip(
+            frozen.outputs.items(), outputs, labels, strict=True
+        ):
+            grid = frozen.by_name()[tensor].grid
+            report.add_batch(
+                name,
+                _file_codes(found[name], grid),
+                _on_grid(keras_output.astype(np.float64), grid),
+                keras_output,
+                None if label is None else np.asarray(label),
+            )
+
+
+def _file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
+    """Returns an output of the file as int8 codes, whatever its type."""
+    if found.dtype == np.uint8:
+        return found.astype(np.int64) - 128
+    if found.dtype == np.float32:
+        return _on_grid(found.astype(np.float64), grid)
+    return found.astype(np.int64)
