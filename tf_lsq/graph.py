@@ -391,7 +391,7 @@ def _problem(layer: Layer, use: int) -> str | None:
 
 
 def _nodes_of_layer(keras_node: Any, sources: list[Node], use: int) -> list[Node]:
-    """Returns the one to three operators that one Keras layer stands for."""
+    """Returns the operators that one Keras layer stands for."""
     model_layer = keras_node.layer
     layer = getattr(model_layer, "layer", model_layer)
     name = layer.name if use == 0 else f"{layer.name}_use{use + 1}"
@@ -406,6 +406,8 @@ def _nodes_of_layer(keras_node: Any, sources: list[Node], use: int) -> list[Node
 
     if kind == "separable":
         return _split_separable(node, name, layer, sources)
+    if kind == "add" and len(sources) > 2:
+        return _split_sum(node, name, sources)
     if kind == "activation":
         kind, relu = _kind_of_activation(layer)
         made = node(name, kind, layer, model_layer, sources)
@@ -440,6 +442,20 @@ def _split_activation(node: Callable[..., Node], made: Node) -> list[Node]:
         made.layer, activation="linear", name=made.name
     )
     return [made, node(softmax.name, "softmax", softmax, softmax, [made])]
+
+
+def _split_sum(
+    node: Callable[..., Node], name: str, sources: list[Node]
+) -> list[Node]:
+    """Splits a sum of many tensors into sums of two, as TFLite has them."""
+    made: list[Node] = []
+    total = sources[0]
+    for number, source in enumerate(sources[1:], start=1):
+        last = number == len(sources) - 1
+        layer = layers.Add(name=name if last else f"{name}_partial_{number}")
+        total = node(layer.name, "add", layer, layer, [total, source])
+        made.append(total)
+    return made
 
 
 def _split_separable(

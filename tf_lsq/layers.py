@@ -126,6 +126,8 @@ class QuantizationPoint(keras.layers.Layer):
         step_init: First value of the step, see `lsq.initial_step`.
         fixed_step: A step that is not learned, for tensors whose grid TFLite
             prescribes (softmax: 1/256). None: the step is learned.
+        float_input: Whether the operator in front was left in float, so that the
+            file converts here.
         target: Name of the target the model was quantized for.
         **kwargs: Keras' layer arguments.
     """
@@ -137,6 +139,7 @@ class QuantizationPoint(keras.layers.Layer):
         signed: bool | None = None,
         step_init: str = "auto",
         fixed_step: float | None = None,
+        float_input: bool = False,
         target: str = "phone",
         **kwargs: Any,
     ) -> None:
@@ -145,6 +148,7 @@ class QuantizationPoint(keras.layers.Layer):
         if fixed_step is not None and signed is None:
             raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
         self.fixed_step = fixed_step
+        self.float_input = float_input
         self.target = target
         self.initialising = False  # Set while a first batch flows, also in inference.
 
@@ -206,6 +210,7 @@ class QuantizationPoint(keras.layers.Layer):
             **super().get_config(),
             **self.quantizer.get_config(),
             "fixed_step": self.fixed_step,
+            "float_input": self.float_input,
             "target": self.target,
         }
 

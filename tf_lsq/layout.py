@@ -34,6 +34,7 @@ class PointSpec:
         signed: Whether values can be negative; None: the first batch decides.
         trainable: Whether the step trains.
         fixed_step: Grid prescribed by TFLite, or None.
+        float_input: Whether the operator in front is left in float.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PointSpec:
     signed: bool | None
     trainable: bool = True
     fixed_step: float | None = None
+    float_input: bool = False
 
 
 @dataclasses.dataclass
@@ -69,10 +71,10 @@ def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
     plan = Plan()
     for node in graph.nodes:
         if node.kind == "concat" and not bits[node].is_float:
-            _plan_concat(node, max(demands[node]), plan)
+            _plan_concat(node, max(demands[node]), bits, plan)
     for node in graph.nodes:
         if node not in plan.behind and _needs_point(node, bits):
-            _plan_behind(node, max(demands[node]), plan)
+            _plan_behind(node, max(demands[node]), bits[node].is_float, plan)
     extra: dict[tuple[Node, int], PointSpec] = {}
     for node in graph.nodes:
         if node.properties.matmul and not bits[node].is_float:
@@ -105,12 +107,12 @@ def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     return not node.properties.keeps_codes and node.kind != "concat"
 
 
-def _plan_behind(node: Node, num_bits: int, plan: Plan) -> None:
+def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
     """Plans the point behind one operator."""
-    if node.properties.keeps_grid:
+    if node.properties.keeps_grid and not is_float:
         plan.behind[node] = _grid(plan, node.inputs[0], node)
         return
-    fixed = SOFTMAX_STEP if node.kind == "softmax" else None
+    fixed = SOFTMAX_STEP if node.kind == "softmax" and not is_float else None
     nonnegative = node.nonnegative()
     plan.behind[node] = PointSpec(
         name=f"quantize_{node.name}",
@@ -118,10 +120,13 @@ def _plan_behind(node: Node, num_bits: int, plan: Plan) -> None:
         signed=None if nonnegative is None else not nonnegative,
         trainable=all(layer.trainable for layer in node.all_layers),
         fixed_step=fixed,
+        float_input=is_float,
     )
 
 
-def _plan_concat(node: Node, num_bits: int, plan: Plan) -> None:
+def _plan_concat(
+    node: Node, num_bits: int, bits: Mapping[Node, Bits], plan: Plan
+) -> None:
     """Plans the one grid that all inputs of a concatenation share."""
     nonnegative = node.nonnegative()
     point = PointSpec(
@@ -136,6 +141,7 @@ def _plan_concat(node: Node, num_bits: int, plan: Plan) -> None:
             or source.properties.keeps_grid
             or source.kind in ("concat", "softmax")
             or source.is_output
+            or bits[source].is_float
         )
         if free and set(source.consumers) == {node}:
             plan.behind[source] = point
@@ -289,6 +295,7 @@ class _Builder:
                 signed=spec.signed,
                 step_init=self.options.step_init,
                 fixed_step=spec.fixed_step,
+                float_input=spec.float_input,
                 target=self.options.target,
                 trainable=spec.trainable,
                 name=spec.name,

@@ -380,11 +380,17 @@ def _mse_step(
     largest = tf.maximum(largest, tf.constant(1e-30))
     fractions = tf.linspace(1.0 / _MSE_CANDIDATES, 1.0, _MSE_CANDIDATES)
 
-    def error(fraction: tf.Tensor) -> tf.Tensor:
-        step = largest * fraction
+    # As many candidates at a time as fit a few million numbers.
+    size = x.shape.num_elements() or _MSE_SAMPLE
+    at_once = min(max((1 << 23) // size, 1), _MSE_CANDIDATES)
+    shape = [-1] + [1] * len(x.shape)
+    errors = []
+    for start in range(0, _MSE_CANDIDATES, at_once):
+        step = largest * tf.reshape(fractions[start : start + at_once], shape)
         difference = _codes(x / step, integer_range) * step - x
-        return _mean_like(tf.square(difference), step_shape)
-
-    errors = tf.map_fn(error, fractions)
+        errors.append(_mean_like(tf.square(difference), (0, *(step_shape or (1,)))))
+    errors = tf.concat(errors, axis=0)
+    if not step_shape:
+        errors = errors[:, 0]
     best = tf.gather(fractions, tf.argmin(errors, axis=0))
     return tf.where(_max_step(x, integer_range, step_shape) > 0.0, largest * best, 0.0)

@@ -74,6 +74,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             ),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(
         self, inputs: tf.Tensor, training: Any, weights: Variables, **kwargs: Any
     ) -> tf.Tensor:

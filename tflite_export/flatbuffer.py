@@ -4,14 +4,15 @@ The file is written directly, operator by operator, with the smallest operator
 versions that cover what is used: phones with an old runtime and the Edge TPU
 compiler refuse versions that are newer than they need to be.
 
-References: tflite/schema/schema.fbs and tflite/tools/versioning/op_version.cc of
-https://github.com/google-ai-edge/LiteRT
+References: tflite/schema/schema.fbs and tflite/tools/versioning/{op_version,
+op_signature,runtime_version}.cc of https://github.com/google-ai-edge/LiteRT
 """
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -22,6 +23,9 @@ from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTenso
 
 IDENTIFIER = b"TFL3"
 SIGNATURE_KEY = "serving_default"
+RUNTIME_METADATA = "min_runtime_version"
+_RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
+_ALIGNMENT = 16  # schema.fbs demands it of buffers; some kernels rely on it.
 _SCHEMA_VERSION = 3
 _LARGEST_OLD_CODE = 127  # Larger codes do not fit the deprecated 8-bit field.
 _READ_ERRORS = (
@@ -66,6 +70,32 @@ _DTYPES = {
     "uint8": schema.TensorType.UINT8,
     "int32": schema.TensorType.INT32,
 }
+# Types of constants that only other tools write.
+_READ_DTYPES = {*_DTYPES, "float16", "float64", "bool", "int16", "int64"}
+
+# Operator -> {version: first TFLite release that runs it}.
+_RELEASES: dict[str, dict[int, str]] = {
+    "ADD": {1: "1.5.0", 2: "1.14.0"},
+    "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
+    "CONCATENATION": {1: "1.5.0", 2: "1.14.0"},
+    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0"},
+    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
+    "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
+    "FULLY_CONNECTED": {1: "1.5.0", 2: "1.10.0", 4: "1.14.0", 5: "2.0.0", 6: "2.1.0"},
+    "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
+    "MEAN": {1: "1.6.0", 2: "1.14.0"},
+    "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"},
+    "PAD": {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"},
+    "QUANTIZE": {1: "1.14.0", 3: "2.7.0"},
+    "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0"},
+    "RELU": {1: "1.5.0", 2: "2.1.0"},
+    "RELU6": {1: "1.5.0", 2: "1.14.0"},
+    "RESHAPE": {1: "1.5.0"},
+    "SOFTMAX": {1: "1.5.0", 2: "1.14.0"},
+}
+
+
+# --- Versions ----------------------------------------------------------------
 
 
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -76,66 +106,181 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
         graph: The graph that holds its tensors.
 
     Raises:
-        ValueError: If this library does not know the operator.
+        ValueError: If this library does not write the operator, or not for these
+            types.
     """
     if op.code not in _OPS:
         raise ValueError(
             f"Operators must be among {sorted(_OPS)}. Received: {op.code}."
         )
+    dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
+    weighted = op.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    if dtypes[0] not in _DTYPES or (weighted and dtypes[0] != dtypes[1]):
+        raise ValueError(
+            f"{op.code} must compute in one of {sorted(_DTYPES)}, with weights of the "
+            f"same type. Received: {dtypes} for {op.outputs}."
+        )
+    rule = _RULES.get(op.code)
     _, in_float, in_int8 = _OPS[op.code]
-    if op.code == "MUL" and _rescale(op, graph) >= 1.0:
-        return 3
-    if graph.tensors[op.inputs[0]].dtype == "int8":
-        return 5 if op.options.get("keep_num_dims") else in_int8
+    special = rule(op, graph) if rule is not None else 0
+    return special or (in_int8 if dtypes[0] == "int8" else in_float)
+
+
+def _conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a grouped convolution, 0 for others."""
+    source, weight = (graph.tensors[name].shape for name in op.inputs[:2])
+    return 6 if source and source[-1] != weight[-1] else 0
+
+
+def _depthwise_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a dilated convolution not in int8, 0 for others."""
+    dilation = {op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"}
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    return 2 if dilation != {1} and not in_int8 else 0
+
+
+def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that allows no bias, more axes or shuffled weights."""
+    if len(op.inputs) == 2:
+        return 6
     if op.options.get("keep_num_dims"):
         return 5
-    dilation = {op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"}
-    if op.code == "DEPTHWISE_CONV_2D" and dilation != {1}:
-        return 2
-    return in_float
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    shuffled = op.options.get("weights_format", "DEFAULT") != "DEFAULT"
+    return 2 if shuffled and not in_int8 else 0
 
 
-def _rescale(op: TFLiteOp, graph: TFLiteGraph) -> float:
-    """Returns the factor between the product of two codes and the output's code."""
+def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that may scale codes up, 0 where it does not."""
     found = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
     if None in found:
-        return 0.0
-    first, second, output = (float(q.scale[0]) for q in found)
-    return first * second / output
+        return 0
+    # In float32, as the runtime computes it.
+    first, second, output = (np.float32(q.scale[0]) for q in found)
+    return 3 if output and first * second / output >= 1 else 0
+
+
+def _pad_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for more than 4 axes, 0 for fewer."""
+    return 4 if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
+
+
+def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for uint8, 0 for other types."""
+    return 2 if graph.tensors[op.inputs[0]].dtype == "uint8" else 0
+
+
+def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    found = graph.tensors[op.outputs[0]].quantization
+    return 3 if found is not None and len(found.scale) > 1 else 0
+
+
+def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    source = graph.tensors[op.inputs[0]]
+    per_channel = source.quantization is not None and len(source.quantization.scale) > 1
+    return 5 if per_channel and source.dtype == "int8" else 0
+
+
+_RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
+    "CONV_2D": _conv_rule,
+    "DEPTHWISE_CONV_2D": _depthwise_rule,
+    "DEQUANTIZE": _dequantize_rule,
+    "FULLY_CONNECTED": _dense_rule,
+    "MUL": _mul_rule,
+    "PAD": _pad_rule,
+    "QUANTIZE": _quantize_rule,
+    "RELU": _relu_rule,
+}
+
+
+def _min_runtime(codes: dict[tuple[str, int], int]) -> bytes:
+    """Returns the first TFLite release that runs all these operator versions."""
+    releases = [_RELEASES[code][version] for code, version in codes]
+    newest = max(releases, key=lambda text: [int(part) for part in text.split(".")])
+    return newest.encode().ljust(_RUNTIME_BYTES, b"\0")
 
 
 # --- Writing -----------------------------------------------------------------
 
 
+class _Numbers(dict[str, int]):
+    """Numbers of the tensors by name."""
+
+    def __missing__(self, name: str) -> int:
+        """Raises an error that says what is wrong."""
+        raise ValueError(
+            "Operators and signatures must name tensors of the graph. "
+            f"Received: {name!r}. Add it to `tensors`."
+        )
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose bytes start where schema.fbs demands.
+
+    The generated Python code leaves `force_align` out.
+    """
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer.
+
+        Args:
+            builder: Where the file grows.
+        """
+        builder.Prep(_ALIGNMENT, len(self.data))
+        return super().Pack(builder)
+
+
 def to_bytes(graph: TFLiteGraph) -> bytes:
-    """Returns the bytes of the file; the same graph gives the same bytes."""
+    """Returns the bytes of the file; the same graph gives the same bytes.
+
+    The oldest TFLite release that runs the file is written into it, too.
+
+    Args:
+        graph: Tensors, operators, ends.
+
+    Raises:
+        ValueError: If the graph names what it does not have, or uses an operator,
+            option or type that this library does not write.
+    """
     model = schema.ModelT()
     model.version = _SCHEMA_VERSION
     model.description = graph.description
     model.buffers = [schema.BufferT()]
-    index = {name: number for number, name in enumerate(graph.tensors)}
-    model.operatorCodes = []
-    subgraph = schema.SubGraphT()
-    subgraph.name = "main"
-    subgraph.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
-    subgraph.inputs = [index[name] for name in graph.inputs.values()]
-    subgraph.outputs = [index[name] for name in graph.outputs.values()]
+    index = _Numbers({name: number for number, name in enumerate(graph.tensors)})
     codes: dict[tuple[str, int], int] = {}
-    subgraph.operators = [
-        _write_op(op, op_version(op, graph), codes, index) for op in graph.ops
-    ]
+    model.subgraphs = [_write_subgraph(graph, model, codes, index)]
     model.operatorCodes = [_write_code(code, version) for code, version in codes]
-    model.subgraphs = [subgraph]
     model.signatureDefs = [_write_signature(graph, index)]
-    model.metadata = [_write_metadata(k, v, model) for k, v in graph.metadata.items()]
+    metadata = dict(graph.metadata)
+    if codes:
+        metadata[RUNTIME_METADATA] = _min_runtime(codes)
+    model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
+def _write_subgraph(
+    graph: TFLiteGraph,
+    model: Any,
+    codes: dict[tuple[str, int], int],
+    index: dict[str, int],
+) -> Any:
+    """Returns the subgraph; its constants go to `model`, its versions to `codes`."""
+    made = schema.SubGraphT()
+    made.name = "main"
+    made.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
+    made.inputs = [index[name] for name in graph.inputs.values()]
+    made.outputs = [index[name] for name in graph.outputs.values()]
+    made.operators = [_write_op(op, graph, codes, index) for op in graph.ops]
+    return made
+
+
 def _add_buffer(model: Any, data: bytes) -> int:
     """Adds a buffer of its own and returns its number."""
-    buffer = schema.BufferT()
+    buffer = _AlignedBuffer()
     buffer.data = np.frombuffer(data, np.uint8)
     model.buffers.append(buffer)
     return len(model.buffers) - 1
@@ -143,13 +288,13 @@ def _add_buffer(model: Any, data: bytes) -> int:
 
 def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
     """Returns a tensor for the file."""
+    _check_tensor(tensor)
     made = schema.TensorT()
     made.name = tensor.name
     made.shape = list(tensor.shape)
     made.type = _DTYPES[tensor.dtype]
-    made.buffer = 0 if tensor.data is None else _add_buffer(
-        model, np.ascontiguousarray(tensor.data).tobytes()
-    )
+    if tensor.data is not None:
+        made.buffer = _add_buffer(model, tensor.data.tobytes())
     if tensor.dynamic_batch:
         made.shapeSignature = [-1, *tensor.shape[1:]]
     if tensor.quantization is not None:
@@ -162,23 +307,62 @@ def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
     return made
 
 
+def _check_tensor(tensor: TFLiteTensor) -> None:
+    """Raises if a tensor's type or constant cannot be written as they are."""
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(
+            f"Types must be among {sorted(_DTYPES)}. Received: {tensor.dtype} for "
+            f"`{tensor.name}`."
+        )
+    found = tensor.data
+    if found is not None and (
+        found.dtype != np.dtype(tensor.dtype) or found.shape != tuple(tensor.shape)
+    ):
+        raise ValueError(
+            f"The constant of `{tensor.name}` must be {tensor.dtype} "
+            f"{tuple(tensor.shape)}. Received: {found.dtype} {found.shape}."
+        )
+
+
 def _write_op(
-    op: TFLiteOp, version: int, codes: dict[tuple[str, int], int], index: dict[str, int]
+    op: TFLiteOp,
+    graph: TFLiteGraph,
+    codes: dict[tuple[str, int], int],
+    index: dict[str, int],
 ) -> Any:
     """Returns an operator for the file."""
     made = schema.OperatorT()
-    made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
     made.inputs = [index[name] if name else -1 for name in op.inputs]
     made.outputs = [index[name] for name in op.outputs]
+    version = op_version(op, graph)
+    made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
     table = _OPS[op.code][0]
     if table is not None:
         made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
         made.builtinOptions = getattr(schema, f"{table}T")()
-        for name, value in op.options.items():
-            if name in _ENUMS:
-                value = getattr(_ENUMS[name], value)
-            setattr(made.builtinOptions, _camel(name), value)
+    for name, value in op.options.items():
+        _write_option(op, made.builtinOptions, name, value)
     return made
+
+
+def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
+    """Sets one field of the options table; None stands for no activation."""
+    allowed = (
+        [] if options is None else sorted(_snake(field) for field in vars(options))
+    )
+    if name not in allowed:
+        raise ValueError(
+            f"Options of {op.code} must be among {allowed}. Received: {name!r}."
+        )
+    if name in _ENUMS:
+        value = "NONE" if value is None else value
+        members = [key for key in vars(_ENUMS[name]) if not key.startswith("_")]
+        if value not in members:
+            raise ValueError(
+                f"`{name}` of {op.code} must be among {members}. Received: {value!r}."
+            )
+        value = getattr(_ENUMS[name], value)
+    setattr(options, _camel(name), value)
 
 
 def _write_code(code: str, version: int) -> Any:
@@ -219,8 +403,21 @@ def _write_metadata(name: str, data: bytes, model: Any) -> Any:
 # --- Reading -----------------------------------------------------------------
 
 
+class _Bytes(bytearray):
+    """Bytes whose slices do not end early without a word."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """Returns bytes; a slice beyond the end is an error, as an index is."""
+        if isinstance(key, slice) and (key.stop or 0) > len(self):
+            raise IndexError(f"{key.stop} lies behind the end, {len(self)}")
+        return super().__getitem__(key)
+
+
 def from_bytes(data: bytes) -> TFLiteGraph:
     """Returns the graph of a file, written by this library or another tool.
+
+    The oldest release that runs the file is left out of `metadata`: it follows from
+    the operators, and `to_bytes` writes it again.
 
     Args:
         data: The bytes of a `.tflite` file with one subgraph.
@@ -231,43 +428,59 @@ def from_bytes(data: bytes) -> TFLiteGraph:
     """
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ValueError(
-            f"The file must be a .tflite file (identifier {IDENTIFIER!r}). "
-            f"Received {len(data)} bytes that start with {bytes(data[:8])!r}."
+            "This is not a readable .tflite file: it must have the identifier "
+            f"{IDENTIFIER!r}. Received {len(data)} bytes that start with "
+            f"{bytes(data[:8])!r}. Check the path and the download."
         )
     try:
-        model = schema.ModelT.InitFromPackedBuf(bytearray(data), 0)
+        model = schema.ModelT.InitFromPackedBuf(_Bytes(data), 0)
         return _read_model(model)
     except _READ_ERRORS as error:
         raise ValueError(
-            "The file is not a readable .tflite file: it is truncated, corrupted, or "
-            f"uses what this reader does not know ({type(error).__name__}: {error})."
+            "This is not a readable .tflite file: it is truncated, corrupted, or uses "
+            f"what this reader does not know ({type(error).__name__}: {error}). "
+            f"Received {len(data)} bytes. Check the download."
         ) from error
 
 
 def _read_model(model: Any) -> TFLiteGraph:
     """Converts the object tree of a file."""
+    if len(model.subgraphs) != 1:
+        raise ValueError(f"it has {len(model.subgraphs)} subgraphs, expected 1")
     [subgraph] = model.subgraphs
     names = _unique_names(subgraph.tensors)
     tensors = {
         name: _read_tensor(name, tensor, model)
         for name, tensor in zip(names, subgraph.tensors, strict=True)
     }
-    inputs = {names[i]: names[i] for i in _ints(subgraph.inputs)}
-    outputs = {names[i]: names[i] for i in _ints(subgraph.outputs)}
+    inputs = {name: name for name in _at(names, subgraph.inputs)}
+    outputs = {name: name for name in _at(names, subgraph.outputs)}
     for signature in model.signatureDefs or []:
-        inputs = {_text(e.name): names[e.tensorIndex] for e in signature.inputs}
-        outputs = {_text(e.name): names[e.tensorIndex] for e in signature.outputs}
+        inputs = _read_ends(signature.inputs, names)
+        outputs = _read_ends(signature.outputs, names)
+    metadata = {_text(m.name): _buffer(model, m.buffer) for m in model.metadata or []}
+    metadata.pop(RUNTIME_METADATA, None)
     return TFLiteGraph(
         tensors=tensors,
         ops=[_read_op(op, model, names) for op in subgraph.operators or []],
         inputs=inputs,
         outputs=outputs,
-        metadata={
-            _text(entry.name): _buffer(model, entry.buffer)
-            for entry in model.metadata or []
-        },
+        metadata=metadata,
         description=_text(model.description),
     )
+
+
+def _read_ends(entries: Any, names: list[str]) -> dict[str, str]:
+    """Returns one side of a signature: its names and their tensors."""
+    return {_text(entry.name): names[entry.tensorIndex] for entry in entries or []}
+
+
+def _at(names: list[str], numbers: Any) -> list[str]:
+    """Returns the tensors with these numbers; -1 stands for one left out."""
+    found = _ints(numbers)
+    if min(found, default=0) < -1:
+        raise IndexError(f"{min(found)} is no tensor")
+    return [names[number] if number >= 0 else "" for number in found]
 
 
 def _ints(values: Any) -> list[int]:
@@ -288,7 +501,7 @@ def _unique_names(tensors: list[Any]) -> list[str]:
     seen: set[str] = set()
     for number, tensor in enumerate(tensors):
         name = _text(tensor.name)
-        if not name or name in seen:
+        while not name or name in seen:
             name = f"{name}#{number}"
         seen.add(name)
         names.append(name)
@@ -297,18 +510,25 @@ def _unique_names(tensors: list[Any]) -> list[str]:
 
 def _buffer(model: Any, number: int) -> bytes:
     """Returns the bytes of a buffer."""
-    data = model.buffers[number].data
+    found = model.buffers[number]
+    if found.offset or found.size:
+        raise ValueError(f"buffer {number} lies outside of the flatbuffer")
+    data = found.data
     return b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
 
 def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
     """Converts one tensor."""
+    if tensor.isVariable or tensor.sparsity is not None or tensor.externalBuffer:
+        raise ValueError(f"`{name}` is a variable, sparse or outside of the file")
     dtype = _name_of(schema.TensorType, tensor.type).lower()
     shape = tuple(_ints(tensor.shape))
+    if min(shape, default=0) < 0:
+        raise ValueError(f"`{name}` has the shape {shape}")
     data = _buffer(model, tensor.buffer) if tensor.buffer else b""
     values = None
     if data:
-        if dtype not in _DTYPES:
+        if dtype not in _READ_DTYPES:
             raise ValueError(f"`{name}` has constants of type {dtype}")
         values = np.frombuffer(data, dtype).reshape(shape)
     signature = _ints(tensor.shapeSignature)
@@ -341,9 +561,8 @@ def _read_op(op: Any, model: Any, names: list[str]) -> TFLiteOp:
     code = model.operatorCodes[op.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
     options = {}
-    for attribute, value in vars(op.builtinOptions or object).items():
-        if attribute.startswith("_") or callable(value):
-            continue
+    fields = {} if op.builtinOptions is None else vars(op.builtinOptions)
+    for attribute, value in fields.items():
         name = _snake(attribute)
         if name in _ENUMS:
             value = _name_of(_ENUMS[name], value)
@@ -352,8 +571,8 @@ def _read_op(op: Any, model: Any, names: list[str]) -> TFLiteOp:
         options[name] = value
     return TFLiteOp(
         _name_of(schema.BuiltinOperator, number),
-        [names[i] if i >= 0 else "" for i in _ints(op.inputs)],
-        [names[i] for i in _ints(op.outputs)],
+        _at(names, op.inputs),
+        _at(names, op.outputs),
         options,
     )
 

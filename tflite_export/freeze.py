@@ -306,7 +306,11 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
         return not isinstance(node.model_layer, LSQWrapper)
     if any(source.grid is None for source in inputs):
         return True
-    if node.properties.keeps_codes or node.kind in ("concat", "softmax"):
+    if any(n.kind == "point" and n.layer.float_input for n in node.consumers):
+        return True
+    if node.kind == "concat":
+        return len({source.grid for source in inputs}) > 1
+    if node.properties.keeps_codes or node.kind == "softmax":
         return False
     return _point_behind(node) is None
 

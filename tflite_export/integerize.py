@@ -22,7 +22,11 @@ _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 
 
 def integerize(
-    frozen: FrozenModel, *, input_type: str = "int8", output_type: str = "int8"
+    frozen: FrozenModel,
+    *,
+    input_type: str = "int8",
+    output_type: str = "int8",
+    dynamic_batch: bool = True,
 ) -> TFLiteGraph:
     """Returns the graph of the `.tflite` file.
 
@@ -30,6 +34,7 @@ def integerize(
         frozen: A trained model as plain numbers.
         input_type: "int8", "uint8" or "float32", for all inputs.
         output_type: The same for all outputs.
+        dynamic_batch: Whether the batch size may change at run time.
 
     Raises:
         ValueError: If a type is unknown.
@@ -39,7 +44,7 @@ def integerize(
             raise ValueError(
                 f"`{name}` must be one of {list(IO_TYPES)}. Received: {value!r}."
             )
-    builder = _Builder(frozen, input_type)
+    builder = _Builder(frozen, input_type, dynamic_batch)
     for node in frozen.nodes:
         builder.add(node)
     builder.finish(output_type)
@@ -49,8 +54,11 @@ def integerize(
 class _Builder:
     """Adds tensors and operators to a `TFLiteGraph`."""
 
-    def __init__(self, frozen: FrozenModel, input_type: str) -> None:
+    def __init__(
+        self, frozen: FrozenModel, input_type: str, dynamic_batch: bool
+    ) -> None:
         self.frozen, self.input_type = frozen, input_type
+        self.dynamic_batch = dynamic_batch
         self.nodes = frozen.by_name()
         self.graph = TFLiteGraph(
             tensors={}, ops=[], inputs={}, outputs={}, metadata={}, description=""
@@ -78,7 +86,7 @@ class _Builder:
             tuple(shape),
             "float32" if grid is None else "int8",
             None if grid is None else _per_tensor(grid.scale, grid.zero_point),
-            dynamic_batch=True,
+            dynamic_batch=self.dynamic_batch,
         )
         return name
 
@@ -95,8 +103,9 @@ class _Builder:
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
 
     def reshape(self, source: str, name: str, shape: Any, grid: Grid | None) -> str:
-        """Adds a RESHAPE; the batch stays open."""
-        target = np.array([-1, *shape[1:]], np.int32)
+        """Adds a RESHAPE."""
+        batch = -1 if self.dynamic_batch else shape[0]
+        target = np.array([batch, *shape[1:]], np.int32)
         constant = self.constant(f"{name}/shape", target)
         output = self.tensor(name, tuple(shape), grid)
         self.op("RESHAPE", [source, constant], output, new_shape=target.tolist())
@@ -138,7 +147,7 @@ class _Builder:
         """Adds a uint8 tensor on the same grid."""
         quantization = _per_tensor(grid.scale, grid.zero_point + _UINT8_OFFSET)
         self.graph.tensors[name] = TFLiteTensor(
-            name, shape, "uint8", quantization, dynamic_batch=True
+            name, shape, "uint8", quantization, dynamic_batch=self.dynamic_batch
         )
         return name
 
@@ -279,7 +288,7 @@ def _affine(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
 
 
 def _add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """Addition; more than two inputs are refused when the graph is read."""
+    """Addition of two tensors; the graph analysis splits longer sums."""
     builder.op(
         "ADD",
         inputs,

@@ -23,12 +23,15 @@ class TensorQuantization:
     axis: int = 0
 
     def __eq__(self, other: object) -> bool:
-        """Compares bit by bit."""
+        """Compares bit by bit; one scale per tensor has no axis to compare."""
+        if not isinstance(other, TensorQuantization):
+            return NotImplemented
+        ours, theirs = (np.asarray(q.scale, np.float32) for q in (self, other))
         return (
-            isinstance(other, TensorQuantization)
-            and np.array_equal(self.scale, other.scale)
+            ours.shape == theirs.shape
+            and ours.tobytes() == theirs.tobytes()
             and self.zero_point == other.zero_point
-            and (self.axis == other.axis or len(self.scale) == 1)
+            and (self.axis == other.axis or len(ours) == 1)
         )
 
 
@@ -90,8 +93,43 @@ class TFLiteGraph:
     metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
     description: str = ""
 
+    def constants(self) -> dict[str, np.ndarray]:
+        """Returns the values of the constant tensors by name."""
+        return {
+            name: tensor.data
+            for name, tensor in self.tensors.items()
+            if tensor.data is not None
+        }
+
+    def producers(self) -> dict[str, TFLiteOp]:
+        """Returns the operator that writes each computed tensor."""
+        return {name: op for op in self.ops for name in op.outputs}
+
     def with_outputs(self, names: list[str]) -> TFLiteGraph:
-        """Returns a probe copy: these tensors can be read after a run, too."""
-        present = set(self.outputs.values()) | set(self.inputs.values())
-        extra = {name: name for name in names if name not in present}
-        return dataclasses.replace(self, outputs={**self.outputs, **extra})
+        """Returns a probe copy: these tensors can be read after a run, too.
+
+        Args:
+            names: Tensors; those that are inputs or outputs already add nothing. The
+                signature calls each by its tensor's name, with "#probe" behind it
+                where that is the name of another output.
+
+        Raises:
+            ValueError: If the graph does not have one of the tensors.
+        """
+        unknown = [name for name in names if name not in self.tensors]
+        if unknown:
+            raise ValueError(
+                f"Probes must be tensors of the graph. Received: {unknown}. "
+                "See `tensors` for its names."
+            )
+        outputs = dict(self.outputs)
+        present = {*outputs.values(), *self.inputs.values()}
+        for name in names:
+            if name in present:
+                continue
+            present.add(name)
+            end = name
+            while end in outputs:
+                end += "#probe"
+            outputs[end] = name
+        return dataclasses.replace(self, outputs=outputs)

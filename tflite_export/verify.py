@@ -34,6 +34,7 @@ from .freeze import (
 )
 from .integerize import integerize
 from .report import PointReport, VerificationReport
+from .targets import TARGETS
 from .tflite_graph import TFLiteGraph, TFLiteTensor
 
 BATCH_SIZE = 64
@@ -114,7 +115,12 @@ def verify_content(
     graph = flatbuffer.from_bytes(content)
     frozen = freeze_model(model)
     input_type, output_type = _io_types(graph)
-    expected = integerize(frozen, input_type=input_type, output_type=output_type)
+    expected = integerize(
+        frozen,
+        input_type=input_type,
+        output_type=output_type,
+        dynamic_batch=TARGETS[frozen.target].dynamic_batch,
+    )
     mismatches = _float_tensors(graph, frozen, input_type, output_type)
     mismatches += _structure(graph, expected)
     equal, total, wrong = _weights(graph, frozen)
@@ -212,6 +218,8 @@ def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
             f"{expected.shape}"
         ]
     mismatches = []
+    if found.dynamic_batch != expected.dynamic_batch:
+        mismatches.append(f"`{name}`: open batch is {found.dynamic_batch}")
     if found.quantization != expected.quantization:
         mismatches.append(
             f"`{name}`: scale or zero point is {found.quantization}, expected "

@@ -1,0 +1,32 @@
+# `make quickstart` and `make test` do all their own set-up; they need Python 3.11.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test slow lint clean
+
+quickstart: $(STAMP)
+	$(PYTHON) examples/quickstart.py
+
+test: $(STAMP)
+	$(PYTHON) -m pytest tests tf_lsq tflite_export
+
+slow: $(STAMP)
+	$(PYTHON) -m pytest tests -m slow
+
+lint: $(STAMP)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pyright
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(STAMP): setup.py pyproject.toml
+	@echo "Installing into $(VENV) (TensorFlow is large; this takes a few minutes)"
+	$(BASE_PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'needs Python 3.11'"
+	$(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet --editable '.[dev]'
+	@touch $(STAMP)

@@ -1,0 +1,46 @@
+"""Packaging of tf_lsq and tflite_export."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (ROOT / "tf_lsq/__init__.py").read_text(), re.MULTILINE
+)[1]
+EXAMPLES = ["tensorflow-datasets>=4.9.10", "scikit-learn>=1.5", "rich>=13"]
+
+setup(
+    name="tf-lsq",
+    version=VERSION,
+    description=(
+        "Learned Step Size Quantization for Keras, exported to full-integer TFLite "
+        "files that equal the training graph"
+    ),
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=["tf_lsq", "tflite_export"],
+    package_data={"tf_lsq": ["py.typed"], "tflite_export": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.21,<2.22",
+        "tf_keras>=2.21,<2.22",
+        "tensorflow-model-optimization>=0.8.1,<0.9",
+        "ai-edge-litert>=2.3,<3",
+        "flatbuffers>=24",
+        "numpy>=1.26",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "examples": EXAMPLES,
+        "dev": [
+            *EXAMPLES,
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "ruff==0.17.6",
+            "pyright==1.1.414",
+        ],
+    },
+)

@@ -1,0 +1,37 @@
+"""What tests share: seeds, random numbers, the optional folder of real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+import tf_lsq  # noqa: F401 - registers the layers
+from tf_lsq._compat import keras
+
+DATA_VARIABLE = "TF_LSQ_DATA"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with real data sets and pretrained models, if there is one."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get(DATA_VARIABLE, default))
+    if not (folder / "models").is_dir():
+        pytest.skip(f"no real data; set {DATA_VARIABLE} to a folder that holds it")
+    return folder

@@ -1,0 +1,221 @@
+"""Every supported layer: quantized, exported, and each code as trained.
+
+`verify_tflite` fails on a code that is off by more than one, on any weight code
+that differs, and on any float tensor. Here the models are single layers between
+two convolutions, with random weights, at 8, 4 and 2 bits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+
+import tf_lsq
+import tflite_export
+from tf_lsq import graph
+from tf_lsq._compat import keras
+
+layers = keras.layers
+SHAPE = (8, 8, 4)
+
+
+def between(*middle):
+    """A model with layers between two convolutions."""
+
+    def build():
+        inputs = layers.Input(SHAPE)
+        x = layers.Conv2D(6, 3, padding="same", name="first")(inputs)
+        for make in middle:
+            x = make()(x)
+        x = layers.Conv2D(4, 1, name="low_bit")(x)
+        x = layers.Flatten()(x)
+        return keras.Model(inputs, layers.Dense(3, name="last")(x))
+
+    return build
+
+
+def branches(join, count=2):
+    """A model that joins several convolutions of one tensor."""
+
+    def build():
+        inputs = layers.Input(SHAPE)
+        stem = tiny.conv_bn_relu(inputs, 6)
+        parts = [layers.Conv2D(6, 3, padding="same")(stem) for _ in range(count - 1)]
+        x = join()([stem, *parts])
+        x = tiny.conv_bn_relu(x, 4)
+        return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+    return build
+
+
+def flat(*middle):
+    """A model of dense layers."""
+
+    def build():
+        inputs = layers.Input((12,))
+        x = layers.Dense(8, name="first")(inputs)
+        for make in middle:
+            x = make()(x)
+        x = layers.Dense(6, name="low_bit")(x)
+        return keras.Model(inputs, layers.Dense(3, name="last")(x))
+
+    return build
+
+
+def pooled(make):
+    """A model in which a global pooling feeds the low-bit layers."""
+
+    def build():
+        inputs = layers.Input(SHAPE)
+        x = tiny.conv_bn_relu(inputs, 6)
+        x = layers.Conv2D(6, 3, activation="relu")(x)
+        x = make()(x)
+        x = layers.Flatten()(x)
+        x = layers.Dense(5, activation="relu")(x)
+        return keras.Model(inputs, layers.Dense(3)(x))
+
+    return build
+
+
+def same_conv(**kwargs):
+    return lambda: layers.Conv2D(6, 3, padding="same", **kwargs)
+
+
+BN, RELU = layers.BatchNormalization, layers.ReLU
+CASES = {
+    "conv": (layers.Conv2D, between(same_conv())),
+    "conv_relu": (layers.Conv2D, between(same_conv(activation="relu"))),
+    "conv_relu6": (layers.Conv2D, between(same_conv(activation=layers.ReLU(6.0)))),
+    "conv_softmax": (layers.Conv2D, between(same_conv(activation="softmax"))),
+    "conv_valid_strides": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(5, (3, 2), strides=2, use_bias=False)),
+    ),
+    "conv_dilated": (layers.Conv2D, between(same_conv(dilation_rate=2))),
+    "conv_bn": (BN, between(same_conv(), BN)),
+    "conv_bn_relu": (BN, between(same_conv(), BN, RELU)),
+    "conv_bn_no_scale": (BN, between(same_conv(), lambda: BN(scale=False), RELU)),
+    "conv_bn_no_center": (BN, between(same_conv(), lambda: BN(center=False))),
+    "conv_relu_bn": (BN, between(same_conv(activation="relu"), BN)),
+    "bn_alone": (BN, between(layers.MaxPooling2D, BN, RELU)),
+    "dense": (layers.Dense, flat(lambda: layers.Dense(7))),
+    "dense_relu": (layers.Dense, flat(lambda: layers.Dense(7, activation="relu"))),
+    "dense_bn_relu": (BN, flat(lambda: layers.Dense(7), BN, RELU)),
+    "dense_relu_bn": (BN, flat(lambda: layers.Dense(7, activation="relu"), BN)),
+    "dense_on_images": (
+        layers.Dense,
+        between(lambda: layers.Dense(5, activation="relu")),
+    ),
+    "dense_softmax": (layers.Softmax, flat(lambda: layers.Dense(7), layers.Softmax)),
+    "depthwise": (
+        layers.DepthwiseConv2D,
+        between(lambda: layers.DepthwiseConv2D(3), BN, lambda: RELU(6.0)),
+    ),
+    "depthwise_multiplier": (
+        layers.DepthwiseConv2D,
+        between(lambda: layers.DepthwiseConv2D(3, 2, "same", depth_multiplier=2)),
+    ),
+    "separable": (
+        layers.SeparableConv2D,
+        between(lambda: layers.SeparableConv2D(5, 3, padding="same"), BN, RELU),
+    ),
+    "separable_relu": (
+        layers.SeparableConv2D,
+        between(
+            lambda: layers.SeparableConv2D(5, 3, depth_multiplier=2, activation="relu")
+        ),
+    ),
+    "relu": (RELU, between(same_conv(), RELU)),
+    "relu6": (RELU, between(same_conv(), lambda: RELU(6.0))),
+    "relu_behind_pool": (RELU, between(same_conv(), layers.MaxPooling2D, RELU)),
+    "relu6_behind_pool": (
+        RELU,
+        between(same_conv(), layers.MaxPooling2D, lambda: RELU(6.0)),
+    ),
+    "activation": (
+        layers.Activation,
+        between(same_conv(), BN, lambda: layers.Activation("relu")),
+    ),
+    "softmax": (layers.Softmax, between(same_conv(), layers.Softmax)),
+    "add": (layers.Add, branches(layers.Add)),
+    "add_of_three": (layers.Add, branches(layers.Add, 3)),
+    "concat": (layers.Concatenate, branches(layers.Concatenate)),
+    "concat_of_seven": (layers.Concatenate, branches(layers.Concatenate, 7)),
+    "concat_height": (
+        layers.Concatenate,
+        branches(lambda: layers.Concatenate(axis=1)),
+    ),
+    "max_pool": (
+        layers.MaxPooling2D,
+        between(same_conv(), RELU, lambda: layers.MaxPooling2D(3, 2, "same")),
+    ),
+    "average_pool": (
+        layers.AveragePooling2D,
+        between(same_conv(), RELU, lambda: layers.AveragePooling2D(3, 2, "same")),
+    ),
+    "average_pool_signed": (
+        layers.AveragePooling2D,
+        between(same_conv(), layers.AveragePooling2D),
+    ),
+    "global_average": (
+        layers.GlobalAveragePooling2D,
+        pooled(layers.GlobalAveragePooling2D),
+    ),
+    "global_average_keepdims": (
+        layers.GlobalAveragePooling2D,
+        pooled(lambda: layers.GlobalAveragePooling2D(keepdims=True)),
+    ),
+    "global_max": (layers.GlobalMaxPooling2D, pooled(layers.GlobalMaxPooling2D)),
+    "flatten": (layers.Flatten, pooled(layers.Flatten)),
+    "reshape": (layers.Reshape, between(lambda: layers.Reshape((4, 16, 6)))),
+    "zero_padding": (
+        layers.ZeroPadding2D,
+        between(same_conv(), RELU, lambda: layers.ZeroPadding2D(((1, 0), (2, 1)))),
+    ),
+    "dropout": (layers.Dropout, between(same_conv(), lambda: layers.Dropout(0.5))),
+    "spatial_dropout": (
+        layers.SpatialDropout2D,
+        between(same_conv(), lambda: layers.SpatialDropout2D(0.5)),
+    ),
+}
+
+
+def quantized(build, rng, **options):
+    model = tiny.randomize(build(), rng)
+    student = tf_lsq.quantize_model(model, **options)
+    x = rng.normal(0, 1, (64, *model.input_shape[1:])).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    return model, student, x
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
+    model, student, x = quantized(
+        CASES[case][1], rng, weight_bits=bits, activation_bits=bits
+    )
+    if bits == 8:
+        expected = model.predict_on_batch(x)
+        error = np.abs(student.predict_on_batch(x) - expected).mean()
+        assert error < 0.05 * np.abs(expected).max()
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path)
+    assert not report.float_layers
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.equal_codes == found.weight_codes > 0
+    assert found.points
+
+
+@pytest.mark.parametrize("case", ["conv_bn_relu", "separable", "dense_bn_relu", "add"])
+def test_per_channel_steps(case, rng, tmp_path):
+    _, student, x = quantized(CASES[case][1], rng, per_channel=True)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.equal_codes == found.weight_codes
+
+
+def test_every_supported_layer_has_a_case():
+    covered = {layer for layer, _ in CASES.values()}
+    assert covered == graph._PUBLIC_LAYERS

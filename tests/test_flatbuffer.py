@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from tflite_export import flatbuffer
+from tflite_export.tflite_graph import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+)
+
+
+def quantization(scale, zero_point=0, axis=0):
+    return TensorQuantization(np.float32(np.ravel(scale)), zero_point, axis)
+
+
+def fully_connected():
+    """Two inputs, two outputs, integers chosen so that the result is exact."""
+    tensors = [
+        TFLiteTensor("x", (1, 2), "int8", quantization(0.5, -1), dynamic_batch=True),
+        TFLiteTensor(
+            "w", (2, 2), "int8", quantization(0.25), np.array([[1, 2], [3, -4]], np.int8)
+        ),
+        TFLiteTensor(
+            "b", (2,), "int32", quantization(0.125), np.array([8, -16], np.int32)
+        ),
+        TFLiteTensor("y", (1, 2), "int8", quantization(0.125, 3), dynamic_batch=True),
+    ]
+    options = {
+        "fused_activation_function": "RELU",
+        "keep_num_dims": False,
+        "asymmetric_quantize_inputs": False,
+        "weights_format": "DEFAULT",
+    }
+    op = TFLiteOp("FULLY_CONNECTED", ["x", "w", "b"], ["y"], options)
+    return TFLiteGraph(
+        {t.name: t for t in tensors}, [op], {"in": "x"}, {"out": "y"}, {"note": b"hi"}, "d"
+    )
+
+
+def test_round_trip():
+    graph = fully_connected()
+    content = flatbuffer.to_bytes(graph)
+    found = flatbuffer.from_bytes(content)
+    assert flatbuffer.to_bytes(found) == content
+    assert found.inputs == graph.inputs and found.outputs == graph.outputs
+    assert found.metadata == graph.metadata and found.description == "d"
+    [op] = found.ops
+    assert op.code == "FULLY_CONNECTED"
+    assert graph.ops[0].options.items() <= op.options.items()
+    for name, tensor in graph.tensors.items():
+        other = found.tensors[name]
+        assert other.quantization == tensor.quantization
+        assert (other.shape, other.dtype) == (tensor.shape, tensor.dtype)
+        assert other.dynamic_batch == tensor.dynamic_batch
+        np.testing.assert_array_equal(other.data, tensor.data)
+
+
+def test_the_file_runs_and_gives_the_integers_by_hand():
+    content = flatbuffer.to_bytes(fully_connected())
+    runner = Interpreter(model_content=content).get_signature_runner()
+    x = np.array([[3, 1], [-1, -1], [9, 0]], np.int8)
+    [y] = runner(**{"in": x}).values()
+    # (x + 1) @ w.T + b, ReLU, + 3; the scales cancel.
+    expected = np.maximum((x + 1) @ np.array([[1, 3], [2, -4]]) + [8, -16], 0) + 3
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_a_probe_shows_intermediate_tensors():
+    graph = fully_connected()
+    graph.tensors["z"] = TFLiteTensor("z", (1, 2), "float32", dynamic_batch=True)
+    graph.ops.append(TFLiteOp("DEQUANTIZE", ["y"], ["z"]))
+    graph.outputs = {"out": "z"}
+    probe = graph.with_outputs(["x", "y", "z"])
+    assert probe.outputs == {"out": "z", "y": "y"}
+    content = flatbuffer.to_bytes(probe)
+    found = Interpreter(model_content=content).get_signature_runner()(
+        **{"in": np.array([[3, 1]], np.int8)}
+    )
+    np.testing.assert_array_equal(found["out"], (found["y"] - 3.0) * 0.125)
+
+
+@pytest.mark.parametrize(
+    ("code", "dtype", "options", "version"),
+    [
+        ("CONV_2D", "int8", {}, 3),
+        ("CONV_2D", "float32", {}, 1),
+        ("DEPTHWISE_CONV_2D", "float32", {"dilation_h_factor": 2}, 2),
+        ("FULLY_CONNECTED", "int8", {"keep_num_dims": True}, 5),
+        ("FULLY_CONNECTED", "float32", {"keep_num_dims": True}, 5),
+        ("QUANTIZE", "float32", {}, 1),
+        ("DEQUANTIZE", "int8", {}, 2),
+        ("RESHAPE", "int8", {}, 1),
+    ],
+)
+def test_operator_versions(code, dtype, options, version):
+    """Expected values: op_version.cc of google-ai-edge/LiteRT, 2026-08."""
+    graph = TFLiteGraph({"x": TFLiteTensor("x", (1, 1, 1, 4), dtype)}, [], {}, {})
+    op = TFLiteOp(code, ["x", "x", "x"], ["x"], options)
+    assert flatbuffer.op_version(op, graph) == version
+
+
+def test_mul_that_enlarges_needs_version_3():
+    tensors = {
+        "x": TFLiteTensor("x", (1,), "int8", quantization(2.0)),
+        "c": TFLiteTensor("c", (1,), "int8", quantization(1.0)),
+        "y": TFLiteTensor("y", (1,), "int8", quantization(1.0)),
+    }
+    graph = TFLiteGraph(tensors, [], {}, {})
+    assert flatbuffer.op_version(TFLiteOp("MUL", ["x", "c"], ["y"]), graph) == 3
+    assert flatbuffer.op_version(TFLiteOp("MUL", ["c", "c"], ["x"]), graph) == 2
+
+
+def test_unknown_operators_are_refused():
+    graph = TFLiteGraph({"x": TFLiteTensor("x", (1,), "int8")}, [], {}, {})
+    with pytest.raises(ValueError, match="Received: LSTM"):
+        flatbuffer.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
+
+
+def test_truncated_and_random_bytes_are_value_errors(rng):
+    content = flatbuffer.to_bytes(fully_connected())
+    for length in range(0, len(content), max(len(content) // 200, 1)):
+        try:
+            flatbuffer.from_bytes(content[:length])
+        except ValueError:
+            continue
+    for _ in range(200):
+        garbage = bytearray(rng.bytes(200))
+        garbage[4:8] = flatbuffer.IDENTIFIER
+        with pytest.raises(ValueError, match="readable"):
+            flatbuffer.from_bytes(bytes(garbage))
+
+
+@pytest.mark.parametrize("name", ["pretrainedResnet.tflite", "pretrainedResnet_quant.tflite"])
+def test_files_of_other_tools_can_be_read(name, real_data):
+    content = (real_data / "models/mlperf_tiny/ic_resnet8" / name).read_bytes()
+    graph = flatbuffer.from_bytes(content)
+    assert [op.code for op in graph.ops].count("CONV_2D") == 9
+    assert len(graph.inputs) == len(graph.outputs) == 1

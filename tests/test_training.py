@@ -1,0 +1,279 @@
+"""Quantized models in Keras: first values, loops, saving, freezing, decay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import tf_lsq
+from tf_lsq._compat import keras
+from tf_lsq.model import is_calibrated, quantization_points, wrapped_layers
+
+
+@pytest.fixture
+def model(rng):
+    return tiny.randomize(tiny.residual(), rng)
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    return x, rng.integers(0, 5, 64)
+
+
+def compiled(student, optimizer="sgd"):
+    student.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return student
+
+
+def test_kernel_steps_start_at_the_papers_value(model):
+    student = tf_lsq.quantize_model(model, step_init="lsq")
+    for wrapper in wrapped_layers(student):
+        q_max = 127 if wrapper.quantizer.num_bits == 8 else 7
+        expected = 2 * np.abs(wrapper.kernel.numpy()).mean() / np.sqrt(q_max)
+        np.testing.assert_allclose(wrapper.step, expected, rtol=1e-5)
+
+
+def test_the_first_batch_sets_the_activation_steps(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    assert not is_calibrated(student)
+    student.train_on_batch(*data)
+    assert is_calibrated(student)
+    [point] = [p for p in quantization_points(student) if p.name == "quantize_image"]
+    assert float(point.step) == pytest.approx(data[0].max() / 255, rel=0.05)
+    assert point.integer_range.q_min == 0
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset", "generator", "sequence"])
+def test_fit_initialises_from_any_kind_of_data(kind, model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    x, y = data
+    if kind == "arrays":
+        student.fit(x, y, verbose=0)
+    elif kind == "dataset":
+        student.fit(tf.data.Dataset.from_tensor_slices(data).batch(32), verbose=0)
+    elif kind == "generator":
+        pairs = ((x[i : i + 16], y[i : i + 16]) for i in (0, 16, 32, 48))
+        history = student.fit(pairs, steps_per_epoch=4, verbose=0)
+        assert len(history.history["loss"]) == 1
+    else:
+
+        class Batches(keras.utils.Sequence):
+            def __len__(self):
+                return 2
+
+            def __getitem__(self, index):
+                return x[index * 32 : index * 32 + 32], y[index * 32 : index * 32 + 32]
+
+        student.fit(Batches(), verbose=0)
+    assert is_calibrated(student)
+
+
+@pytest.mark.parametrize("compiled_loop", [False, True])
+def test_gradient_tape_loops_initialise_and_reach_every_variable(
+    compiled_loop, model, data
+):
+    student = tf_lsq.quantize_model(model)
+    optimizer = keras.optimizers.SGD(0.01)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            scores = student(x, training=True)
+            loss = tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(y, scores)
+            )
+        gradients = tape.gradient(loss, student.trainable_variables)
+        optimizer.apply_gradients(
+            zip(gradients, student.trainable_variables, strict=True)
+        )
+        return gradients
+
+    step = tf.function(step) if compiled_loop else step
+    for _ in range(2):
+        gradients = step(*map(tf.constant, data))
+    assert is_calibrated(student)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    steps = [v for v in student.trainable_variables if v.name.endswith("_step:0")]
+    assert len(steps) == len(wrapped_layers(student)) + len(
+        quantization_points(student)
+    )
+    assert all((v.numpy() != 1.0).all() for v in steps)
+
+
+def test_the_initialising_pass_leaves_batch_norm_statistics(model, data):
+    student = compiled(tf_lsq.quantize_model(model), keras.optimizers.SGD(0.0))
+    before = [v.numpy() for v in student.weights if "moving" in v.name]
+    tf_lsq.calibrate(student, data)
+    after = [v.numpy() for v in student.weights if "moving" in v.name]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["x", "pair", "dataset_x", "dataset_pair"])
+def test_calibrate_takes_every_kind_of_data(kind, model, data):
+    student = tf_lsq.quantize_model(model)
+    slices = tf.data.Dataset.from_tensor_slices
+    kinds = {
+        "x": data[0],
+        "pair": data,
+        "dataset_x": slices(data[0]).batch(10),
+        "dataset_pair": slices(data).batch(10),
+    }
+    tf_lsq.calibrate(student, kinds[kind])
+    expected = tf_lsq.quantize_model(model)
+    tf_lsq.calibrate(expected, data[0])
+    assert tf_lsq.steps(student) == tf_lsq.steps(expected)
+
+
+def test_a_model_without_steps_refuses_to_predict(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    for call in (student.predict, student.evaluate, student):
+        with pytest.raises(RuntimeError, match="calibrate"):
+            call(data[0])
+    function = tf.function(student)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="calibrate"):
+        function(data[0])
+
+
+def test_calibrate_refuses_what_it_cannot_use(model, data):
+    with pytest.raises(ValueError, match="no quantization points"):
+        tf_lsq.calibrate(model, data)
+    student = tf_lsq.quantize_model(model)
+    with pytest.raises(ValueError, match="num_examples"):
+        tf_lsq.calibrate(student, data, num_examples=0)
+    with pytest.raises(TypeError, match=r"tf\.data\.Dataset"):
+        tf_lsq.calibrate(student, "images")
+
+
+def test_the_students_first_outputs_are_close_to_the_floats(model, data):
+    student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
+    tf_lsq.calibrate(student, data)
+    difference = student.predict(data[0], verbose=0) - model.predict(data[0], verbose=0)
+    assert np.abs(difference).max() < 0.05
+
+
+def test_the_float_model_is_left_alone(model):
+    before = model.get_weights()
+    tf_lsq.quantize_model(model)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_frozen_layers_do_not_train(model, data):
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    student = compiled(tf_lsq.quantize_model(model), keras.optimizers.Adam(0.1))
+    tf_lsq.calibrate(student, data)
+    names = {v.name for v in student.trainable_variables}
+    assert names == {
+        "quant_scores_logits/kernel:0",
+        "quant_scores_logits/bias:0",
+        "quant_scores_logits/kernel_step:0",
+        "quantize_scores_logits/activation_step:0",
+    }
+    before = {v.name: v.numpy() for v in student.weights}
+    student.fit(*data, verbose=0)
+    for variable in student.weights:
+        same = np.array_equal(variable.numpy(), before[variable.name])
+        assert same == (variable.name not in names or "unit" in variable.name)
+
+
+def test_regularisers_act_on_float_kernels_and_not_on_steps(rng):
+    layer = keras.layers.Dense(3, kernel_regularizer=keras.regularizers.L2(0.1))
+    model = keras.Sequential([keras.layers.Input((4,)), layer])
+    student = tf_lsq.quantize_model(model)
+    [loss] = student.losses
+    np.testing.assert_allclose(loss, 0.1 * np.square(layer.kernel).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_an_optimizers_weight_decay_leaves_steps_out(name, model, data):
+    optimizer = getattr(keras.optimizers, name)(0.1, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["beta"])
+    student = compiled(tf_lsq.quantize_model(model), optimizer)
+    tf_lsq.calibrate(student, data)
+    optimizer.build(student.trainable_variables)
+    decayed = [v for v in student.trainable_variables if optimizer._use_weight_decay(v)]
+    names = [v.name for v in decayed]
+    assert not [n for n in names if n.endswith("_step:0") or "beta" in n]
+    assert [n for n in names if "kernel:0" in n]
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "RMSprop"])
+def test_steps_stay_positive_at_any_learning_rate(optimizer, model, data):
+    student = compiled(
+        tf_lsq.quantize_model(model, weight_bits=2, activation_bits=2),
+        getattr(keras.optimizers, optimizer)(10.0),
+    )
+    student.fit(*data, epochs=2, verbose=0)
+    assert all((step > 0).all() for step in tf_lsq.steps(student).values())
+
+
+def test_adam_moves_a_small_step_by_a_share_of_itself():
+    layer = keras.layers.Dense(4, use_bias=False)
+    model = keras.Sequential([keras.layers.Input((4,)), layer])
+    layer.kernel.assign(1e-3 * np.eye(4))
+    student = tf_lsq.quantize_model(model, first_last_bits=4)
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+    student.compile(keras.optimizers.Adam(1e-3), "mse")
+    tf_lsq.calibrate(student, x)
+    before = tf_lsq.steps(student)
+    student.fit(x, x, batch_size=32, epochs=1, verbose=0)
+    for name, step in tf_lsq.steps(student).items():
+        assert abs(step / before[name] - 1) < 1.1e-3
+
+
+LOAD = """
+import sys, warnings, numpy as np, tf_lsq
+from tf_keras.models import load_model
+folder, kind = sys.argv[1:]
+x = np.load(folder + "/x.npy"); y = np.load(folder + "/y.npy")
+model = load_model(folder + "/model" + kind)
+assert type(model) is tf_lsq.LSQModel
+np.save(folder + "/outputs.npy", model(x).numpy())
+iterations = int(model.optimizer.iterations)
+model.fit(x, y, shuffle=False, verbose=0)
+np.savez(folder + "/weights.npz", *model.get_weights(), iterations=iterations)
+"""
+
+
+@pytest.mark.parametrize("kind", [".keras", ".h5"])
+def test_saved_models_load_and_resume_in_a_process_that_imports_tf_lsq(
+    kind, model, data, tmp_path
+):
+    student = compiled(tf_lsq.quantize_model(model), keras.optimizers.Adam(1e-2))
+    student.fit(*data, epochs=2, verbose=0)
+    student.save(str(tmp_path / f"model{kind}"))
+    np.save(tmp_path / "x.npy", data[0])
+    np.save(tmp_path / "y.npy", data[1])
+    subprocess.run(
+        [sys.executable, "-c", LOAD, str(tmp_path), kind], check=True, timeout=300
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "outputs.npy"), student(data[0]))
+    student.fit(*data, shuffle=False, verbose=0)
+    found = np.load(tmp_path / "weights.npz")
+    assert found["iterations"] == 4
+    for number, weight in enumerate(student.get_weights()):
+        # Threads may add in another order; state that was lost would show far more.
+        np.testing.assert_allclose(
+            found[f"arr_{number}"], weight, rtol=1e-3, atol=1e-5
+        )
+
+
+def test_checkpoints_restore_weights_and_optimizer(model, data, tmp_path):
+    student = compiled(tf_lsq.quantize_model(model), keras.optimizers.Adam(1e-2))
+    student.fit(*data, verbose=0)
+    student.save_weights(str(tmp_path / "weights"))
+    other = compiled(tf_lsq.quantize_model(model), keras.optimizers.Adam(1e-2))
+    other.load_weights(str(tmp_path / "weights"))
+    np.testing.assert_array_equal(other(data[0]), student(data[0]))
+    assert tf_lsq.steps(other) == tf_lsq.steps(student)
+    tf.train.Checkpoint(student).write(str(tmp_path / "checkpoint"))
+    third = tf_lsq.quantize_model(model)
+    tf.train.Checkpoint(third).read(str(tmp_path / "checkpoint")).expect_partial()
+    np.testing.assert_array_equal(third(data[0]), student(data[0]))

@@ -1,0 +1,58 @@
+"""Tiny models for tests, with weights that training could have left."""
+
+from __future__ import annotations
+
+from tf_lsq._compat import keras
+
+layers = keras.layers
+
+
+def randomize(model, rng):
+    """Gives every weight a plausible random value, batch norms included."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            size = layer.moving_mean.shape
+            layer.moving_mean.assign(rng.normal(0, 0.3, size))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, size))
+            if layer.scale:
+                sign = rng.choice([-1.0, 1.0, 1.0, 1.0], size)
+                layer.gamma.assign(sign * rng.uniform(0.5, 1.5, size))
+            if layer.center:
+                layer.beta.assign(rng.normal(0, 0.3, size))
+        elif getattr(layer, "use_bias", False):
+            layer.bias.assign(rng.normal(0, 0.2, layer.bias.shape))
+    return model
+
+
+def conv_bn_relu(x, filters=8, size=3, **kwargs):
+    x = layers.Conv2D(filters, size, padding="same", use_bias=False, **kwargs)(x)
+    return layers.ReLU()(layers.BatchNormalization()(x))
+
+
+def residual(num_classes=5, shape=(8, 8, 3)):
+    """Post-activation residual network with softmax."""
+    inputs = layers.Input(shape, name="image")
+    x = conv_bn_relu(inputs)
+    y = conv_bn_relu(x)
+    y = layers.BatchNormalization()(layers.Conv2D(8, 3, padding="same")(y))
+    x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = layers.Dense(num_classes, activation="softmax", name="scores")(x)
+    return keras.Model(inputs, outputs, name="residual")
+
+
+def pre_activation(num_classes=5, shape=(8, 8, 3)):
+    """Pre-activation residual network: standalone batch norms, logits."""
+    inputs = layers.Input(shape, name="image")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    for filters, strides in ((8, 1), (16, 2)):
+        pre = layers.ReLU()(layers.BatchNormalization()(x))
+        shortcut = x
+        if strides > 1:
+            shortcut = layers.Conv2D(filters, 1, strides=strides, use_bias=False)(pre)
+        y = conv_bn_relu(pre, filters, strides=strides)
+        y = layers.Conv2D(filters, 3, padding="same", use_bias=False)(y)
+        x = layers.Add()([y, shortcut])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(num_classes)(x), name="pre_activation")
