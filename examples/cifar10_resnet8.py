@@ -161,9 +161,7 @@ def _converted(model: Any, images: Images, path: Path, *, quantize: bool) -> int
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             chosen = images.x_train[:500].astype(np.float32)
             converter.representative_dataset = lambda: ([x[None]] for x in chosen)
-            converter.target_spec.supported_ops = [
-                tf.lite.OpsSet.TFLITE_BUILTINS_INT8
-            ]
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         path.write_bytes(converter.convert())
     return path.stat().st_size
 

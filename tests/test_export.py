@@ -86,7 +86,10 @@ def test_input_and_output_types(input_type, output_type, rng, tmp_path):
 
 
 def test_several_inputs_and_outputs(rng, tmp_path):
-    image, extra = layers.Input((8, 8, 3), name="image"), layers.Input((5,), name="extra")
+    image, extra = (
+        layers.Input((8, 8, 3), name="image"),
+        layers.Input((5,), name="extra"),
+    )
     x = layers.Flatten()(tiny.conv_bn_relu(image, 4))
     x = layers.Dense(6, activation="relu")(x)
     y = layers.Dense(6, activation="relu")(extra)
@@ -108,6 +111,18 @@ def test_several_inputs_and_outputs(rng, tmp_path):
     signature = Interpreter(str(path)).get_signature_list()["serving_default"]
     assert sorted(signature["inputs"]) == ["extra", "image"]
     assert sorted(signature["outputs"]) == ["one", "two"]
+
+
+def test_inputs_by_name(rng, tmp_path):
+    inputs = {"a": layers.Input((4,), name="a"), "b": layers.Input((4,), name="b")}
+    x = layers.Dense(3)(layers.Add()([inputs["a"], inputs["b"]]))
+    student = tf_lsq.quantize_model(keras.Model(inputs, x))
+    data = {k: rng.normal(size=(32, 4)).astype(np.float32) for k in "ba"}
+    tf_lsq.calibrate(student, data)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, data, verbose=False)
+    assert found.max_code_difference <= 2
 
 
 def test_a_layer_left_in_float_is_an_island_that_the_report_names(rng, tmp_path):
@@ -150,7 +165,9 @@ def gamma_model(rng, gamma):
     x = layers.Conv2D(4, 3)(x)
     x = layers.MaxPooling2D()(x)
     x = layers.ReLU()(layers.BatchNormalization(name="alone")(x))
-    model = tiny.randomize(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), rng)
+    model = tiny.randomize(
+        keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), rng
+    )
     student = tf_lsq.quantize_model(model, first_last_bits=4)
     # Set behind quantize_model, as training could: nothing is flipped any more.
     student.get_layer("norm").gamma.assign(gamma)
@@ -187,17 +204,40 @@ def test_the_multiplier_uses_the_room_of_int8(rng):
         assert np.abs(weight.codes.codes).max() <= 127
 
 
-def test_a_bias_out_of_reach_is_named(rng):
-    inputs = layers.Input((4,))
-    x = layers.ReLU(name="relu")(
-        layers.BatchNormalization(name="norm")(layers.Dense(3, name="dense")(inputs))
-    )
-    student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(2)(x)))
-    student.get_layer("quant_dense").kernel.assign(1e-9 * np.ones((4, 3)))
-    student.get_layer("quant_dense").initialise()
-    tf_lsq.calibrate(student, rng.normal(size=(32, 4)).astype(np.float32))
-    frozen = freeze.freeze_model(student).by_name()["relu"].weight
-    assert (frozen.sign == 0).all()  # Such a kernel moves nothing.
+def tiny_kernel(size):
+    """A dense layer whose kernel is small beside its bias."""
+    inputs = layers.Input((64,), name="x")
+    outputs = layers.Dense(3, name="dense")(inputs)
+    student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
+    wrapper = student.get_layer("quant_dense")
+    wrapper.kernel.assign(size * np.ones((64, 3)))
+    wrapper.layer.bias.assign([1.0, 0.0, -1.0])
+    wrapper.initialise()
+    return student
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-7])
+def test_a_kernel_that_moves_nothing_is_a_constant(size, rng, tmp_path):
+    student = tiny_kernel(size)
+    x = rng.uniform(-1, 1, size=(32, 64)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    path = tmp_path / "model.tflite"
+    [layer] = tflite_export.export_model(student, path).layers
+    assert layer.constant_channels == 3
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
+def test_a_bias_that_does_not_fit_is_named(rng, tmp_path):
+    inputs = layers.Input((20_000,), name="x")
+    outputs = layers.Dense(2, name="dense")(inputs)
+    student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
+    wrapper = student.get_layer("quant_dense")
+    wrapper.kernel.assign(1e-7 * np.ones((20_000, 2)))
+    wrapper.layer.bias.assign([0.0, 0.1])
+    wrapper.initialise()
+    x = rng.uniform(-1, 1, size=(32, 20_000)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    refused(student, tmp_path / "m.tflite", ValueError, r"`dense`.*32 bits.*\[1\]")
 
 
 def test_operators_have_the_oldest_versions(exported):
@@ -275,7 +315,9 @@ def test_models_that_cannot_be_exported(rng, tmp_path):
     model = tiny.residual()
     refused(model, path, ValueError, "must be quantized")
     refused("model", path, TypeError, "Received: str")
-    refused(tf_lsq.quantize_model(model), path, RuntimeError, "quantize_image.*calibrate")
+    refused(
+        tf_lsq.quantize_model(model), path, RuntimeError, "quantize_image.*calibrate"
+    )
     inputs = layers.Input((None, None, 3), name="any_size")
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
     dynamic, _ = student_of(keras.Model(inputs, layers.Dense(2)(x)), rng)
@@ -291,7 +333,9 @@ def test_models_of_another_scheme_are_refused_by_name(rng, tmp_path):
         ]
     )
     student = tfmot.quantization.keras.quantize_apply(model)
-    refused(student, tmp_path / "m.tflite", ValueError, "quant_dense.*LSQQuantizeScheme")
+    refused(
+        student, tmp_path / "m.tflite", ValueError, "quant_dense.*LSQQuantizeScheme"
+    )
 
 
 def test_options_that_do_not_exist(rng, tmp_path):
@@ -417,7 +461,9 @@ def test_corrupted_files_are_rejected(corrupt, exported):
     graph = flatbuffer.from_bytes(path.read_bytes())
     corrupt(graph)
     path.write_bytes(flatbuffer.to_bytes(graph))
-    with pytest.raises(tflite_export.VerificationError, match=CORRUPTIONS[corrupt]) as e:
+    with pytest.raises(
+        tflite_export.VerificationError, match=CORRUPTIONS[corrupt]
+    ) as e:
         tflite_export.verify_tflite(path, student)
     assert e.value.mismatches
 
@@ -453,7 +499,7 @@ def test_truncated_files_are_rejected(exported):
     for share in range(0, 50):
         path.write_bytes(content[: len(content) * share // 50])
         with pytest.raises(
-            (ValueError, tflite_export.VerificationError), match="file|equal"
+            (ValueError, tflite_export.VerificationError), match=r"file|equal"
         ):
             tflite_export.verify_tflite(path, student)
 

@@ -22,7 +22,11 @@ def fully_connected():
     tensors = [
         TFLiteTensor("x", (1, 2), "int8", quantization(0.5, -1), dynamic_batch=True),
         TFLiteTensor(
-            "w", (2, 2), "int8", quantization(0.25), np.array([[1, 2], [3, -4]], np.int8)
+            "w",
+            (2, 2),
+            "int8",
+            quantization(0.25),
+            np.array([[1, 2], [3, -4]], np.int8),
         ),
         TFLiteTensor(
             "b", (2,), "int32", quantization(0.125), np.array([8, -16], np.int32)
@@ -37,7 +41,12 @@ def fully_connected():
     }
     op = TFLiteOp("FULLY_CONNECTED", ["x", "w", "b"], ["y"], options)
     return TFLiteGraph(
-        {t.name: t for t in tensors}, [op], {"in": "x"}, {"out": "y"}, {"note": b"hi"}, "d"
+        {t.name: t for t in tensors},
+        [op],
+        {"in": "x"},
+        {"out": "y"},
+        {"note": b"hi"},
+        "d",
     )
 
 
@@ -134,7 +143,9 @@ def test_truncated_and_random_bytes_are_value_errors(rng):
             flatbuffer.from_bytes(bytes(garbage))
 
 
-@pytest.mark.parametrize("name", ["pretrainedResnet.tflite", "pretrainedResnet_quant.tflite"])
+@pytest.mark.parametrize(
+    "name", ["pretrainedResnet.tflite", "pretrainedResnet_quant.tflite"]
+)
 def test_files_of_other_tools_can_be_read(name, real_data):
     content = (real_data / "models/mlperf_tiny/ic_resnet8" / name).read_bytes()
     graph = flatbuffer.from_bytes(content)

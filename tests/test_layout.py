@@ -81,17 +81,21 @@ def test_a_concatenation_shares_one_step():
 
 
 def test_overrides_set_bits_and_float():
-    student = tf_lsq.quantize_model(chain(), overrides={"[bc]": 2, "c": 5, "d": "float"})
+    student = tf_lsq.quantize_model(
+        chain(), overrides={"[bc]": 2, "c": 5, "d": "float"}
+    )
     assert kernel_bits(student) == {"a": 8, "b": 2, "c": 5}
     assert type(student.get_layer("d")) is layers.Dense
 
 
 def test_patterns_that_match_nothing_are_all_named():
-    with pytest.raises(ValueError, match="'x' matches no layer.*'pool' matches no"):
+    with pytest.raises(ValueError, match=r"'x' matches no layer.*'pool' matches no"):
         tf_lsq.quantize_model(chain(), overrides={"x": 4, "pool": 3, "a": 4})
 
 
-@pytest.mark.parametrize("option", ["weight_bits", "activation_bits", "first_last_bits"])
+@pytest.mark.parametrize(
+    "option", ["weight_bits", "activation_bits", "first_last_bits"]
+)
 def test_wrong_bits_are_named(option):
     with pytest.raises(ValueError, match=f"`{option}` must be an integer from 2 to 8"):
         tf_lsq.quantize_model(chain(), **{option: 9})
@@ -113,7 +117,14 @@ def test_unsupported_layers_are_all_named():
     model = keras.Model(inputs, x)
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(model)
-    for name in ("strange_activation", "norm", "twice", "relu3", "wrong_axis", "shared"):
+    for name in (
+        "strange_activation",
+        "norm",
+        "twice",
+        "relu3",
+        "wrong_axis",
+        "shared",
+    ):
         assert f"`{name}`" in str(error.value)
 
 

@@ -82,7 +82,9 @@ def test_gradients_on_the_bounds_are_those_outside():
     x = np.float32([-8, 7]) * 0.5
     for index, bound in enumerate((-8.0, 7.0)):
         upstream = np.eye(2, dtype=np.float32)[index]
-        _, dx, dstep = forward_and_gradients(x, np.float32(0.5), integer_range, upstream)
+        _, dx, dstep = forward_and_gradients(
+            x, np.float32(0.5), integer_range, upstream
+        )
         assert dx[index] == 0.0
         assert dstep == bound
 
@@ -143,9 +145,7 @@ def test_paper_initial_step_by_hand():
     x = tf.constant([[1.0, -2.0], [3.0, -4.0]])
     step = lsq.initial_step(x, lsq.weight_range(4), method="lsq")
     np.testing.assert_allclose(step, 2 * 2.5 / np.sqrt(7), rtol=1e-6)
-    step = lsq.initial_step(
-        x, lsq.weight_range(4), step_shape=(1, 2), method="lsq"
-    )
+    step = lsq.initial_step(x, lsq.weight_range(4), step_shape=(1, 2), method="lsq")
     np.testing.assert_allclose(step, [[4 / np.sqrt(7), 6 / np.sqrt(7)]], rtol=1e-6)
 
 

@@ -260,9 +260,7 @@ def test_saved_models_load_and_resume_in_a_process_that_imports_tf_lsq(
     assert found["iterations"] == 4
     for number, weight in enumerate(student.get_weights()):
         # Threads may add in another order; state that was lost would show far more.
-        np.testing.assert_allclose(
-            found[f"arr_{number}"], weight, rtol=1e-3, atol=1e-5
-        )
+        np.testing.assert_allclose(found[f"arr_{number}"], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_checkpoints_restore_weights_and_optimizer(model, data, tmp_path):

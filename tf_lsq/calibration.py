@@ -48,8 +48,11 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
         count += len(arrays[0])
         if count >= num_examples:
             break
-    joined = [tf.concat(parts, axis=0)[:num_examples] for parts in zip(*found)]
+    names = model.input_names
+    joined = [
+        tf.concat(parts, axis=0)[:num_examples] for parts in zip(*found, strict=True)
+    ]
     for point in points:
         point.reset()
-    x = dict(zip(model.input_names, joined)) if len(joined) > 1 else joined[0]
+    x = dict(zip(names, joined, strict=True)) if len(joined) > 1 else joined[0]
     initialise_steps(model, x, training=False)

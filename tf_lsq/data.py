@@ -98,7 +98,6 @@ def inputs_as_list(x: Any, names: list[str]) -> list[np.ndarray]:
         arrays = list(x) if isinstance(x, list | tuple) else [x]
     if len(arrays) != len(names):
         raise ValueError(
-            f"`data` must have {len(names)} inputs ({names}). "
-            f"Received: {len(arrays)}."
+            f"`data` must have {len(names)} inputs ({names}). Received: {len(arrays)}."
         )
     return [np.asarray(array) for array in arrays]

@@ -200,8 +200,7 @@ def _check_activation(layer: Layer) -> str | None:
     if activation_name(layer.activation) is None:
         found = getattr(layer.activation, "__name__", type(layer.activation).__name__)
         return (
-            "its activation must be linear, relu, relu6 or softmax, "
-            f"received {found!r}"
+            f"its activation must be linear, relu, relu6 or softmax, received {found!r}"
         )
     return None
 
@@ -444,9 +443,7 @@ def _split_activation(node: Callable[..., Node], made: Node) -> list[Node]:
     return [made, node(softmax.name, "softmax", softmax, softmax, [made])]
 
 
-def _split_sum(
-    node: Callable[..., Node], name: str, sources: list[Node]
-) -> list[Node]:
+def _split_sum(node: Callable[..., Node], name: str, sources: list[Node]) -> list[Node]:
     """Splits a sum of many tensors into sums of two, as TFLite has them."""
     made: list[Node] = []
     total = sources[0]
@@ -537,8 +534,7 @@ def _fuse(graph: Graph) -> None:
         if node.kind in ("affine", "relu") and _absorbs(node.inputs[0], node):
             _absorb(node.inputs[0], node)
             graph.outputs = [
-                node.inputs[0] if output is node else output
-                for output in graph.outputs
+                node.inputs[0] if output is node else output for output in graph.outputs
             ]
         else:
             kept.append(node)

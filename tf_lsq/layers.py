@@ -215,7 +215,7 @@ class QuantizationPoint(keras.layers.Layer):
         }
 
 
-class _untracked:  # noqa: N801 - reads as a function
+class _untracked:
     """Holds variables out of sight of Keras' attribute tracking.
 
     Keras would save and count a variable once for `add_weight` and once more

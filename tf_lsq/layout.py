@@ -197,7 +197,7 @@ def build_model(
     inputs = [builder.inputs[node] for node in graph.inputs]
     outputs = [builder.tensors[node] for node in graph.outputs]
     student = LSQModel(
-        _structured(model.input, inputs, model),
+        _structured(model.input, inputs),
         outputs if isinstance(model.output, list | tuple) else outputs[0],
         name=model.name,
     )
@@ -205,20 +205,18 @@ def build_model(
     return student
 
 
-def _structured(like: Any, tensors: list[Any], model: keras.Model) -> Any:
+def _structured(like: Any, tensors: list[Any]) -> Any:
     """Returns inputs in the structure in which the float model takes them."""
     if isinstance(like, dict):
-        names = {t.node.layer.name: t for t in tensors}
-        return {key: names[name] for key, name in zip(like, model.input_names)}
+        by_name = {tensor.node.layer.name: tensor for tensor in tensors}
+        return {key: by_name[old.node.layer.name] for key, old in like.items()}
     return tensors if isinstance(like, list | tuple) else tensors[0]
 
 
 class _Builder:
     """Calls the layers of the quantized model on each other, node by node."""
 
-    def __init__(
-        self, plan: Plan, bits: Mapping[Node, Bits], options: Options
-    ) -> None:
+    def __init__(self, plan: Plan, bits: Mapping[Node, Bits], options: Options) -> None:
         self.plan, self.bits, self.options = plan, bits, options
         self.inputs: dict[Node, Any] = {}
         self.tensors: dict[Node, Any] = {}
@@ -249,7 +247,7 @@ class _Builder:
 
     def transfer_weights(self) -> None:
         """Copies the float weights and sets the steps of the kernels."""
-        for owner, part, copy in self._transfers:
+        for _, part, copy in self._transfers:
             wrapped = isinstance(copy, LSQWrapper)
             (copy.layer if wrapped else copy).set_weights(part.layer.get_weights())
         for owner, _, copy in self._transfers:

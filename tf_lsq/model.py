@@ -45,7 +45,12 @@ class LSQModel(keras.Model):
             self.optimizer.build(self.trainable_variables)
 
     def fit(
-        self, x: Any = None, y: Any = None, batch_size: Any = None, *args: Any, **kw: Any
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: Any = None,
+        *args: Any,
+        **kw: Any,
     ) -> Any:
         """Trains the model; see `keras.Model.fit`."""
         if not is_calibrated(self):
@@ -157,7 +162,9 @@ def _batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
         for layer in model.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    kept = [(v, tf.identity(v)) for n in norms for v in (n.moving_mean, n.moving_variance)]
+    kept = [
+        (v, tf.identity(v)) for n in norms for v in (n.moving_mean, n.moving_variance)
+    ]
     try:
         yield
     finally:

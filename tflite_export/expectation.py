@@ -168,4 +168,3 @@ _COMPUTE = {
     "reshape": _reshape,
     "point": _unchanged,
 }
-

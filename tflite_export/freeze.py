@@ -32,6 +32,7 @@ INT32_MAX = 2**31 - 1
 # A channel that moves its output by less than this share of one code at most is
 # constant: its codes may be replaced by zeros.
 NEGLIGIBLE = 2.0**-9
+CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
 SOFTMAX_SCALE, SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
 
 
@@ -401,53 +402,79 @@ def _integer_weight(
     bias: np.ndarray,
     num_bits: int,
 ) -> Weight:
-    """Returns weight and bias codes; see DESIGN of the multiplier in the README."""
-    if frozen.node.kind == "affine":
-        factor, _ = _affine_part(frozen.node)
-        signed_scale = factor / INT8_MAX
-    sign, scale = channel_signs(frozen, source, codes, signed_scale)
+    """Returns weight and bias codes, the bias on the finest grid there is room for.
+
+    Args:
+        frozen: The operator.
+        source: The operator that makes its input.
+        codes: Trained codes, channels last.
+        signed_scale: Kernel step times batch norm factor, per channel.
+        bias: Real bias, batch norm folded, per channel.
+        num_bits: Bits of the trained codes.
+    """
+    if frozen.kind == "affine":
+        signed_scale = _affine_part(frozen.node)[0] / INT8_MAX
     reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
+    bias = _clip_bias(
+        bias, frozen.grid, reach * np.abs(signed_scale) * source.grid.scale
+    )
+    sign, scale = _channel_signs(frozen, source.grid, reach, signed_scale, bias)
+    reach = np.where(sign == 0, 0, reach)
     largest = 2 ** (num_bits - 1) if num_bits < 8 else INT8_MAX
-    for multiplier in range(INT8_MAX // largest, 0, -1):
-        tensor_scale = (scale / multiplier).astype(np.float32)
-        bias_scale = np.float32(source.grid.scale) * tensor_scale
-        bias_codes = np.rint(_clip_bias(bias, frozen, reach * scale, source)
-                             / bias_scale.astype(np.float64))
-        if (np.abs(bias_codes) + reach * multiplier <= INT32_MAX).all():
-            file_codes = codes * sign.astype(np.int64) * multiplier
-            return Weight(
-                codes=QuantizedTensor(file_codes, tensor_scale, codes.ndim - 1),
-                bias=QuantizedTensor(bias_codes.astype(np.int64), bias_scale),
-                sign=sign,
-                multiplier=multiplier,
-                num_bits=num_bits,
-            )
-    too_large = np.flatnonzero(np.abs(bias_codes) + reach > INT32_MAX)
-    raise ValueError(
-        f"`{frozen.name}`: the bias must fit 32 bits on the grid of input step times "
-        f"kernel step. Received channels that do not: {too_large.tolist()}. Their "
-        "batch norm's gamma is almost 0 beside its beta; prune these channels or "
-        "train them further."
+    multiplier = INT8_MAX // largest
+    while not _fits(bias, scale / multiplier, source.grid, reach * multiplier).all():
+        multiplier -= 1
+    tensor_scale = (scale / multiplier).astype(np.float32)
+    bias_scale = np.float32(source.grid.scale) * tensor_scale
+    bias_codes = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int64)
+    file_codes = codes * sign.astype(np.int64) * multiplier
+    return Weight(
+        codes=QuantizedTensor(file_codes, tensor_scale, codes.ndim - 1),
+        bias=QuantizedTensor(bias_codes, bias_scale),
+        sign=sign,
+        multiplier=multiplier,
+        num_bits=num_bits,
     )
 
 
-def channel_signs(
+def _channel_signs(
     frozen: FrozenNode,
-    source: FrozenNode,
-    codes: np.ndarray,
+    grid: Grid,
+    reach: np.ndarray,
     signed_scale: np.ndarray,
+    bias: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (sign, positive scale) per channel.
 
-    A channel with gamma 0, or with so little of it that the output cannot move
-    by `NEGLIGIBLE` of a code, is constant: sign 0, and a scale that serves the
-    bias alone.
+    A channel is constant, sign 0, if its gamma is 0 or so small that its output
+    cannot move by `NEGLIGIBLE` of a code; or by half a code, where the grid of
+    its weights is too fine for an int32 bias.
+
+    Raises:
+        ValueError: If a bias does not fit, and the channel does move.
     """
-    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
-    moves = reach * np.abs(signed_scale) * source.grid.scale / frozen.grid.scale
-    sign = np.where(moves < NEGLIGIBLE, 0.0, np.sign(signed_scale))
-    constant_scale = frozen.grid.scale / source.grid.scale * 2.0**-12
-    return sign, np.where(sign == 0.0, constant_scale, np.abs(signed_scale))
+    scale = np.abs(signed_scale)
+    moves = reach * scale * grid.scale / frozen.grid.scale
+    constant_scale = frozen.grid.scale / grid.scale * CONSTANT_SHARE
+    constant = moves < NEGLIGIBLE
+    fits = _fits(bias, np.where(constant, constant_scale, scale), grid, reach)
+    constant |= ~fits & (moves < 0.5)
+    too_large = np.flatnonzero(~fits & ~constant)
+    if too_large.size:
+        raise ValueError(
+            f"`{frozen.name}`: every bias must fit 32 bits on the grid of input step "
+            f"times kernel step. Received channels that do not: {too_large.tolist()}. "
+            "Their kernel is almost 0 beside their bias; prune them or train further."
+        )
+    sign = np.where(constant, 0.0, np.sign(signed_scale))
+    return sign, np.where(constant, constant_scale, scale)
+
+
+def _fits(
+    bias: np.ndarray, scale: np.ndarray, grid: Grid, reach: np.ndarray
+) -> np.ndarray:
+    """Returns per channel whether bias and accumulator fit 32 bits."""
+    return np.abs(bias) / (grid.scale * scale) + reach < INT32_MAX
 
 
 def _reach(grid: Grid) -> int:
@@ -455,12 +482,15 @@ def _reach(grid: Grid) -> int:
     return max(grid.high - grid.zero_point, grid.zero_point - grid.low)
 
 
-def _clip_bias(
-    bias: np.ndarray, frozen: FrozenNode, reach: np.ndarray, source: FrozenNode
-) -> np.ndarray:
-    """Clips biases that saturate the output whatever the input is."""
-    grid = frozen.grid
-    room = reach * source.grid.scale + 2 * grid.scale
+def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
+    """Clips biases that saturate the output whatever the input is.
+
+    Args:
+        bias: Real bias per channel.
+        grid: The output's grid.
+        moves: How far the kernel can move the output, per channel.
+    """
+    room = moves + 2 * grid.scale
     low = (INT8_MIN - grid.zero_point) * grid.scale - room
     high = (INT8_MAX - grid.zero_point) * grid.scale + room
     return np.clip(bias, low, high)

@@ -108,7 +108,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _default_mode())
+        temporary.chmod(_default_mode())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -12,7 +12,6 @@ and end to end: does the file classify like the Keras model?
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
