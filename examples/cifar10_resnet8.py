@@ -124,12 +124,15 @@ def _lsq(
     result = args.output / f"lsq{bits}.json"
     if result.exists():
         return json.loads(result.read_text())
-    student = tf_lsq.quantize_model(
-        model, weight_bits=bits, activation_bits=bits, step_init=args.step_init
-    )
-    rate = 0.001 if bits == 8 else 0.01
-    _train(student, images, rate, args.epochs, args.seed, f"LSQ {bits} bits")
-    student.save(args.output / f"lsq{bits}.keras")
+    trained = args.output / f"lsq{bits}.keras"
+    if not trained.exists():
+        student = tf_lsq.quantize_model(
+            model, weight_bits=bits, activation_bits=bits, step_init=args.step_init
+        )
+        rate = 0.001 if bits == 8 else 0.01
+        _train(student, images, rate, args.epochs, args.seed, f"LSQ {bits} bits")
+        student.save(trained)
+    student = keras.models.load_model(trained, compile=False)
     path = args.output / f"lsq{bits}.tflite"
     report = tflite_export.export_model(student, path)
     data = (images.x_test.astype(np.float32), images.y_test)

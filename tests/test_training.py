@@ -275,3 +275,47 @@ def test_checkpoints_restore_weights_and_optimizer(model, data, tmp_path):
     third = tf_lsq.quantize_model(model)
     tf.train.Checkpoint(third).read(str(tmp_path / "checkpoint")).expect_partial()
     np.testing.assert_array_equal(third(data[0]), student(data[0]))
+
+
+def test_fit_ends_with_biases_that_the_file_can_hold(data, rng, tmp_path):
+    import tflite_export
+
+    student = tf_lsq.quantize_model(
+        tiny.randomize(tiny.pre_activation(), rng), weight_bits=2, activation_bits=2
+    )
+    tf_lsq.calibrate(student, data)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    before = tflite_export.verify_tflite(path, student, data[0], verbose=False)
+    old = student.predict(data[0], verbose=0)
+    student.compile(keras.optimizers.SGD(0.0), "mse")
+    for layer in student.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 1.0  # Nothing but the rounding may change anything.
+    student.fit(data[0], old, verbose=0)
+    tflite_export.export_model(student, path)
+    after = tflite_export.verify_tflite(path, student, data[0], verbose=False)
+    assert after.off_by_one < 0.1 * before.off_by_one
+    assert after.max_code_difference <= before.max_code_difference
+
+
+def test_rounding_biases_moves_them_by_half_a_unit_at_most(model, data):
+    from tf_lsq import folding, graph
+
+    student = tf_lsq.quantize_model(model)
+    tf_lsq.calibrate(student, data)
+
+    def biases():
+        nodes = graph.analyze(student).nodes
+        return {
+            node.name: (folding.affine_part(node)[1], folding.bias_unit(node))
+            for node in nodes
+            if node.properties.matmul
+        }
+
+    before = biases()
+    tf_lsq.round_biases(student)
+    for name, (bias, unit) in biases().items():
+        assert np.abs(bias - before[name][0]).max() <= 0.5001 * unit.max()
+        codes = bias / unit
+        np.testing.assert_allclose(codes, np.rint(codes), atol=0.02)

@@ -6,6 +6,7 @@ without a custom-object scope.
 
 from . import lsq
 from .calibration import calibrate
+from .folding import round_biases
 from .model import LSQModel, steps
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
@@ -23,5 +24,6 @@ __all__ = [
     "calibrate",
     "lsq",
     "quantize_model",
+    "round_biases",
     "steps",
 ]

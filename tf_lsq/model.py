@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ._compat import exclude_from_weight_decay, keras, register_for_h5
 from .data import batches
+from .folding import round_biases
 from .layers import LSQWrapper, QuantizationPoint
 
 STEP_VARIABLE_PATTERN = r"_step:0$"
@@ -26,7 +27,8 @@ class LSQModel(keras.Model):
     loaded like any Keras model. Before the first compiled training step it runs
     the first batch once, to give every activation step its first value; batch
     norm statistics are put back afterwards. An optimizer's weight decay leaves
-    the steps out.
+    the steps out. At its end `fit` moves biases onto the grid of the file's int32
+    biases, see `round_biases`.
     """
 
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
@@ -56,7 +58,9 @@ class LSQModel(keras.Model):
         if not is_calibrated(self):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             initialise_steps(self, first, training=True)
-        return super().fit(x, y, batch_size, *args, **kw)
+        history = super().fit(x, y, batch_size, *args, **kw)
+        round_biases(self)
+        return history
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch; see `keras.Model.train_on_batch`."""

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tf_lsq._compat import keras
+from tf_lsq.folding import affine_part, code_multiplier
 from tf_lsq.graph import Graph, Layer, Node, analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import check_calibrated, quantization_points
@@ -324,7 +325,7 @@ def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | Non
     node = frozen.node
     if not (node.properties.matmul or node.kind == "affine"):
         return None
-    factor, bias = _affine_part(node)
+    factor, bias = affine_part(node)
     if frozen.is_float:
         kernel = factor if node.kind == "affine" else _times(node, factor)
         return Weight(float_kernel=kernel, float_bias=bias)
@@ -340,7 +341,7 @@ def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
     1x1 depthwise kernel: codes 127 or 0, the rest of the factor is scale.
     """
     if node.kind == "affine":
-        factor, _ = _affine_part(node)
+        factor, _ = affine_part(node)
         scale = np.abs(factor) / INT8_MAX
         return np.full((1, 1, len(factor)), INT8_MAX), scale, 8
     wrapper = node.model_layer
@@ -350,38 +351,6 @@ def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
     step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
     channels = codes.shape[-1]
     return codes, np.broadcast_to(step, (channels,)), wrapper.quantizer.num_bits
-
-
-def _affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (factor, bias) per output channel, float64: ``factor * conv + bias``."""
-    if node.kind == "affine":
-        return _batch_norm_part(node.layer)
-    channels = _num_channels(node)
-    bias = np.zeros(channels)
-    if node.layer.use_bias:
-        bias = node.layer.bias.numpy().astype(np.float64)
-    if node.batch_norm is None:
-        return np.ones(channels), bias
-    factor, shift = _batch_norm_part(node.batch_norm)
-    return factor, factor * bias + shift
-
-
-def _batch_norm_part(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (factor, shift) of a batch norm at inference, float64."""
-    mean = layer.moving_mean.numpy().astype(np.float64)
-    variance = layer.moving_variance.numpy().astype(np.float64)
-    factor = 1.0 / np.sqrt(variance + layer.epsilon)
-    if layer.scale:
-        factor = factor * layer.gamma.numpy().astype(np.float64)
-    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
-    return factor, beta - mean * factor
-
-
-def _num_channels(node: Node) -> int:
-    """Returns the number of output channels."""
-    if node.kind == "depthwise":
-        return int(np.prod(node.layer.depthwise_kernel.shape[-2:]))
-    return int(node.layer.kernel.shape[-1])
 
 
 def _times(node: Node, factor: np.ndarray) -> np.ndarray:
@@ -413,15 +382,14 @@ def _integer_weight(
         num_bits: Bits of the trained codes.
     """
     if frozen.kind == "affine":
-        signed_scale = _affine_part(frozen.node)[0] / INT8_MAX
+        signed_scale = affine_part(frozen.node)[0] / INT8_MAX
     reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
     bias = _clip_bias(
         bias, frozen.grid, reach * np.abs(signed_scale) * source.grid.scale
     )
     sign, scale = _channel_signs(frozen, source.grid, reach, signed_scale, bias)
     reach = np.where(sign == 0, 0, reach)
-    largest = 2 ** (num_bits - 1) if num_bits < 8 else INT8_MAX
-    multiplier = INT8_MAX // largest
+    multiplier = code_multiplier(num_bits)
     while not _fits(bias, scale / multiplier, source.grid, reach * multiplier).all():
         multiplier -= 1
     tensor_scale = (scale / multiplier).astype(np.float32)

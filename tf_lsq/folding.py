@@ -1,0 +1,143 @@
+"""What becomes an operator's scale and bias once batch norms are folded.
+
+TFLite's bias is an int32 on the grid of input step times kernel step. With few
+bits that grid is coarse, and a bias off the grid is the one thing that makes a
+file's integers differ from the trained ones. `round_biases` ends a training by
+moving biases onto it; from then on Keras computes what the file computes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._compat import keras
+from .graph import Layer, Node, analyze
+from .layers import LSQWrapper
+
+LARGEST_INT8 = 127
+
+
+def round_biases(model: keras.Model) -> None:
+    """Moves every bias of a quantized model to the nearest one its file can hold.
+
+    The beta of a batch norm changes (or its moving mean, or the bias of a layer
+    without batch norm), by half a unit of the file's bias at most: typically a
+    thousandth of the step of the layer's output. Layers with `trainable=False`
+    are left alone, and so is a model that has not been trained or calibrated.
+
+    `model.fit` ends with this by itself; call it at the end of a training loop of
+    your own, and on a model loaded from a checkpoint of the middle of a training.
+
+    Args:
+        model: A quantized model.
+    """
+    for node in analyze(model).nodes:
+        if not (node.properties.matmul or node.kind == "affine"):
+            continue
+        unit = bias_unit(node)
+        if unit is None:
+            continue
+        factor, bias = affine_part(node)
+        # Where gamma is 0 there is no grid to be on.
+        codes = np.divide(bias, unit, out=np.zeros_like(bias), where=unit > 0)
+        shift = np.where(unit > 0, np.rint(codes) * unit - bias, 0.0)
+        _shift_bias(node, shift, factor)
+
+
+def bias_unit(node: Node) -> np.ndarray | None:
+    """Returns the value of one bias code per output channel, float64.
+
+    Args:
+        node: An operator with a kernel, or a batch norm by itself, in the graph of
+            a quantized model.
+
+    Returns:
+        Shape `[channels]`, unit of the operator's output; None where the operator
+        is left in float, or its input has no step yet.
+    """
+    point = _input_point(node.inputs[0])
+    if point is None or not point.is_initialised():
+        return None
+    input_step = np.float64(np.float32(point.step.numpy()))
+    factor, _ = affine_part(node)
+    if node.kind == "affine":
+        return input_step * np.abs(factor) / LARGEST_INT8
+    if not isinstance(node.model_layer, LSQWrapper):
+        return None
+    step = np.asarray(node.model_layer.step.numpy(), np.float64).reshape(-1)
+    room = code_multiplier(node.model_layer.quantizer.num_bits)
+    return input_step * step * np.abs(factor) / room
+
+
+def code_multiplier(num_bits: int) -> int:
+    """Returns by how much codes of so many bits can be multiplied within int8.
+
+    Example:
+        >>> [code_multiplier(bits) for bits in (8, 4, 3, 2)]
+        [1, 15, 31, 63]
+    """
+    largest = LARGEST_INT8 if num_bits == 8 else 2 ** (num_bits - 1)
+    return LARGEST_INT8 // largest
+
+
+def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what an operator does to the product of input and kernel.
+
+    Returns:
+        ``(factor, bias)`` per output channel, float64, such that the output is
+        ``factor * product + bias`` at inference.
+    """
+    if node.kind == "affine":
+        return _batch_norm_part(node.layer)
+    channels = _num_channels(node)
+    bias = np.zeros(channels)
+    if node.layer.use_bias:
+        bias = node.layer.bias.numpy().astype(np.float64)
+    if node.batch_norm is None:
+        return np.ones(channels), bias
+    factor, shift = _batch_norm_part(node.batch_norm)
+    return factor, factor * bias + shift
+
+
+def _batch_norm_part(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and shift of a batch norm at inference, float64."""
+    mean = layer.moving_mean.numpy().astype(np.float64)
+    variance = layer.moving_variance.numpy().astype(np.float64)
+    factor = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor = factor * layer.gamma.numpy().astype(np.float64)
+    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
+    return factor, beta - mean * factor
+
+
+def _num_channels(node: Node) -> int:
+    """Returns the number of output channels."""
+    if node.kind == "depthwise":
+        return int(np.prod(node.layer.depthwise_kernel.shape[-2:]))
+    return int(node.layer.kernel.shape[-1])
+
+
+def _input_point(node: Node) -> Layer | None:
+    """Returns the point whose grid a tensor is on, None for a float tensor."""
+    while node.kind != "point":
+        passes_on = node.properties.keeps_codes or node.properties.keeps_grid
+        if not (passes_on or node.kind == "concat"):
+            return None
+        node = node.inputs[0]
+    return node.layer
+
+
+def _shift_bias(node: Node, shift: np.ndarray, factor: np.ndarray) -> None:
+    """Adds `shift` to the bias of an operator, in the variable that holds it."""
+    batch_norm = node.layer if node.kind == "affine" else node.batch_norm
+    owner = node.layer if batch_norm is None else batch_norm
+    if not owner.trainable:
+        return
+    if batch_norm is None:
+        if node.layer.use_bias:
+            node.layer.bias.assign(node.layer.bias.numpy() + shift)
+    elif batch_norm.center:
+        batch_norm.beta.assign(batch_norm.beta.numpy() + shift)
+    else:
+        moved = np.divide(shift, factor, out=np.zeros_like(shift), where=factor != 0)
+        batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - moved)
