@@ -150,6 +150,10 @@ CASES = {
         layers.MaxPooling2D,
         between(same_conv(), RELU, lambda: layers.MaxPooling2D(3, 2, "same")),
     ),
+    "max_pool_one": (
+        layers.MaxPooling2D,
+        between(same_conv(), lambda: layers.MaxPooling2D(1, 2)),
+    ),
     "average_pool": (
         layers.AveragePooling2D,
         between(same_conv(), RELU, lambda: layers.AveragePooling2D(3, 2, "same")),

@@ -43,7 +43,7 @@ class LSQModel(keras.Model):
         Keras leaves this to classes with a `compile` of their own.
         """
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if hasattr(self, "optimizer") and self.built:
+        if self.built and hasattr(self.optimizer, "build"):
             self.optimizer.build(self.trainable_variables)
 
     def fit(
@@ -188,7 +188,8 @@ def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
             "`model` must be calibrated before it trains on a distributed dataset. "
             "Call `tf_lsq.calibrate(model, data)` first."
         )
-    return next(batches(x, batch_size))[0], x
+    inputs = list(x) if isinstance(x, tuple) else x
+    return next(batches(inputs, batch_size))[0], x
 
 
 def _inputs_of(element: Any) -> Any:

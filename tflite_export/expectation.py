@@ -111,17 +111,13 @@ def _batch_norm(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     return result
 
 
-def _pool(pooling_type: str) -> Any:
+def _pool(function: Any) -> Any:
     """Returns the function of a pooling operator."""
 
     def pool(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
         layer = node.layer
-        return tf.nn.pool(
-            inputs[0],
-            layer.pool_size,
-            pooling_type,
-            strides=layer.strides,
-            padding=layer.padding.upper(),
+        return function(
+            inputs[0], layer.pool_size, layer.strides, layer.padding.upper()
         )
 
     return pool
@@ -162,8 +158,8 @@ _COMPUTE = {
     "mean": _global(tf.reduce_mean),
     "global_max": _global(tf.reduce_max),
     "concat": lambda node, inputs: tf.concat(inputs, axis=node.layer.axis),
-    "max_pool": _pool("MAX"),
-    "average_pool": _pool("AVG"),
+    "max_pool": _pool(tf.nn.max_pool2d),
+    "average_pool": _pool(tf.nn.avg_pool2d),
     "pad": _pad,
     "reshape": _reshape,
     "point": _unchanged,
