@@ -13,7 +13,7 @@ import tiny
 
 import tf_lsq
 import tflite_export
-from tf_lsq import graph
+from tf_lsq import operators
 from tf_lsq._compat import keras
 
 layers = keras.layers
@@ -222,4 +222,4 @@ def test_per_channel_steps(case, rng, tmp_path):
 
 def test_every_supported_layer_has_a_case():
     covered = {layer for layer, _ in CASES.values()}
-    assert covered == graph._PUBLIC_LAYERS
+    assert covered == operators.PUBLIC_LAYERS

@@ -20,6 +20,7 @@ TRAINING = [
     "quantizers",
     "quantize_configs",
     "layers",
+    "operators",
     "graph",
     "folding",
     "model",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
 from ._compat import keras
-from .data import batches, inputs_as_list
+from .data import first_examples
 from .model import initialise_steps, quantization_points
 
 
@@ -40,19 +38,9 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
         raise ValueError(
             f"`num_examples` must be at least 1. Received: {num_examples}."
         )
-    found: list[Any] = []
-    count = 0
-    for x, _ in batches(data, num_examples):
-        arrays = inputs_as_list(x, model.input_names)
-        found.append(arrays)
-        count += len(arrays[0])
-        if count >= num_examples:
-            break
     names = model.input_names
-    joined = [
-        tf.concat(parts, axis=0)[:num_examples] for parts in zip(*found, strict=True)
-    ]
+    arrays = first_examples(data, names, num_examples)
     for point in points:
         point.reset()
-    x = dict(zip(names, joined, strict=True)) if len(joined) > 1 else joined[0]
+    x = dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
     initialise_steps(model, x, training=False)

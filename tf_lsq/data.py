@@ -44,6 +44,24 @@ def num_batches(data: Any, batch_size: int) -> int | None:
     return math.ceil(_length(_split(data)[0]) / batch_size)
 
 
+def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
+    """Returns the first examples of `data`, one array per input of the model.
+
+    Args:
+        data: See the module's head.
+        names: Names of the model's inputs.
+        count: How many examples, or all if there are fewer.
+    """
+    parts: list[list[np.ndarray]] = []
+    found = 0
+    for x, _ in batches(data, count):
+        parts.append(inputs_as_list(x, names))
+        found += len(parts[-1][0])
+        if found >= count:
+            break
+    return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
+
+
 def _split(element: Any) -> tuple[Any, Any]:
     """Returns x and y of one element."""
     if isinstance(element, tuple):

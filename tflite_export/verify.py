@@ -20,7 +20,7 @@ from ai_edge_litert.interpreter import Interpreter
 from tqdm.auto import tqdm
 
 from tf_lsq._compat import keras
-from tf_lsq.data import batches, inputs_as_list, num_batches
+from tf_lsq.data import batches, first_examples, inputs_as_list, num_batches
 
 from . import expectation, flatbuffer
 from .freeze import (
@@ -88,7 +88,7 @@ def verify_tflite(
     content = Path(path).read_bytes()
     graph, frozen, report = verify_content(content, model, name=str(path))
     if data is not None:
-        examples = _first_examples(data, model, point_examples)
+        examples = first_examples(data, model.input_names, point_examples)
         report.points = check_points(graph, frozen, examples, str(path))
         _check_end_to_end(graph, frozen, model, data, report, verbose)
     return report
@@ -406,19 +406,6 @@ def _file_inputs(
         codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
         made[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
     return made
-
-
-def _first_examples(data: Any, model: keras.Model, count: int) -> list[np.ndarray]:
-    """Returns the first examples of `data`, one array per input."""
-    parts: list[list[np.ndarray]] = []
-    found = 0
-    for x, _ in batches(data, count):
-        arrays = inputs_as_list(x, model.input_names)
-        parts.append(arrays)
-        found += len(arrays[0])
-        if found >= count:
-            break
-    return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 
 # --- End to end --------------------------------------------------------------
