@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite_export import flatbuffer
+from tflite_export import flatbuffer, op_versions
 from tflite_export.tflite_graph import (
     TensorQuantization,
     TFLiteGraph,
@@ -109,7 +109,7 @@ def test_operator_versions(code, dtype, options, version):
     """Expected values: op_version.cc of google-ai-edge/LiteRT, 2026-08."""
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1, 1, 1, 4), dtype)}, [], {}, {})
     op = TFLiteOp(code, ["x", "x", "x"], ["x"], options)
-    assert flatbuffer.op_version(op, graph) == version
+    assert op_versions.op_version(op, graph) == version
 
 
 def test_mul_that_enlarges_needs_version_3():
@@ -119,23 +119,21 @@ def test_mul_that_enlarges_needs_version_3():
         "y": TFLiteTensor("y", (1,), "int8", quantization(1.0)),
     }
     graph = TFLiteGraph(tensors, [], {}, {})
-    assert flatbuffer.op_version(TFLiteOp("MUL", ["x", "c"], ["y"]), graph) == 3
-    assert flatbuffer.op_version(TFLiteOp("MUL", ["c", "c"], ["x"]), graph) == 2
+    assert op_versions.op_version(TFLiteOp("MUL", ["x", "c"], ["y"]), graph) == 3
+    assert op_versions.op_version(TFLiteOp("MUL", ["c", "c"], ["x"]), graph) == 2
 
 
 def test_unknown_operators_are_refused():
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1,), "int8")}, [], {}, {})
     with pytest.raises(ValueError, match="Received: LSTM"):
-        flatbuffer.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
+        op_versions.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
 
 
 def test_truncated_and_random_bytes_are_value_errors(rng):
     content = flatbuffer.to_bytes(fully_connected())
-    for length in range(0, len(content), max(len(content) // 200, 1)):
-        try:
+    for length in range(len(content)):
+        with pytest.raises(ValueError, match="readable"):
             flatbuffer.from_bytes(content[:length])
-        except ValueError:
-            continue
     for _ in range(200):
         garbage = bytearray(rng.bytes(200))
         garbage[4:8] = flatbuffer.IDENTIFIER

@@ -36,6 +36,7 @@ EXPORT = [
     "tflite_graph",
     "report",
     "targets",
+    "op_versions",
     "flatbuffer",
     "freeze",
     "expectation",
@@ -88,7 +89,13 @@ def test_only_compat_touches_tfmot_and_chooses_keras():
 
 
 def test_the_exact_part_of_export_runs_without_tensorflow():
-    for module in ("quantized_tensor", "tflite_graph", "report", "targets"):
+    for module in (
+        "quantized_tensor",
+        "tflite_graph",
+        "report",
+        "targets",
+        "op_versions",
+    ):
         used = {n for n, _ in imports(ROOT / "tflite_export" / f"{module}.py")}
         assert not used & {"tensorflow", "tf_lsq", "ai_edge_litert"}
 

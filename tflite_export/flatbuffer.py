@@ -1,30 +1,25 @@
 """`TFLiteGraph` <-> the bytes of a `.tflite` file.
 
-The file is written directly, operator by operator, with the smallest operator
-versions that cover what is used: phones with an old runtime and the Edge TPU
-compiler refuse versions that are newer than they need to be.
+The file is written directly, operator by operator.
 
-References: tflite/schema/schema.fbs and tflite/tools/versioning/{op_version,
-op_signature,runtime_version}.cc of https://github.com/google-ai-edge/LiteRT
+Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from . import op_versions
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IDENTIFIER = b"TFL3"
 SIGNATURE_KEY = "serving_default"
-RUNTIME_METADATA = "min_runtime_version"
-_RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
 _ALIGNMENT = 16  # schema.fbs demands it of buffers; some kernels rely on it.
 _SCHEMA_VERSION = 3
 _LARGEST_OLD_CODE = 127  # Larger codes do not fit the deprecated 8-bit field.
@@ -39,25 +34,25 @@ _READ_ERRORS = (
     OverflowError,
 )
 
-# Operator -> (options table, version in float, version in int8).
-_OPS: dict[str, tuple[str | None, int, int]] = {
-    "ADD": ("AddOptions", 1, 2),
-    "AVERAGE_POOL_2D": ("Pool2DOptions", 1, 2),
-    "CONCATENATION": ("ConcatenationOptions", 1, 2),
-    "CONV_2D": ("Conv2DOptions", 1, 3),
-    "DEPTHWISE_CONV_2D": ("DepthwiseConv2DOptions", 1, 3),
-    "DEQUANTIZE": ("DequantizeOptions", 1, 2),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", 1, 4),
-    "MAX_POOL_2D": ("Pool2DOptions", 1, 2),
-    "MEAN": ("ReducerOptions", 1, 2),
-    "MUL": ("MulOptions", 1, 2),
-    "PAD": ("PadOptions", 1, 2),
-    "QUANTIZE": ("QuantizeOptions", 1, 1),
-    "REDUCE_MAX": ("ReducerOptions", 1, 2),
-    "RELU": (None, 1, 2),
-    "RELU6": (None, 1, 2),
-    "RESHAPE": ("ReshapeOptions", 1, 1),
-    "SOFTMAX": ("SoftmaxOptions", 1, 2),
+# Operator -> options table.
+_OPTIONS: dict[str, str | None] = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DEQUANTIZE": "DequantizeOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MUL": "MulOptions",
+    "PAD": "PadOptions",
+    "QUANTIZE": "QuantizeOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "RELU": None,
+    "RELU6": None,
+    "RESHAPE": "ReshapeOptions",
+    "SOFTMAX": "SoftmaxOptions",
 }
 _ENUMS = {
     "padding": schema.Padding,
@@ -65,142 +60,10 @@ _ENUMS = {
     "weights_format": schema.FullyConnectedOptionsWeightsFormat,
 }
 _DTYPES = {
-    "float32": schema.TensorType.FLOAT32,
-    "int8": schema.TensorType.INT8,
-    "uint8": schema.TensorType.UINT8,
-    "int32": schema.TensorType.INT32,
+    name: getattr(schema.TensorType, name.upper()) for name in op_versions.DTYPES
 }
 # Types of constants that only other tools write.
 _READ_DTYPES = {*_DTYPES, "float16", "float64", "bool", "int16", "int64"}
-
-# Operator -> {version: first TFLite release that runs it}.
-_RELEASES: dict[str, dict[int, str]] = {
-    "ADD": {1: "1.5.0", 2: "1.14.0"},
-    "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
-    "CONCATENATION": {1: "1.5.0", 2: "1.14.0"},
-    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0"},
-    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
-    "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
-    "FULLY_CONNECTED": {1: "1.5.0", 2: "1.10.0", 4: "1.14.0", 5: "2.0.0", 6: "2.1.0"},
-    "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
-    "MEAN": {1: "1.6.0", 2: "1.14.0"},
-    "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"},
-    "PAD": {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"},
-    "QUANTIZE": {1: "1.14.0", 3: "2.7.0"},
-    "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0"},
-    "RELU": {1: "1.5.0", 2: "2.1.0"},
-    "RELU6": {1: "1.5.0", 2: "1.14.0"},
-    "RESHAPE": {1: "1.5.0"},
-    "SOFTMAX": {1: "1.5.0", 2: "1.14.0"},
-}
-
-
-# --- Versions ----------------------------------------------------------------
-
-
-def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the smallest operator version that covers this use.
-
-    Args:
-        op: The operator.
-        graph: The graph that holds its tensors.
-
-    Raises:
-        ValueError: If this library does not write the operator, or not for these
-            types.
-    """
-    if op.code not in _OPS:
-        raise ValueError(
-            f"Operators must be among {sorted(_OPS)}. Received: {op.code}."
-        )
-    dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
-    weighted = op.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-    if dtypes[0] not in _DTYPES or (weighted and dtypes[0] != dtypes[1]):
-        raise ValueError(
-            f"{op.code} must compute in one of {sorted(_DTYPES)}, with weights of the "
-            f"same type. Received: {dtypes} for {op.outputs}."
-        )
-    rule = _RULES.get(op.code)
-    _, in_float, in_int8 = _OPS[op.code]
-    special = rule(op, graph) if rule is not None else 0
-    return special or (in_int8 if dtypes[0] == "int8" else in_float)
-
-
-def _conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version of a grouped convolution, 0 for others."""
-    source, weight = (graph.tensors[name].shape for name in op.inputs[:2])
-    return 6 if source and source[-1] != weight[-1] else 0
-
-
-def _depthwise_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version of a dilated convolution not in int8, 0 for others."""
-    dilation = {op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"}
-    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
-    return 2 if dilation != {1} and not in_int8 else 0
-
-
-def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version that allows no bias, more axes or shuffled weights."""
-    if len(op.inputs) == 2:
-        return 6
-    if op.options.get("keep_num_dims"):
-        return 5
-    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
-    shuffled = op.options.get("weights_format", "DEFAULT") != "DEFAULT"
-    return 2 if shuffled and not in_int8 else 0
-
-
-def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version that may scale codes up, 0 where it does not."""
-    found = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
-    if None in found:
-        return 0
-    # In float32, as the runtime computes it.
-    first, second, output = (np.float32(q.scale[0]) for q in found)
-    return 3 if output and first * second / output >= 1 else 0
-
-
-def _pad_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for more than 4 axes, 0 for fewer."""
-    return 4 if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
-
-
-def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for uint8, 0 for other types."""
-    return 2 if graph.tensors[op.inputs[0]].dtype == "uint8" else 0
-
-
-def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for one scale per channel, 0 for one per tensor."""
-    found = graph.tensors[op.outputs[0]].quantization
-    return 3 if found is not None and len(found.scale) > 1 else 0
-
-
-def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for one scale per channel, 0 for one per tensor."""
-    source = graph.tensors[op.inputs[0]]
-    per_channel = source.quantization is not None and len(source.quantization.scale) > 1
-    return 5 if per_channel and source.dtype == "int8" else 0
-
-
-_RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
-    "CONV_2D": _conv_rule,
-    "DEPTHWISE_CONV_2D": _depthwise_rule,
-    "DEQUANTIZE": _dequantize_rule,
-    "FULLY_CONNECTED": _dense_rule,
-    "MUL": _mul_rule,
-    "PAD": _pad_rule,
-    "QUANTIZE": _quantize_rule,
-    "RELU": _relu_rule,
-}
-
-
-def _min_runtime(codes: dict[tuple[str, int], int]) -> bytes:
-    """Returns the first TFLite release that runs all these operator versions."""
-    releases = [_RELEASES[code][version] for code, version in codes]
-    newest = max(releases, key=lambda text: [int(part) for part in text.split(".")])
-    return newest.encode().ljust(_RUNTIME_BYTES, b"\0")
-
 
 # --- Writing -----------------------------------------------------------------
 
@@ -255,7 +118,7 @@ def to_bytes(graph: TFLiteGraph) -> bytes:
     model.signatureDefs = [_write_signature(graph, index)]
     metadata = dict(graph.metadata)
     if codes:
-        metadata[RUNTIME_METADATA] = _min_runtime(codes)
+        metadata[op_versions.RUNTIME_METADATA] = op_versions.min_runtime(codes)
     model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
@@ -334,9 +197,9 @@ def _write_op(
     made = schema.OperatorT()
     made.inputs = [index[name] if name else -1 for name in op.inputs]
     made.outputs = [index[name] for name in op.outputs]
-    version = op_version(op, graph)
+    version = op_versions.op_version(op, graph)
     made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
-    table = _OPS[op.code][0]
+    table = _OPTIONS[op.code]
     if table is not None:
         made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
         made.builtinOptions = getattr(schema, f"{table}T")()
@@ -459,7 +322,7 @@ def _read_model(model: Any) -> TFLiteGraph:
         inputs = _read_ends(signature.inputs, names)
         outputs = _read_ends(signature.outputs, names)
     metadata = {_text(m.name): _buffer(model, m.buffer) for m in model.metadata or []}
-    metadata.pop(RUNTIME_METADATA, None)
+    metadata.pop(op_versions.RUNTIME_METADATA, None)
     return TFLiteGraph(
         tensors=tensors,
         ops=[_read_op(op, model, names) for op in subgraph.operators or []],

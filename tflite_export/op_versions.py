@@ -1,0 +1,165 @@
+"""Versions of TFLite operators, and the first release that runs each.
+
+Phones with an old runtime and the Edge TPU compiler refuse versions that are newer
+than they know, so every operator gets the smallest version that covers its use.
+
+References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc of
+https://github.com/google-ai-edge/LiteRT
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .tflite_graph import TFLiteGraph, TFLiteOp
+
+DTYPES = ("float32", "int8", "int32", "uint8")
+RUNTIME_METADATA = "min_runtime_version"
+_RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
+
+# Operator -> (version in float, version in int8).
+_VERSIONS: dict[str, tuple[int, int]] = {
+    "ADD": (1, 2),
+    "AVERAGE_POOL_2D": (1, 2),
+    "CONCATENATION": (1, 2),
+    "CONV_2D": (1, 3),
+    "DEPTHWISE_CONV_2D": (1, 3),
+    "DEQUANTIZE": (1, 2),
+    "FULLY_CONNECTED": (1, 4),
+    "MAX_POOL_2D": (1, 2),
+    "MEAN": (1, 2),
+    "MUL": (1, 2),
+    "PAD": (1, 2),
+    "QUANTIZE": (1, 1),
+    "REDUCE_MAX": (1, 2),
+    "RELU": (1, 2),
+    "RELU6": (1, 2),
+    "RESHAPE": (1, 1),
+    "SOFTMAX": (1, 2),
+}
+# Operator -> {version: first TFLite release that runs it}.
+_RELEASES: dict[str, dict[int, str]] = {
+    "ADD": {1: "1.5.0", 2: "1.14.0"},
+    "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
+    "CONCATENATION": {1: "1.5.0", 2: "1.14.0"},
+    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0"},
+    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
+    "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
+    "FULLY_CONNECTED": {1: "1.5.0", 2: "1.10.0", 4: "1.14.0", 5: "2.0.0", 6: "2.1.0"},
+    "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
+    "MEAN": {1: "1.6.0", 2: "1.14.0"},
+    "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"},
+    "PAD": {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"},
+    "QUANTIZE": {1: "1.14.0", 3: "2.7.0"},
+    "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0"},
+    "RELU": {1: "1.5.0", 2: "2.1.0"},
+    "RELU6": {1: "1.5.0", 2: "1.14.0"},
+    "RESHAPE": {1: "1.5.0"},
+    "SOFTMAX": {1: "1.5.0", 2: "1.14.0"},
+}
+
+
+def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the smallest operator version that covers this use.
+
+    Args:
+        op: The operator.
+        graph: The graph that holds its tensors.
+
+    Raises:
+        ValueError: If this library does not write the operator, or not for these
+            types.
+    """
+    if op.code not in _VERSIONS:
+        raise ValueError(
+            f"Operators must be among {sorted(_VERSIONS)}. Received: {op.code}."
+        )
+    dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
+    weighted = op.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    if dtypes[0] not in DTYPES or (weighted and dtypes[0] != dtypes[1]):
+        raise ValueError(
+            f"{op.code} must compute in one of {list(DTYPES)}, with weights of the "
+            f"same type. Received: {dtypes} for {op.outputs}."
+        )
+    rule = _RULES.get(op.code)
+    in_float, in_int8 = _VERSIONS[op.code]
+    special = rule(op, graph) if rule is not None else 0
+    return special or (in_int8 if dtypes[0] == "int8" else in_float)
+
+
+def _conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a grouped convolution, 0 for others."""
+    source, weight = (graph.tensors[name].shape for name in op.inputs[:2])
+    return 6 if source and source[-1] != weight[-1] else 0
+
+
+def _depthwise_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a dilated convolution not in int8, 0 for others."""
+    dilation = {op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"}
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    return 2 if dilation != {1} and not in_int8 else 0
+
+
+def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that allows no bias, more axes or shuffled weights."""
+    if len(op.inputs) == 2:
+        return 6
+    if op.options.get("keep_num_dims"):
+        return 5
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    shuffled = op.options.get("weights_format", "DEFAULT") != "DEFAULT"
+    return 2 if shuffled and not in_int8 else 0
+
+
+def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that may scale codes up, 0 where it does not."""
+    found = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
+    if None in found:
+        return 0
+    # In float32, as the runtime computes it.
+    first, second, output = (np.float32(q.scale[0]) for q in found)
+    return 3 if output and first * second / output >= 1 else 0
+
+
+def _pad_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for more than 4 axes, 0 for fewer."""
+    return 4 if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
+
+
+def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for uint8, 0 for other types."""
+    return 2 if graph.tensors[op.inputs[0]].dtype == "uint8" else 0
+
+
+def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    found = graph.tensors[op.outputs[0]].quantization
+    return 3 if found is not None and len(found.scale) > 1 else 0
+
+
+def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    source = graph.tensors[op.inputs[0]]
+    per_channel = source.quantization is not None and len(source.quantization.scale) > 1
+    return 5 if per_channel and source.dtype == "int8" else 0
+
+
+_RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
+    "CONV_2D": _conv_rule,
+    "DEPTHWISE_CONV_2D": _depthwise_rule,
+    "DEQUANTIZE": _dequantize_rule,
+    "FULLY_CONNECTED": _dense_rule,
+    "MUL": _mul_rule,
+    "PAD": _pad_rule,
+    "QUANTIZE": _quantize_rule,
+    "RELU": _relu_rule,
+}
+
+
+def min_runtime(codes: dict[tuple[str, int], int]) -> bytes:
+    """Returns the first TFLite release that runs all these operator versions."""
+    releases = [_RELEASES[code][version] for code, version in codes]
+    newest = max(releases, key=lambda text: [int(part) for part in text.split(".")])
+    return newest.encode().ljust(_RUNTIME_BYTES, b"\0")
