@@ -13,7 +13,7 @@ import tiny
 
 import tf_lsq
 import tflite_export
-from tf_lsq import operators
+from tf_lsq import layer_table, tensor_functions
 from tf_lsq._compat import keras
 
 layers = keras.layers
@@ -78,8 +78,43 @@ def pooled(make):
     return build
 
 
+def sequence(*middle):
+    """A model with layers between two 1D convolutions."""
+
+    def build():
+        inputs = layers.Input((16, 4))
+        x = layers.Conv1D(6, 3, padding="same", name="first")(inputs)
+        for make in middle:
+            x = make()(x)
+        x = layers.Conv1D(4, 1, name="low_bit")(x)
+        return keras.Model(inputs, layers.Dense(3, name="last")(layers.Flatten()(x)))
+
+    return build
+
+
+def functional(function, shape=SHAPE):
+    """A model with a function of tensors between two convolutions."""
+    return between(lambda: function)
+
+
+def preprocessed(make):
+    """A model whose first layer prepares its input."""
+
+    def build():
+        inputs = layers.Input(SHAPE)
+        x = tiny.conv_bn_relu(make()(inputs), 6)
+        x = tiny.conv_bn_relu(x, 4)
+        return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+    return build
+
+
 def same_conv(**kwargs):
     return lambda: layers.Conv2D(6, 3, padding="same", **kwargs)
+
+
+def activation(name):
+    return lambda: layers.Activation(name)
 
 
 BN, RELU = layers.BatchNormalization, layers.ReLU
@@ -182,6 +217,124 @@ CASES = {
         layers.SpatialDropout2D,
         between(same_conv(), lambda: layers.SpatialDropout2D(0.5)),
     ),
+    "gaussian_noise": (
+        layers.GaussianNoise,
+        between(same_conv(), lambda: layers.GaussianNoise(0.5)),
+    ),
+    "gaussian_dropout": (
+        layers.GaussianDropout,
+        between(same_conv(), lambda: layers.GaussianDropout(0.5)),
+    ),
+    "activity_regularization": (
+        layers.ActivityRegularization,
+        between(same_conv(), layers.ActivityRegularization),
+    ),
+    "conv1d": (layers.Conv1D, sequence(lambda: layers.Conv1D(5, 3, 2), BN, RELU)),
+    "conv1d_causal": (
+        layers.Conv1D,
+        sequence(
+            lambda: layers.Conv1D(
+                5, 3, padding="causal", dilation_rate=2, activation="relu"
+            )
+        ),
+    ),
+    "depthwise1d": (
+        layers.DepthwiseConv1D,
+        sequence(lambda: layers.DepthwiseConv1D(3, 2, "same"), BN, RELU),
+    ),
+    "separable1d": (
+        layers.SeparableConv1D,
+        sequence(lambda: layers.SeparableConv1D(5, 3, padding="same"), BN, RELU),
+    ),
+    "bn1d_alone": (BN, sequence(layers.MaxPooling1D, BN, RELU)),
+    "max_pool1d": (layers.MaxPooling1D, sequence(RELU, layers.MaxPooling1D)),
+    "average_pool1d": (
+        layers.AveragePooling1D,
+        sequence(lambda: layers.AveragePooling1D(3, 2, "same")),
+    ),
+    "global_average1d": (
+        layers.GlobalAveragePooling1D,
+        sequence(lambda: layers.GlobalAveragePooling1D(keepdims=True)),
+    ),
+    "global_max1d": (
+        layers.GlobalMaxPooling1D,
+        sequence(lambda: layers.GlobalMaxPooling1D(keepdims=True)),
+    ),
+    "up_sampling1d": (layers.UpSampling1D, sequence(layers.UpSampling1D)),
+    "cropping1d": (layers.Cropping1D, sequence(lambda: layers.Cropping1D((2, 1)))),
+    "zero_padding1d": (
+        layers.ZeroPadding1D,
+        sequence(lambda: layers.ZeroPadding1D((2, 1))),
+    ),
+    "spatial_dropout1d": (
+        layers.SpatialDropout1D,
+        sequence(lambda: layers.SpatialDropout1D(0.5)),
+    ),
+    "transposed_conv": (
+        layers.Conv2DTranspose,
+        between(lambda: layers.Conv2DTranspose(5, 3, 2, "same"), BN, RELU),
+    ),
+    "transposed_conv_valid": (
+        layers.Conv2DTranspose,
+        between(lambda: layers.Conv2DTranspose(5, (2, 3), 2, activation="relu6")),
+    ),
+    "up_sampling": (layers.UpSampling2D, between(same_conv(), layers.UpSampling2D)),
+    "up_sampling_bilinear": (
+        layers.UpSampling2D,
+        between(RELU, lambda: layers.UpSampling2D((2, 3), interpolation="bilinear")),
+    ),
+    "resizing": (layers.Resizing, between(lambda: layers.Resizing(5, 12))),
+    "cropping": (
+        layers.Cropping2D,
+        between(same_conv(), lambda: layers.Cropping2D(((1, 2), (0, 3)))),
+    ),
+    "permute": (layers.Permute, between(lambda: layers.Permute((2, 3, 1)))),
+    "subtract": (layers.Subtract, branches(layers.Subtract)),
+    "multiply": (layers.Multiply, branches(layers.Multiply)),
+    "multiply_of_three": (layers.Multiply, branches(layers.Multiply, 3)),
+    "average": (layers.Average, branches(layers.Average, 3)),
+    "maximum": (layers.Maximum, branches(layers.Maximum, 3)),
+    "minimum": (layers.Minimum, branches(layers.Minimum)),
+    "leaky_relu": (layers.LeakyReLU, between(same_conv(), layers.LeakyReLU)),
+    "conv_leaky_relu": (
+        layers.LeakyReLU,
+        between(same_conv(activation=layers.LeakyReLU(0.1))),
+    ),
+    "prelu": (
+        layers.PReLU,
+        between(same_conv(), lambda: layers.PReLU("uniform", shared_axes=[1, 2])),
+    ),
+    "sigmoid": (layers.Activation, between(same_conv(activation="sigmoid"))),
+    "tanh": (layers.Activation, between(same_conv(), BN, activation("tanh"))),
+    "swish": (layers.Activation, between(same_conv(), BN, activation("swish"))),
+    "hard_sigmoid": (layers.Activation, between(same_conv(activation="hard_sigmoid"))),
+    "rescaling": (layers.Rescaling, preprocessed(lambda: layers.Rescaling(0.5, -1.0))),
+    "rescaling_inside": (
+        layers.Rescaling,
+        between(layers.MaxPooling2D, lambda: layers.Rescaling([1, -2, 3, 0, 2, 1.0])),
+    ),
+    "normalization": (
+        layers.Normalization,
+        preprocessed(
+            lambda: layers.Normalization(
+                mean=[0.1, -0.2, 0.3, 0], variance=[1.0, 2, 3, 4]
+            )
+        ),
+    ),
+    **{
+        f"random_{name}": (layer, preprocessed(lambda layer=layer: layer(0.1)))
+        for name, layer in {
+            "rotation": layers.RandomRotation,
+            "zoom": layers.RandomZoom,
+            "contrast": layers.RandomContrast,
+            "brightness": layers.RandomBrightness,
+        }.items()
+    },
+    "random_flip": (layers.RandomFlip, preprocessed(layers.RandomFlip)),
+    "random_translation": (
+        layers.RandomTranslation,
+        preprocessed(lambda: layers.RandomTranslation(0.1, 0.1)),
+    ),
 }
 
 
@@ -222,4 +375,4 @@ def test_per_channel_steps(case, rng, tmp_path):
 
 def test_every_supported_layer_has_a_case():
     covered = {layer for layer, _ in CASES.values()}
-    assert covered == operators.PUBLIC_LAYERS
+    assert covered == layer_table.PUBLIC_LAYERS

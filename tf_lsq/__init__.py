@@ -4,13 +4,15 @@ Importing this package registers its layers, so that quantized models load
 without a custom-object scope.
 """
 
-from . import lsq
+from . import lsq, models
 from .calibration import calibrate
 from .folding import round_biases
+from .keras3 import from_keras3
 from .model import LSQModel, steps
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from .reader import register_layer
 from .scheme import LSQQuantizeScheme
 
 __version__ = "0.1.0"
@@ -22,8 +24,11 @@ __all__ = [
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
     "calibrate",
+    "from_keras3",
     "lsq",
+    "models",
     "quantize_model",
+    "register_layer",
     "round_biases",
     "steps",
 ]

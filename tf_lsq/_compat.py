@@ -2,23 +2,69 @@
 
 TF-MOT works with Keras 2 only, so this library does too: `keras` here is
 `tf_keras`. Every other module imports `keras` and `tfmot` from here.
+
+TF-MOT sets TF_USE_LEGACY_KERAS=1 when it is imported, which would turn the user's
+`tf.keras` into Keras 2 behind their back. So `tf.keras` is resolved before that, by
+the setting the user has chosen, and the environment is put back afterwards.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
+from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
+
+_LEGACY = "TF_USE_LEGACY_KERAS"
+
+
+@contextlib.contextmanager
+def _keras_choice_kept() -> Iterator[None]:
+    """Fixes what `tf.keras` is, and puts the environment back."""
+    chosen = os.environ.get(_LEGACY)
+    getattr(tf.keras, "layers", None)  # Its first attribute decides, once for all.
+    try:
+        yield
+    finally:
+        os.environ.pop(_LEGACY, None)
+        if chosen is not None:
+            os.environ[_LEGACY] = chosen
+
+
+with _keras_choice_kept():
+    import tensorflow_model_optimization as tfmot
 
 __all__ = [
+    "OpLambda",
+    "SlicingOpLambda",
     "exclude_from_weight_decay",
+    "import_keras3",
     "infers_shapes_only",
+    "is_keras3_model",
     "keras",
     "register_for_h5",
     "tfmot",
 ]
+
+
+def import_keras3() -> Any:
+    """Returns the module of Keras 3; it is imported when it is first needed."""
+    import keras as keras3
+
+    return keras3
+
+
+def is_keras3_model(model: Any) -> bool:
+    """Returns whether an object is a model of Keras 3, without importing it."""
+    return any(
+        cls.__module__.startswith("keras.") and cls.__name__ == "Model"
+        for cls in type(model).__mro__
+    )
 
 
 def infers_shapes_only() -> bool:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from ._compat import keras
-from .graph import Layer, Node, analyze
+from .float_layers import HardSigmoid
+from .graph import analyze
 from .layers import LSQWrapper
+from .operators import Layer, Node
 
 LARGEST_INT8 = 127
 
@@ -22,8 +24,9 @@ def round_biases(model: keras.Model) -> None:
 
     The beta of a batch norm changes (or its moving mean, or the bias of a layer
     without batch norm), by half a unit of the file's bias at most: typically a
-    thousandth of the step of the layer's output. Layers with `trainable=False`
-    are left alone, and so is a model that has not been trained or calibrated.
+    thousandth of the step of the layer's output. Layers with `trainable=False` and
+    layers that are called twice are left alone, and so is a model that has not been
+    trained or calibrated.
 
     `model.fit` ends with this by itself; call it at the end of a training loop of
     your own, and on a model loaded from a checkpoint of the middle of a training.
@@ -32,7 +35,7 @@ def round_biases(model: keras.Model) -> None:
         model: A quantized model.
     """
     for node in analyze(model).nodes:
-        if not (node.properties.matmul or node.kind == "affine"):
+        if not (node.properties.matmul or node.kind == "affine") or node.shared:
             continue
         unit = bias_unit(node)
         if unit is None:
@@ -60,7 +63,7 @@ def bias_unit(node: Node) -> np.ndarray | None:
         return None
     input_step = np.float64(np.float32(point.step.numpy()))
     factor, _ = affine_part(node)
-    if node.kind == "affine":
+    if not node.properties.matmul:
         return input_step * np.abs(factor) / LARGEST_INT8
     if not isinstance(node.model_layer, LSQWrapper):
         return None
@@ -83,24 +86,34 @@ def code_multiplier(num_bits: int) -> int:
 def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
     """Returns what an operator does to the product of input and kernel.
 
+    Args:
+        node: A matmul, a batch norm or scaling by itself (whose kernel is 1), or a
+            hard sigmoid (in front of its limits).
+
     Returns:
         ``(factor, bias)`` per output channel, float64, such that the output is
         ``factor * product + bias`` at inference.
     """
-    if node.kind == "affine":
-        return _batch_norm_part(node.layer)
-    channels = _num_channels(node)
+    channels = int(node.shape[-1])  # type: ignore[arg-type]
+    if not node.properties.matmul:
+        return _affine_of(node.layer, channels)
     bias = np.zeros(channels)
     if node.layer.use_bias:
         bias = node.layer.bias.numpy().astype(np.float64)
-    if node.batch_norm is None:
+    if node.affine is None:
         return np.ones(channels), bias
-    factor, shift = _batch_norm_part(node.batch_norm)
+    factor, shift = _affine_of(node.affine.layer, channels)
     return factor, factor * bias + shift
 
 
-def _batch_norm_part(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Returns factor and shift of a batch norm at inference, float64."""
+def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and shift of a layer at inference, float64, per channel."""
+    if isinstance(layer, HardSigmoid):
+        return np.full(channels, layer.slope), np.full(channels, 0.5)
+    if isinstance(layer, keras.layers.Rescaling):
+        numbers = (np.ravel(np.float64(v)) for v in (layer.scale, layer.offset))
+        factor, shift = (np.broadcast_to(n, (channels,)).copy() for n in numbers)
+        return factor, shift
     mean = layer.moving_mean.numpy().astype(np.float64)
     variance = layer.moving_variance.numpy().astype(np.float64)
     factor = 1.0 / np.sqrt(variance + layer.epsilon)
@@ -110,18 +123,11 @@ def _batch_norm_part(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     return factor, beta - mean * factor
 
 
-def _num_channels(node: Node) -> int:
-    """Returns the number of output channels."""
-    if node.kind == "depthwise":
-        return int(np.prod(node.layer.depthwise_kernel.shape[-2:]))
-    return int(node.layer.kernel.shape[-1])
-
-
 def _input_point(node: Node) -> Layer | None:
     """Returns the point whose grid a tensor is on, None for a float tensor."""
     while node.kind != "point":
         passes_on = node.properties.keeps_codes or node.properties.keeps_grid
-        if not (passes_on or node.kind == "concat"):
+        if not (passes_on or node.properties.joins):
             return None
         node = node.inputs[0]
     return node.layer
@@ -129,15 +135,17 @@ def _input_point(node: Node) -> Layer | None:
 
 def _shift_bias(node: Node, shift: np.ndarray, factor: np.ndarray) -> None:
     """Adds `shift` to the bias of an operator, in the variable that holds it."""
-    batch_norm = node.layer if node.kind == "affine" else node.batch_norm
-    owner = node.layer if batch_norm is None else batch_norm
-    if not owner.trainable:
+    affine = node if node.kind == "affine" else node.affine
+    owner = node.layer if affine is None else affine.layer
+    if not owner.trainable or isinstance(owner, keras.layers.Rescaling):
         return
-    if batch_norm is None:
-        if node.layer.use_bias:
-            node.layer.bias.assign(node.layer.bias.numpy() + shift)
-    elif batch_norm.center:
-        batch_norm.beta.assign(batch_norm.beta.numpy() + shift)
+    if affine is None:
+        if owner.use_bias:
+            owner.bias.assign(owner.bias.numpy() + shift)
+    elif affine.shared:
+        return
+    elif owner.center:
+        owner.beta.assign(owner.beta.numpy() + shift)
     else:
         moved = np.divide(shift, factor, out=np.zeros_like(shift), where=factor != 0)
-        batch_norm.moving_mean.assign(batch_norm.moving_mean.numpy() - moved)
+        owner.moving_mean.assign(owner.moving_mean.numpy() - moved)

@@ -28,7 +28,7 @@ class LSQWrapper(keras.layers.Wrapper):
     """Quantizes the kernel of the layer it wraps; the bias stays float.
 
     Args:
-        layer: A Conv2D, DepthwiseConv2D or Dense layer.
+        layer: A layer of a class in `quantize_configs.QUANTIZED_WEIGHTS`.
         quantize_config: Bits of the kernel and how its steps are shared.
         **kwargs: Keras' layer arguments. The name is `quant_<layer's name>`
             unless given; `trainable` is the layer's own.
@@ -48,7 +48,7 @@ class LSQWrapper(keras.layers.Wrapper):
         self.weight_attribute = quantize_config.weight_attribute(layer)
         if self.weight_attribute is None:
             raise ValueError(
-                "`layer` must be a Conv2D, DepthwiseConv2D or Dense layer. "
+                "`layer` must have a kernel that can be quantized. "
                 f"Received: `{layer.name}` ({type(layer).__name__})."
             )
 

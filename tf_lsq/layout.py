@@ -15,13 +15,12 @@ import numpy as np
 
 from . import lsq
 from ._compat import keras, tfmot
-from .graph import Graph, Layer, Node, analyze
+from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint
 from .model import LSQModel
+from .operators import Graph, Layer, Node
 from .policy import Bits, Options, assign_bits
-from .quantize_configs import LSQQuantizeConfig
-
-SOFTMAX_STEP = 1.0 / 256.0
+from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 
 @dataclasses.dataclass(eq=False)
@@ -70,8 +69,8 @@ def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
     demands = _demands(graph, bits)
     plan = Plan()
     for node in graph.nodes:
-        if node.kind == "concat" and not bits[node].is_float:
-            _plan_concat(node, max(demands[node]), bits, plan)
+        if node.properties.joins and not bits[node].is_float:
+            _plan_join(node, max(demands[node]), bits, plan)
     for node in graph.nodes:
         if node not in plan.behind and _needs_point(node, bits):
             _plan_behind(node, max(demands[node]), bits[node].is_float, plan)
@@ -89,7 +88,7 @@ def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
         at_an_end = node.is_output or node.kind == "input" or not node.consumers
         wanted = {lsq.MAX_NUM_BITS} if at_an_end else set()
         for consumer in node.consumers:
-            passes_on = consumer.properties.keeps_codes or consumer.kind == "concat"
+            passes_on = consumer.properties.keeps_codes or consumer.properties.joins
             if passes_on and not bits[consumer].is_float:
                 wanted |= demands[consumer]
             else:
@@ -102,9 +101,9 @@ def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     """Returns whether the output of a node becomes a new integer tensor."""
     if bits[node].is_float:
         return node.is_output or any(not bits[n].is_float for n in node.consumers)
-    if node.kind == "softmax" and node.is_output and not node.consumers:
+    if node.properties.fixed_step and node.is_output and not node.consumers:
         return False  # Rounding probabilities would blind the loss.
-    return not node.properties.keeps_codes and node.kind != "concat"
+    return not (node.properties.keeps_codes or node.properties.joins)
 
 
 def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
@@ -112,7 +111,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
     if node.properties.keeps_grid and not is_float:
         plan.behind[node] = _grid(plan, node.inputs[0], node)
         return
-    fixed = SOFTMAX_STEP if node.kind == "softmax" and not is_float else None
+    fixed = None if is_float else node.properties.fixed_step
     nonnegative = node.nonnegative()
     plan.behind[node] = PointSpec(
         name=f"quantize_{node.name}",
@@ -124,10 +123,10 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
     )
 
 
-def _plan_concat(
+def _plan_join(
     node: Node, num_bits: int, bits: Mapping[Node, Bits], plan: Plan
 ) -> None:
-    """Plans the one grid that all inputs of a concatenation share."""
+    """Plans the one grid that all inputs of a concatenation or maximum share."""
     nonnegative = node.nonnegative()
     point = PointSpec(
         name=f"quantize_{node.name}",
@@ -139,7 +138,8 @@ def _plan_concat(
         free = not (
             source.properties.keeps_codes
             or source.properties.keeps_grid
-            or source.kind in ("concat", "softmax")
+            or source.properties.joins
+            or source.properties.fixed_step
             or source.is_output
             or bits[source].is_float
         )
@@ -250,13 +250,11 @@ class _Builder:
         for _, part, copy in self._transfers:
             wrapped = isinstance(copy, LSQWrapper)
             (copy.layer if wrapped else copy).set_weights(part.layer.get_weights())
-        for owner, _, copy in self._transfers:
+        for owner, part, copy in self._transfers:
             if isinstance(copy, LSQWrapper):
-                batch_norm = owner.batch_norm
-                if batch_norm is not None:
-                    _make_gamma_positive(
-                        copy.layer, self._copies[id(batch_norm)], copy.weight_attribute
-                    )
+                if _has_own_batch_norm(owner):
+                    batch_norm = self._copies[id(owner.affine.layer)]
+                    _make_gamma_positive(part.kind, copy, batch_norm)
                 copy.initialise()
 
     def _input(self, node: Node, source: Node) -> Any:
@@ -271,9 +269,10 @@ class _Builder:
     def _call(self, owner: Node, part: Node, inputs: Any) -> Any:
         """Calls the copy of one layer; `part` is the node or one fused into it."""
         if id(part.layer) not in self._copies:
-            copy = type(part.layer).from_config(part.layer.get_config())
+            config = {**part.layer.get_config(), "name": part.layer_name}
+            copy = type(part.layer).from_config(config)
             bits = self.bits[owner]
-            if part is owner and part.properties.matmul and not bits.is_float:
+            if type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float:
                 config = LSQQuantizeConfig(
                     bits.weight,
                     bits.activation,
@@ -301,7 +300,15 @@ class _Builder:
         return self._points[spec]
 
 
-def _make_gamma_positive(layer: Layer, batch_norm: Layer, kernel_name: str) -> None:
+def _has_own_batch_norm(node: Node) -> bool:
+    """Returns whether a batch norm and the kernel it scales serve no one else."""
+    affine = node.affine
+    if affine is None or node.shared or affine.shared:
+        return False
+    return isinstance(affine.layer, keras.layers.BatchNormalization)
+
+
+def _make_gamma_positive(kind: str, wrapper: LSQWrapper, batch_norm: Layer) -> None:
     """Negates channels whose gamma is negative; the output stays the same.
 
     Folding a negative gamma would turn the code -2^(b-1) into +2^(b-1), which
@@ -314,8 +321,11 @@ def _make_gamma_positive(layer: Layer, batch_norm: Layer, kernel_name: str) -> N
     sign = np.where(gamma < 0, -1.0, 1.0).astype(gamma.dtype)
     if (sign > 0).all():
         return
-    kernel = getattr(layer, kernel_name)
-    channels = kernel.shape[-2:] if kernel_name == "depthwise_kernel" else (-1,)
+    kernel, layer = wrapper.kernel, wrapper.layer
+    channels = {
+        "depthwise": kernel.shape[-2:],
+        "transposed_conv": (kernel.shape[-2], 1),
+    }.get(kind, (-1,))
     kernel.assign(kernel * sign.reshape(channels))
     batch_norm.gamma.assign(gamma * sign)
     batch_norm.moving_mean.assign(batch_norm.moving_mean * sign)

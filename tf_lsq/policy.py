@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import lsq
-from .graph import Graph, Node
-from .quantize_configs import LSQQuantizeConfig
+from .operators import Graph, Node
+from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 FLOAT = "float"
 TARGETS = ("phone", "edgetpu")
@@ -107,7 +107,8 @@ def _bits_of(
 ) -> Bits:
     """Returns the bits of a quantized node; the nearest instruction wins."""
     if not node.properties.matmul:
-        return Bits(None, lsq.MAX_NUM_BITS)
+        weighted = type(node.layer) in QUANTIZED_WEIGHTS
+        return Bits(lsq.MAX_NUM_BITS if weighted else None, lsq.MAX_NUM_BITS)
     per_channel, step_init = options.per_channel, options.step_init
     weight, activation = options.weight_bits, options.activation_bits
     if end:
@@ -138,8 +139,12 @@ def _first_and_last(graph: Graph) -> set[Node]:
 
 
 def _names(node: Node) -> list[str]:
-    """Returns the names of the user's layers that make up a node."""
-    return [node.origin, *(fused.origin for fused in node.fused)]
+    """Returns the names of the user's layers that make up a node.
+
+    A layer of a model inside the model goes by "model/layer" and by "layer".
+    """
+    paths = [node.origin, *(fused.origin for fused in node.fused)]
+    return list(dict.fromkeys([*paths, *(path.split("/")[-1] for path in paths)]))
 
 
 def _override(node: Node, options: Options) -> int | str | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
-from ._compat import keras
+from ._compat import is_keras3_model, keras
 from .graph import analyze
+from .keras3 import from_keras3, is_keras3_file
 from .layout import build_model
 from .model import LSQModel, quantization_points
 from .policy import Options, assign_bits
 
 
 def quantize_model(
-    model: keras.Model,
+    model: Any,
     *,
     weight_bits: int = 4,
     activation_bits: int = 4,
@@ -32,7 +35,8 @@ def quantize_model(
     layer's output stays the same.
 
     Args:
-        model: A functional or sequential `tf_keras` model.
+        model: A functional or sequential model of `tf_keras` or Keras 3, or the path
+            of a `.keras` or `.h5` file that holds one.
         weight_bits: Bits of the kernels, 2 to 8.
         activation_bits: Bits of the inputs of layers with kernels, 2 to 8.
         first_last_bits: Bits of kernel and input of the layers with no kernel
@@ -51,7 +55,7 @@ def quantize_model(
         A `tf_keras` model, uncompiled.
 
     Raises:
-        TypeError: If `model` is no `tf_keras` model.
+        TypeError: If `model` is no Keras model.
         ValueError: If an option is out of range, a pattern matches nothing, or
             the model has layers without an exact integer form; all are named.
 
@@ -75,6 +79,7 @@ def quantize_model(
         target=target,
         step_init=step_init,
     )
+    model = _float_model(model)
     graph = analyze(model)
     if quantization_points(model):
         raise ValueError(
@@ -82,3 +87,12 @@ def quantize_model(
             "quantized already."
         )
     return build_model(model, graph, assign_bits(graph, options), options)
+
+
+def _float_model(model: Any) -> keras.Model:
+    """Returns the tf_keras model that was given, or the twin of one of Keras 3."""
+    if isinstance(model, str | os.PathLike):
+        if str(model).endswith(".keras") and is_keras3_file(model):
+            return from_keras3(model)
+        return keras.models.load_model(model, compile=False)
+    return from_keras3(model) if is_keras3_model(model) else model

@@ -18,8 +18,12 @@ from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 # Layer class -> (attribute of the quantized weight, axes of its channels).
 QUANTIZED_WEIGHTS: dict[type, tuple[str, tuple[int, ...]]] = {
     keras.layers.Dense: ("kernel", (-1,)),
+    keras.layers.Conv1D: ("kernel", (-1,)),
     keras.layers.Conv2D: ("kernel", (-1,)),
+    keras.layers.Conv2DTranspose: ("kernel", (-2,)),
+    keras.layers.DepthwiseConv1D: ("depthwise_kernel", (-2, -1)),
     keras.layers.DepthwiseConv2D: ("depthwise_kernel", (-2, -1)),
+    keras.layers.PReLU: ("alpha", (-1,)),
 }
 
 

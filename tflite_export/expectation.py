@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq.graph import Layer, Node
+from tf_lsq._compat import keras
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
+from tf_lsq.operators import Layer, Node
 
 
 def operator_output(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
@@ -27,8 +28,8 @@ def operator_output(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
     """
     arrays = [tf.constant(array, tf.float64) for array in inputs]
     result = _COMPUTE[node.kind](node, arrays)
-    if node.batch_norm is not None:
-        result = _batch_norm(node.batch_norm, result)
+    if node.affine is not None:
+        result = _affine(node.affine.layer, result)
     if node.activation is not None:
         result = tf.nn.relu(result)
     if node.activation == "relu6":
@@ -68,9 +69,9 @@ def _with_bias(layer: Layer, result: tf.Tensor) -> tf.Tensor:
 
 
 def _conv(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
-    """Convolution."""
+    """Convolution, 1D or 2D."""
     layer = node.layer
-    result = tf.nn.conv2d(
+    result = tf.nn.convolution(
         inputs[0],
         _kernel(node, "kernel"),
         layer.strides,
@@ -81,14 +82,29 @@ def _conv(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _depthwise(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
-    """Depthwise convolution."""
+    """Depthwise convolution; 1D ones as 2D ones of height 1."""
     layer = node.layer
+    flat = layer.rank == 1
+    x, kernel = inputs[0], _kernel(node, "depthwise_kernel")
+    strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
+    if flat:
+        x, kernel = x[:, tf.newaxis], kernel[tf.newaxis]
+        strides, dilations = strides * 2, (1, *dilations)
     result = tf.nn.depthwise_conv2d(
+        x, kernel, [1, *strides, 1], layer.padding.upper(), dilations=dilations
+    )
+    return _with_bias(layer, result[:, 0] if flat else result)
+
+
+def _transposed_conv(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Transposed convolution."""
+    layer = node.layer
+    result = tf.nn.conv2d_transpose(
         inputs[0],
-        _kernel(node, "depthwise_kernel"),
-        [1, *layer.strides, 1],
+        _kernel(node, "kernel"),
+        [inputs[0].shape[0], *node.shape[1:]],
+        layer.strides,
         layer.padding.upper(),
-        dilations=layer.dilation_rate,
     )
     return _with_bias(layer, result)
 
@@ -99,8 +115,10 @@ def _dense(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     return _with_bias(node.layer, result)
 
 
-def _batch_norm(layer: Layer, x: tf.Tensor) -> tf.Tensor:
-    """Batch norm at inference, as Keras defines it."""
+def _affine(layer: Layer, x: tf.Tensor) -> tf.Tensor:
+    """Batch norm at inference, or scaling, as Keras defines them."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return x * np.float64(layer.scale) + np.float64(layer.offset)
     mean = tf.cast(layer.moving_mean, tf.float64)
     variance = tf.cast(layer.moving_variance, tf.float64)
     result = (x - mean) / tf.sqrt(variance + layer.epsilon)
@@ -111,30 +129,65 @@ def _batch_norm(layer: Layer, x: tf.Tensor) -> tf.Tensor:
     return result
 
 
+def _prelu(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Leaky ReLU with a constant slope, or trained ones."""
+    if isinstance(node.layer, keras.layers.PReLU):
+        slope = _kernel(node, "alpha")
+    else:
+        slope = np.float64(node.layer.alpha)
+    return tf.nn.relu(inputs[0]) - slope * tf.nn.relu(-inputs[0])
+
+
+def _hard_sigmoid(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Clipped line."""
+    return tf.clip_by_value(node.layer.slope * inputs[0] + 0.5, 0.0, 1.0)
+
+
 def _pool(function: Any) -> Any:
-    """Returns the function of a pooling operator."""
+    """Returns the function of a pooling operator; 1D ones have a height of 1."""
 
     def pool(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
-        layer = node.layer
-        return function(
-            inputs[0], layer.pool_size, layer.strides, layer.padding.upper()
-        )
+        flat = inputs[0].shape.rank == 3
+        x = inputs[0][:, tf.newaxis] if flat else inputs[0]
+        options = node.options
+        result = function(x, options["size"], options["strides"], options["padding"])
+        return result[:, 0] if flat else result
 
     return pool
 
 
-def _global(reduce: Any) -> Any:
-    """Returns the function of a reduction over height and width."""
+def _reduce(function: Any) -> Any:
+    """Returns the function of a reduction."""
 
-    def global_pool(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
-        return reduce(inputs[0], axis=[1, 2], keepdims=bool(node.layer.keepdims))
+    def reduce(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+        options = node.options
+        return function(inputs[0], axis=options["axes"], keepdims=options["keepdims"])
 
-    return global_pool
+    return reduce
 
 
 def _pad(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     """Zero padding."""
-    return tf.pad(inputs[0], [[0, 0], *node.layer.padding, [0, 0]])
+    return tf.pad(inputs[0], [(0, 0), *node.options["paddings"]])
+
+
+def _slice(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Strided slice."""
+    names = ("begin", "end", "strides")
+    rows = zip(*(node.options[name] for name in names), strict=True)
+    return inputs[0][(slice(None), *(slice(*row) for row in rows))]
+
+
+def _resize(method: str) -> Any:
+    """Returns the function of a resizing operator."""
+
+    def resize(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+        flat = inputs[0].shape.rank == 3
+        x = inputs[0][:, tf.newaxis] if flat else inputs[0]
+        result = tf.cast(tf.image.resize(x, node.options["size"], method), tf.float64)
+        return result[:, 0] if flat else result
+
+    return resize
 
 
 def _reshape(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -150,17 +203,30 @@ def _unchanged(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
 _COMPUTE = {
     "conv": _conv,
     "depthwise": _depthwise,
+    "transposed_conv": _transposed_conv,
     "dense": _dense,
-    "affine": lambda node, inputs: _batch_norm(node.layer, inputs[0]),
+    "affine": lambda node, inputs: _affine(node.layer, inputs[0]),
+    "prelu": _prelu,
     "add": lambda node, inputs: inputs[0] + inputs[1],
+    "subtract": lambda node, inputs: inputs[0] - inputs[1],
+    "multiply": lambda node, inputs: inputs[0] * inputs[1],
+    "maximum": lambda node, inputs: tf.maximum(*inputs),
+    "minimum": lambda node, inputs: tf.minimum(*inputs),
+    "concat": lambda node, inputs: tf.concat(inputs, axis=node.layer.axis),
     "relu": _unchanged,
     "softmax": lambda node, inputs: tf.nn.softmax(inputs[0]),
-    "mean": _global(tf.reduce_mean),
-    "global_max": _global(tf.reduce_max),
-    "concat": lambda node, inputs: tf.concat(inputs, axis=node.layer.axis),
+    "sigmoid": lambda node, inputs: tf.sigmoid(inputs[0]),
+    "tanh": lambda node, inputs: tf.tanh(inputs[0]),
+    "hard_sigmoid": _hard_sigmoid,
+    "mean": _reduce(tf.reduce_mean),
+    "reduce_max": _reduce(tf.reduce_max),
     "max_pool": _pool(tf.nn.max_pool2d),
     "average_pool": _pool(tf.nn.avg_pool2d),
-    "pad": _pad,
+    "resize_nearest": _resize("nearest"),
+    "resize_bilinear": _resize("bilinear"),
     "reshape": _reshape,
+    "transpose": lambda node, inputs: tf.transpose(inputs[0], node.options["perm"]),
+    "slice": _slice,
+    "pad": _pad,
     "point": _unchanged,
 }

@@ -22,9 +22,11 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.folding import affine_part, code_multiplier
-from tf_lsq.graph import Graph, Layer, Node, analyze
+from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import check_calibrated, quantization_points
+from tf_lsq.operators import Graph, Layer, Node
+from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
 from .quantized_tensor import QuantizedTensor
 
@@ -34,7 +36,6 @@ INT32_MAX = 2**31 - 1
 # constant: its codes may be replaced by zeros.
 NEGLIGIBLE = 2.0**-9
 CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
-SOFTMAX_SCALE, SOFTMAX_ZERO_POINT = 1.0 / 256.0, -128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +185,12 @@ def clipped_grid(point: QuantizationPoint) -> Grid | None:
     return Grid(_scale(point), zero_point, INT8_MIN, zero_point + q_max)
 
 
+def _fixed_grid(node: Node) -> Grid:
+    """Returns the grid that TFLite prescribes for an output without a point."""
+    signed = node.properties.range == "signed"
+    return Grid(float(np.float32(node.properties.fixed_step)), 0 if signed else -128)
+
+
 def integer_bounds(point: QuantizationPoint) -> tuple[int, int]:
     """Returns the smallest and largest integer of a point."""
     bounds = point.integer_range
@@ -237,10 +244,10 @@ class _Freezer:
         elif node.properties.keeps_codes or node.properties.keeps_grid:
             frozen.grid = inputs[0].grid
             frozen.point = inputs[0].point
-        elif node.kind == "concat":
+        elif node.properties.joins:
             frozen.grid, frozen.point = inputs[0].grid, inputs[0].point
-        elif node.kind == "softmax" and point is None:
-            frozen.grid = Grid(SOFTMAX_SCALE, SOFTMAX_ZERO_POINT)
+        elif node.properties.fixed_step and point is None:
+            frozen.grid = _fixed_grid(node)
         frozen.weight = _freeze_weight(frozen, inputs)
         self._append(node, frozen)
 
@@ -286,7 +293,7 @@ class _Freezer:
 
 def _point_behind(node: Node) -> QuantizationPoint | None:
     """Returns the point that is the only reader of an operator's output."""
-    if node.kind == "point" or node.properties.keeps_codes or node.kind == "concat":
+    if node.properties.keeps_codes or node.properties.joins:
         return None
     readers = set(node.consumers)
     if len(readers) == 1 and not node.is_output:
@@ -304,15 +311,15 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
     """
     if node.kind == "input":
         return False
-    if node.properties.matmul:
+    if type(node.layer) in QUANTIZED_WEIGHTS:
         return not isinstance(node.model_layer, LSQWrapper)
     if any(source.grid is None for source in inputs):
         return True
     if any(n.kind == "point" and n.layer.float_input for n in node.consumers):
         return True
-    if node.kind == "concat":
+    if node.properties.joins:
         return len({source.grid for source in inputs}) > 1
-    if node.properties.keeps_codes or node.kind == "softmax":
+    if node.properties.keeps_codes or node.properties.fixed_step:
         return False
     return _point_behind(node) is None
 
@@ -320,12 +327,19 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
 # --- Weights -----------------------------------------------------------------
 
 
+_AFFINE = ("affine", "hard_sigmoid")
+
+
 def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | None:
     """Returns the constants of an operator, None if it has none."""
     node = frozen.node
-    if not (node.properties.matmul or node.kind == "affine"):
+    if node.kind == "prelu":
+        return _slope(frozen)
+    if not (node.properties.matmul or node.kind in _AFFINE):
         return None
     factor, bias = affine_part(node)
+    if frozen.is_float and node.kind == "hard_sigmoid":
+        return None
     if frozen.is_float:
         kernel = factor if node.kind == "affine" else _times(node, factor)
         return Weight(float_kernel=kernel, float_bias=bias)
@@ -337,30 +351,58 @@ def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns (codes, scale per channel, bits) as the training graph has them.
 
     Codes of a kernel are read off the training op and have the channels last; a
-    depthwise kernel is `[height, width, channels]`. A standalone batch norm is a
-    1x1 depthwise kernel: codes 127 or 0, the rest of the factor is scale.
+    depthwise kernel is `[height, width, channels]`, 1D ones have a height of 1. A
+    batch norm or scaling by itself is a 1x1 depthwise kernel: codes 127, the rest of
+    the factor is scale. The constant slope of a leaky ReLU has the one code 127.
     """
-    if node.kind == "affine":
+    if node.kind in _AFFINE:
         factor, _ = affine_part(node)
         scale = np.abs(factor) / INT8_MAX
         return np.full((1, 1, len(factor)), INT8_MAX), scale, 8
     wrapper = node.model_layer
-    codes = np.rint(wrapper.codes().numpy()).astype(np.int64)
-    if node.kind == "depthwise":
-        codes = codes.reshape(*codes.shape[:2], -1)
+    if not isinstance(wrapper, LSQWrapper):
+        slope = np.array([leaky_slope(node.layer) / INT8_MAX])
+        return np.full((1,), INT8_MAX), slope, 8
+    codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
     step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
     channels = codes.shape[-1]
     return codes, np.broadcast_to(step, (channels,)), wrapper.quantizer.num_bits
 
 
+def leaky_slope(layer: Layer) -> float:
+    """Returns the slope of a `LeakyReLU` layer for negative values."""
+    return float(layer.alpha)
+
+
+def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel as the file's operators know it, output channels last."""
+    if getattr(node.layer, "rank", 2) == 1:
+        kernel = kernel[np.newaxis]
+    if node.kind == "depthwise":
+        return kernel.reshape(*kernel.shape[:2], -1)
+    if node.kind == "transposed_conv":
+        return kernel.transpose(0, 1, 3, 2)
+    return kernel
+
+
 def _times(node: Node, factor: np.ndarray) -> np.ndarray:
     """Returns a float kernel with the batch norm folded, channels last."""
-    if node.kind == "depthwise":
-        kernel = node.layer.depthwise_kernel.numpy().astype(np.float64)
-        kernel = kernel.reshape(*kernel.shape[:2], -1)
-    else:
-        kernel = node.layer.kernel.numpy().astype(np.float64)
-    return kernel * factor
+    attribute, _ = QUANTIZED_WEIGHTS[type(node.layer)]
+    kernel = getattr(node.layer, attribute).numpy().astype(np.float64)
+    return _channels_last(node, kernel) * factor
+
+
+def _slope(frozen: FrozenNode) -> Weight:
+    """Returns the slopes of a leaky ReLU for negative values."""
+    if frozen.is_float:
+        layer = frozen.layer
+        slope = layer.alpha.numpy() if hasattr(layer.alpha, "numpy") else layer.alpha
+        return Weight(float_kernel=np.atleast_1d(np.float64(slope)))
+    codes, scale, num_bits = trained_codes(frozen.node)
+    scale = scale.astype(np.float32)
+    return Weight(
+        codes=QuantizedTensor(codes, scale[:1]), sign=np.ones(1), num_bits=num_bits
+    )
 
 
 def _integer_weight(
@@ -381,7 +423,7 @@ def _integer_weight(
         bias: Real bias, batch norm folded, per channel.
         num_bits: Bits of the trained codes.
     """
-    if frozen.kind == "affine":
+    if frozen.kind in _AFFINE:
         signed_scale = affine_part(frozen.node)[0] / INT8_MAX
     reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
     bias = _clip_bias(

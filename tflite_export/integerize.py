@@ -19,6 +19,7 @@ IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
 _ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
 _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
+_PLAIN = {"fused_activation_function": "NONE"}
 
 
 def integerize(
@@ -34,7 +35,8 @@ def integerize(
         frozen: A trained model as plain numbers.
         input_type: "int8", "uint8" or "float32", for all inputs.
         output_type: The same for all outputs.
-        dynamic_batch: Whether the batch size may change at run time.
+        dynamic_batch: Whether the batch size may change at run time; it cannot in a
+            model with transposed convolutions.
 
     Raises:
         ValueError: If a type is unknown.
@@ -58,7 +60,9 @@ class _Builder:
         self, frozen: FrozenModel, input_type: str, dynamic_batch: bool
     ) -> None:
         self.frozen, self.input_type = frozen, input_type
-        self.dynamic_batch = dynamic_batch
+        # A transposed convolution takes its output's shape as a constant.
+        fixed = any(node.kind == "transposed_conv" for node in frozen.nodes)
+        self.dynamic_batch = dynamic_batch and not fixed
         self.nodes = frozen.by_name()
         self.graph = TFLiteGraph(
             tensors={}, ops=[], inputs={}, outputs={}, metadata={}, description=""
@@ -209,22 +213,50 @@ def _reorder(values: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
 
 def _strides(layer: Any) -> dict[str, Any]:
     """Returns strides, padding and dilation of a convolution."""
+    strides, dilation = (
+        (1,) * (2 - layer.rank) + tuple(found)
+        for found in (layer.strides, layer.dilation_rate)
+    )
+    if layer.rank == 1 and hasattr(layer, "depth_multiplier"):
+        strides = strides[1:] * 2  # Depthwise kernels have one stride for both axes.
     return {
         "padding": layer.padding.upper(),
-        "stride_h": int(layer.strides[0]),
-        "stride_w": int(layer.strides[1]),
-        "dilation_h_factor": int(layer.dilation_rate[0]),
-        "dilation_w_factor": int(layer.dilation_rate[1]),
+        "stride_h": int(strides[0]),
+        "stride_w": int(strides[1]),
+        "dilation_h_factor": int(dilation[0]),
+        "dilation_w_factor": int(dilation[1]),
     }
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a shape of 2 to 4 axes as that of an image."""
+    return (shape[0], *(1,) * (4 - len(shape)), *shape[1:])
+
+
+def _on_image(
+    builder: _Builder, node: FrozenNode, code: str, inputs: list[str], **options: Any
+) -> None:
+    """Adds an operator that takes images; other tensors are reshaped around it."""
+    shape = builder.nodes[node.inputs[0]].shape
+    if len(shape) == 4:
+        builder.op(code, inputs, builder.activation(node.name, node), **options)
+        return
+    grid = None if node.is_float else builder.nodes[node.inputs[0]].grid
+    source = builder.reshape(inputs[0], f"{node.name}/image", _image_shape(shape), grid)
+    output = builder.activation(
+        f"{node.name}/image_output", node, _image_shape(node.shape)
+    )
+    builder.op(code, [source, *inputs[1:]], output, **options)
+    builder.reshape(output, node.name, node.shape, node.grid)
 
 
 def _conv(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """Convolution: weights as [out, height, width, in]."""
-    weight, bias = _constants(builder, node, (3, 0, 1, 2), 0)
-    builder.op(
+    _on_image(
+        builder,
+        node,
         "CONV_2D",
-        [inputs[0], weight, bias],
-        builder.activation(node.name, node),
+        [inputs[0], *_constants(builder, node, (3, 0, 1, 2), 0)],
         fused_activation_function=_FUSED[node.activation],
         **_strides(node.layer),
     )
@@ -232,14 +264,29 @@ def _conv(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
 
 def _depthwise(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """Depthwise convolution: weights as [1, height, width, channels]."""
-    weight, bias = _constants(builder, node, (-1, 0, 1, 2), 3)
-    builder.op(
+    _on_image(
+        builder,
+        node,
         "DEPTHWISE_CONV_2D",
-        [inputs[0], weight, bias],
-        builder.activation(node.name, node),
+        [inputs[0], *_constants(builder, node, (-1, 0, 1, 2), 3)],
         depth_multiplier=int(node.layer.depth_multiplier),
         fused_activation_function=_FUSED[node.activation],
         **_strides(node.layer),
+    )
+
+
+def _transposed_conv(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Transposed convolution: weights as [out, height, width, in]."""
+    weight, bias = _constants(builder, node, (3, 0, 1, 2), 0)
+    shape = builder.constant(f"{node.name}/shape", np.array(node.shape, np.int32))
+    builder.op(
+        "TRANSPOSE_CONV",
+        [shape, weight, inputs[0], bias],
+        builder.activation(node.name, node),
+        padding=node.layer.padding.upper(),
+        stride_h=int(node.layer.strides[0]),
+        stride_w=int(node.layer.strides[1]),
+        fused_activation_function=_FUSED[node.activation],
     )
 
 
@@ -258,23 +305,15 @@ def _dense(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
 
 
 def _affine(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """Batch norm by itself: a 1x1 depthwise convolution."""
+    """Batch norm or scaling by itself: a 1x1 depthwise convolution."""
     if node.is_float:
         kernel = node.weight.float_kernel
         node.weight.float_kernel = kernel.reshape(1, 1, -1)
-    weight, bias = _constants(builder, node, (-1, 0, 1, 2), 3)
-    source, flat = inputs[0], len(node.shape) == 2
-    image = (1, 1, 1, node.shape[-1])
-    if flat:
-        grid = None if node.is_float else builder.nodes[node.inputs[0]].grid
-        source = builder.reshape(source, f"{node.name}/image", image, grid)
-    output = builder.activation(
-        f"{node.name}/scaled" if flat else node.name, node, image if flat else None
-    )
-    builder.op(
+    _on_image(
+        builder,
+        node,
         "DEPTHWISE_CONV_2D",
-        [source, weight, bias],
-        output,
+        [inputs[0], *_constants(builder, node, (-1, 0, 1, 2), 3)],
         depth_multiplier=1,
         fused_activation_function=_FUSED[node.activation],
         padding="VALID",
@@ -283,19 +322,60 @@ def _affine(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
         dilation_h_factor=1,
         dilation_w_factor=1,
     )
-    if flat:
-        builder.reshape(output, node.name, node.shape, node.grid)
 
 
-def _add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """Addition of two tensors; the graph analysis splits longer sums."""
-    builder.op(
-        "ADD",
-        inputs,
-        builder.activation(node.name, node),
-        fused_activation_function=_FUSED[node.activation],
-        pot_scale_int16=False,
-    )
+def _hard_sigmoid(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Hard sigmoid: a scaling; its grid ends at 0 and 1, where integers saturate."""
+    if not node.is_float:
+        _affine(builder, node, inputs)
+        return
+    constants = {"slope": node.layer.slope, "offset": 0.5, "one": 1.0}
+    names = {
+        name: builder.constant(f"{node.name}/{name}", np.float32([value]))
+        for name, value in constants.items()
+    }
+    scaled = builder.tensor(f"{node.name}/scaled", node.shape, None)
+    builder.op("MUL", [inputs[0], names["slope"]], scaled, **_PLAIN)
+    line = builder.tensor(f"{node.name}/line", node.shape, None)
+    builder.op("ADD", [scaled, names["offset"]], line, fused_activation_function="RELU")
+    builder.op("MINIMUM", [line, names["one"]], builder.activation(node.name, node))
+
+
+def _prelu(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Leaky ReLU, with a constant slope or trained ones."""
+    weight = node.weight
+    name = f"{node.name}/weight"
+    if weight.codes is None:
+        slope = builder.constant(name, weight.float_kernel.astype(np.float32))
+    else:
+        quantization = TensorQuantization(weight.codes.scale, 0, 0)
+        codes = weight.codes.codes.astype(np.int8)
+        slope = builder.constant(name, codes, quantization)
+    builder.op("PRELU", [inputs[0], slope], builder.activation(node.name, node))
+
+
+def _binary(code: str, **options: Any) -> Callable[..., None]:
+    """Returns the function of an operator for two tensors with a fused ReLU."""
+
+    def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+        builder.op(
+            code,
+            inputs,
+            builder.activation(node.name, node),
+            fused_activation_function=_FUSED[node.activation],
+            **options,
+        )
+
+    return add
+
+
+def _plain(code: str, **options: Any) -> Callable[..., None]:
+    """Returns the function of an operator whose options are always the same."""
+
+    def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+        builder.op(code, inputs, builder.activation(node.name, node), **options)
+
+    return add
 
 
 def _relu(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
@@ -304,41 +384,55 @@ def _relu(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     builder.op(code, inputs, builder.activation(node.name, node))
 
 
-def _softmax(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """Softmax over the last axis."""
-    builder.op("SOFTMAX", inputs, builder.activation(node.name, node), beta=1.0)
-
-
-def _reduce(code: str) -> Callable[[_Builder, FrozenNode, list[str]], None]:
-    """Returns the function for a reduction over height and width."""
+def _reduce(code: str) -> Callable[..., None]:
+    """Returns the function for a reduction."""
 
     def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-        axes = builder.constant(f"{node.name}/axes", np.array([1, 2], np.int32))
+        options = node.node.options
+        axes = builder.constant(f"{node.name}/axes", np.int32(options["axes"]))
         builder.op(
             code,
             [inputs[0], axes],
             builder.activation(node.name, node),
-            keep_dims=bool(node.layer.keepdims),
+            keep_dims=options["keepdims"],
         )
 
     return add
 
 
-def _pool(code: str) -> Callable[[_Builder, FrozenNode, list[str]], None]:
+def _pool(code: str) -> Callable[..., None]:
     """Returns the function for a pooling operator."""
 
     def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-        layer = node.layer
-        builder.op(
+        options = node.node.options
+        _on_image(
+            builder,
+            node,
             code,
             inputs,
-            builder.activation(node.name, node),
-            padding=layer.padding.upper(),
-            stride_h=int(layer.strides[0]),
-            stride_w=int(layer.strides[1]),
-            filter_height=int(layer.pool_size[0]),
-            filter_width=int(layer.pool_size[1]),
-            fused_activation_function="NONE",
+            padding=options["padding"],
+            stride_h=int(options["strides"][0]),
+            stride_w=int(options["strides"][1]),
+            filter_height=int(options["size"][0]),
+            filter_width=int(options["size"][1]),
+            **_PLAIN,
+        )
+
+    return add
+
+
+def _resize(code: str) -> Callable[..., None]:
+    """Returns the function for a resizing operator."""
+
+    def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+        size = np.int32(node.node.options["size"])
+        _on_image(
+            builder,
+            node,
+            code,
+            [inputs[0], builder.constant(f"{node.name}/size", size)],
+            align_corners=False,
+            half_pixel_centers=True,
         )
 
     return add
@@ -351,15 +445,42 @@ def _concat(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
         inputs,
         builder.activation(node.name, node),
         axis=int(node.layer.axis) % len(node.shape),
-        fused_activation_function="NONE",
+        **_PLAIN,
     )
 
 
 def _pad(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """Zero padding; TFLite pads integers with the zero point."""
-    amounts = np.array([[0, 0], *node.layer.padding, [0, 0]], np.int32)
+    amounts = np.array([(0, 0), *node.node.options["paddings"]], np.int32)
     paddings = builder.constant(f"{node.name}/paddings", amounts)
     builder.op("PAD", [inputs[0], paddings], builder.activation(node.name, node))
+
+
+def _slice(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Strided slice; masks keep the batch axis whole."""
+    bounds = [
+        builder.constant(
+            f"{node.name}/{name}",
+            np.int32([int(name == "strides"), *node.node.options[name]]),
+        )
+        for name in ("begin", "end", "strides")
+    ]
+    builder.op(
+        "STRIDED_SLICE",
+        [inputs[0], *bounds],
+        builder.activation(node.name, node),
+        begin_mask=1,
+        end_mask=1,
+        ellipsis_mask=0,
+        new_axis_mask=0,
+        shrink_axis_mask=0,
+    )
+
+
+def _transpose(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Transposition."""
+    perm = builder.constant(f"{node.name}/perm", np.int32(node.node.options["perm"]))
+    builder.op("TRANSPOSE", [inputs[0], perm], builder.activation(node.name, node))
 
 
 def _reshape(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
@@ -381,28 +502,36 @@ def _quantize(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     one = builder.constant(
         f"{node.name}/one", np.array([_ONE], np.int8), _per_tensor(1.0 / _ONE, 0)
     )
-    builder.op(
-        "MUL",
-        [inputs[0], one],
-        builder.activation(node.name, node),
-        fused_activation_function="NONE",
-    )
+    builder.op("MUL", [inputs[0], one], builder.activation(node.name, node), **_PLAIN)
 
 
 OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "conv": _conv,
     "depthwise": _depthwise,
+    "transposed_conv": _transposed_conv,
     "dense": _dense,
     "affine": _affine,
-    "add": _add,
+    "hard_sigmoid": _hard_sigmoid,
+    "prelu": _prelu,
+    "add": _binary("ADD", pot_scale_int16=False),
+    "subtract": _binary("SUB", pot_scale_int16=False),
+    "multiply": _binary("MUL"),
+    "maximum": _plain("MAXIMUM"),
+    "minimum": _plain("MINIMUM"),
+    "concat": _concat,
     "relu": _relu,
-    "softmax": _softmax,
+    "softmax": _plain("SOFTMAX", beta=1.0),
+    "sigmoid": _plain("LOGISTIC"),
+    "tanh": _plain("TANH"),
     "mean": _reduce("MEAN"),
-    "global_max": _reduce("REDUCE_MAX"),
+    "reduce_max": _reduce("REDUCE_MAX"),
     "max_pool": _pool("MAX_POOL_2D"),
     "average_pool": _pool("AVERAGE_POOL_2D"),
-    "concat": _concat,
-    "pad": _pad,
+    "resize_nearest": _resize("RESIZE_NEAREST_NEIGHBOR"),
+    "resize_bilinear": _resize("RESIZE_BILINEAR"),
     "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+    "pad": _pad,
     "quantize": _quantize,
 }

@@ -28,16 +28,27 @@ _VERSIONS: dict[str, tuple[int, int]] = {
     "DEPTHWISE_CONV_2D": (1, 3),
     "DEQUANTIZE": (1, 2),
     "FULLY_CONNECTED": (1, 4),
+    "LOGISTIC": (1, 2),
+    "MAXIMUM": (1, 2),
     "MAX_POOL_2D": (1, 2),
     "MEAN": (1, 2),
+    "MINIMUM": (1, 2),
     "MUL": (1, 2),
     "PAD": (1, 2),
+    "PRELU": (1, 1),
     "QUANTIZE": (1, 1),
     "REDUCE_MAX": (1, 2),
     "RELU": (1, 2),
     "RELU6": (1, 2),
     "RESHAPE": (1, 1),
+    "RESIZE_BILINEAR": (1, 2),
+    "RESIZE_NEAREST_NEIGHBOR": (1, 2),
     "SOFTMAX": (1, 2),
+    "STRIDED_SLICE": (1, 2),
+    "SUB": (1, 2),
+    "TANH": (1, 2),
+    "TRANSPOSE": (1, 2),
+    "TRANSPOSE_CONV": (1, 2),
 }
 # Operator -> {version: first TFLite release that runs it}.
 _RELEASES: dict[str, dict[int, str]] = {
@@ -48,17 +59,31 @@ _RELEASES: dict[str, dict[int, str]] = {
     "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
     "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
     "FULLY_CONNECTED": {1: "1.5.0", 2: "1.10.0", 4: "1.14.0", 5: "2.0.0", 6: "2.1.0"},
+    "LOGISTIC": {1: "1.14.0", 2: "1.14.0"},
+    "MAXIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
     "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
     "MEAN": {1: "1.6.0", 2: "1.14.0"},
+    "MINIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
     "MUL": {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"},
     "PAD": {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"},
+    "PRELU": {1: "1.8.0"},
     "QUANTIZE": {1: "1.14.0", 3: "2.7.0"},
     "REDUCE_MAX": {1: "1.11.0", 2: "1.14.0"},
     "RELU": {1: "1.5.0", 2: "2.1.0"},
     "RELU6": {1: "1.5.0", 2: "1.14.0"},
     "RESHAPE": {1: "1.5.0"},
+    "RESIZE_BILINEAR": {3: "2.2.0"},
+    "RESIZE_NEAREST_NEIGHBOR": {3: "2.3.0"},
     "SOFTMAX": {1: "1.5.0", 2: "1.14.0"},
+    "STRIDED_SLICE": {1: "1.6.0", 2: "1.14.0", 4: "2.2.0"},
+    "SUB": {1: "1.6.0", 2: "1.14.0", 3: "2.3.0"},
+    "TANH": {1: "1.14.0", 2: "1.14.0"},
+    "TRANSPOSE": {1: "1.6.0", 2: "1.14.0", 4: "2.3.0"},
+    "TRANSPOSE_CONV": {3: "2.3.0", 4: "2.13.0"},
 }
+
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -77,7 +102,9 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
             f"Operators must be among {sorted(_VERSIONS)}. Received: {op.code}."
         )
     dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
-    weighted = op.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    if op.code == "TRANSPOSE_CONV":
+        dtypes = dtypes[2:0:-1]  # The first input is the output's shape.
+    weighted = op.code in _WEIGHTED
     if dtypes[0] not in DTYPES or (weighted and dtypes[0] != dtypes[1]):
         raise ValueError(
             f"{op.code} must compute in one of {list(DTYPES)}, with weights of the "
@@ -123,9 +150,24 @@ def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     return 3 if output and first * second / output >= 1 else 0
 
 
-def _pad_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for more than 4 axes, 0 for fewer."""
-    return 4 if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
+def _transpose_conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version with a bias, or with a fused activation too."""
+    fused = op.options.get("fused_activation_function") not in (None, "NONE")
+    return 4 if fused else 3
+
+
+def _resize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version with pixel centers at the half, 0 without."""
+    return 3 if op.options.get("half_pixel_centers") else 0
+
+
+def _axes_rule(version: int) -> Callable[[TFLiteOp, TFLiteGraph], int]:
+    """Returns the rule of operators that need `version` for more than 4 axes."""
+
+    def rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+        return version if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
+
+    return rule
 
 
 def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -151,10 +193,18 @@ _RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
     "DEPTHWISE_CONV_2D": _depthwise_rule,
     "DEQUANTIZE": _dequantize_rule,
     "FULLY_CONNECTED": _dense_rule,
+    "MAXIMUM": _axes_rule(3),
+    "MINIMUM": _axes_rule(3),
     "MUL": _mul_rule,
-    "PAD": _pad_rule,
+    "PAD": _axes_rule(4),
     "QUANTIZE": _quantize_rule,
     "RELU": _relu_rule,
+    "RESIZE_BILINEAR": _resize_rule,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_rule,
+    "STRIDED_SLICE": _axes_rule(4),
+    "SUB": _axes_rule(3),
+    "TRANSPOSE": _axes_rule(4),
+    "TRANSPOSE_CONV": _transpose_conv_rule,
 }
 
 

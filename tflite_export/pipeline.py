@@ -158,7 +158,8 @@ def _report(
         if node.weight is None:
             continue
         weight = graph.tensors[f"{node.name}/weight"]
-        bias = graph.tensors[f"{node.name}/bias"]
+        bias = graph.tensors.get(f"{node.name}/bias")
+        constants = [weight] if bias is None else [weight, bias]
         sign = node.weight.sign
         layers.append(
             LayerReport(
@@ -167,7 +168,7 @@ def _report(
                 num_bits=node.weight.num_bits,
                 container=weight.dtype,
                 num_codes=int(weight.data.size),
-                num_bytes=weight.data.nbytes + bias.data.nbytes,
+                num_bytes=sum(tensor.data.nbytes for tensor in constants),
                 multiplier=node.weight.multiplier,
                 constant_channels=0 if sign is None else int(np.sum(sign == 0)),
             )

@@ -157,9 +157,9 @@ def _float_tensors(
         allowed |= set(graph.outputs.values())
     for node in frozen.nodes:
         if node.is_float:
-            allowed |= {node.name, f"{node.name}/weight", f"{node.name}/bias"}
+            own = (name for name in graph.tensors if name.startswith(f"{node.name}/"))
+            allowed |= {node.name, *own}
             allowed |= {f"{name}/dequantized" for name in node.inputs}
-            allowed |= {f"{node.name}/image", f"{node.name}/scaled"}
     return [
         f"`{name}` is a float tensor"
         for name, tensor in graph.tensors.items()
@@ -268,10 +268,12 @@ def _expected_codes(node: FrozenNode) -> np.ndarray:
 
 def _channels_last(node: FrozenNode, data: np.ndarray) -> np.ndarray:
     """Undoes the operator's order of axes."""
-    if node.kind == "conv":
+    if node.kind in ("conv", "transposed_conv"):
         return data.transpose(1, 2, 3, 0)
     if node.kind == "dense":
         return data.T
+    if node.kind == "prelu":
+        return data
     return data[0]
 
 

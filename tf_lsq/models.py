@@ -1,0 +1,263 @@
+"""The network architectures of the LSQ paper, as functional Keras models.
+
+Every function takes `input_shape`, `classes` and `width`, a factor on the number
+of channels, and returns a float model without trained weights whose output is
+logits: compile it with ``from_logits=True``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._compat import keras
+
+layers = keras.layers
+Shape = tuple[int, int, int]
+
+_IMAGE: Shape = (224, 224, 3)
+# Depth -> blocks per stage, and whether they are bottlenecks.
+_RESNETS: dict[int, tuple[tuple[int, ...], bool]] = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+_STEM_CHANNELS = 64
+_BOTTLENECK = 4  # A bottleneck puts out so many times the channels of its 3x3.
+_VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+_VGG_HIDDEN = 4096
+_SQUEEZENEXT_STAGES = ((32, 6), (64, 6), (128, 8), (256, 1))
+
+
+def preact_resnet18(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns ResNet-18 with pre-activation blocks; see `preact_resnet`."""
+    return preact_resnet(18, input_shape, classes, width)
+
+
+def preact_resnet34(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns ResNet-34 with pre-activation blocks; see `preact_resnet`."""
+    return preact_resnet(34, input_shape, classes, width)
+
+
+def preact_resnet50(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns ResNet-50 with pre-activation blocks; see `preact_resnet`."""
+    return preact_resnet(50, input_shape, classes, width)
+
+
+def preact_resnet101(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns ResNet-101 with pre-activation blocks; see `preact_resnet`."""
+    return preact_resnet(101, input_shape, classes, width)
+
+
+def preact_resnet152(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns ResNet-152 with pre-activation blocks; see `preact_resnet`."""
+    return preact_resnet(152, input_shape, classes, width)
+
+
+def preact_resnet(
+    depth: int,
+    input_shape: Shape = _IMAGE,
+    classes: int = 1000,
+    width: float = 1.0,
+) -> keras.Model:
+    """Returns a residual network with pre-activation blocks, the paper's ResNets.
+
+    Images of fewer than 64 pixels get a 3x3 stem without pooling, as is usual for
+    CIFAR; larger ones the 7x7 stem of the publication.
+
+    Args:
+        depth: 18 or 34 (two 3x3 convolutions a block), 50, 101 or 152
+            (bottlenecks).
+        input_shape: Height, width and channels of an image.
+        classes: Number of logits.
+        width: Factor on the number of channels; 1 has 64 behind the stem.
+
+    Raises:
+        ValueError: If `depth` is none of these, or a size is not positive.
+
+    References:
+        He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016,
+        https://arxiv.org/abs/1603.05027
+    """
+    if depth not in _RESNETS:
+        raise ValueError(
+            f"`depth` must be one of {list(_RESNETS)}. Received: depth={depth!r}."
+        )
+    _check_sizes(classes, width)
+    stages, bottleneck = _RESNETS[depth]
+    inputs = layers.Input(input_shape, name="image")
+    channels = _channels(_STEM_CHANNELS, width)
+    x = _resnet_stem(inputs, channels)
+    for stage, blocks in enumerate(stages, start=1):
+        for block in range(1, blocks + 1):
+            strides = 2 if stage > 1 and block == 1 else 1
+            name = f"stage{stage}_block{block}"
+            x = _preact_block(x, channels * 2 ** (stage - 1), strides, bottleneck, name)
+    x = _bn_relu(x, "final")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, x, name=f"preact_resnet{depth}")
+
+
+def vgg16_bn(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns VGG-16 (configuration D) with a batch norm behind each convolution.
+
+    Args:
+        input_shape: Height, width and channels of an image, at least 32x32.
+        classes: Number of logits.
+        width: Factor on the number of channels and hidden units.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale
+        Image Recognition", ICLR 2015, https://arxiv.org/abs/1409.1556
+    """
+    _check_sizes(classes, width)
+    inputs = x = layers.Input(input_shape, name="image")
+    for stage, (channels, convs) in enumerate(_VGG_STAGES, start=1):
+        for conv in range(1, convs + 1):
+            name = f"conv{stage}_{conv}"
+            x = _conv(x, _channels(channels, width), 3, name, use_bias=True)
+            x = _bn_relu(x, name)
+        x = layers.MaxPooling2D(name=f"pool{stage}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for number in (1, 2):
+        units = _channels(_VGG_HIDDEN, width)
+        x = layers.Dense(units, activation="relu", name=f"hidden{number}")(x)
+        x = layers.Dropout(0.5, name=f"dropout{number}")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, x, name="vgg16_bn")
+
+
+def squeezenext23_2x(
+    input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
+) -> keras.Model:
+    """Returns SqueezeNext-23 of twice the channels, "2.0-SqNxt-23".
+
+    Args:
+        input_shape: Height, width and channels of an image.
+        classes: Number of logits.
+        width: Factor on the number of channels of the doubled network.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Gholami et al., "SqueezeNext: Hardware-Aware Neural Network Design", 2018,
+        https://arxiv.org/abs/1803.10615
+    """
+    _check_sizes(classes, width)
+    width *= 2.0
+    inputs = layers.Input(input_shape, name="image")
+    x = layers.ZeroPadding2D(1, name="stem_pad")(inputs)
+    x = _conv_bn_relu(x, _channels(64, width), 7, "stem", strides=2, padding="valid")
+    x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+    for stage, (base, blocks) in enumerate(_SQUEEZENEXT_STAGES, start=1):
+        for block in range(1, blocks + 1):
+            strides = 2 if stage > 1 and block == 1 else 1
+            name = f"stage{stage}_block{block}"
+            x = _squeezenext_block(x, _channels(base, width), strides, name)
+    x = _conv_bn_relu(x, _channels(128, width), 1, "head")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, x, name="squeezenext23_2x")
+
+
+# --- Parts -------------------------------------------------------------------
+
+
+def _check_sizes(classes: int, width: float) -> None:
+    """Refuses networks without outputs or channels."""
+    if classes < 1 or width <= 0:
+        raise ValueError(
+            "`classes` must be at least 1 and `width` positive. "
+            f"Received: classes={classes}, width={width}."
+        )
+
+
+def _channels(base: int, width: float) -> int:
+    """Returns a number of channels: scaled, a multiple of 4, at least 4."""
+    return max(4, round(base * width / 4) * 4)
+
+
+def _conv(x: Any, channels: int, size: Any, name: str, **kwargs: Any) -> Any:
+    """Convolution; the batch norm in front or behind has the bias."""
+    kwargs = {"padding": "same", "use_bias": False, **kwargs}
+    return layers.Conv2D(
+        channels, size, kernel_initializer="he_normal", name=name, **kwargs
+    )(x)
+
+
+def _bn_relu(x: Any, name: str) -> Any:
+    """Batch norm and ReLU."""
+    x = layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _conv_bn_relu(x: Any, channels: int, size: Any, name: str, **kwargs: Any) -> Any:
+    """Convolution with bias, batch norm and ReLU."""
+    return _bn_relu(_conv(x, channels, size, name, use_bias=True, **kwargs), name)
+
+
+def _resnet_stem(x: Any, channels: int) -> Any:
+    """The layers in front of the first residual block."""
+    if min(x.shape[1:3]) < 64:
+        return _bn_relu(_conv(x, channels, 3, "stem"), "stem")
+    x = layers.ZeroPadding2D(3, name="stem_pad")(x)
+    x = _conv(x, channels, 7, "stem", strides=2, padding="valid")
+    x = _bn_relu(x, "stem")
+    return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
+
+
+def _preact_block(
+    x: Any, channels: int, strides: int, bottleneck: bool, name: str
+) -> Any:
+    """Batch norm and ReLU in front of every convolution, then the addition.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated
+    input; elsewhere it is the input itself.
+    """
+    out = channels * _BOTTLENECK if bottleneck else channels
+    active = _bn_relu(x, f"{name}_pre")
+    shortcut = x
+    if strides > 1 or x.shape[-1] != out:
+        shortcut = _conv(active, out, 1, f"{name}_shortcut", strides=strides)
+    if bottleneck:
+        y = _bn_relu(_conv(active, channels, 1, f"{name}_conv1"), f"{name}_conv1")
+        y = _conv(y, channels, 3, f"{name}_conv2", strides=strides)
+        y = _conv(_bn_relu(y, f"{name}_conv2"), out, 1, f"{name}_conv3")
+    else:
+        y = _conv(active, channels, 3, f"{name}_conv1", strides=strides)
+        y = _conv(_bn_relu(y, f"{name}_conv1"), out, 3, f"{name}_conv2")
+    return layers.Add(name=f"{name}_add")([y, shortcut])
+
+
+def _squeezenext_block(x: Any, channels: int, strides: int, name: str) -> Any:
+    """Two squeezes, a 1x3 and a 3x1 convolution, an expansion, the addition."""
+    inner = x.shape[-1]
+    resized = strides > 1 or inner != channels
+    if strides == 1:
+        inner //= 4 if resized else 2
+    y = _conv_bn_relu(x, inner, 1, f"{name}_squeeze1", strides=strides)
+    y = _conv_bn_relu(y, max(inner // 2, 1), 1, f"{name}_squeeze2")
+    y = _conv_bn_relu(y, inner, (1, 3), f"{name}_conv1x3")
+    y = _conv_bn_relu(y, inner, (3, 1), f"{name}_conv3x1")
+    y = _conv_bn_relu(y, channels, 1, f"{name}_expand")
+    if resized:
+        x = _conv_bn_relu(x, channels, 1, f"{name}_shortcut", strides=strides)
+    return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, x]))
