@@ -13,7 +13,7 @@ import tiny
 
 import tf_lsq
 import tflite_export
-from tf_lsq import layer_table, tensor_functions
+from tf_lsq import layer_table
 from tf_lsq._compat import keras
 
 layers = keras.layers

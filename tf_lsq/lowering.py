@@ -29,6 +29,7 @@ class Call:
         layer: The layer, unwrapped.
         model_layer: The layer as it stands in the model.
         name: Name of the operator that makes the output.
+        layer_name: Name of the layer in a model made of these operators.
         origin: Name of the layer in the user's model.
         sources: Producers of the input tensors.
         shape: Shape of the (first) output.
@@ -43,6 +44,7 @@ class Call:
     layer: Layer
     model_layer: Layer
     name: str
+    layer_name: str
     origin: str
     sources: list[Node]
     shape: tuple[int | None, ...]
@@ -77,6 +79,7 @@ class Call:
         own = layer is None
         node = Node(
             name=self.name if own else layer.name,
+            layer_name=self.layer_name if own else layer.name,
             kind=kind,
             layer=self.layer if own else layer,
             model_layer=self.model_layer if own else layer,
@@ -92,14 +95,14 @@ class Call:
 
     def part(self, layer: Layer, name: str, sources: list[Node]) -> Call:
         """Returns a call of a layer that does a part of this call's work."""
-        shape = _output_shape(layer, sources)
         return Call(
-            layer,
-            layer,
-            name,
-            self.origin,
-            sources,
-            shape,
+            layer=layer,
+            model_layer=layer,
+            name=name,
+            layer_name=layer.name,
+            origin=self.origin,
+            sources=sources,
+            shape=_output_shape(layer, sources),
             copies=self.copies,
             nodes=self.nodes,
         )
@@ -293,10 +296,11 @@ def with_activation(kind: str) -> Lowering:
         if name in FUSED:
             return call.add(kind, activation=None if name == "linear" else name)
         made = call.add(kind)
-        made.name = made.layer_name = f"{call.name}_linear"
+        made.name = f"{call.name}_linear"
         made.layer = made.model_layer = call.replacement(
             "linear", lambda: variant(call.layer, activation="linear", name=made.name)
         )
+        made.layer_name = made.layer.name
         return activate(call, made, call.layer.activation, call.name)
 
     return lower

@@ -81,6 +81,7 @@ class Node:
 
     Attributes:
         name: Name of the last Keras layer in it, unique in the graph.
+        layer_name: Name that `layer` gets in a model made of these operators.
         kind: A key of `KINDS`.
         layer: The Keras layer that does the work, unwrapped.
         model_layer: The layer as it stands in the model: `layer`, or the
@@ -96,11 +97,10 @@ class Node:
         consumers: Nodes that read the output, once per use.
         is_output: Whether the output is one of the model's.
         shared: Whether another node computes with the same layer.
-        layer_name: Name of the layer in a model made of these operators; `name` is
-            that of the last layer taken in.
     """
 
     name: str
+    layer_name: str
     kind: str
     layer: Layer
     model_layer: Layer
@@ -114,11 +114,6 @@ class Node:
     consumers: list[Node] = dataclasses.field(default_factory=list)
     is_output: bool = False
     shared: bool = False
-    layer_name: str = ""
-
-    def __post_init__(self) -> None:
-        """Names the layer."""
-        self.layer_name = self.layer_name or self.name
 
     @property
     def properties(self) -> Kind:

@@ -6,6 +6,7 @@ are read as if their layers stood in the outer model.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,7 @@ class _Reader:
         self.producers: dict[int, Any] = {}
         self._uses: dict[int, int] = {}
         self._copies: dict[Any, Any] = {}
+        self._layer_names: dict[int, str] = {}
         self._names = {layer.name for layer in model.layers}
 
     def read(self, model: keras.Model, path: str, kwargs: dict[str, Any]) -> None:
@@ -191,10 +193,12 @@ class _Reader:
             )
             arguments = bind_arguments(layer, args, named)
             kwargs = {}
+        name = self._name(layer, use, path)
         return Call(
             layer=layer,
             model_layer=keras_node.layer,
-            name=self._name(layer.name, use, path),
+            name=name,
+            layer_name=self._layer_names[id(layer)],
             origin=f"{path}{layer.name}",
             sources=sources,
             shape=tuple(tf.nest.flatten(keras_node.outputs)[0].shape),
@@ -203,18 +207,27 @@ class _Reader:
             copies=self._copies,
         )
 
-    def _name(self, name: str, use: int, path: str) -> str:
-        """Returns a name that no other operator has."""
-        if path and name in self._names:
-            name = f"{path}{name}".replace("/", "_")
-        if use:
-            name = f"{name}_use{use + 1}"
-        unique, number = name, 1
-        while (path or use) and unique in self._names:
-            number += 1
-            unique = f"{name}_{number}"
-        self._names.add(unique)
-        return unique
+    def _name(self, layer: Layer, use: int, path: str) -> str:
+        """Returns a name for one use of a layer that no other operator has."""
+        if id(layer) not in self._layer_names:
+            name = layer.name
+            if path:
+                name = self._unique(name, f"{path}{name}".replace("/", "_"))
+            self._layer_names[id(layer)] = name
+            return name
+        name = f"{self._layer_names[id(layer)]}_use{use + 1}"
+        return self._unique(name, name)
+
+    def _unique(self, name: str, other: str) -> str:
+        """Returns `name` if it is free, else `other`, with a number if need be."""
+        candidates = (f"{other}_{number}" for number in itertools.count(2))
+        found = next(
+            candidate
+            for candidate in itertools.chain([name, other], candidates)
+            if candidate not in self._names
+        )
+        self._names.add(found)
+        return found
 
 
 def _computes_shapes(layer: Layer, outputs: list[Any]) -> bool:
