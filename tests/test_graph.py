@@ -216,6 +216,21 @@ def test_raw_pixels_keep_their_codes(rng, tmp_path):
     assert close(model, student, x)
 
 
+def test_a_factor_on_the_input_vanishes_in_the_kernel(rng, tmp_path):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    x = rng.integers(0, 256, (32, 8, 8, 3)).astype(np.float32)
+    student, _ = verified(model, x, tmp_path / "model.tflite", **EIGHT)
+    assert close(model, student, x)
+    tf_lsq.round_biases(student)
+    report = tflite_export.export_model(student, tmp_path / "model.tflite")
+    assert set(report.operators) == {"CONV_2D", "RESHAPE", "FULLY_CONNECTED"}
+    found = tflite_export.verify_tflite(tmp_path / "model.tflite", student, x)
+    assert found.off_by_one < 1e-4
+
+
 def test_constant_scalings_become_one():
     inputs = layers.Input((8, 8, 3))
     x = layers.Rescaling(1 / 255)(inputs)

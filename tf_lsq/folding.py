@@ -61,7 +61,7 @@ def bias_unit(node: Node) -> np.ndarray | None:
     point = _input_point(node.inputs[0])
     if point is None or not point.is_initialised():
         return None
-    input_step = np.float64(np.float32(point.step.numpy()))
+    input_step = np.float64(np.float32(point.step.numpy())) * input_factor(node)
     factor, _ = affine_part(node)
     if not node.properties.matmul:
         return input_step * np.abs(factor) / LARGEST_INT8
@@ -104,6 +104,16 @@ def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
         return np.ones(channels), bias
     factor, shift = _affine_of(node.affine.layer, channels)
     return factor, factor * bias + shift
+
+
+def input_factor(node: Node) -> float:
+    """Returns the factor between the values an operator reads and its input tensor.
+
+    1 but for an operator behind a scaling of the model's input, which has no
+    operator of its own in the file.
+    """
+    source = node.inputs[0]
+    return float(source.layer.scale) if source.kind == "scale" else 1.0
 
 
 def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:

@@ -100,6 +100,9 @@ def _simplify(graph: Graph) -> None:
             )
             _skip(graph, source, node)
             _skip(graph, node.inputs[0], node)
+    for node in graph.nodes:
+        if _is_scaling(node) and _scales_input(node):
+            node.kind = "scale"
 
 
 def _is_scaling(node: Node) -> bool:
@@ -110,6 +113,28 @@ def _is_scaling(node: Node) -> bool:
 def _numbers(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Returns scale and offset of a `Rescaling` layer."""
     return np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+
+
+def _scales_input(node: Node) -> bool:
+    """Returns whether a scaling of the model's input vanishes in the kernels behind.
+
+    A positive factor for all channels becomes part of the scale of every kernel
+    that reads the scaled tensor; the input keeps its codes.
+    """
+    scale, offset = _numbers(node.layer)
+    source = node.inputs[0]
+    while source.kind == "point":
+        source = source.inputs[0]
+    reads = [consumer.properties.matmul for consumer in node.consumers]
+    return (
+        np.ndim(scale) == 0
+        and scale > 0
+        and not np.any(offset)
+        and source.kind == "input"
+        and len(node.inputs[0].consumers) == 1
+        and all(reads)
+        and bool(reads)
+    )
 
 
 def _only_reader(source: Node, node: Node) -> bool:

@@ -48,6 +48,7 @@ KINDS = {
     "transposed_conv": _MATMUL,
     "dense": _MATMUL,
     "affine": Kind(fuses_relu=True, range="signed"),
+    "scale": Kind(keeps_codes=True),
     "prelu": Kind(weighted=True, range="signed"),
     "add": Kind(fuses_relu=True),
     "subtract": Kind(fuses_relu=True, range="signed"),

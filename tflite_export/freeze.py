@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tf_lsq._compat import keras
-from tf_lsq.folding import affine_part, code_multiplier
+from tf_lsq.folding import affine_part, code_multiplier, input_factor
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import check_calibrated, quantization_points
@@ -216,7 +216,7 @@ class _Freezer:
 
     def add(self, node: Node) -> None:
         """Adds the operators of one node."""
-        if node.kind == "identity":
+        if node.kind in ("identity", "scale"):
             self._tensors[node] = self._tensors[node.inputs[0]]
         elif node.kind == "point":
             self._add_point(node)
@@ -338,6 +338,7 @@ def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | Non
     if not (node.properties.matmul or node.kind in _AFFINE):
         return None
     factor, bias = affine_part(node)
+    factor = factor * input_factor(node)
     if frozen.is_float and node.kind == "hard_sigmoid":
         return None
     if frozen.is_float:

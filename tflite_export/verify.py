@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from tf_lsq._compat import keras
 from tf_lsq.data import batches, first_examples, inputs_as_list, num_batches
+from tf_lsq.folding import input_factor
 
 from . import expectation, flatbuffer
 from .freeze import (
@@ -308,7 +309,10 @@ def check_points(
     for node in frozen.nodes:
         if node.kind == "input":
             continue
-        values = [_real(nodes[source], codes) for source in node.inputs]
+        values = [
+            _real(nodes[source], codes) * input_factor(node.node)
+            for source in node.inputs
+        ]
         expected = _expected(node, values)
         if expected is None:
             continue

@@ -1,0 +1,69 @@
+"""The paper's networks: their sizes, and that narrow ones can be quantized."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import tf_lsq
+import tflite_export
+from tf_lsq import models
+from tf_lsq._compat import keras
+
+
+def num_parameters(model):
+    return sum(int(np.prod(variable.shape)) for variable in model.trainable_weights)
+
+
+# Published numbers of trainable parameters. The residual networks and SqueezeNext:
+# https://github.com/osmr/imgclsmob (PreResNet-18 .. -152, 2.0-SqNxt-23). VGG-16 with
+# batch norm: torchvision's vgg16_bn.
+PUBLISHED = {
+    "preact_resnet18": 11_687_848,
+    "preact_resnet34": 21_796_008,
+    "preact_resnet50": 25_549_480,
+    "preact_resnet101": 44_541_608,
+    "preact_resnet152": 60_185_256,
+    "vgg16_bn": 138_365_992,
+    "squeezenext23_2x": 2_583_752,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name):
+    # Only shapes are needed, so nothing is allocated.
+    with tf.Graph().as_default():
+        assert num_parameters(getattr(models, name)()) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["preact_resnet18", "preact_resnet50", "squeezenext23_2x"]
+)
+def test_narrow_networks_are_exported_exactly(name, rng, tmp_path):
+    build = getattr(models, name)
+    model = tiny.randomize(build((32, 32, 3), classes=5, width=0.0625), rng)
+    student = tf_lsq.quantize_model(model)
+    x = rng.uniform(0, 1, (16, 32, 32, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    path = tmp_path / "model.tflite"
+    assert not tflite_export.export_model(student, path).float_layers
+    found = tflite_export.verify_tflite(
+        path, student, x, point_examples=4, verbose=False
+    )
+    assert found.equal_codes == found.weight_codes
+
+
+def test_width_and_classes():
+    model = models.preact_resnet18((16, 16, 1), classes=7, width=0.25)
+    assert model.input_shape == (None, 16, 16, 1) and model.output_shape == (None, 7)
+    assert model.get_layer("stage4_block2_conv2").filters == 128
+    assert isinstance(model, keras.Model)
+
+
+def test_sizes_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="`depth` must be one of"):
+        models.preact_resnet(20)
+    with pytest.raises(ValueError, match="`width` positive"):
+        models.vgg16_bn(width=0)
