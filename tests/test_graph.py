@@ -240,6 +240,50 @@ def test_constant_scalings_become_one():
     assert kinds == ["input", "affine", "conv"]
 
 
+# --- Left in float ----------------------------------------------------------------
+
+
+def test_layers_without_an_integer_form_can_stay_in_float(rng, tmp_path):
+    inputs = layers.Input((8, 8, 4))
+    x = layers.Conv2D(6, 3, strides=2, activation="relu")(inputs)
+    x = layers.Reshape((9, 6))(x)
+    x = layers.LayerNormalization(name="norm")(x)
+    y = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.Add()([x, y])
+    x = layers.Dense(8, activation="gelu", name="mlp")(x)
+    x = layers.Dense(4, name="low_bit")(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match="left in float with `overrides`") as error:
+        tf_lsq.quantize_model(model)
+    for name in ("norm", "attention", "mlp"):
+        assert f"`{name}`" in str(error.value)
+    x = rng.normal(size=(32, 8, 8, 4)).astype(np.float32)
+    overrides = {"norm|attention|mlp": "float"}
+    path = tmp_path / "model.tflite"
+    student, _ = verified(model, x, path, overrides=overrides, **EIGHT)
+    assert close(model, student, x)
+    student.compile("sgd", "mse")
+    student.fit(x, np.zeros((32, 3)), verbose=0)
+    report = tflite_export.export_model(student, path)
+    assert set(report.float_layers) >= {"norm", "attention", "mlp"}
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.equal_codes == found.weight_codes
+    student.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(loaded(x), student(x))
+
+
+def test_a_layer_that_tflite_cannot_hold_is_named(rng, tmp_path):
+    inputs = layers.Input((8, 4))
+    x = layers.LSTM(3, name="recurrent")(layers.Dense(4)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    student = tf_lsq.quantize_model(model, overrides={"recurrent": "float"})
+    tf_lsq.calibrate(student, rng.normal(size=(16, 8, 4)))
+    with pytest.raises(ValueError, match=r"`recurrent` \(LSTM\) must have a form"):
+        tflite_export.export_model(student, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
 # --- Errors -----------------------------------------------------------------------
 
 

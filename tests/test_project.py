@@ -45,6 +45,7 @@ EXPORT = [
     "targets",
     "op_versions",
     "flatbuffer",
+    "convert",
     "freeze",
     "expectation",
     "integerize",

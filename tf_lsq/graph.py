@@ -33,10 +33,12 @@ def analyze(model: keras.Model) -> Graph:
         model: A float model, or one that holds `LSQWrapper` and
             `QuantizationPoint` layers.
 
+    Returns:
+        The graph; what has no exact integer form stands among its `problems`.
+
     Raises:
         TypeError: If `model` is no Keras model of this Keras.
-        ValueError: If it is subclassed or not built, or has layers, settings or
-            connections without an exact integer form; all are named.
+        ValueError: If it is subclassed or not built.
     """
     _check_model(model)
     graph = read_model(model)

@@ -231,9 +231,9 @@ class _Builder:
             self.inputs[node] = tensor
         else:
             sources = [self._input(node, source) for source in node.inputs]
-            tensor = self._call(node, node, sources if len(sources) > 1 else sources[0])
+            tensor = self._call(node, node, sources)
             for fused in node.fused:
-                tensor = self._call(node, fused, tensor)
+                tensor = self._call(node, fused, [tensor])
         if node in self.plan.behind:
             tensor = self._point(self.plan.behind[node])(tensor)
         self.tensors[node] = tensor
@@ -259,7 +259,7 @@ class _Builder:
             self._between[point, source] = self._point(point)(self.tensors[source])
         return self._between[point, source]
 
-    def _call(self, owner: Node, part: Node, inputs: Any) -> Any:
+    def _call(self, owner: Node, part: Node, inputs: list[Any]) -> Any:
         """Calls the copy of one layer; `part` is the node or one fused into it."""
         if id(part.layer) not in self._copies:
             config = {**part.layer.get_config(), "name": part.layer_name}
@@ -275,7 +275,7 @@ class _Builder:
                 copy = LSQWrapper(copy, config)
             self._copies[id(part.layer)] = copy
             self._transfers.append((owner, part, copy))
-        return self._copies[id(part.layer)](inputs, **part.call_kwargs)
+        return part.call(self._copies[id(part.layer)], inputs)
 
     def _point(self, spec: PointSpec) -> QuantizationPoint:
         """Returns the layer of a point, one for all its places."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
+
+import tensorflow as tf
 
 from ._compat import keras
 
@@ -72,8 +75,16 @@ KINDS = {
     "slice": Kind(keeps_codes=True),
     "pad": Kind(keeps_codes=True),
     "identity": Kind(keeps_codes=True),
+    "foreign": Kind(range="signed"),
     "point": Kind(keeps_codes=True),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """Stands for an input tensor among the arguments of a layer's call."""
+
+    number: int
 
 
 @dataclasses.dataclass(eq=False)
@@ -116,6 +127,17 @@ class Node:
     is_output: bool = False
     shared: bool = False
 
+    def call(self, layer: Layer, tensors: list[Any]) -> Any:
+        """Calls a layer on tensors, as the user called the one of this operator."""
+        if "arguments" in self.options:
+            args, kwargs = tf.nest.map_structure(
+                lambda value: tensors[value.number] if type(value) is Slot else value,
+                self.options["arguments"],
+            )
+            return layer(*args, **kwargs)
+        inputs = tensors if len(tensors) > 1 else tensors[0]
+        return layer(inputs, **self.call_kwargs)
+
     @property
     def properties(self) -> Kind:
         """The row of `KINDS`."""
@@ -152,8 +174,40 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """The fused graph of one model: nodes in topological order, ends in order."""
+    """The fused graph of one model.
 
+    Attributes:
+        name: Name of the model.
+        nodes: Operators in topological order.
+        inputs: Those that are the model's inputs, in order.
+        outputs: Those that make the model's outputs, in order.
+        problems: What has no exact integer form, each with the operator that stands
+            for it. One of kind "foreign" can be left in float.
+    """
+
+    name: str
     nodes: list[Node]
     inputs: list[Node]
     outputs: list[Node]
+    problems: list[tuple[Node, str]] = dataclasses.field(default_factory=list)
+
+    def check(self, may_be_float: Callable[[Node], bool]) -> None:
+        """Refuses what has no exact integer form.
+
+        Args:
+            may_be_float: Whether an operator is left in float.
+
+        Raises:
+            ValueError: Naming every layer that has a problem.
+        """
+        found = [
+            problem
+            for node, problem in self.problems
+            if node.kind != "foreign" or not may_be_float(node)
+        ]
+        if found:
+            raise ValueError(
+                f"`{self.name}` cannot be quantized exactly. Every layer must be "
+                "supported, known by `tf_lsq.register_layer`, or left in float with "
+                "`overrides`. Received:\n  " + "\n  ".join(found)
+            )

@@ -86,7 +86,8 @@ def assign_bits(
 
     Raises:
         ValueError: If patterns of `overrides` match nothing that they can act
-            on, all of them named.
+            on, or layers that are not left in float have no exact integer form; all
+            of them are named.
     """
     _check_patterns(graph, options)
     first_last = _first_and_last(graph)
@@ -99,6 +100,7 @@ def assign_bits(
             bits[node] = _bits_of(node, options, node in first_last, override, config)
         else:
             bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+    graph.check(lambda node: bits[node].is_float)
     return bits
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ._compat import OpLambda, SlicingOpLambda, keras
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call
-from .operators import Graph, Layer, Node
+from .operators import Graph, Layer, Node, Slot
 from .tensor_functions import Unknown, Unsupported, bind_arguments
 
 Expansion = Callable[[Any], keras.Model]
@@ -69,26 +69,14 @@ def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
 
 
 def read_model(model: keras.Model) -> Graph:
-    """Returns the operators of a functional or sequential model, not yet fused.
-
-    Raises:
-        ValueError: If it has layers, settings or connections without an exact
-            integer form; all are named.
-    """
+    """Returns the operators of a functional or sequential model, not yet fused."""
     reader = _Reader(model)
     reader.read(model, "", {})
-    if reader.problems:
-        raise ValueError(
-            f"`{model.name}` cannot be quantized exactly. Supported layers: "
-            f"{sorted(cls.__name__ for cls in PUBLIC_LAYERS)}, and layers of your own "
-            "that `tf_lsq.register_layer` knows. Received:\n  "
-            + "\n  ".join(reader.problems)
-        )
     inputs, outputs = (
         [reader.producers[id(tensor)] for tensor in tensors]
         for tensors in (model.inputs, model.outputs)
     )
-    return Graph(reader.nodes, inputs, outputs)
+    return Graph(model.name, reader.nodes, inputs, outputs, reader.problems)
 
 
 class _Reader:
@@ -96,7 +84,7 @@ class _Reader:
 
     def __init__(self, model: keras.Model) -> None:
         self.nodes: list[Node] = []
-        self.problems: list[str] = []
+        self.problems: list[tuple[Node, str]] = []
         self.producers: dict[int, Any] = {}
         self._uses: dict[int, int] = {}
         self._copies: dict[Any, Any] = {}
@@ -171,11 +159,12 @@ class _Reader:
                 problem = str(found)
         outputs = tf.nest.flatten(keras_node.outputs)
         if problem is not None:
-            kind = type(keras_node.layer).__name__
-            self.problems.append(f"`{call.origin}` ({kind}): {problem}")
             # Something has to stand for it, so that the rest can be checked.
             call.nodes.clear()
-            made = [call.add("identity") for _ in outputs]
+            kind = "foreign" if _can_stay_float(call, outputs) else "identity"
+            made = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
+            named = f"`{call.origin}` ({type(keras_node.layer).__name__})"
+            self.problems.append((made[0], f"{named}: {problem}"))
         self.nodes += call.nodes
         return made if isinstance(made, list) else [made]
 
@@ -242,6 +231,24 @@ def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:
     kwargs = {k: v for k, v in keras_node.call_kwargs.items() if v is not None}
     takes_training = getattr(keras_node.layer, "_expects_training_arg", False)
     return {**outer, **kwargs} if takes_training else kwargs
+
+
+def _can_stay_float(call: Call, outputs: list[Any]) -> bool:
+    """Returns whether a layer can be left in float, as a whole."""
+    is_model = isinstance(call.layer, keras.Model)
+    recorded = isinstance(call.layer, OpLambda | SlicingOpLambda)
+    return len(outputs) == 1 and not (is_model or recorded)
+
+
+def _arguments(keras_node: Any) -> dict[str, Any]:
+    """Returns how a layer was called: tensors are replaced by their number."""
+    numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
+    args, kwargs = tf.nest.map_structure(
+        lambda value: numbers.get(id(value), value),
+        (keras_node.call_args, keras_node.call_kwargs),
+    )
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    return {"arguments": (args, kwargs)}
 
 
 def _problem(call: Call, keras_node: Any) -> str | None:

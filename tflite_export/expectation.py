@@ -200,6 +200,12 @@ def _unchanged(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     return inputs[0]
 
 
+def _foreign(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """A layer left in float: what Keras computes."""
+    result = node.call(node.layer, [tf.cast(x, tf.float32) for x in inputs])
+    return tf.cast(result, tf.float64)
+
+
 _COMPUTE = {
     "conv": _conv,
     "depthwise": _depthwise,
@@ -228,5 +234,6 @@ _COMPUTE = {
     "transpose": lambda node, inputs: tf.transpose(inputs[0], node.options["perm"]),
     "slice": _slice,
     "pad": _pad,
+    "foreign": _foreign,
     "point": _unchanged,
 }

@@ -71,10 +71,9 @@ _ENUMS = {
     "weights_format": schema.FullyConnectedOptionsWeightsFormat,
 }
 _DTYPES = {
-    name: getattr(schema.TensorType, name.upper()) for name in op_versions.DTYPES
+    name: getattr(schema.TensorType, name.upper())
+    for name in (*op_versions.DTYPES, "float16", "float64", "bool", "int16", "int64")
 }
-# Types of constants that only other tools write.
-_READ_DTYPES = {*_DTYPES, "float16", "float64", "bool", "int16", "int64"}
 
 # --- Writing -----------------------------------------------------------------
 
@@ -129,7 +128,8 @@ def to_bytes(graph: TFLiteGraph) -> bytes:
     model.signatureDefs = [_write_signature(graph, index)]
     metadata = dict(graph.metadata)
     if codes:
-        metadata[op_versions.RUNTIME_METADATA] = op_versions.min_runtime(codes)
+        runtime = op_versions.min_runtime(codes, graph.min_runtime)
+        metadata[op_versions.RUNTIME_METADATA] = runtime
     model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
@@ -210,7 +210,7 @@ def _write_op(
     made.outputs = [index[name] for name in op.outputs]
     version = op_versions.op_version(op, graph)
     made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
-    table = _OPTIONS[op.code]
+    table = op.table or _OPTIONS.get(op.code)
     if table is not None:
         made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
         made.builtinOptions = getattr(schema, f"{table}T")()
@@ -333,7 +333,7 @@ def _read_model(model: Any) -> TFLiteGraph:
         inputs = _read_ends(signature.inputs, names)
         outputs = _read_ends(signature.outputs, names)
     metadata = {_text(m.name): _buffer(model, m.buffer) for m in model.metadata or []}
-    metadata.pop(op_versions.RUNTIME_METADATA, None)
+    runtime = metadata.pop(op_versions.RUNTIME_METADATA, b"")
     return TFLiteGraph(
         tensors=tensors,
         ops=[_read_op(op, model, names) for op in subgraph.operators or []],
@@ -341,6 +341,7 @@ def _read_model(model: Any) -> TFLiteGraph:
         outputs=outputs,
         metadata=metadata,
         description=_text(model.description),
+        min_runtime=runtime.rstrip(b"\0").decode(),
     )
 
 
@@ -402,7 +403,7 @@ def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
     data = _buffer(model, tensor.buffer) if tensor.buffer else b""
     values = None
     if data:
-        if dtype not in _READ_DTYPES:
+        if dtype not in _DTYPES:
             raise ValueError(f"`{name}` has constants of type {dtype}")
         values = np.frombuffer(data, dtype).reshape(shape)
     signature = _ints(tensor.shapeSignature)
@@ -448,6 +449,8 @@ def _read_op(op: Any, model: Any, names: list[str]) -> TFLiteOp:
         _at(names, op.inputs),
         _at(names, op.outputs),
         options,
+        version=int(code.version),
+        table=type(op.builtinOptions).__name__.removesuffix("T") if fields else "",
     )
 
 

@@ -28,7 +28,10 @@ from tf_lsq.model import check_calibrated, quantization_points
 from tf_lsq.operators import Graph, Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
+from .convert import convert_layer
 from .quantized_tensor import QuantizedTensor
+from .targets import TARGETS
+from .tflite_graph import TFLiteGraph
 
 INT8_MIN, INT8_MAX = -128, 127
 INT32_MAX = 2**31 - 1
@@ -97,6 +100,8 @@ class FrozenNode:
         is_float: Whether it computes in float.
         weight: Its constants.
         activation: "relu", "relu6" or None.
+        converted: What TFLiteConverter made of a layer that is left in float and has
+            no row of its own.
     """
 
     name: str
@@ -110,6 +115,7 @@ class FrozenNode:
     is_float: bool = False
     weight: Weight | None = None
     activation: str | None = None
+    converted: TFLiteGraph | None = None
 
 
 @dataclasses.dataclass
@@ -122,6 +128,9 @@ class FrozenModel:
         outputs: Name of the user's output layer -> tensor.
         target: What the model was quantized for.
         name: Name of the model.
+        dynamic_batch: Whether the batch size may change at run time. It cannot in a
+            model with transposed convolutions, which take their output's shape as a
+            constant.
     """
 
     nodes: list[FrozenNode]
@@ -129,6 +138,7 @@ class FrozenModel:
     outputs: dict[str, str]
     target: str
     name: str
+    dynamic_batch: bool
 
     def by_name(self) -> dict[str, FrozenNode]:
         """Returns the nodes by the name of their output tensor."""
@@ -152,16 +162,20 @@ def freeze_model(model: keras.Model) -> FrozenModel:
     graph = analyze(model)
     check_calibrated(model)
     _check_shapes(graph)
-    freezer = _Freezer()
+    graph.check(lambda node: True)
+    [target] = {point.target for point in quantization_points(model)}
+    fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
+    dynamic_batch = TARGETS[target].dynamic_batch and not fixed
+    freezer = _Freezer(dynamic_batch)
     for node in graph.nodes:
         freezer.add(node)
-    [target] = {point.target for point in quantization_points(model)}
     return FrozenModel(
         freezer.nodes,
         {node.name: freezer.tensor(node) for node in graph.inputs},
         {_output_name(node): freezer.tensor(node) for node in graph.outputs},
         target,
         model.name,
+        dynamic_batch,
     )
 
 
@@ -205,7 +219,8 @@ def _scale(point: QuantizationPoint) -> float:
 class _Freezer:
     """Walks the training graph and gives every tensor its grid."""
 
-    def __init__(self) -> None:
+    def __init__(self, dynamic_batch: bool) -> None:
+        self.dynamic_batch = dynamic_batch
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[Node, FrozenNode] = {}
         self._names: set[str] = set()
@@ -249,6 +264,8 @@ class _Freezer:
         elif node.properties.fixed_step and point is None:
             frozen.grid = _fixed_grid(node)
         frozen.weight = _freeze_weight(frozen, inputs)
+        if node.kind == "foreign":
+            frozen.converted = convert_layer(node, dynamic_batch=self.dynamic_batch)
         self._append(node, frozen)
 
     def _add_point(self, node: Node) -> None:
@@ -311,6 +328,8 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
     """
     if node.kind == "input":
         return False
+    if node.kind == "foreign":
+        return True
     if type(node.layer) in QUANTIZED_WEIGHTS:
         return not isinstance(node.model_layer, LSQWrapper)
     if any(source.grid is None for source in inputs):

@@ -7,18 +7,21 @@ operators left in float, and the conversions at inputs and outputs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .freeze import FrozenModel, FrozenNode, Grid
+from .op_versions import newest
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
 _ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
 _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
+_ENDS = ("inputs", "outputs")
 _PLAIN = {"fused_activation_function": "NONE"}
 
 
@@ -27,7 +30,6 @@ def integerize(
     *,
     input_type: str = "int8",
     output_type: str = "int8",
-    dynamic_batch: bool = True,
 ) -> TFLiteGraph:
     """Returns the graph of the `.tflite` file.
 
@@ -35,8 +37,6 @@ def integerize(
         frozen: A trained model as plain numbers.
         input_type: "int8", "uint8" or "float32", for all inputs.
         output_type: The same for all outputs.
-        dynamic_batch: Whether the batch size may change at run time; it cannot in a
-            model with transposed convolutions.
 
     Raises:
         ValueError: If a type is unknown.
@@ -46,7 +46,7 @@ def integerize(
             raise ValueError(
                 f"`{name}` must be one of {list(IO_TYPES)}. Received: {value!r}."
             )
-    builder = _Builder(frozen, input_type, dynamic_batch)
+    builder = _Builder(frozen, input_type)
     for node in frozen.nodes:
         builder.add(node)
     builder.finish(output_type)
@@ -56,13 +56,9 @@ def integerize(
 class _Builder:
     """Adds tensors and operators to a `TFLiteGraph`."""
 
-    def __init__(
-        self, frozen: FrozenModel, input_type: str, dynamic_batch: bool
-    ) -> None:
+    def __init__(self, frozen: FrozenModel, input_type: str) -> None:
         self.frozen, self.input_type = frozen, input_type
-        # A transposed convolution takes its output's shape as a constant.
-        fixed = any(node.kind == "transposed_conv" for node in frozen.nodes)
-        self.dynamic_batch = dynamic_batch and not fixed
+        self.dynamic_batch = frozen.dynamic_batch
         self.nodes = frozen.by_name()
         self.graph = TFLiteGraph(
             tensors={}, ops=[], inputs={}, outputs={}, metadata={}, description=""
@@ -488,6 +484,25 @@ def _reshape(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     builder.reshape(inputs[0], node.name, node.shape, node.grid)
 
 
+def _foreign(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """A layer left in float: the operators that TFLiteConverter made of it."""
+    part = node.converted
+    [output] = part.outputs.values()
+    # Keras numbers the layers inside by how many there were before: no names to keep.
+    names = {name: f"{node.name}/{i}" for i, name in enumerate(part.tensors)}
+    names |= {part.inputs[f"input_{i}"]: name for i, name in enumerate(inputs)}
+    names |= {output: node.name, "": ""}
+    for name, tensor in part.tensors.items():
+        if names[name] not in builder.graph.tensors:
+            renamed = dataclasses.replace(tensor, name=names[name])
+            builder.graph.tensors[names[name]] = renamed
+    for op in part.ops:
+        ends = {end: [names[name] for name in getattr(op, end)] for end in _ENDS}
+        builder.graph.ops.append(dataclasses.replace(op, **ends))
+    releases = [builder.graph.min_runtime, part.min_runtime]
+    builder.graph.min_runtime = newest(releases)
+
+
 def _quantize(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """From float, or from another grid.
 
@@ -533,5 +548,6 @@ OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "transpose": _transpose,
     "slice": _slice,
     "pad": _pad,
+    "foreign": _foreign,
     "quantize": _quantize,
 }

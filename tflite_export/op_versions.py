@@ -9,7 +9,7 @@ https://github.com/google-ai-edge/LiteRT
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -97,6 +97,8 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
         ValueError: If this library does not write the operator, or not for these
             types.
     """
+    if op.version is not None:
+        return op.version
     if op.code not in _VERSIONS:
         raise ValueError(
             f"Operators must be among {sorted(_VERSIONS)}. Received: {op.code}."
@@ -208,8 +210,23 @@ _RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
 }
 
 
-def min_runtime(codes: dict[tuple[str, int], int]) -> bytes:
-    """Returns the first TFLite release that runs all these operator versions."""
-    releases = [_RELEASES[code][version] for code, version in codes]
-    newest = max(releases, key=lambda text: [int(part) for part in text.split(".")])
-    return newest.encode().ljust(_RUNTIME_BYTES, b"\0")
+def min_runtime(codes: Iterable[tuple[str, int]], other: str = "") -> bytes:
+    """Returns the first TFLite release that runs a file, as its metadata holds it.
+
+    Args:
+        codes: Operators with their versions.
+        other: A release that operators unknown here need, or "".
+    """
+    found = [_RELEASES.get(code, {}).get(version, "") for code, version in codes]
+    return newest([*found, other]).encode().ljust(_RUNTIME_BYTES, b"\0")
+
+
+def newest(releases: Iterable[str]) -> str:
+    """Returns the newest of some releases, "" if there are none.
+
+    Example:
+        >>> newest(["1.14.0", "", "1.9.0"])
+        '1.14.0'
+    """
+    known = [release for release in releases if release]
+    return max(known, key=lambda text: [*map(int, text.split("."))], default="")

@@ -69,12 +69,7 @@ def export_model(
     _check_writable(path)
     frozen = freeze_model(model)
     resolved = resolve_target(target, frozen.target)
-    graph = integerize(
-        frozen,
-        input_type=input_type,
-        output_type=output_type,
-        dynamic_batch=resolved.dynamic_batch,
-    )
+    graph = integerize(frozen, input_type=input_type, output_type=output_type)
     graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
     graph.metadata[METADATA_NAME] = _metadata(frozen)
     content = flatbuffer.to_bytes(graph)

@@ -65,12 +65,16 @@ class TFLiteOp:
         inputs: Names of tensors; "" where an optional one is left out.
         outputs: Names of tensors.
         options: Fields of the operator's options table; enums as their names.
+        version: Version of the operator; None: the smallest that covers its use.
+        table: Name of the options table; "": the one this library writes.
     """
 
     code: str
     inputs: list[str]
     outputs: list[str]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    version: int | None = None
+    table: str = ""
 
 
 @dataclasses.dataclass
@@ -84,6 +88,8 @@ class TFLiteGraph:
         outputs: Signature name -> tensor.
         metadata: What travels in the file, by name.
         description: One line.
+        min_runtime: Oldest TFLite release that runs operators which this library
+            does not write itself; "" if there are none.
     """
 
     tensors: dict[str, TFLiteTensor]
@@ -92,6 +98,7 @@ class TFLiteGraph:
     outputs: dict[str, str]
     metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
     description: str = ""
+    min_runtime: str = ""
 
     def constants(self) -> dict[str, np.ndarray]:
         """Returns the values of the constant tensors by name."""

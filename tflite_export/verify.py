@@ -34,9 +34,9 @@ from .freeze import (
     trained_codes,
 )
 from .integerize import integerize
+from .op_versions import op_version
 from .report import PointReport, VerificationReport
-from .targets import TARGETS
-from .tflite_graph import TFLiteGraph, TFLiteTensor
+from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 
 BATCH_SIZE = 64
 _MAX_NAMED = 8
@@ -116,12 +116,7 @@ def verify_content(
     graph = flatbuffer.from_bytes(content)
     frozen = freeze_model(model)
     input_type, output_type = _io_types(graph)
-    expected = integerize(
-        frozen,
-        input_type=input_type,
-        output_type=output_type,
-        dynamic_batch=TARGETS[frozen.target].dynamic_batch,
-    )
+    expected = integerize(frozen, input_type=input_type, output_type=output_type)
     mismatches = _float_tensors(graph, frozen, input_type, output_type)
     mismatches += _structure(graph, expected)
     equal, total, wrong = _weights(graph, frozen)
@@ -185,7 +180,7 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
         )
     else:
         for ours, theirs in zip(expected.ops, graph.ops, strict=True):
-            mismatches += _compare_ops(theirs, ours)
+            mismatches += _compare_ops(theirs, ours, op_version(ours, expected))
     missing = sorted(expected.tensors.keys() - graph.tensors.keys())
     extra = sorted(graph.tensors.keys() - expected.tensors.keys())
     mismatches += [f"`{name}` is missing" for name in missing]
@@ -195,7 +190,7 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
     return mismatches
 
 
-def _compare_ops(found: Any, expected: Any) -> list[str]:
+def _compare_ops(found: TFLiteOp, expected: TFLiteOp, version: int) -> list[str]:
     """Compares one operator; options that we leave out have their defaults."""
     name = expected.outputs[0]
     if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
@@ -203,7 +198,12 @@ def _compare_ops(found: Any, expected: Any) -> list[str]:
             f"`{name}`: {found.code} reads {found.inputs} and writes {found.outputs}, "
             f"expected {expected.inputs} and {expected.outputs}"
         ]
-    return [
+    mismatches = []
+    if found.version != version:
+        mismatches.append(
+            f"`{name}`: {found.code} has version {found.version}, expected {version}"
+        )
+    return mismatches + [
         f"`{name}`: {option} is {found.options.get(option)!r}, expected {value!r}"
         for option, value in expected.options.items()
         if found.options.get(option) != value
