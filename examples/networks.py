@@ -1,0 +1,288 @@
+"""Networks people use, from quantization to a verified file, as a table.
+
+Every network has random weights: what is shown is that it can be quantized, trained,
+saved, exported and verified, and how exactly the file computes. Each row is the
+network at one bit width:
+
+    python examples/networks.py --output docs/networks.md
+
+`--networks` chooses some, `--keras3` takes those of Keras 3's applications and
+compares their tf_keras twins with them first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import ai_edge_litert
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_lsq
+import tflite_export
+
+BATCH = 8
+CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One network.
+
+    Attributes:
+        build: Returns the float model of an input shape.
+        size: Height and width of the images.
+        range: Smallest and largest input value.
+    """
+
+    build: Callable[[tuple[int, int, int]], Any]
+    size: int
+    range: tuple[float, float] = (-1.0, 1.0)
+
+
+def _ours(name: str, width: float) -> Callable[[tuple[int, int, int]], Any]:
+    """Returns what builds one of `tf_lsq.models`."""
+    return lambda shape: getattr(tf_lsq.models, name)(shape, CLASSES, width)
+
+
+def _application(name: str, **options: Any) -> Callable[[tuple[int, int, int]], Any]:
+    """Returns what builds one of `keras.applications`."""
+    build = getattr(keras.applications, name)
+    return lambda shape: build(
+        input_shape=shape, weights=None, classes=CLASSES, **options
+    )
+
+
+PIXELS = (0.0, 255.0)
+NETWORKS = {
+    "preact_resnet18": Network(_ours("preact_resnet18", 1.0), 64),
+    "preact_resnet34": Network(_ours("preact_resnet34", 1.0), 64),
+    "preact_resnet50": Network(_ours("preact_resnet50", 1.0), 64),
+    "preact_resnet101": Network(_ours("preact_resnet101", 1.0), 64),
+    "preact_resnet152": Network(_ours("preact_resnet152", 1.0), 64),
+    "vgg16_bn": Network(_ours("vgg16_bn", 0.5), 64),
+    "squeezenext23_2x": Network(_ours("squeezenext23_2x", 1.0), 64),
+    "MobileNet": Network(_application("MobileNet"), 96),
+    "MobileNetV2": Network(_application("MobileNetV2"), 96),
+    "MobileNetV3Small": Network(_application("MobileNetV3Small"), 96, PIXELS),
+    "MobileNetV3Large": Network(_application("MobileNetV3Large"), 96, PIXELS),
+    "EfficientNetB0": Network(_application("EfficientNetB0"), 96, PIXELS),
+    "ResNet50": Network(_application("ResNet50"), 64),
+    "ResNet50V2": Network(_application("ResNet50V2"), 64),
+    "ResNet152V2": Network(_application("ResNet152V2"), 64),
+    "DenseNet121": Network(_application("DenseNet121"), 64),
+    "InceptionV3": Network(_application("InceptionV3"), 96),
+    "Xception": Network(_application("Xception"), 96),
+    "VGG16": Network(_application("VGG16"), 48),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was found for one network at one bit width.
+
+    Attributes:
+        name: Name of the network.
+        bits: Bits of weights and activations.
+        num_layers: Keras layers of the float model.
+        num_weights: Weight codes in the file, all equal to the trained ones.
+        seconds: Time that `quantize_model` took.
+        off_by_one: Share of activation codes that differ by one.
+        worst: Point with the largest such share.
+        worst_share: That share.
+        num_bytes: Size of the file.
+        twin_difference: Largest difference of the tf_keras twin's outputs from
+            Keras 3's, None for a tf_keras model.
+    """
+
+    name: str
+    bits: int
+    num_layers: int
+    num_weights: int
+    seconds: float
+    off_by_one: float
+    worst: str
+    worst_share: float
+    num_bytes: int
+    twin_difference: float | None = None
+
+
+def check_network(
+    name: str, bits: int, *, size: int | None = None, keras3: bool = False
+) -> Result:
+    """Takes one network all the way; raises where something is not as it should be.
+
+    Args:
+        name: A key of `NETWORKS`.
+        bits: Bits of weights and activations.
+        size: Height and width of the images; None: those of the table.
+        keras3: Whether to start from Keras 3's model of the same name.
+    """
+    network = NETWORKS[name]
+    size = network.size if size is None else size
+    shape = (size, size, 3)
+    rng = np.random.default_rng(0)
+    x = rng.uniform(*network.range, (2 * BATCH, *shape)).astype(np.float32)
+    keras.utils.set_random_seed(0)
+    difference = None
+    if keras3:
+        model, difference = _twin(name, shape, x, rng)
+    else:
+        model = network.build(shape)
+        _randomize(model, rng)
+    start = time.perf_counter()
+    student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
+    seconds = time.perf_counter() - start
+    _train_a_step(student, x, rng.integers(0, CLASSES, len(x)))
+    with tempfile.TemporaryDirectory() as folder:
+        _save_and_load(student, x, Path(folder) / "student.keras")
+        path = Path(folder) / "model.tflite"
+        report = tflite_export.export_model(student, path)
+        if report.float_layers:
+            raise AssertionError(f"{name}: {report.float_layers} are in float")
+        found = tflite_export.verify_tflite(
+            path, student, x, point_examples=BATCH, verbose=False
+        )
+    worst = max(found.points, key=lambda point: point.off_by_one / point.num_codes)
+    return Result(
+        name,
+        bits,
+        len(model.layers),
+        found.weight_codes,
+        seconds,
+        found.off_by_one,
+        worst.name,
+        worst.off_by_one / worst.num_codes,
+        report.file_bytes,
+        difference,
+    )
+
+
+def _twin(
+    name: str, shape: tuple[int, int, int], x: np.ndarray, rng: np.random.Generator
+) -> tuple[Any, float]:
+    """Returns the twin of Keras 3's network, and how far its outputs are off."""
+    import keras as keras3
+
+    build = getattr(keras3.applications, name)
+    original = build(input_shape=shape, weights=None, classes=CLASSES)
+    _randomize(original, rng)
+    twin = tf_lsq.from_keras3(original)
+    expected = np.asarray(original(x, training=False))
+    difference = float(np.abs(np.asarray(twin(x, training=False)) - expected).max())
+    if difference > 1e-5:
+        raise AssertionError(f"{name}: the twin's outputs differ by {difference}")
+    return twin, difference
+
+
+def _randomize(model: Any, rng: np.random.Generator) -> None:
+    """Gives batch norms statistics that training could have left."""
+    for layer in model.layers:
+        if type(layer).__name__ != "BatchNormalization":
+            continue
+        size = layer.moving_mean.shape
+        layer.moving_mean.assign(rng.normal(0, 0.1, size))
+        layer.moving_variance.assign(rng.uniform(0.5, 2, size))
+        layer.beta.assign(rng.normal(0, 0.1, size))
+        if layer.scale:
+            sign = rng.choice([-1.0, 1.0, 1.0, 1.0], size)
+            layer.gamma.assign(sign * rng.uniform(0.5, 1.5, size))
+
+
+def _train_a_step(student: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Trains, and checks that every gradient is finite and every step moves."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = keras.optimizers.SGD(1e-3)
+    student.compile(optimizer, loss)
+    tf_lsq.calibrate(student, x)
+    before = tf_lsq.steps(student)
+    with tf.GradientTape() as tape:
+        value = loss(y[:BATCH], student(x[:BATCH], training=True))
+    variables = student.trainable_variables
+    gradients = tape.gradient(value, variables)
+    bad = [
+        variable.name
+        for variable, gradient in zip(variables, gradients, strict=True)
+        if gradient is None or not np.isfinite(gradient).all()
+    ]
+    if bad:
+        raise AssertionError(f"{student.name}: no finite gradient for {bad}")
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    after = tf_lsq.steps(student)
+    fixed = {p.name for p in student.layers if getattr(p, "fixed_step", None)}
+    stuck = [
+        name
+        for name, step in before.items()
+        if name not in fixed and (step == after[name]).all()
+    ]
+    if stuck:
+        raise AssertionError(f"{student.name}: these steps did not move: {stuck}")
+    tf_lsq.round_biases(student)
+
+
+def _save_and_load(student: Any, x: np.ndarray, path: Path) -> None:
+    """Checks that a saved model computes the same when it is loaded."""
+    student.save(path)
+    loaded = keras.models.load_model(path, compile=False)
+    if not np.array_equal(loaded(x[:2]), student(x[:2])):
+        raise AssertionError(f"{student.name}: the loaded model computes otherwise")
+
+
+def table(results: list[Result]) -> str:
+    """Returns the results in Markdown."""
+    lines = [
+        "| network | bits | layers | weight codes, all equal | `quantize_model`, s | "
+        "codes off by one, all | worst tensor | file bytes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for found in results:
+        lines.append(
+            f"| {found.name} | {found.bits}/{found.bits} | {found.num_layers} | "
+            f"{found.num_weights:,} | {found.seconds:.1f} | "
+            f"{100 * found.off_by_one:.4f} % | `{found.worst}` "
+            f"{100 * found.worst_share:.2f} % | {found.num_bytes:,} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Checks the networks and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--bits", type=int, nargs="+", default=[8, 4])
+    parser.add_argument("--size", type=int, default=None, help="of the images")
+    parser.add_argument("--keras3", action="store_true")
+    parser.add_argument("--output", type=Path, default=None)
+    args = parser.parse_args()
+    results = []
+    for name in args.networks:
+        for bits in args.bits:
+            results.append(
+                check_network(name, bits, size=args.size, keras3=args.keras3)
+            )
+            print(table(results[-1:]).splitlines()[-1], flush=True)
+            keras.backend.clear_session()
+    versions = (
+        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
+        f"{keras.__version__}, ai-edge-litert {ai_edge_litert.__version__}, "
+        f"{platform.machine()}"
+    )
+    text = f"{table(results)}\n\n{versions}\n"
+    if args.output is not None:
+        args.output.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
