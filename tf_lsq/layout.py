@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from . import lsq
 from ._compat import keras, tfmot
@@ -197,20 +198,12 @@ def build_model(
     inputs = [builder.inputs[node] for node in graph.inputs]
     outputs = [builder.tensors[node] for node in graph.outputs]
     student = LSQModel(
-        _structured(model.input, inputs),
-        outputs if isinstance(model.output, list | tuple) else outputs[0],
+        tf.nest.pack_sequence_as(model._nested_inputs, inputs),
+        tf.nest.pack_sequence_as(model._nested_outputs, outputs),
         name=model.name,
     )
     builder.transfer_weights()
     return student
-
-
-def _structured(like: Any, tensors: list[Any]) -> Any:
-    """Returns inputs in the structure in which the float model takes them."""
-    if isinstance(like, dict):
-        by_name = {tensor.node.layer.name: tensor for tensor in tensors}
-        return {key: by_name[old.node.layer.name] for key, old in like.items()}
-    return tensors if isinstance(like, list | tuple) else tensors[0]
 
 
 class _Builder:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from tqdm.auto import tqdm
 
@@ -427,9 +428,9 @@ def _check_end_to_end(
     ):
         arrays = inputs_as_list(x, model.input_names)
         found = runner.run(_file_inputs(graph, frozen, arrays))
-        outputs = model.predict_on_batch(x)
-        outputs = outputs if isinstance(outputs, list) else [outputs]
-        labels = y if isinstance(y, list | tuple) else [y] * len(outputs)
+        outputs = tf.nest.flatten(model.predict_on_batch(x))
+        labels = tf.nest.flatten(y)
+        labels = labels if len(labels) == len(outputs) else [y] * len(outputs)
         for (name, tensor), keras_output, label in zip(
             frozen.outputs.items(), outputs, labels, strict=True
         ):
