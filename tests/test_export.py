@@ -113,6 +113,23 @@ def test_several_inputs_and_outputs(rng, tmp_path):
     assert sorted(signature["outputs"]) == ["one", "two"]
 
 
+def test_outputs_by_name(rng, tmp_path):
+    inputs = layers.Input((4,))
+    x = layers.Dense(6, activation="relu")(inputs)
+    outputs = {"low": layers.Dense(3, name="a")(x), "high": layers.Dense(2)(x)}
+    student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
+    x = rng.normal(size=(32, 4)).astype(np.float32)
+    labels = {"low": rng.integers(0, 3, 32), "high": rng.integers(0, 2, 32)}
+    student.compile("sgd", "sparse_categorical_crossentropy")
+    student.fit(x, labels, verbose=0)
+    assert set(student.predict(x, verbose=0)) == {"low", "high"}
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, (x, labels), verbose=False)
+    assert set(found.outputs) == {"a", "dense_1"}
+    assert found.outputs["a"].labelled == 32
+
+
 def test_inputs_by_name(rng, tmp_path):
     inputs = {"a": layers.Input((4,), name="a"), "b": layers.Input((4,), name="b")}
     x = layers.Dense(3)(layers.Add()([inputs["a"], inputs["b"]]))

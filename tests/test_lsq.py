@@ -186,10 +186,15 @@ def test_initial_step_of_zeros_is_positive(method, bits):
     assert step[0, 0] == step[0, 1] > 0
 
 
-def test_auto_is_mse_at_eight_bits_and_the_papers_below(rng):
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_auto_is_mse_from_four_bits_on_and_the_papers_below(bits, rng):
     x = tf.constant(rng.normal(size=1000), tf.float32)
-    for bits, method in ((8, "mse"), (7, "lsq"), (4, "lsq")):
-        integer_range = lsq.activation_range(bits, signed=True)
+    method = "mse" if bits >= 4 else "lsq"
+    for integer_range in (
+        lsq.weight_range(bits),
+        lsq.activation_range(bits, signed=True),
+        lsq.activation_range(bits, signed=False),
+    ):
         auto = lsq.initial_step(x, integer_range)
         assert auto == lsq.initial_step(x, integer_range, method=method)
 

@@ -25,6 +25,7 @@ STEP_INITS = ("auto", "lsq", "max", "mse")
 # A learned step may shrink to this share of its first value, never below:
 # the quantizer stays defined whatever an optimizer does.
 MIN_STEP_FACTOR = 1e-3
+_FOUR_BITS = 15.0  # Distance of the bounds of a range of 4 bits.
 _MSE_CANDIDATES = 80
 _MSE_SAMPLE = 1 << 16
 
@@ -276,9 +277,9 @@ def initial_step(
             every axis along which values share a step.
         method: "lsq" is the paper's ``2 * mean(|x|) / sqrt(q_max)``; "max" the
             smallest step that clips nothing; "mse" the step with the smallest
-            mean squared error among 80 fractions of "max"; "auto" is "mse" for
-            eight bits, where the paper's value uses few of the 255 codes, and
-            "lsq" below.
+            mean squared error among 80 fractions of "max"; "auto" is "mse" from
+            four bits on, where the paper's value uses fewer codes than there are,
+            and "lsq" for two and three.
 
     Returns:
         Shape `step_shape`, dtype float32, unit of `x`. Values that are all zero
@@ -295,7 +296,7 @@ def initial_step(
     q_max = tf.cast(integer_range.q_max, tf.float32)
     if method == "auto":
         step = tf.cond(
-            q_max - tf.cast(integer_range.q_min, tf.float32) > 127.0,
+            q_max - tf.cast(integer_range.q_min, tf.float32) >= _FOUR_BITS,
             lambda: _mse_step(x, integer_range, step_shape),
             lambda: 2.0 * _mean_like(tf.abs(x), step_shape) / tf.sqrt(q_max),
         )
