@@ -105,29 +105,6 @@ def test_wrong_bits_are_named(option):
         tf_lsq.quantize_model(chain(), target="toaster")
 
 
-def test_unsupported_layers_are_all_named():
-    inputs = layers.Input((8, 8, 4))
-    x = layers.Conv2D(4, 3, activation="gelu", name="strange_activation")(inputs)
-    x = layers.LayerNormalization(name="norm")(x)
-    x = layers.Lambda(lambda t: t * 2, name="twice")(x)
-    x = layers.ReLU(max_value=3, name="relu3")(x)
-    x = layers.BatchNormalization(axis=1, name="wrong_axis")(x)
-    shared = layers.Conv2D(4, 1, name="shared")
-    x = shared(shared(x))
-    model = keras.Model(inputs, x)
-    with pytest.raises(ValueError) as error:
-        tf_lsq.quantize_model(model)
-    for name in (
-        "strange_activation",
-        "norm",
-        "twice",
-        "relu3",
-        "wrong_axis",
-        "shared",
-    ):
-        assert f"`{name}`" in str(error.value)
-
-
 def test_models_without_a_graph_are_refused():
     class Subclassed(keras.Model):
         def call(self, x):
@@ -137,20 +114,13 @@ def test_models_without_a_graph_are_refused():
         tf_lsq.quantize_model(Subclassed())
     with pytest.raises(ValueError, match=r"model\.build"):
         tf_lsq.quantize_model(keras.Sequential([layers.Dense(2)]))
-    with pytest.raises(TypeError, match="Received: str"):
-        tf_lsq.quantize_model("model.h5")
+    with pytest.raises(TypeError, match="Received: int"):
+        tf_lsq.quantize_model(3)
+    with pytest.raises(OSError, match=r"missing\.h5"):
+        tf_lsq.quantize_model("missing.h5")
     student = tf_lsq.quantize_model(chain())
     with pytest.raises(ValueError, match="quantized already"):
         tf_lsq.quantize_model(student)
-
-
-def test_a_keras_3_model_is_recognised():
-    class Functional:
-        pass
-
-    Functional.__module__ = "keras.src.models.functional"
-    with pytest.raises(TypeError, match="Keras 3"):
-        tf_lsq.quantize_model(Functional())
 
 
 def test_negative_gamma_is_flipped_without_changing_the_output(rng):

@@ -145,6 +145,11 @@ def _layer_problem(layer: Any) -> str | None:
     return None
 
 
+def _is_random(layer: Any) -> bool:
+    """Returns whether a layer augments images."""
+    return type(layer).__name__.startswith("Random")
+
+
 def _accepted(layer_class: type) -> set[str]:
     """Returns the names of the settings a layer class takes."""
     names = {"name", "dtype", "trainable"}
@@ -163,6 +168,8 @@ def _config(layer: Any) -> dict[str, Any]:
             continue
         if name in ("synchronized", "renorm", "crop_to_aspect_ratio") and not value:
             continue
+        if (name, value) == ("data_format", "channels_last") and _is_random(layer):
+            continue  # tf_keras' random layers know no other.
         if isinstance(value, dict) and "class_name" in value:
             if value["class_name"] == "DTypePolicy":
                 value = value["config"]["name"]
@@ -241,11 +248,11 @@ def _transpose(operation: Any, x: Any, *_: Any) -> Any:
     return tf.transpose(x, operation.axes)
 
 
-def _pad(operation: Any, x: Any, *_: Any) -> Any:
+def _pad(operation: Any, x: Any, constant_values: Any = None) -> Any:
     """Constant padding."""
     pairs = np.asarray(operation.pad_width)
     pairs = np.broadcast_to(pairs, (len(x.shape), 2)).tolist()
-    return tf.pad(x, pairs, operation.mode)
+    return tf.pad(x, pairs, operation.mode, constant_values or 0)
 
 
 def _clip(operation: Any, x: Any, *_: Any) -> Any:
@@ -341,7 +348,7 @@ class _Translator:
         if _is_model(operation):
             inner = self.model(operation)
             inner.trainable = operation.trainable
-            return lambda x, training=None, **_: inner(x, training=training)
+            return lambda x, **kwargs: inner(x, **_inference_mode(kwargs))
         if not _is_layer(operation):
             function = _OPERATIONS[type(operation).__name__]
             return lambda *args, **kwargs: function(operation, *args, **kwargs)
@@ -365,14 +372,22 @@ def _layer_twin(layer: Any) -> Callable[..., Any]:
     twin = getattr(layers, type(layer).__name__).from_config(config)
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        named = {k: v for k, v in kwargs.items() if k == "training" and v is not None}
         first = not twin.built
-        made = twin(*args, **named)
+        made = twin(*args, **_inference_mode(kwargs))
         if first and layer.weights:
             _set_weights(twin, layer)
         return made if split is None else split(made)
 
     return call
+
+
+def _inference_mode(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``training=False`` if a layer was called so, else nothing.
+
+    Keras 3 notes the default of its random layers as ``training=True``, and lets
+    `fit` and `predict` decide all the same.
+    """
+    return {"training": False} if kwargs.get("training") is False else {}
 
 
 def _set_weights(twin: Any, layer: Any) -> None:
