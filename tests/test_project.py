@@ -29,6 +29,7 @@ TRAINING = [
     "scheme",
     "quantize",
     "calibration",
+    "batch_norm",
     "__init__",
 ]
 EXPORT = [

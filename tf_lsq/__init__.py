@@ -5,6 +5,7 @@ without a custom-object scope.
 """
 
 from . import lsq
+from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .calibration import calibrate
 from .folding import round_biases
 from .model import LSQModel, steps
@@ -16,6 +17,7 @@ from .scheme import LSQQuantizeScheme
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchNormReestimation",
     "LSQActivationQuantizer",
     "LSQModel",
     "LSQQuantizeConfig",
@@ -24,6 +26,7 @@ __all__ = [
     "calibrate",
     "lsq",
     "quantize_model",
+    "reestimate_batch_norm",
     "round_biases",
     "steps",
 ]
