@@ -36,6 +36,7 @@ TRAINING = [
     "quantize",
     "calibration",
     "models",
+    "batch_norm",
     "__init__",
 ]
 EXPORT = [

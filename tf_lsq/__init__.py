@@ -5,6 +5,7 @@ without a custom-object scope.
 """
 
 from . import lsq, models
+from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .calibration import calibrate
 from .folding import round_biases
 from .keras3 import from_keras3
@@ -18,6 +19,7 @@ from .scheme import LSQQuantizeScheme
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchNormReestimation",
     "LSQActivationQuantizer",
     "LSQModel",
     "LSQQuantizeConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "lsq",
     "models",
     "quantize_model",
+    "reestimate_batch_norm",
     "register_layer",
     "round_biases",
     "steps",

@@ -1,0 +1,109 @@
+"""Batch norm statistics of the weights a training ends with.
+
+At few bits some weights lie between two codes and change codes until the end of a
+training, however small the learning rate. The moving averages of batch norms then
+mix statistics of codes that the final network does not have. Measuring them anew
+ends that: M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training",
+ICML 2022, https://arxiv.org/abs/2203.11086, section 3.2.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import tensorflow as tf
+
+from ._compat import keras
+from .data import batches
+from .folding import round_biases
+from .model import check_calibrated
+
+
+def reestimate_batch_norm(
+    model: keras.Model, data: Any, *, num_batches: int = 100, batch_size: int = 32
+) -> None:
+    """Sets the moving averages of batch norms to the means over some batches.
+
+    The batches flow through the model as in training, with its weights as they are.
+    Batch norms with `trainable=False`, or called with `training=False`, are left
+    alone. Biases are rounded afterwards, see `round_biases`.
+
+    Args:
+        model: A quantized model, trained.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`: the training data,
+            augmented as in training.
+        num_batches: How many batches are used, or all if there are fewer.
+        batch_size: Examples per batch for arrays; best that of the training.
+
+    Raises:
+        RuntimeError: If `model` has not been trained or calibrated.
+        ValueError: If `num_batches` or `batch_size` is less than 1.
+
+    References:
+        Nagel et al., https://arxiv.org/abs/2203.11086, section 3.2.
+    """
+    _check_counts(num_batches, batch_size)
+    check_calibrated(model)
+    norms = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+    @tf.function(reduce_retracing=True)
+    def measure(x: Any, momentum: tf.Tensor) -> None:
+        kept = [norm.momentum for norm in norms]
+        try:
+            for norm in norms:
+                norm.momentum = momentum
+            model(x, training=True)
+        finally:
+            for norm, value in zip(norms, kept, strict=True):
+                norm.momentum = value
+
+    for index, (x, _) in enumerate(
+        itertools.islice(batches(data, batch_size), num_batches)
+    ):
+        # With this momentum the moving average is the mean of all batches so far.
+        x = tf.nest.map_structure(tf.convert_to_tensor, x)
+        measure(x, tf.constant(index / (index + 1), tf.float32))
+    round_biases(model)
+
+
+class BatchNormReestimation(keras.callbacks.Callback):
+    """Calls `reestimate_batch_norm` at the end of `fit`.
+
+    Args:
+        data: See `reestimate_batch_norm`.
+        num_batches: See `reestimate_batch_norm`.
+        batch_size: See `reestimate_batch_norm`.
+
+    Raises:
+        ValueError: If `num_batches` or `batch_size` is less than 1.
+
+    Example:
+        >>> import numpy as np
+        >>> callback = BatchNormReestimation(np.zeros((64, 8, 8, 3)), num_batches=2)
+        >>> # student.fit(x, y, callbacks=[callback])
+
+    References:
+        Nagel et al., https://arxiv.org/abs/2203.11086, section 3.2.
+    """
+
+    def __init__(self, data: Any, *, num_batches: int = 100, batch_size: int = 32):
+        super().__init__()
+        _check_counts(num_batches, batch_size)
+        self._data = data
+        self._counts = {"num_batches": num_batches, "batch_size": batch_size}
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Measures the statistics."""
+        reestimate_batch_norm(self.model, self._data, **self._counts)
+
+
+def _check_counts(num_batches: int, batch_size: int) -> None:
+    """Raises unless both are positive."""
+    for name, value in (("num_batches", num_batches), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1. Received: {value}.")
