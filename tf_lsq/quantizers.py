@@ -94,6 +94,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             RuntimeError: If the step has no value yet and may not be
                 initialised from these inputs.
         """
+        if infers_shapes_only():
+            return tf.identity(inputs)
         ready = self._ensure_initialised(inputs, training, weights)
         with tf.control_dependencies(ready):
             integer_range = self.integer_range(weights)
@@ -130,7 +132,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         self, inputs: tf.Tensor, training: Any, weights: Variables
     ) -> list[tf.Operation]:
         """Initialises the step if it has no value; returns ops to wait for."""
-        if infers_shapes_only() or is_initialised(weights):
+        if is_initialised(weights):
             return []
         allowed = self._may_initialise(training)
         if tf.executing_eagerly():
