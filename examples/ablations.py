@@ -41,7 +41,7 @@ def main() -> None:
     first: dict[tuple[str, int], list[float]] = {}
     trained: dict[tuple[str, int], list[float]] = {}
     floats = []
-    bar = tqdm(total=args.seeds * (1 + 9 + 6), unit="training")
+    bar = tqdm(total=args.seeds * (1 + 9 + 9), unit="training")
     for seed in range(args.seeds):
         keras.utils.set_random_seed(seed)
         model = residual_network((8, 8, 1), (16, 32, 64))
@@ -49,7 +49,7 @@ def main() -> None:
         bar.update()
         for bits in (4, 3, 2):
             for name in ("SGD", "Adam", "Adam, bare steps"):
-                student = _student(model, images, bits, "auto")
+                student = _student(model, images, bits, "mse")
                 optimizer = keras.optimizers.Adam(1e-3)
                 if name == "SGD":
                     optimizer = _sgd(images, 0.01, args.epochs)
@@ -58,7 +58,7 @@ def main() -> None:
                 accuracy = _fit(student, images, optimizer, args)
                 optimizers.setdefault((name, bits), []).append(accuracy)
                 bar.update()
-        for bits, rate in ((8, 0.001), (4, 0.01)):
+        for bits, rate in ((8, 0.001), (4, 0.01), (2, 0.01)):
             for init in ("lsq", "max", "mse"):
                 student = _student(model, images, bits, init)
                 first.setdefault((init, bits), []).append(_accuracy(student, images))

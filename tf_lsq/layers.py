@@ -137,7 +137,7 @@ class QuantizationPoint(keras.layers.Layer):
         num_bits: int,
         *,
         signed: bool | None = None,
-        step_init: str = "auto",
+        step_init: str = "mse",
         fixed_step: float | None = None,
         float_input: bool = False,
         target: str = "phone",

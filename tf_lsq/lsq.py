@@ -21,12 +21,15 @@ from typing import Any
 import tensorflow as tf
 
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
-STEP_INITS = ("auto", "lsq", "max", "mse")
+STEP_INITS = ("mse", "lsq", "max")
 # A learned step may shrink to this share of its first value, never below:
 # the quantizer stays defined whatever an optimizer does.
 MIN_STEP_FACTOR = 1e-3
-_FOUR_BITS = 15.0  # Distance of the bounds of a range of 4 bits.
 _MSE_CANDIDATES = 80
+# With many values the error is a smooth function of the step: candidates are tried
+# in strides, then next to the best.
+_MSE_STRIDE = 4
+_MANY_VALUES = 1 << 12
 _MSE_SAMPLE = 1 << 16
 
 
@@ -266,7 +269,7 @@ def initial_step(
     integer_range: IntegerRange,
     *,
     step_shape: tuple[int, ...] = (),
-    method: str = "auto",
+    method: str = "mse",
 ) -> tf.Tensor:
     """Returns the step that training starts from, always positive.
 
@@ -275,11 +278,9 @@ def initial_step(
         integer_range: Integers that may be used.
         step_shape: Shape of the step: `()`, or the rank of `x` with size 1 on
             every axis along which values share a step.
-        method: "lsq" is the paper's ``2 * mean(|x|) / sqrt(q_max)``; "max" the
-            smallest step that clips nothing; "mse" the step with the smallest
-            mean squared error among 80 fractions of "max"; "auto" is "mse" from
-            four bits on, where the paper's value uses fewer codes than there are,
-            and "lsq" for two and three.
+        method: "mse" is the step with the smallest mean squared error among 80
+            fractions of "max", "max" the smallest step that clips nothing, "lsq"
+            the paper's ``2 * mean(|x|) / sqrt(q_max)``.
 
     Returns:
         Shape `step_shape`, dtype float32, unit of `x`. Values that are all zero
@@ -294,13 +295,7 @@ def initial_step(
     check_step_init(method)
     x = tf.cast(x, tf.float32)
     q_max = tf.cast(integer_range.q_max, tf.float32)
-    if method == "auto":
-        step = tf.cond(
-            q_max - tf.cast(integer_range.q_min, tf.float32) >= _FOUR_BITS,
-            lambda: _mse_step(x, integer_range, step_shape),
-            lambda: 2.0 * _mean_like(tf.abs(x), step_shape) / tf.sqrt(q_max),
-        )
-    elif method == "lsq":
+    if method == "lsq":
         step = 2.0 * _mean_like(tf.abs(x), step_shape) / tf.sqrt(q_max)
     elif method == "max":
         step = _max_step(x, integer_range, step_shape)
@@ -378,20 +373,43 @@ def _mse_step(
         x = tf.reshape(x, [-1])
         x = x[:: tf.maximum(tf.size(x) // _MSE_SAMPLE, 1)]
     largest = _max_step(x, integer_range, step_shape)
-    largest = tf.maximum(largest, tf.constant(1e-30))
-    fractions = tf.linspace(1.0 / _MSE_CANDIDATES, 1.0, _MSE_CANDIDATES)
+    unit = tf.maximum(largest, 1e-30) / _MSE_CANDIDATES
 
+    def best_of(counts: tf.Tensor) -> tf.Tensor:
+        """Returns, for every step, the best of some multiples of the unit."""
+        errors = _squared_errors(x, unit * counts, integer_range)
+        chosen = tf.one_hot(tf.argmin(errors, axis=0), counts.shape[0], axis=0)
+        return tf.reduce_sum(chosen * counts, axis=0)
+
+    values = (x.shape.num_elements() or _MSE_SAMPLE) // math.prod(step_shape)
+    stride = _MSE_STRIDE if values >= _MANY_VALUES else 1
+    shape = [-1] + [1] * len(step_shape)
+    apart = tf.range(stride, _MSE_CANDIDATES + 1, stride)
+    best = best_of(tf.reshape(tf.cast(apart, tf.float32), shape))
+    near = tf.reshape(tf.range(1.0 - stride, stride), shape)
+    best = best_of(tf.minimum(best + near, _MSE_CANDIDATES))
+    return tf.where(largest > 0.0, unit * best, 0.0)
+
+
+def _squared_errors(
+    x: tf.Tensor, steps: tf.Tensor, integer_range: IntegerRange
+) -> tf.Tensor:
+    """Returns the mean squared error of every candidate, shape of `steps`.
+
+    Args:
+        x: Values.
+        steps: Candidates; the first axis counts them, the others are those of a step.
+        integer_range: Integers that may be used.
+    """
+    step_shape = tuple(steps.shape[1:])
     # As many candidates at a time as fit a few million numbers.
     size = x.shape.num_elements() or _MSE_SAMPLE
-    at_once = min(max((1 << 23) // size, 1), _MSE_CANDIDATES)
-    shape = [-1] + [1] * len(x.shape)
+    at_once = min(max((1 << 23) // size, 1), steps.shape[0])
     errors = []
-    for start in range(0, _MSE_CANDIDATES, at_once):
-        step = largest * tf.reshape(fractions[start : start + at_once], shape)
+    for start in range(0, steps.shape[0], at_once):
+        some = steps[start : start + at_once]
+        step = some if step_shape else tf.reshape(some, [-1] + [1] * len(x.shape))
         difference = _codes(x / step, integer_range) * step - x
-        errors.append(_mean_like(tf.square(difference), (0, *(step_shape or (1,)))))
-    errors = tf.concat(errors, axis=0)
-    if not step_shape:
-        errors = errors[:, 0]
-    best = tf.gather(fractions, tf.argmin(errors, axis=0))
-    return tf.where(_max_step(x, integer_range, step_shape) > 0.0, largest * best, 0.0)
+        mean = _mean_like(tf.square(difference), (0, *(step_shape or (1,))))
+        errors.append(tf.reshape(mean, tf.shape(some)))
+    return tf.concat(errors, axis=0)

@@ -33,7 +33,7 @@ class Options:
     per_channel: bool = False
     overrides: Mapping[str, int | str] | None = None
     target: str = "phone"
-    step_init: str = "auto"
+    step_init: str = "mse"
 
     def __post_init__(self) -> None:
         """Checks every option."""
@@ -67,7 +67,7 @@ class Bits:
     activation: int
     is_float: bool = False
     per_channel: bool = False
-    step_init: str = "auto"
+    step_init: str = "mse"
 
 
 def assign_bits(

@@ -23,7 +23,7 @@ def quantize_model(
     per_channel: bool = False,
     overrides: Mapping[str, int | str] | None = None,
     target: str = "phone",
-    step_init: str = "auto",
+    step_init: str = "mse",
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
@@ -48,7 +48,7 @@ def quantize_model(
             and the file converts in front of it and behind it. Where several
             patterns match, the last one counts.
         target: What the file will run on: "phone" or "edgetpu".
-        step_init: First value of the steps: "auto", "lsq", "max" or "mse", see
+        step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
             `tf_lsq.lsq.initial_step`.
 
     Returns:

@@ -51,7 +51,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         activation_bits: int = 4,
         *,
         per_channel: bool = False,
-        step_init: str = "auto",
+        step_init: str = "mse",
     ) -> None:
         self.weight_bits = lsq.check_num_bits(weight_bits, "weight_bits")
         self.activation_bits = lsq.check_num_bits(activation_bits, "activation_bits")

@@ -208,7 +208,7 @@ class LSQWeightQuantizer(_LSQQuantizer):
 
     num_bits: int = 4
     channel_axis: tuple[int, ...] | None = None
-    step_init: str = "auto"
+    step_init: str = "mse"
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -262,7 +262,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
 
     num_bits: int = 4
     signed: bool | None = None
-    step_init: str = "auto"
+    step_init: str = "mse"
 
     def __post_init__(self) -> None:
         """Checks the settings."""
