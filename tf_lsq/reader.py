@@ -152,17 +152,19 @@ class _Reader:
         call = self._call(keras_node, use, path, kwargs)
         problem = _problem(call, keras_node)
         made: Any = []
-        if problem is None:
+        # A tensor without axes is what an operator made that was refused before.
+        if problem is None and all(source.shape for source in call.sources):
             try:
                 made = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as found:
                 problem = str(found)
         outputs = tf.nest.flatten(keras_node.outputs)
-        if problem is not None:
+        if not made:
             # Something has to stand for it, so that the rest can be checked.
             call.nodes.clear()
             kind = "foreign" if _can_stay_float(call, outputs) else "identity"
             made = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
+        if problem is not None:
             named = f"`{call.origin}` ({type(keras_node.layer).__name__})"
             self.problems.append((made[0], f"{named}: {problem}"))
         self.nodes += call.nodes
