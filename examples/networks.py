@@ -147,7 +147,7 @@ def check_network(
         model, difference = _twin(name, shape, x, rng)
     else:
         model = network.build(shape)
-        _randomize(model, rng)
+        _randomize(model, x, rng)
     start = time.perf_counter()
     student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
     seconds = time.perf_counter() - start
@@ -185,7 +185,7 @@ def _twin(
 
     build = getattr(keras3.applications, name)
     original = build(input_shape=shape, weights=None, classes=CLASSES)
-    _randomize(original, rng)
+    _randomize(original, x, rng)
     twin = tf_lsq.from_keras3(original)
     expected = np.asarray(original(x, training=False))
     difference = float(np.abs(np.asarray(twin(x, training=False)) - expected).max())
@@ -194,18 +194,21 @@ def _twin(
     return twin, difference
 
 
-def _randomize(model: Any, rng: np.random.Generator) -> None:
-    """Gives batch norms statistics that training could have left."""
-    for layer in model.layers:
-        if type(layer).__name__ != "BatchNormalization":
-            continue
-        size = layer.moving_mean.shape
-        layer.moving_mean.assign(rng.normal(0, 0.1, size))
-        layer.moving_variance.assign(rng.uniform(0.5, 2, size))
-        layer.beta.assign(rng.normal(0, 0.1, size))
-        if layer.scale:
+def _randomize(model: Any, x: np.ndarray, rng: np.random.Generator) -> None:
+    """Gives batch norms values that training could have left."""
+    norms = [la for la in model.layers if type(la).__name__ == "BatchNormalization"]
+    for norm in norms:
+        size = norm.moving_mean.shape
+        norm.beta.assign(rng.normal(0, 0.1, size))
+        if norm.scale:
             sign = rng.choice([-1.0, 1.0, 1.0, 1.0], size)
-            layer.gamma.assign(sign * rng.uniform(0.5, 1.5, size))
+            norm.gamma.assign(sign * rng.uniform(0.5, 1.5, size))
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # One batch sets the statistics.
+    model(x, training=True)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
 
 
 def _train_a_step(student: Any, loss: Any, x: np.ndarray, y: np.ndarray) -> None:
