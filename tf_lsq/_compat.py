@@ -16,9 +16,18 @@ __all__ = [
     "exclude_from_weight_decay",
     "infers_shapes_only",
     "keras",
+    "model_structure",
     "register_for_h5",
     "tfmot",
 ]
+
+
+def model_structure(model: keras.Model) -> tuple[Any, Any]:
+    """Returns the nested structures in which a model takes inputs, gives outputs.
+
+    `model.output` flattens a dict of outputs.
+    """
+    return model._nested_inputs, model._nested_outputs
 
 
 def infers_shapes_only() -> bool:
