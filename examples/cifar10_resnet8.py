@@ -10,8 +10,9 @@ post-training int8 file of the same float network stands beside them.
 Finished parts are kept in `--output` and not repeated. The settings are the
 paper's (SGD with momentum 0.9, cosine decay from 0.01, 0.001 at 8 bits, first and
 last layer 8 bits) for a few epochs; the kernels keep the network's own L2
-regularisers. At 2 bits batch norm statistics are measured anew at the end, on 100
-training batches; the accuracy before that is shown too.
+regularisers. At `--reestimated-bits` (2 unless given) batch norm statistics are
+measured anew at the end, on 100 training batches; the accuracy before that is shown
+too.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ import tf_lsq
 import tflite_export
 
 BATCH_SIZE = 128
-REESTIMATED_BITS = (2,)  # Where codes change until the end of a training.
 
 
 def main() -> None:
@@ -74,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--output", type=Path, default=Path("cifar10_resnet8"))
     parser.add_argument("--bits", type=int, nargs="+", default=[8, 4, 3, 2])
+    parser.add_argument("--reestimated-bits", type=int, nargs="*", default=[2])
     parser.add_argument("--float-epochs", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--step-init", choices=["mse", "lsq", "max"], default="mse")
@@ -136,7 +137,7 @@ def _lsq(
         student.save(trained)
     student = keras.models.load_model(trained, compile=False)
     row = {}
-    if bits in REESTIMATED_BITS:
+    if bits in args.reestimated_bits:
         row["keras_before"] = _accuracy(student, images)
         tf_lsq.reestimate_batch_norm(student, _dataset(images, args.seed))
     path = args.output / f"lsq{bits}.tflite"

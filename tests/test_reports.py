@@ -51,9 +51,7 @@ def test_377_transfer_learning_with_a_backbone_and_a_head(proved):
     backbone.add(layers.InputLayer((16, 16, 3)))
     for filters in (4, 8):
         for _ in range(2):
-            backbone.add(
-                layers.Conv2D(filters, 3, padding="same", activation="relu")
-            )
+            backbone.add(layers.Conv2D(filters, 3, padding="same", activation="relu"))
         backbone.add(layers.MaxPooling2D(2))
     backbone.trainable = False
     head = keras.Sequential(

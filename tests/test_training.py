@@ -368,6 +368,9 @@ def test_reestimation_refuses_what_it_cannot_use(model, data):
     student = tf_lsq.quantize_model(model)
     with pytest.raises(RuntimeError, match="must be trained or calibrated"):
         tf_lsq.reestimate_batch_norm(student, data)
+    tf_lsq.calibrate(student, data)
+    with pytest.raises(ValueError, match="at least one batch"):
+        tf_lsq.reestimate_batch_norm(student, tf.data.Dataset.range(0).batch(1))
     with pytest.raises(ValueError, match="`num_batches` must be at least 1"):
         tf_lsq.BatchNormReestimation(data, num_batches=0)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):

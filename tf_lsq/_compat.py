@@ -47,6 +47,7 @@ __all__ = [
     "infers_shapes_only",
     "is_keras3_model",
     "keras",
+    "model_structure",
     "register_for_h5",
     "tfmot",
 ]
@@ -65,6 +66,14 @@ def is_keras3_model(model: Any) -> bool:
         cls.__module__.startswith("keras.") and cls.__name__ == "Model"
         for cls in type(model).__mro__
     )
+
+
+def model_structure(model: keras.Model) -> tuple[Any, Any]:
+    """Returns the nested structures in which a model takes inputs, gives outputs.
+
+    `model.output` flattens a dict of outputs.
+    """
+    return model._nested_inputs, model._nested_outputs
 
 
 def infers_shapes_only() -> bool:

@@ -4,7 +4,7 @@ At few bits some weights lie between two codes and change codes until the end of
 training, however small the learning rate. The moving averages of batch norms then
 mix statistics of codes that the final network does not have. Measuring them anew
 ends that: M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training",
-ICML 2022, https://arxiv.org/abs/2203.11086, section 3.2.
+ICML 2022, https://arxiv.org/abs/2203.11086.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def reestimate_batch_norm(
 
     Raises:
         RuntimeError: If `model` has not been trained or calibrated.
-        ValueError: If `num_batches` or `batch_size` is less than 1.
+        ValueError: If `num_batches` or `batch_size` is less than 1, or `data` has no
+            batch.
 
     References:
-        Nagel et al., https://arxiv.org/abs/2203.11086, section 3.2.
+        Nagel et al., https://arxiv.org/abs/2203.11086
     """
     _check_counts(num_batches, batch_size)
     check_calibrated(model)
@@ -62,12 +63,14 @@ def reestimate_batch_norm(
             for norm, value in zip(norms, kept, strict=True):
                 norm.momentum = value
 
-    for index, (x, _) in enumerate(
-        itertools.islice(batches(data, batch_size), num_batches)
-    ):
+    seen = 0
+    for x, _ in itertools.islice(batches(data, batch_size), num_batches):
         # With this momentum the moving average is the mean of all batches so far.
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
-        measure(x, tf.constant(index / (index + 1), tf.float32))
+        measure(x, tf.constant(seen / (seen + 1), tf.float32))
+        seen += 1
+    if not seen:
+        raise ValueError("`data` must have at least one batch. Received: none.")
     round_biases(model)
 
 
@@ -84,11 +87,11 @@ class BatchNormReestimation(keras.callbacks.Callback):
 
     Example:
         >>> import numpy as np
-        >>> callback = BatchNormReestimation(np.zeros((64, 8, 8, 3)), num_batches=2)
-        >>> # student.fit(x, y, callbacks=[callback])
+        >>> images = np.zeros((64, 8, 8, 3), np.float32)
+        >>> callbacks = [BatchNormReestimation(images, batch_size=16)]
 
     References:
-        Nagel et al., https://arxiv.org/abs/2203.11086, section 3.2.
+        Nagel et al., https://arxiv.org/abs/2203.11086
     """
 
     def __init__(self, data: Any, *, num_batches: int = 100, batch_size: int = 32):

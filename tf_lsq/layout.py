@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import lsq
-from ._compat import keras, tfmot
+from ._compat import keras, model_structure, tfmot
 from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint
 from .model import LSQModel
@@ -197,9 +197,10 @@ def build_model(
         builder.add(node)
     inputs = [builder.inputs[node] for node in graph.inputs]
     outputs = [builder.tensors[node] for node in graph.outputs]
+    input_structure, output_structure = model_structure(model)
     student = LSQModel(
-        tf.nest.pack_sequence_as(model._nested_inputs, inputs),
-        tf.nest.pack_sequence_as(model._nested_outputs, outputs),
+        tf.nest.pack_sequence_as(input_structure, inputs),
+        tf.nest.pack_sequence_as(output_structure, outputs),
         name=model.name,
     )
     builder.transfer_weights()
