@@ -128,7 +128,7 @@ def _scales_input(node: Node) -> bool:
     while source.kind == "point":
         source = source.inputs[0]
     reads = [consumer.properties.matmul for consumer in node.consumers]
-    return (
+    return bool(
         np.ndim(scale) == 0
         and scale > 0
         and not np.any(offset)

@@ -284,7 +284,7 @@ def activation_layer(call: Call) -> Node:
     return activate(call, call.sources[0], call.layer.activation, call.name)
 
 
-def with_activation(kind: str) -> Lowering:
+def with_activation(kind: str) -> Callable[[Call], Node]:
     """Returns the lowering of a layer with kernel and activation argument.
 
     A ReLU stays inside. Others are split off; they keep the layer's name, because
@@ -317,7 +317,7 @@ def relu_layer(call: Call) -> Node:
 # --- Layers that are several operators ---------------------------------------
 
 
-def causal(kind: str) -> Lowering:
+def causal(kind: str) -> Callable[[Call], Node]:
     """Returns the lowering of a 1D convolution, which may pad on the left only."""
 
     def lower(call: Call) -> Node:
@@ -335,7 +335,7 @@ def causal(kind: str) -> Lowering:
     return lower
 
 
-def separable(depthwise_class: type, pointwise_class: type) -> Lowering:
+def separable(depthwise_class: type, pointwise_class: type) -> Callable[[Call], Node]:
     """Returns the lowering of a separable convolution to depthwise and pointwise."""
 
     def lower(call: Call) -> Node:
@@ -344,7 +344,7 @@ def separable(depthwise_class: type, pointwise_class: type) -> Lowering:
             lambda: _separated(call.layer, depthwise_class, pointwise_class, call.name),
         )
         name = f"{call.name}_depthwise"
-        made: Any = causal("depthwise")(call.part(depthwise, name, call.sources))
+        made = causal("depthwise")(call.part(depthwise, name, call.sources))
         return with_activation("conv")(call.part(pointwise, call.name, [made]))
 
     return lower

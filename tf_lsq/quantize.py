@@ -94,5 +94,6 @@ def _float_model(model: Any) -> keras.Model:
     if isinstance(model, str | os.PathLike):
         if str(model).endswith(".keras") and is_keras3_file(model):
             return from_keras3(model)
-        return keras.models.load_model(model, compile=False)
+        loaded: Any = keras.models.load_model(model, compile=False)
+        return loaded
     return from_keras3(model) if is_keras3_model(model) else model

@@ -152,8 +152,7 @@ class _Reader:
         call = self._call(keras_node, use, path, kwargs)
         problem = _problem(call, keras_node)
         made: Any = []
-        # A tensor without axes is what an operator made that was refused before.
-        if problem is None and all(source.shape for source in call.sources):
+        if problem is None and all(map(_is_readable, call.sources)):
             try:
                 made = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as found:
@@ -264,6 +263,11 @@ def _problem(call: Call, keras_node: Any) -> str | None:
     ):
         return "it reads a tensor of integers that is computed at run time"
     return rule.check(layer)
+
+
+def _is_readable(source: Any) -> bool:
+    """Returns whether a tensor has axes; what a refused operator made has none."""
+    return isinstance(source, Unknown) or bool(source.shape)
 
 
 def _remedy(layer: Layer) -> str:

@@ -375,7 +375,13 @@ def _plain(code: str, **options: Any) -> Callable[..., None]:
 
 
 def _relu(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """A ReLU that nothing could take in."""
+    """A ReLU that nothing could take in.
+
+    The kernel of RELU rounds twice where it changes the scale.
+    """
+    if not node.is_float:
+        _rescale(builder, node, inputs)
+        return
     code = _FUSED[node.activation]
     builder.op(code, inputs, builder.activation(node.name, node))
 
@@ -507,17 +513,29 @@ def _quantize(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """From float, or from another grid.
 
     XNNPACK's QUANTIZE from int8 to int8 rounds the ratio of the two scales to
-    1/256, which moves codes. Its MUL keeps the ratio in float32. So a change of
-    scale is written as a multiplication by the constant 1.
+    1/256, which moves codes.
     """
     source = builder.nodes[node.inputs[0]].grid
     if source is None or source.scale == node.grid.scale:
         builder.op("QUANTIZE", inputs, builder.activation(node.name, node))
-        return
+    else:
+        _rescale(builder, node, inputs)
+
+
+def _rescale(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """A change of scale: a multiplication by the constant 1.
+
+    XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
+    """
     one = builder.constant(
         f"{node.name}/one", np.array([_ONE], np.int8), _per_tensor(1.0 / _ONE, 0)
     )
-    builder.op("MUL", [inputs[0], one], builder.activation(node.name, node), **_PLAIN)
+    builder.op(
+        "MUL",
+        [inputs[0], one],
+        builder.activation(node.name, node),
+        fused_activation_function=_FUSED[node.activation],
+    )
 
 
 OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
