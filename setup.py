@@ -39,6 +39,7 @@ setup(
             *EXAMPLES,
             "hypothesis>=6.100",
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "pyright==1.1.414",
         ],
