@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
-from networks import NETWORKS, check_network
+from networks import NETWORKS, check_network, check_twin
 
 # MobileNetV3Small is in test_reports.py.
 REPRESENTATIVE = ["preact_resnet18", "MobileNetV2"]
@@ -27,3 +27,9 @@ def test_representative_network(name):
 def test_network(name, bits):
     found = check_network(name, bits)
     assert found.off_by_one < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name[0].isupper()])
+def test_keras_3_twin(name):
+    assert check_twin(name) <= 1e-5
