@@ -31,16 +31,24 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+def deep(*names):
+    """Names as parameters, marked slow."""
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+DEEP = ["preact_resnet101", "preact_resnet152"]
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in PUBLISHED if name not in DEEP), *deep(*DEEP)]
+)
 def test_parameter_counts_are_the_published_ones(name):
     # Only shapes are needed, so nothing is allocated.
     with tf.Graph().as_default():
         assert num_parameters(getattr(models, name)()) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize(
-    "name", ["preact_resnet18", "preact_resnet50", "squeezenext23_2x"]
-)
+@pytest.mark.parametrize("name", ["preact_resnet50", *deep("squeezenext23_2x")])
 def test_narrow_networks_are_exported_exactly(name, rng, tmp_path):
     build = getattr(models, name)
     model = tiny.randomize(build((32, 32, 3), classes=5, width=0.0625), rng)

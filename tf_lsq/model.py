@@ -43,8 +43,7 @@ class LSQModel(keras.Model):
         Keras leaves this to classes with a `compile` of their own.
         """
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built and hasattr(self.optimizer, "build"):
-            self.optimizer.build(self.trainable_variables)
+        self._build_optimizer()
 
     def fit(
         self,
@@ -58,6 +57,7 @@ class LSQModel(keras.Model):
         if not is_calibrated(self):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             initialise_steps(self, first, training=True)
+        self._build_optimizer()
         history = super().fit(x, y, batch_size, *args, **kw)
         round_biases(self)
         return history
@@ -66,6 +66,7 @@ class LSQModel(keras.Model):
         """Trains on one batch; see `keras.Model.train_on_batch`."""
         if not is_calibrated(self):
             initialise_steps(self, x, training=True)
+        self._build_optimizer()
         return super().train_on_batch(x, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -77,6 +78,15 @@ class LSQModel(keras.Model):
         """Predicts; see `keras.Model.predict`."""
         check_calibrated(self)
         return super().predict(*args, **kwargs)
+
+    def _build_optimizer(self) -> None:
+        """Creates the optimizer's variables.
+
+        Created in the first training step, they would have it traced twice.
+        """
+        if hasattr(self.optimizer, "build"):
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
 
 
 def quantization_points(model: keras.Model) -> list[QuantizationPoint]:
