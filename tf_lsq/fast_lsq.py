@@ -6,7 +6,7 @@ products, which only read. With ``v = x / step``, ``y = step * round(clip(v))`` 
 ``dx`` equal to ``dy`` inside the range and 0 elsewhere, equation 3 of the paper sums
 up to::
 
-    d_step = sum over the inside of dy * (round(v) - v) + sum over the rest of dy * bound
+    d_step = sum(dy * (round(v) - v)) inside + sum(dy * bound) outside
            = (sum(dy * y) - sum(dx * x)) / step
 
 Nothing is kept for the backward pass but x and y, which the layers around keep anyway.

@@ -24,6 +24,7 @@ from .lowering import (
     causal,
     chain,
     normalization,
+    quantization_point,
     relu_layer,
     relu_name,
     separable,
@@ -346,7 +347,7 @@ LAYERS: dict[type, LayerRule] = {
     OpLambda: LayerRule(lower_function, check_function),
     SlicingOpLambda: LayerRule(lower_function, check_function),
     layers.Lambda: LayerRule(single("identity"), _refuse_lambda),
-    QuantizationPoint: LayerRule(single("point")),
+    QuantizationPoint: LayerRule(quantization_point),
 }
 # Rows that a user does not write: what the analysis itself puts into models.
 INTERNAL = {

@@ -45,6 +45,7 @@ class LSQWrapper(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.layer.trainable = kwargs["trainable"]
         self.quantize_config = quantize_config
+        self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.weight_attribute = quantize_config.weight_attribute(layer)
         if self.weight_attribute is None:
             raise ValueError(
@@ -83,7 +84,12 @@ class LSQWrapper(keras.layers.Wrapper):
 
     def quantized_kernel(self) -> tf.Tensor:
         """Returns the kernel as the layer uses it: learned step times codes."""
-        return self.quantizer(self.kernel, training=False, weights=self.step_variables)
+        return self.quantizer(
+            self.kernel,
+            training=False,
+            weights=self.step_variables,
+            plain_op=self.plain_op,
+        )
 
     def codes(self) -> tf.Tensor:
         """Returns the trained integers, read off `quantized_kernel`."""
@@ -128,6 +134,8 @@ class QuantizationPoint(keras.layers.Layer):
             prescribes (softmax: 1/256). None: the step is learned.
         float_input: Whether the operator in front was left in float, so that the
             file converts here.
+        absorbed_relu: Name of the ReLU that stood in front. An unsigned point is a
+            ReLU itself: its lowest integer is 0, and no gradient passes below.
         target: Name of the target the model was quantized for.
         **kwargs: Keras' layer arguments.
     """
@@ -140,6 +148,7 @@ class QuantizationPoint(keras.layers.Layer):
         step_init: str = "mse",
         fixed_step: float | None = None,
         float_input: bool = False,
+        absorbed_relu: str | None = None,
         target: str = "phone",
         **kwargs: Any,
     ) -> None:
@@ -148,8 +157,15 @@ class QuantizationPoint(keras.layers.Layer):
         if fixed_step is not None and signed is None:
             raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
         self.fixed_step = fixed_step
+        if absorbed_relu is not None and signed is not False:
+            raise ValueError(
+                "A point that absorbs a ReLU must be unsigned. "
+                f"Received: absorbed_relu={absorbed_relu!r}, signed={signed}."
+            )
         self.float_input = float_input
+        self.absorbed_relu = absorbed_relu
         self.target = target
+        self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.initialising = False  # Set while a first batch flows, also in inference.
 
     def build(self, input_shape: Any) -> None:
@@ -198,7 +214,9 @@ class QuantizationPoint(keras.layers.Layer):
         if training is None:
             training = keras.backend.learning_phase()
         training = True if self.initialising else training
-        return self.quantizer(inputs, training, self.step_variables)
+        return self.quantizer(
+            inputs, training, self.step_variables, plain_op=self.plain_op
+        )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the input."""
@@ -211,6 +229,7 @@ class QuantizationPoint(keras.layers.Layer):
             **self.quantizer.get_config(),
             "fixed_step": self.fixed_step,
             "float_input": self.float_input,
+            "absorbed_relu": self.absorbed_relu,
             "target": self.target,
         }
 

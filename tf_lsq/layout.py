@@ -35,6 +35,7 @@ class PointSpec:
         trainable: Whether the step trains.
         fixed_step: Grid prescribed by TFLite, or None.
         float_input: Whether the operator in front is left in float.
+        absorbed_relu: Name of the ReLU in front that the point stands for.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PointSpec:
     trainable: bool = True
     fixed_step: float | None = None
     float_input: bool = False
+    absorbed_relu: str | None = None
 
 
 @dataclasses.dataclass
@@ -114,6 +116,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         return
     fixed = None if is_float else node.properties.fixed_step
     nonnegative = node.nonnegative()
+    absorbs = node.activation == "relu" and not is_float and not node.shared
     plan.behind[node] = PointSpec(
         name=f"quantize_{node.name}",
         num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
@@ -121,6 +124,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         trainable=all(layer.trainable for layer in node.all_layers),
         fixed_step=fixed,
         float_input=is_float,
+        absorbed_relu=node.name if absorbs else None,
     )
 
 
@@ -231,10 +235,10 @@ class _Builder:
             )
             self.inputs[node] = tensor
         else:
-            sources = [self._input(node, source) for source in node.inputs]
-            tensor = self._call(node, node, sources)
-            for fused in node.fused:
-                tensor = self._call(node, fused, [tensor])
+            tensors = [self._input(node, source) for source in node.inputs]
+            for part in self._parts(node):
+                tensors = [self._call(node, part, tensors)]
+            [tensor] = tensors
         if node in self.plan.behind:
             tensor = self._point(self.plan.behind[node])(tensor)
         self.tensors[node] = tensor
@@ -251,6 +255,18 @@ class _Builder:
                     _make_gamma_positive(part.kind, copy, batch_norm)
                 copy.initialise()
 
+    def _absorbs_relu(self, node: Node) -> bool:
+        """Returns whether the point behind a node stands for its ReLU."""
+        point = self.plan.behind.get(node)
+        return point is not None and point.absorbed_relu is not None
+
+    def _parts(self, node: Node) -> list[Node]:
+        """Returns the operators whose layers are called for a node, in order."""
+        parts = [node, *node.fused]
+        if self._absorbs_relu(node):
+            parts = [part for part in parts if part.kind != "relu"]
+        return parts
+
     def _input(self, node: Node, source: Node) -> Any:
         """Returns one input of a node, behind the extra point if there is one."""
         point = self.plan.in_front.get((node, source))
@@ -264,6 +280,8 @@ class _Builder:
         """Calls the copy of one layer; `part` is the node or one fused into it."""
         if id(part.layer) not in self._copies:
             config = {**part.layer.get_config(), "name": part.layer_name}
+            if "activation" in config and self._absorbs_relu(owner):
+                config["activation"] = "linear"
             copy = type(part.layer).from_config(config)
             bits = self.bits[owner]
             if type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float:
@@ -287,6 +305,7 @@ class _Builder:
                 step_init=self.options.step_init,
                 fixed_step=spec.fixed_step,
                 float_input=spec.float_input,
+                absorbed_relu=spec.absorbed_relu,
                 target=self.options.target,
                 trainable=spec.trainable,
                 name=spec.name,

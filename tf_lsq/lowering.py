@@ -314,6 +314,19 @@ def relu_layer(call: Call) -> Node:
     return call.add("relu", activation=name)
 
 
+def quantization_point(call: Call) -> Node:
+    """Lowers a `QuantizationPoint`, with the ReLU that it stands for.
+
+    A point that is used again, behind a pooling, has nothing to clip there.
+    """
+    sources = call.sources
+    if call.layer.absorbed_relu is not None and not sources[0].nonnegative():
+        relu = call.add("relu", activation="relu")
+        relu.name = call.layer.absorbed_relu
+        sources = [relu]
+    return call.add("point", sources)
+
+
 # --- Layers that are several operators ---------------------------------------
 
 

@@ -274,7 +274,8 @@ def initial_step(
     """Returns the step that training starts from, always positive.
 
     Args:
-        x: Weights, or the first batch of an activation.
+        x: Weights, or the first batch of an activation. Where the range has no
+            negative integers, negative values count as 0.
         integer_range: Integers that may be used.
         step_shape: Shape of the step: `()`, or the rank of `x` with size 1 on
             every axis along which values share a step.
@@ -295,6 +296,7 @@ def initial_step(
     check_step_init(method)
     x = tf.cast(x, tf.float32)
     q_max = tf.cast(integer_range.q_max, tf.float32)
+    x = tf.where(tf.cast(integer_range.q_min, tf.float32) < 0.0, x, tf.nn.relu(x))
     if method == "lsq":
         step = 2.0 * _mean_like(tf.abs(x), step_shape) / tf.sqrt(q_max)
     elif method == "max":

@@ -21,7 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import lsq
+from . import fast_lsq, lsq
 from ._compat import infers_shapes_only, keras, tfmot
 
 Variables = dict[str, tf.Variable]
@@ -45,6 +45,10 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     @abc.abstractmethod
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
         """Returns the integers this quantizer may use."""
+
+    def _range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
+        """Returns the range for a graph that is being built."""
+        return self.integer_range(weights)
 
     @abc.abstractmethod
     def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
@@ -76,7 +80,13 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     @tf.autograph.experimental.do_not_convert
     def __call__(
-        self, inputs: tf.Tensor, training: Any, weights: Variables, **kwargs: Any
+        self,
+        inputs: tf.Tensor,
+        training: Any,
+        weights: Variables,
+        *,
+        plain_op: bool = False,
+        **kwargs: Any,
     ) -> tf.Tensor:
         """Returns `inputs` moved to the quantizer's grid.
 
@@ -85,6 +95,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             training: Whether the layer trains; a first batch is only taken as
                 such in training.
             weights: The variables that `build` returned.
+            plain_op: Whether to use `lsq.fake_quantize` where `fast_lsq` has a
+                faster form.
             **kwargs: Ignored, part of TF-MOT's interface.
 
         Returns:
@@ -98,10 +110,12 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             return tf.identity(inputs)
         ready = self._ensure_initialised(inputs, training, weights)
         with tf.control_dependencies(ready):
-            integer_range = self.integer_range(weights)
-            return lsq.fake_quantize(
+            integer_range = self._range_when_traced(weights)
+            step = self.step(weights)
+            fast = not plain_op and fast_lsq.is_supported(inputs, step, integer_range)
+            return (fast_lsq if fast else lsq).fake_quantize(
                 inputs,
-                self.step(weights),
+                step,
                 integer_range,
                 gradient_scale=self._gradient_scale(inputs, integer_range.q_max),
             )
@@ -291,6 +305,14 @@ class LSQActivationQuantizer(_LSQQuantizer):
             return lsq.activation_range(self.num_bits, signed=self.signed)
         half = weights["signed"] * 2.0 ** (self.num_bits - 1)
         return lsq.IntegerRange(-half, 2.0**self.num_bits - 1.0 - half)
+
+    def _range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
+        """Returns plain integers where the first batch has decided already."""
+        if self.signed is not None or not is_initialised(weights):
+            return self.integer_range(weights)
+        with tf.init_scope():
+            signed = bool(weights["signed"] > 0.0)
+        return lsq.activation_range(self.num_bits, signed=signed)
 
     def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
         """Counts the features of one example, without the batch axis."""
