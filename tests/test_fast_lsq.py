@@ -1,0 +1,192 @@
+"""The fast form of the operator against the plain one and float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tiny
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_lsq import RANGES
+
+import tf_lsq
+from tf_lsq import fast_lsq, lsq
+from tf_lsq._compat import keras
+
+
+def run(module, x, step, integer_range, upstream, scale=1.0):
+    x, step = tf.constant(x), tf.constant(step)
+    with tf.GradientTape() as tape:
+        tape.watch([x, step])
+        y = module.fake_quantize(x, step, integer_range, gradient_scale=scale)
+    dx, dstep = tape.gradient(y, [x, step], output_gradients=tf.constant(upstream))
+    return y.numpy(), dx.numpy(), dstep.numpy()
+
+
+def near(v, integer_range):
+    """Quotients within float32's rounding of a tie or a bound."""
+    room = 4 * np.spacing(np.float32(np.abs(v) + 1))
+    tie = np.abs(v - np.floor(v) - 0.5) <= room
+    bounds = np.float32([integer_range.q_min, integer_range.q_max])
+    return tie | (np.abs(v[..., None] - bounds) <= room[..., None]).any(-1)
+
+
+@pytest.mark.parametrize("integer_range", RANGES, ids=str)
+@pytest.mark.parametrize("step", [0.25, 0.1037, 3.3e-5, 811.0])
+def test_per_tensor_equals_the_plain_form(integer_range, step, rng):
+    step = np.float32(step)
+    low, high = integer_range.q_min - 3, integer_range.q_max + 3
+    x = rng.uniform(low, high, (600, 256)).astype(np.float32) * step
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    y, dx, dstep = run(fast_lsq, x, step, integer_range, upstream, 0.125)
+    codes, inside, per_value = reference.lsq(
+        x, step, integer_range.q_min, integer_range.q_max
+    )
+    clear = ~near(x / step, integer_range)
+    assert clear.mean() > 0.999
+    np.testing.assert_array_equal(np.rint(y / step)[clear], codes[clear])
+    assert np.abs(np.rint(y / step) - codes).max() <= 1
+    np.testing.assert_allclose(y, np.rint(y / step) * step, rtol=3e-7)
+    np.testing.assert_array_equal(dx[clear], (upstream * inside)[clear])
+    terms = 0.125 * upstream.astype(np.float64) * per_value
+    # A tie that rounds the other way changes the sum by one term.
+    others = np.abs(upstream[~clear]).sum() * 0.125 * integer_range.q_max
+    size = np.sqrt(np.square(terms).sum())
+    np.testing.assert_allclose(dstep, terms.sum(), atol=1e-4 * size + others)
+
+
+@pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
+@pytest.mark.parametrize("step_shape", [(1, 1, 1, 6), (1, 1, 5, 6)], ids=str)
+def test_per_channel_equals_the_reference(integer_range, step_shape, rng):
+    step = rng.uniform(0.05, 0.5, step_shape).astype(np.float32)
+    low, high = integer_range.q_min - 3, integer_range.q_max + 3
+    x = rng.uniform(low, high, (3, 3, 5, 6)).astype(np.float32) * step
+    x.flat[:3] = 0.0, step.flat[1] * low, step.flat[2] * high
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    assert fast_lsq.is_supported(tf.constant(x), tf.constant(step), integer_range)
+    y, dx, dstep = run(fast_lsq, x, step, integer_range, upstream)
+    expected = run(lsq, x, step, integer_range, upstream)
+    # The quotient is the plain form's, so codes and mask are equal everywhere.
+    np.testing.assert_array_equal(y, expected[0])
+    np.testing.assert_array_equal(dx, expected[1])
+    assert dstep.shape == step_shape
+    np.testing.assert_allclose(dstep, expected[2], rtol=1e-4, atol=1e-3)
+
+
+def test_what_has_no_kernel_is_told():
+    x, integer_range = tf.zeros((3, 3, 5, 6)), lsq.weight_range(4)
+
+    def supported(step_shape, integer_range=integer_range, dtype=tf.float32):
+        return fast_lsq.is_supported(x, tf.ones(step_shape, dtype), integer_range)
+
+    assert supported(()) and supported((1, 1, 1, 6)) and supported((1, 1, 5, 6))
+    assert not supported((1, 1, 5, 1)) and not supported((1, 3, 1, 6))
+    assert not supported((), dtype=tf.float64)
+    unknown = lsq.IntegerRange(tf.constant(-8.0), tf.constant(7.0))
+    assert not supported((), unknown)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=50),
+    st.floats(2.0**-10, 10.0, width=32),
+    st.sampled_from(RANGES),
+)
+def test_properties(numbers, step, integer_range):
+    x, step = tf.constant(numbers, tf.float32), tf.constant(step, tf.float32)
+    y = fast_lsq.fake_quantize(x, step, integer_range)
+    codes = np.rint(y / step)
+    assert np.abs(codes - lsq.quantize(x, step, integer_range)).max() <= 1
+    assert codes.min() >= integer_range.q_min and codes.max() <= integer_range.q_max
+    # Quantizing twice changes nothing, in either form.
+    np.testing.assert_array_equal(lsq.quantize(y, step, integer_range), codes)
+    again = fast_lsq.fake_quantize(y, step, integer_range)
+    np.testing.assert_array_equal(np.rint(again / step), codes)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_16_bit_values_are_computed_in_float32(dtype, rng):
+    x = tf.constant(rng.normal(size=(40, 64)), dtype)
+    upstream = tf.constant(rng.normal(size=(40, 64)), dtype)
+    found = run(fast_lsq, x, 0.2, lsq.weight_range(4), upstream)
+    expected = run(lsq, x, 0.2, lsq.weight_range(4), upstream)
+    assert found[0].dtype == found[1].dtype == dtype.as_numpy_dtype
+    assert found[2].dtype == np.float32
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(found[2], expected[2], rtol=1e-4)
+
+
+def test_gradients_of_steps_on_a_training_network(rng):
+    """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
+    model = tiny.randomize(tiny.residual(), rng)
+    x = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
+    labels = rng.integers(0, 5, 32)
+    student = tf_lsq.quantize_model(model)
+    student.compile("sgd", "sparse_categorical_crossentropy")
+    student.fit(x, labels, verbose=0)
+    calls = []
+
+    def recorded(values, step, integer_range, *, gradient_scale=1.0):
+        @tf.custom_gradient
+        def record(y):
+            def gradient(upstream):
+                calls.append((values, step, integer_range, upstream))
+                return upstream
+
+            return y, gradient
+
+        return record(
+            lsq.fake_quantize(
+                values, step, integer_range, gradient_scale=gradient_scale
+            )
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fast_lsq, "fake_quantize", recorded)
+        with tf.GradientTape() as tape:
+            value = keras.losses.sparse_categorical_crossentropy(
+                labels, student(x, training=True)
+            )
+        tape.gradient(value, student.trainable_variables)
+    assert len(calls) > 8
+    for values, step, integer_range, upstream in calls:
+        arguments = values.numpy(), step.numpy(), integer_range
+        _, _, per_value = reference.lsq(
+            *arguments[:2], integer_range.q_min, integer_range.q_max
+        )
+        expected = np.sum(upstream.numpy().astype(np.float64) * per_value)
+        for module, tolerance in ((fast_lsq, 1e-3), (lsq, 1e-5)):
+            dstep = run(module, *arguments, upstream.numpy())[2]
+            np.testing.assert_allclose(dstep, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("choice", ["fast", "plain", "xla"])
+def test_every_form_trains_alike(choice, rng):
+    model = tiny.randomize(tiny.residual(), rng)
+    x = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
+    labels = rng.integers(0, 5, 32)
+
+    def trained(choice):
+        student = tf_lsq.quantize_model(model)
+        student.use_plain_op(choice == "plain")
+        student.compile(
+            keras.optimizers.SGD(1e-3, momentum=0.9),
+            "sparse_categorical_crossentropy",
+            jit_compile=choice == "xla",
+        )
+        student.fit(x, labels, batch_size=16, shuffle=False, verbose=0)
+        return student
+
+    expected, found = trained("fast"), trained(choice)
+    assert all(
+        layer.plain_op == (choice != "fast")
+        for layer in found.layers
+        if hasattr(layer, "plain_op")
+    )
+    steps = tf_lsq.steps(found)
+    for name, step in tf_lsq.steps(expected).items():
+        np.testing.assert_allclose(steps[name], step, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(found(x), expected(x), atol=2e-3)
