@@ -1,0 +1,1 @@
+"""Measurements beside float training and TF-MOT; `python -m benchmarks --help`."""
