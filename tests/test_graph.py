@@ -317,3 +317,12 @@ def test_ten_unsupported_things_are_all_named():
     ):
         assert f"`{name}`" in found
     assert "shared_axes=[1, 2]" in found and "groups must be 1" in found
+
+
+def test_ends_that_a_file_cannot_have_are_named():
+    used, unused = layers.Input((4,)), layers.Input((4,), name="unused")
+    x = layers.Dense(2, name="twice")(used)
+    with pytest.raises(ValueError) as error:
+        tf_lsq.quantize_model(keras.Model([used, unused], [x, x]))
+    assert "`unused`: nothing reads this input" in str(error.value)
+    assert "`twice`: it is an output twice" in str(error.value)

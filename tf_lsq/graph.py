@@ -69,14 +69,21 @@ def _check_model(model: Any) -> None:
 
 
 def _connect(graph: Graph) -> None:
-    """Fills in consumers, outputs, and which layers several operators share."""
+    """Fills in consumers, outputs and shared layers; checks the model's ends."""
     uses = collections.Counter(id(node.model_layer) for node in graph.nodes)
     for node in graph.nodes:
         node.shared = uses[id(node.model_layer)] > 1
         for source in node.inputs:
             source.consumers.append(node)
     for node in graph.outputs:
+        if node.is_output:
+            problem = f"`{node.origin}`: it is an output twice; list it once"
+            graph.problems.append((node, problem))
         node.is_output = True
+    for node in graph.inputs:
+        if not (node.consumers or node.is_output):
+            problem = f"`{node.origin}`: nothing reads this input; leave it out"
+            graph.problems.append((node, problem))
 
 
 # --- Simplifying -------------------------------------------------------------
