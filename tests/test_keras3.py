@@ -74,6 +74,8 @@ CASES = {
     "transpose": lambda x: ops.transpose(x, (0, 2, 3, 1)),
     "pad": lambda x: ops.pad(x, [[0, 0], [1, 0], [0, 2], [0, 0]]),
     "getitem": lambda x: x[:, 1:, ::2, 2:],
+    "resize": lambda x: ops.image.resize(x, (5, 12)),
+    "resize_nearest": lambda x: ops.image.resize(x, (16, 16), interpolation="nearest"),
     "split": lambda x: ops.split(x, 2, axis=-1)[1],
     "expand": lambda x: ops.squeeze(ops.expand_dims(x, 1), 1),
     "relu": lambda x: ops.relu(x),
@@ -154,6 +156,28 @@ def test_files_of_either_keras(writer, rng, tmp_path):
     np.testing.assert_allclose(student(x), model(x), atol=0.1)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers3.LayerNormalization(),
+        layers3.GroupNormalization(2),
+        layers3.GRU(3),
+        layers3.LSTM(3, return_sequences=True),
+        layers3.MultiHeadAttention(2, 4),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_that_only_stay_in_float_have_twins_too(layer, rng):
+    inputs = keras3.Input((6, 4))
+    x = layers3.Dense(4)(inputs)
+    attends = isinstance(layer, layers3.MultiHeadAttention)
+    model = keras3.Model(inputs, layer(x, x) if attends else layer(x))
+    for weight in model.weights:
+        weight.assign(rng.normal(0, 0.5, weight.shape))
+    x = rng.normal(size=(4, 6, 4)).astype(np.float32)
+    assert difference(model, tf_lsq.from_keras3(model), x) < 1e-5
+
+
 def test_everything_without_a_twin_is_named():
     class Own(layers3.Layer):
         def call(self, x):
@@ -165,9 +189,10 @@ def test_everything_without_a_twin_is_named():
     x = layers3.Conv2D(4, 3, activation="celu", name="celu")(x)
     x = layers3.RMSNormalization(name="rms")(x)
     x = ops.sin(x)
+    x = ops.image.resize(x, (4, 4), crop_to_aspect_ratio=True)
     with pytest.raises(ValueError) as error:
         tf_lsq.from_keras3(keras3.Model(inputs, x))
-    for name in ("`own`", "`hidden`", "`celu`", "`rms`", "(Sin)"):
+    for name in ("`own`", "`hidden`", "`celu`", "`rms`", "(Sin)", "(Resize)"):
         assert name in str(error.value)
 
 

@@ -38,6 +38,17 @@ _IGNORED = {
     "optional",
     "ragged",
 }
+# Settings that tf_keras does not have, and that are off unless the user sets them.
+_OFF_BY_DEFAULT = {
+    "crop_to_aspect_ratio",
+    "pad_to_aspect_ratio",
+    "renorm",
+    "rms_scaling",
+    "sliding_window",
+    "synchronized",
+    "use_gate",
+    "zero_output_for_mask",
+}
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 
 
@@ -110,6 +121,8 @@ def _find_problems(model: Any, path: str, problems: list[str]) -> None:
                 problems.append(f"{name}: {problem}")
         elif type(operation).__name__ not in _OPERATIONS:
             problems.append(f"{name}: this operation has no twin here")
+        elif _changes_aspect_ratio(operation):
+            problems.append(f"{name}: tf.image.resize neither crops nor pads")
 
 
 def _is_model(operation: Any) -> bool:
@@ -145,6 +158,13 @@ def _layer_problem(layer: Any) -> str | None:
     return None
 
 
+def _changes_aspect_ratio(operation: Any) -> bool:
+    """Returns whether an operation resizes images by cropping or padding them."""
+    return any(
+        getattr(operation, f"{how}_to_aspect_ratio", False) for how in ("crop", "pad")
+    )
+
+
 def _is_random(layer: Any) -> bool:
     """Returns whether a layer augments images."""
     return type(layer).__name__.startswith("Random")
@@ -166,7 +186,7 @@ def _config(layer: Any) -> dict[str, Any]:
     for name, value in layer.get_config().items():
         if name in _IGNORED or name.endswith("_initializer"):
             continue
-        if name in ("synchronized", "renorm", "crop_to_aspect_ratio") and not value:
+        if name in _OFF_BY_DEFAULT and not value:
             continue
         if (name, value) == ("data_format", "channels_last") and _is_random(layer):
             continue  # tf_keras' random layers know no other.
@@ -260,6 +280,16 @@ def _clip(operation: Any, x: Any, *_: Any) -> Any:
     return tf.clip_by_value(x, operation.x_min, operation.x_max)
 
 
+def _resize(operation: Any, x: Any) -> Any:
+    """Resizing of images."""
+    return tf.image.resize(
+        x,
+        operation.size,
+        method=operation.interpolation,
+        antialias=operation.antialias,
+    )
+
+
 _OPERATIONS: dict[str, Callable[..., Any]] = {
     "Add": _plain(lambda x, y: x + y),
     "Subtract": _plain(lambda x, y: x - y),
@@ -274,6 +304,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "Max": _reduce(tf.reduce_max),
     "Concatenate": lambda operation, xs: tf.concat(xs, operation.axis),
     "Reshape": _reshape,
+    "Resize": _resize,
     "Transpose": _transpose,
     "Squeeze": lambda operation, x: tf.squeeze(x, operation.axis),
     "ExpandDims": lambda operation, x: tf.expand_dims(x, operation.axis),
@@ -369,7 +400,11 @@ def _layer_twin(layer: Any) -> Callable[..., Any]:
             config.update(activation="linear", name=f"{layer.name}_linear")
         else:
             config["activation"] = found
-    twin = getattr(layers, type(layer).__name__).from_config(config)
+    twin_class = getattr(layers, type(layer).__name__)
+    if twin_class is layers.MultiHeadAttention:
+        twin = twin_class(**config)  # Its `from_config` wants shapes as well.
+    else:
+        twin = twin_class.from_config(config)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         first = not twin.built
