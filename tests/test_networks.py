@@ -32,4 +32,4 @@ def test_network(name, bits):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name[0].isupper()])
 def test_keras_3_twin(name):
-    assert check_twin(name) <= 1e-5
+    assert check_twin(name)["float64"] <= 1e-5
