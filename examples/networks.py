@@ -285,11 +285,11 @@ activation code is off by more than one. Made by
 with {versions}.
 
 `quantize_model` was timed once, beside other work; `benchmarks/quantization_time.py`
-measures it. The last columns are shares of codes that are off by one: of all, and of the tensor
-with most of them. Two operators make the large ones. TFLite's average pooling rounds
-ties away from zero, where Keras and this library round them to even: 2x2 means of
-integers are ties one time in four. A hard sigmoid is linear, so all values of one input
-code fall on the same side of a near tie.
+measures it. The last columns are shares of codes that are off by one: of all, and of
+the tensor with most of them. Two operators make the large ones. TFLite's average
+pooling rounds ties away from zero, where Keras and this library round them to even:
+2x2 means of integers are ties one time in four. A hard sigmoid is linear, so all
+values of one input code fall on the same side of a near tie.
 
 """
 

@@ -184,6 +184,7 @@ def _grid(plan: Plan, source: Node, consumer: Node) -> PointSpec:
 # --- Building the quantized model --------------------------------------------
 
 
+@tf.autograph.experimental.do_not_convert  # Nothing to convert, and slow.
 def build_model(
     model: keras.Model, graph: Graph, bits: Mapping[Node, Bits], options: Options
 ) -> LSQModel:
