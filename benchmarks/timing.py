@@ -1,9 +1,10 @@
-"""Side by side timing: calls of all contestants in turn, medians, wall and CPU."""
+"""Side by side timing: all contestants in every round, medians, wall and CPU."""
 
 from __future__ import annotations
 
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import tf_lsq
 def side_by_side(
     calls: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 3
 ) -> dict[str, dict[str, float]]:
-    """Returns the time of every call, measured in turn.
+    """Returns the time of every call, measured in turn, each round in another order.
 
     Args:
         calls: Name -> what is measured.
@@ -34,8 +35,9 @@ def side_by_side(
     """
     wall: dict[str, list[float]] = {name: [] for name in calls}
     cpu: dict[str, list[float]] = {name: [] for name in calls}
+    order = random.Random(0)
     for index in range(warm_up + repeats):
-        for name, call in calls.items():
+        for name, call in order.sample(list(calls.items()), len(calls)):
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             call()
             if index >= warm_up:

@@ -14,6 +14,11 @@ from test_lsq import RANGES
 import tf_lsq
 from tf_lsq import fast_lsq, lsq
 from tf_lsq._compat import keras
+from tf_lsq.borrowed_sums import find_loans
+from tf_lsq.layers import LSQWrapper, QuantizationPoint
+from tf_lsq.model import quantization_points
+
+layers = keras.layers
 
 
 def run(module, x, step, integer_range, upstream, scale=1.0):
@@ -119,48 +124,186 @@ def test_16_bit_values_are_computed_in_float32(dtype, rng):
     np.testing.assert_allclose(found[2], expected[2], rtol=1e-4)
 
 
-def test_gradients_of_steps_on_a_training_network(rng):
-    """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
+@pytest.fixture
+def trained(rng):
+    """Returns a network that has trained for a step, and a batch."""
     model = tiny.randomize(tiny.residual(), rng)
     x = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
     labels = rng.integers(0, 5, 32)
     student = tf_lsq.quantize_model(model)
     student.compile("sgd", "sparse_categorical_crossentropy")
     student.fit(x, labels, verbose=0)
-    calls = []
+    return student, x, labels
 
-    def recorded(values, step, integer_range, *, gradient_scale=1.0):
-        @tf.custom_gradient
-        def record(y):
-            def gradient(upstream):
-                calls.append((values, step, integer_range, upstream))
-                return upstream
 
-            return y, gradient
+def step_gradients(student, x, labels):
+    """Returns the gradients of the steps of activations by name: found, float64's."""
+    exact, calls = {}, []
 
-        return record(
-            lsq.fake_quantize(
-                values, step, integer_range, gradient_scale=gradient_scale
-            )
-        )
+    def recording(original):
+        def fake_quantize(values, step, integer_range, *, gradient_scale=1.0, **kw):
+            name = calls[-1]
+
+            @tf.custom_gradient
+            def record(y):
+                def gradient(upstream):
+                    _, _, per_value = reference.lsq(
+                        values.numpy(),
+                        step.numpy(),
+                        integer_range.q_min,
+                        integer_range.q_max,
+                    )
+                    total = np.sum(upstream.numpy().astype(np.float64) * per_value)
+                    exact[name] = exact.get(name, 0.0) + gradient_scale * total
+                    return upstream
+
+                return y, gradient
+
+            kw["gradient_scale"] = gradient_scale
+            return record(original(values, step, integer_range, **kw))
+
+        return fake_quantize
+
+    def named(original):
+        def call(layer, *args, **kwargs):
+            calls.append(layer.name)
+            return original(layer, *args, **kwargs)
+
+        return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast_lsq, "fake_quantize", recorded)
+        for module in (fast_lsq, lsq):
+            recorder = recording(module.fake_quantize)
+            patch.setattr(module, "fake_quantize", recorder)
+        for cls in (QuantizationPoint, LSQWrapper):
+            patch.setattr(cls, "call", named(cls.call))
+        learned = [p for p in quantization_points(student) if p.step_variables]
         with tf.GradientTape() as tape:
             value = keras.losses.sparse_categorical_crossentropy(
                 labels, student(x, training=True)
             )
-        tape.gradient(value, student.trainable_variables)
-    assert len(calls) > 8
-    for values, step, integer_range, upstream in calls:
-        arguments = values.numpy(), step.numpy(), integer_range
-        _, _, per_value = reference.lsq(
-            *arguments[:2], integer_range.q_min, integer_range.q_max
+        factors = [point.step_variables["step"] for point in learned]
+        gradients = tape.gradient(value, factors)
+    found = {
+        point.name: float(gradient) * float(point.step_variables["unit"])
+        for point, gradient in zip(learned, gradients, strict=True)
+    }
+    return found, {name: exact[name] for name in found}
+
+
+def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
+    """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
+    student, x, labels = trained
+    loans = find_loans(student)
+    assert sum(bool(loan.kernels) for loan in loans) > 2
+    assert sum(loan.batch_norm is not None for loan in loans) > 2
+    found, expected = step_gradients(student, x, labels)
+    assert len(found) > 5
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], 1e-3, err_msg=name)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf_lsq.borrowed_sums, "find_loans", lambda model: [])
+        found, expected = step_gradients(student, x, labels)
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], 1e-3, err_msg=name)
+    student.use_plain_op()
+    assert not find_loans(student)
+    found, expected = step_gradients(student, x, labels)
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], 1e-5, err_msg=name)
+
+
+def loans_by_name(student):
+    return {
+        loan.point.name: (
+            sorted(layer.name for layer in loan.kernels),
+            loan.batch_norm and loan.batch_norm.name,
         )
-        expected = np.sum(upstream.numpy().astype(np.float64) * per_value)
-        for module, tolerance in ((fast_lsq, 1e-3), (lsq, 1e-5)):
-            dstep = run(module, *arguments, upstream.numpy())[2]
-            np.testing.assert_allclose(dstep, expected, rtol=tolerance)
+        for loan in find_loans(student)
+    }
+
+
+def branched(**options):
+    """Returns a calibrated network: conv, batch norm, ReLU, two convs that read it."""
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(inputs)
+    x = layers.BatchNormalization(name="norm", scale=options.pop("gamma", True))(x)
+    x = layers.ReLU(name="relu")(x)
+    left = layers.Conv2D(8, 3, name="left", **options)(x)
+    right = layers.Conv2D(8, 3, name="right")(x)
+    student = tf_lsq.quantize_model(keras.Model(inputs, [left, right]))
+    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    return student
+
+
+def test_all_kernels_that_read_a_tensor_lend_their_sums():
+    student = branched()
+    loans = loans_by_name(student)
+    assert loans["quantize_relu"] == (["quant_left", "quant_right"], "norm")
+    assert loans["quantize_image"] == (["quant_stem"], None)
+
+
+def test_sums_that_are_not_the_whole_are_not_borrowed():
+    assert loans_by_name(branched(gamma=False))["quantize_relu"][1] is None
+    frozen = branched(trainable=False)
+    assert loans_by_name(frozen)["quantize_relu"] == ([], "norm")
+    # A reader that is no kernel.
+    student = branched()
+    student.add_loss(tf.reduce_mean(student.get_layer("quantize_relu").output))
+    assert loans_by_name(student)["quantize_relu"] == ([], "norm")
+    # The tensor is an output as well.
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, name="stem", activation="relu")(inputs)
+    student = tf_lsq.quantize_model(
+        keras.Model(inputs, [x, layers.Conv2D(4, 3, name="head")(x)])
+    )
+    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    assert loans_by_name(student)["quantize_stem"] == ([], None)
+
+
+def test_a_layer_that_is_used_twice_lends_nothing():
+    inputs = layers.Input((8, 8, 3), name="image")
+    conv = layers.Conv2D(3, 3, padding="same", name="conv")
+    norm = layers.BatchNormalization(name="norm")
+    x = layers.ReLU(name="first")(norm(conv(inputs)))
+    x = layers.ReLU(name="second")(norm(conv(x)))
+    student = tf_lsq.quantize_model(keras.Model(inputs, x))
+    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    assert all(loan == ([], None) for loan in loans_by_name(student).values())
+
+
+def test_layers_are_as_before_after_a_call_that_fails(trained):
+    student, x, _ = trained
+    with pytest.raises(ValueError, match=r"incompatible|expected"):
+        student(x[:, :5, :, :2], training=True)
+    for layer in student.layers:
+        if isinstance(layer, QuantizationPoint):
+            assert layer.sum_outputs and layer.sum_inputs
+        if isinstance(layer, LSQWrapper):
+            assert layer.lends_to is None
+        if isinstance(layer, layers.BatchNormalization):
+            assert isinstance(layer.gamma, tf.Variable)
+
+
+@pytest.mark.parametrize("step_init", ["mse", "lsq", "max"])
+def test_a_point_that_is_a_relu6_never_passes_more_than_6(step_init, rng):
+    inputs = layers.Input((4,), name="features")
+    x = layers.ReLU(6.0, name="relu6")(layers.Dense(4, name="dense")(inputs))
+    x = layers.Dense(2, name="head")(layers.Dense(3, name="middle")(x))
+    model = keras.Model(inputs, x)
+    student = tf_lsq.quantize_model(model, step_init=step_init)
+    assert "relu6" not in [layer.name for layer in student.layers]
+    tf_lsq.calibrate(student, 1000 * rng.normal(size=(64, 4)).astype(np.float32))
+    point = student.get_layer("quantize_relu6")
+    assert float(point.step) * 15 <= 6.000001
+    point.step_variables["step"].assign(50.0)  # What an optimizer may do.
+    np.testing.assert_allclose(point.step, 6 / 15, rtol=1e-6)
+    values = tf.constant([[-1.0, 2.9, 6.1, 400.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        y = point(values)
+    np.testing.assert_allclose(y, [[0.0, 2.8, 6.0, 6.0]], rtol=1e-6)
+    np.testing.assert_array_equal(tape.gradient(y, values), [[0, 1, 0, 0]])
 
 
 @pytest.mark.parametrize("choice", ["fast", "plain", "xla"])

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAINING = [
     "_compat",
     "lsq",
+    "fast_lsq",
     "data",
     "quantizers",
     "quantize_configs",
@@ -28,6 +29,7 @@ TRAINING = [
     "reader",
     "graph",
     "folding",
+    "borrowed_sums",
     "model",
     "policy",
     "layout",

@@ -48,6 +48,7 @@ __all__ = [
     "is_keras3_model",
     "keras",
     "model_structure",
+    "nodes_of",
     "register_for_h5",
     "tfmot",
 ]
@@ -74,6 +75,14 @@ def model_structure(model: keras.Model) -> tuple[Any, Any]:
     `model.output` flattens a dict of outputs.
     """
     return model._nested_inputs, model._nested_outputs
+
+
+def nodes_of(model: keras.Model) -> list[Any]:
+    """Returns the calls of layers that a functional model is made of, in order."""
+    by_depth = model._nodes_by_depth
+    return [
+        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
+    ]
 
 
 def infers_shapes_only() -> bool:

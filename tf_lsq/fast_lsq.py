@@ -10,13 +10,16 @@ up to::
            = (sum(dy * y) - sum(dx * x)) / step
 
 Nothing is kept for the backward pass but x and y, which the layers around keep anyway.
-Codes and mask are the plain form's, except where the quotient is within float32's
-rounding of a tie or a bound: the kernel multiplies by 1 / step.
+Where those hold one of the two sums as well (see `borrowed_sums`), it is left out here,
+and `lend_sum` adds it to the gradient of the same step. Codes and mask are the plain
+form's, except where the quotient is within float32's rounding of a tie or a bound: the
+kernel multiplies by 1 / step.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -52,6 +55,8 @@ def fake_quantize(
     integer_range: IntegerRange,
     *,
     gradient_scale: float | tf.Tensor = 1.0,
+    sum_outputs: bool = True,
+    sum_inputs: bool = True,
 ) -> tf.Tensor:
     """Returns `x` moved to the grid, with LSQ's gradients; see `lsq.fake_quantize`.
 
@@ -64,6 +69,8 @@ def fake_quantize(
         step: Positive, unit of `x`; see `is_supported` for its shape.
         integer_range: Integers that may be used; not tensors.
         gradient_scale: See `lsq.step_gradient_scale`.
+        sum_outputs: Whether the gradient of a single step holds ``sum(dy * y)``.
+        sum_inputs: Whether the gradient of a single step holds ``-sum(dx * x)``.
 
     Returns:
         Same shape, dtype and unit as `x`.
@@ -73,13 +80,49 @@ def fake_quantize(
     """
     x, step = tf.convert_to_tensor(x), tf.convert_to_tensor(step)
     scale = tf.cast(gradient_scale, step.dtype)
-    form = _per_tensor if step.shape.rank == 0 else _per_channel
-    result = form(tf.cast(x, step.dtype), step, integer_range, scale)
+    values = tf.cast(x, step.dtype)
+    if step.shape.rank == 0:
+        result = _per_tensor(
+            values, step, integer_range, scale, sum_outputs, sum_inputs
+        )
+    else:
+        result = _per_channel(values, step, integer_range, scale)
     return tf.cast(result, x.dtype)
 
 
+def lend_sum(
+    tensors: Sequence[tf.Tensor], step: tf.Tensor, scale: float
+) -> list[tf.Tensor]:
+    """Returns tensors unchanged; the sum over their gradients goes to a step.
+
+    Args:
+        tensors: Float tensors t of any shapes.
+        step: Positive scalar; its gradient grows by ``scale / step * sum(dt * t)``.
+        scale: `gradient_scale` of the step, with the sign of the sum.
+    """
+
+    @tf.custom_gradient
+    def lent(step: tf.Tensor, *tensors: tf.Tensor) -> Any:
+        def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            parts = [
+                _dot(dt_part, t_part)
+                for dt, t in zip(upstream, tensors, strict=True)
+                for dt_part, t_part in zip(_chunks(dt), _chunks(t), strict=True)
+            ]
+            return scale / step * tf.add_n(parts), *upstream
+
+        return [tf.identity(t) for t in tensors], gradient
+
+    return lent(step, *tensors)
+
+
 def _per_tensor(
-    x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange, scale: tf.Tensor
+    x: tf.Tensor,
+    step: tf.Tensor,
+    integer_range: IntegerRange,
+    scale: tf.Tensor,
+    sum_outputs: bool,
+    sum_inputs: bool,
 ) -> tf.Tensor:
     """One step for all values."""
 
@@ -91,11 +134,13 @@ def _per_tensor(
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dx = _inside(upstream, x, low, high)
             chunks = [_chunks(t) for t in (upstream, y, dx, x)]
-            parts = [
-                _dot(dy_part, y_part) - _dot(dx_part, x_part)
-                for dy_part, y_part, dx_part, x_part in zip(*chunks, strict=True)
-            ]
-            return dx, scale / step * tf.add_n(parts)
+            parts = []
+            for dy_part, y_part, dx_part, x_part in zip(*chunks, strict=True):
+                # The difference is taken part by part, which keeps it precise.
+                part = _dot(dy_part, y_part) if sum_outputs else 0.0
+                parts.append(part - _dot(dx_part, x_part) if sum_inputs else part)
+            total = tf.add_n(parts) if sum_outputs or sum_inputs else 0.0
+            return dx, scale / step * total
 
         return y, gradient
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import lsq
+from . import fast_lsq, lsq
 from ._compat import keras
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, Variables, is_initialised
@@ -46,6 +46,7 @@ class LSQWrapper(keras.layers.Wrapper):
         self.layer.trainable = kwargs["trainable"]
         self.quantize_config = quantize_config
         self.plain_op = False  # See `LSQModel.use_plain_op`.
+        self.lends_to = None  # See `borrowed_sums`: a step, and its gradient scale.
         self.weight_attribute = quantize_config.weight_attribute(layer)
         if self.weight_attribute is None:
             raise ValueError(
@@ -98,7 +99,10 @@ class LSQWrapper(keras.layers.Wrapper):
     def call(self, inputs: Any) -> tf.Tensor:
         """Calls the wrapped layer with the quantized kernel in place."""
         kernel = self.quantized_kernel()
-        with _attribute(self.layer, self.weight_attribute, kernel):
+        if self.lends_to is not None:
+            step, scale = self.lends_to
+            [kernel] = fast_lsq.lend_sum([kernel], step, scale)
+        with replaced_attributes(self.layer, {self.weight_attribute: kernel}):
             return self.layer.call(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -136,6 +140,8 @@ class QuantizationPoint(keras.layers.Layer):
             file converts here.
         absorbed_relu: Name of the ReLU that stood in front. An unsigned point is a
             ReLU itself: its lowest integer is 0, and no gradient passes below.
+        max_value: Of that ReLU, None where it has none; see
+            `LSQActivationQuantizer`.
         target: Name of the target the model was quantized for.
         **kwargs: Keras' layer arguments.
     """
@@ -149,11 +155,12 @@ class QuantizationPoint(keras.layers.Layer):
         fixed_step: float | None = None,
         float_input: bool = False,
         absorbed_relu: str | None = None,
+        max_value: float | None = None,
         target: str = "phone",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.quantizer = LSQActivationQuantizer(num_bits, signed, step_init)
+        self.quantizer = LSQActivationQuantizer(num_bits, signed, step_init, max_value)
         if fixed_step is not None and signed is None:
             raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
         self.fixed_step = fixed_step
@@ -167,6 +174,7 @@ class QuantizationPoint(keras.layers.Layer):
         self.target = target
         self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.initialising = False  # Set while a first batch flows, also in inference.
+        self.sum_outputs = self.sum_inputs = True  # See `borrowed_sums`.
 
     def build(self, input_shape: Any) -> None:
         """Creates the quantizer's variables."""
@@ -215,7 +223,12 @@ class QuantizationPoint(keras.layers.Layer):
             training = keras.backend.learning_phase()
         training = True if self.initialising else training
         return self.quantizer(
-            inputs, training, self.step_variables, plain_op=self.plain_op
+            inputs,
+            training,
+            self.step_variables,
+            plain_op=self.plain_op,
+            sum_outputs=self.sum_outputs,
+            sum_inputs=self.sum_inputs,
         )
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -246,12 +259,14 @@ class _untracked:
 
 
 @contextlib.contextmanager
-def _attribute(layer: keras.layers.Layer, name: str, value: Any) -> Iterator[None]:
-    """Gives `layer` another value of an attribute, unseen by Keras' tracking."""
-    attributes = vars(layer)
-    original = attributes[name]
-    attributes[name] = value
+def replaced_attributes(
+    layer: keras.layers.Layer, attributes: dict[str, Any]
+) -> Iterator[None]:
+    """Gives `layer` other values of attributes, unseen by Keras' tracking."""
+    present = vars(layer)
+    original = {name: present[name] for name in attributes}
+    present.update(attributes)
     try:
         yield
     finally:
-        attributes[name] = original
+        present.update(original)

@@ -23,6 +23,9 @@ from .operators import Graph, Layer, Node
 from .policy import Bits, Options, assign_bits
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
+# Activations that an unsigned point computes itself -> their largest value.
+_MAX_VALUES = {"relu": None, "relu6": 6.0}
+
 
 @dataclasses.dataclass(eq=False)
 class PointSpec:
@@ -36,6 +39,7 @@ class PointSpec:
         fixed_step: Grid prescribed by TFLite, or None.
         float_input: Whether the operator in front is left in float.
         absorbed_relu: Name of the ReLU in front that the point stands for.
+        max_value: Of that ReLU, None where it has none.
     """
 
     name: str
@@ -45,6 +49,7 @@ class PointSpec:
     fixed_step: float | None = None
     float_input: bool = False
     absorbed_relu: str | None = None
+    max_value: float | None = None
 
 
 @dataclasses.dataclass
@@ -116,7 +121,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         return
     fixed = None if is_float else node.properties.fixed_step
     nonnegative = node.nonnegative()
-    absorbs = node.activation == "relu" and not is_float and not node.shared
+    absorbs = node.activation in _MAX_VALUES and not is_float and not node.shared
     plan.behind[node] = PointSpec(
         name=f"quantize_{node.name}",
         num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
@@ -125,6 +130,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         fixed_step=fixed,
         float_input=is_float,
         absorbed_relu=node.name if absorbs else None,
+        max_value=_MAX_VALUES[node.activation] if absorbs else None,
     )
 
 
@@ -307,6 +313,7 @@ class _Builder:
                 fixed_step=spec.fixed_step,
                 float_input=spec.float_input,
                 absorbed_relu=spec.absorbed_relu,
+                max_value=spec.max_value,
                 target=self.options.target,
                 trainable=spec.trainable,
                 name=spec.name,

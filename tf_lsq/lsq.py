@@ -233,7 +233,9 @@ def fake_quantize(
     return tf.cast(quantized(tf.cast(x, step.dtype), step), x.dtype)
 
 
-def learned_step(factor: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
+def learned_step(
+    factor: tf.Tensor, unit: tf.Tensor, max_step: float = math.inf
+) -> tf.Tensor:
     """Returns the step ``unit * factor``, kept positive, with LSQ's updates.
 
     A step is trained as a `factor` of its first value, the constant `unit`.
@@ -248,10 +250,11 @@ def learned_step(factor: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
     Args:
         factor: The trained variable, 1 at first, dimensionless.
         unit: First value of the step, positive, unit of the values, same shape.
+        max_step: The step is at most this.
 
     Returns:
-        The step, at least ``1e-3 * unit``; the gradient passes through that
-        bound, so an optimizer can leave it again.
+        The step, at least ``1e-3 * unit``; the gradient passes through the
+        bounds, so an optimizer can leave them again.
     """
 
     @tf.custom_gradient
@@ -259,7 +262,8 @@ def learned_step(factor: tf.Tensor, unit: tf.Tensor) -> tf.Tensor:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
             return upstream / unit, None
 
-        return unit * tf.maximum(factor, MIN_STEP_FACTOR), gradient
+        step = unit * tf.maximum(factor, MIN_STEP_FACTOR)
+        return step if math.isinf(max_step) else tf.minimum(step, max_step), gradient
 
     return scaled(tf.convert_to_tensor(factor), tf.convert_to_tensor(unit))
 

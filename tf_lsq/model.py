@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from ._compat import exclude_from_weight_decay, keras, register_for_h5
+from .borrowed_sums import borrowed_sums
 from .data import batches
 from .folding import round_biases
 from .layers import LSQWrapper, QuantizationPoint
@@ -84,6 +85,11 @@ class LSQModel(keras.Model):
         """Predicts; see `keras.Model.predict`."""
         check_calibrated(self)
         return super().predict(*args, **kwargs)
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the layers; see `keras.Model.call`."""
+        with borrowed_sums(self):
+            return super().call(inputs, training, mask)
 
     def use_plain_op(self, plain: bool = True) -> None:
         """Chooses the plain form of the LSQ operator, `lsq.fake_quantize`.

@@ -46,12 +46,12 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
         """Returns the integers this quantizer may use."""
 
-    def _range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
+    def range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
         """Returns the range for a graph that is being built."""
         return self.integer_range(weights)
 
     @abc.abstractmethod
-    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
+    def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
         """Returns the paper's g for these inputs."""
 
     def _add_variables(
@@ -86,6 +86,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         weights: Variables,
         *,
         plain_op: bool = False,
+        sum_outputs: bool = True,
+        sum_inputs: bool = True,
         **kwargs: Any,
     ) -> tf.Tensor:
         """Returns `inputs` moved to the quantizer's grid.
@@ -97,6 +99,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             weights: The variables that `build` returned.
             plain_op: Whether to use `lsq.fake_quantize` where `fast_lsq` has a
                 faster form.
+            sum_outputs: See `fast_lsq.fake_quantize`.
+            sum_inputs: See `fast_lsq.fake_quantize`.
             **kwargs: Ignored, part of TF-MOT's interface.
 
         Returns:
@@ -110,19 +114,28 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             return tf.identity(inputs)
         ready = self._ensure_initialised(inputs, training, weights)
         with tf.control_dependencies(ready):
-            integer_range = self._range_when_traced(weights)
+            integer_range = self.range_when_traced(weights)
             step = self.step(weights)
             fast = not plain_op and fast_lsq.is_supported(inputs, step, integer_range)
-            return (fast_lsq if fast else lsq).fake_quantize(
-                inputs,
-                step,
-                integer_range,
-                gradient_scale=self._gradient_scale(inputs, integer_range.q_max),
-            )
+            scale = self.gradient_scale(inputs, integer_range.q_max)
+            if fast:
+                return fast_lsq.fake_quantize(
+                    inputs,
+                    step,
+                    integer_range,
+                    gradient_scale=scale,
+                    sum_outputs=sum_outputs,
+                    sum_inputs=sum_inputs,
+                )
+            return lsq.fake_quantize(inputs, step, integer_range, gradient_scale=scale)
 
     def step(self, weights: Variables) -> tf.Tensor:
         """Returns the step, in the unit of the quantized values."""
-        return lsq.learned_step(weights["step"], weights["unit"])
+        return lsq.learned_step(weights["step"], weights["unit"], self._max_step())
+
+    def _max_step(self) -> float:
+        """Returns what the step may be at most."""
+        return math.inf
 
     def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
         """Sets the step (and the signedness, where open) from `inputs`."""
@@ -135,7 +148,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             step_shape=tuple(weights["unit"].shape),
             method=self.step_init,
         )
-        weights["unit"].assign(unit)
+        weights["unit"].assign(tf.minimum(unit, self._max_step()))
         weights["step"].assign(tf.ones_like(unit))
 
     def _may_initialise(self, training: Any) -> bool:
@@ -250,7 +263,7 @@ class LSQWeightQuantizer(_LSQQuantizer):
             size if axis in axes else 1 for axis, size in enumerate(tensor_shape)
         )
 
-    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> float:
+    def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> float:
         """Counts the elements that share one step."""
         channels = math.prod(self._step_shape(inputs.shape))
         return lsq.step_gradient_scale(math.prod(inputs.shape) // channels, q_max)
@@ -269,6 +282,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
         num_bits: Bits of one integer, 2 to 8.
         signed: Whether values can be negative. None: the first batch decides.
         step_init: First value of the step, see `lsq.initial_step`.
+        max_value: Unsigned values beyond it count as this value (6: the quantizer
+            is a ReLU6, too). The step stays within ``max_value / q_max``.
 
     References:
         Esser et al., Section 2, https://arxiv.org/abs/1902.08153
@@ -277,11 +292,17 @@ class LSQActivationQuantizer(_LSQQuantizer):
     num_bits: int = 4
     signed: bool | None = None
     step_init: str = "mse"
+    max_value: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the settings."""
         lsq.check_num_bits(self.num_bits)
         lsq.check_step_init(self.step_init)
+        if self.max_value is not None and self.signed is not False:
+            raise ValueError(
+                "A quantizer with a `max_value` must be unsigned. "
+                f"Received: max_value={self.max_value}, signed={self.signed}."
+            )
 
     def build(
         self, tensor_shape: Any, name: str, layer: keras.layers.Layer
@@ -306,7 +327,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         half = weights["signed"] * 2.0 ** (self.num_bits - 1)
         return lsq.IntegerRange(-half, 2.0**self.num_bits - 1.0 - half)
 
-    def _range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
+    def range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
         """Returns plain integers where the first batch has decided already."""
         if self.signed is not None or not is_initialised(weights):
             return self.integer_range(weights)
@@ -314,7 +335,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
             signed = bool(weights["signed"] > 0.0)
         return lsq.activation_range(self.num_bits, signed=signed)
 
-    def _gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
+    def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
         """Counts the features of one example, without the batch axis."""
         features: Any = inputs.shape[1:].num_elements()
         if features is None:
@@ -323,6 +344,18 @@ class LSQActivationQuantizer(_LSQQuantizer):
             return lsq.step_gradient_scale(features, q_max)
         product = tf.cast(features, tf.float32) * tf.cast(q_max, tf.float32)
         return tf.math.rsqrt(product)
+
+    def _max_step(self) -> float:
+        """Keeps the largest integer within the largest value."""
+        if self.max_value is None:
+            return math.inf
+        return self.max_value / self.integer_range({}).q_max
+
+    def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
+        """Sets the step from `inputs`, of which the largest may not count."""
+        if self.max_value is not None:
+            inputs = tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
+        super().initialise(inputs, weights)
 
     def _may_initialise(self, training: Any) -> bool:
         """Only a training batch sets the step."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ._compat import OpLambda, SlicingOpLambda, keras
+from ._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call
 from .operators import Graph, Layer, Node, Slot
@@ -99,12 +99,10 @@ class _Reader:
             path: Names of the models around its layers, "" for the outermost.
             kwargs: What was passed at the call of an inner model.
         """
-        by_depth = model._nodes_by_depth
-        for depth in sorted(by_depth, reverse=True):
-            for keras_node in by_depth[depth]:
-                if path and isinstance(keras_node.layer, keras.layers.InputLayer):
-                    continue
-                self._read_call(keras_node, path, kwargs)
+        for keras_node in nodes_of(model):
+            if path and isinstance(keras_node.layer, keras.layers.InputLayer):
+                continue
+            self._read_call(keras_node, path, kwargs)
 
     def _read_call(self, keras_node: Any, path: str, outer: dict[str, Any]) -> None:
         """Adds the operators of one call of a layer."""
