@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow lint clean
+.PHONY: quickstart test slow lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py
@@ -19,6 +19,9 @@ lint: $(STAMP)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pyright
+
+benchmarks: $(STAMP)
+	$(PYTHON) -m benchmarks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

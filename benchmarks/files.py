@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,24 +12,32 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tf_lsq
 import tflite_export
 
 from .contestants import NETWORKS, tfmot_int8
-from .timing import side_by_side
+from .timing import Times, side_by_side
 from .training_step import clone
 
 BATCH = 8
+# Operators that only change how a tensor is written: a mixed-width network needs them.
+REQUANTIZING = ("QUANTIZE", "DEQUANTIZE", "MUL")
 
 
-def export_time(depths: tuple[int, ...], size: int) -> list[dict[str, Any]]:
-    """Returns a row per pre-activation ResNet: seconds of export and conversion.
+def measure_export(
+    depths: tuple[int, ...], size: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Returns a row per pre-activation ResNet: times of export and of conversion.
+
+    `export_model` holds the comparison of the file with the model; the float file is
+    only converted.
 
     Args:
         depths: Of the networks.
         size: Height and width of the images.
+        rounds: How often each is converted.
     """
     rows = []
     for depth in depths:
@@ -36,34 +45,74 @@ def export_time(depths: tuple[int, ...], size: int) -> list[dict[str, Any]]:
         model = tf_lsq.models.preact_resnet(depth, (size, size, 3), classes=10)
         student = tf_lsq.quantize_model(model)
         _calibrate(student)
-        with tempfile.TemporaryDirectory() as folder:
+        exported, converted = Times(), Times()
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.perf_counter()
+                tflite_export.export_model(student, Path(folder) / "model.tflite")
+                exported.wall.append(time.perf_counter() - start)
             start = time.perf_counter()
-            tflite_export.export_model(student, Path(folder) / "model.tflite")
-            exported = time.perf_counter() - start
-        start = time.perf_counter()
-        tf.lite.TFLiteConverter.from_keras_model(model).convert()
-        converted = time.perf_counter() - start
-        rows.append({"depth": depth, "tf_lsq": exported, "float": converted})
+            tf.lite.TFLiteConverter.from_keras_model(model).convert()
+            converted.wall.append(time.perf_counter() - start)
+        rows.append(
+            {
+                "network": f"preact_resnet{depth}",
+                "layers": len(model.layers),
+                "export, ms": exported.milliseconds(),
+                "float conversion, ms": converted.milliseconds(),
+                "ratio": exported.ratio(converted),
+            }
+        )
     return rows
 
 
-def latency(repeats: int) -> list[dict[str, Any]]:
-    """Returns a row per network and file: bytes, and seconds of one inference.
+def measure_latency(rounds: int) -> list[dict[str, Any]]:
+    """Returns a row per network and file: bytes, operators, time of one inference.
 
     One thread, LiteRT with XNNPACK, one image.
     """
     rows = []
     for name, (build, _) in NETWORKS.items():
         keras.backend.clear_session()
-        model = build()
         with tempfile.TemporaryDirectory() as folder:
-            files = _files(model, Path(folder))
+            files = _files(build(), Path(folder))
             calls = {kind: _inference(path) for kind, path in files.items()}
-            found = side_by_side(calls, repeats, warm_up=20)
+            found = side_by_side(calls, rounds, warm_up=20)
             for kind, times in found.items():
-                size = files[kind].stat().st_size
-                rows.append({"network": name, "file": kind, "bytes": size, **times})
+                rows.append(
+                    {
+                        "network": name,
+                        "file": kind,
+                        "bytes": files[kind].stat().st_size,
+                        **_contents(files[kind]),
+                        "ms": times.milliseconds(),
+                        "to float32": times.ratio(found["float32"]),
+                        "to TF-MOT int8": times.ratio(found["TF-MOT int8"]),
+                    }
+                )
     return rows
+
+
+def _contents(path: Path) -> dict[str, Any]:
+    """Returns how many operators and float tensors a file holds."""
+    interpreter = Interpreter(
+        str(path),
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )
+    interpreter.allocate_tensors()
+    codes = collections.Counter(
+        operator["op_name"] for operator in interpreter._get_ops_details()
+    )
+    floats = [
+        tensor
+        for tensor in interpreter.get_tensor_details()
+        if tensor["dtype"] == np.float32
+    ]
+    return {
+        "operators": codes.total(),
+        "QUANTIZE / DEQUANTIZE / MUL": " / ".join(str(codes[x]) for x in REQUANTIZING),
+        "float tensors": len(floats),
+    }
 
 
 def _files(model: keras.Model, folder: Path) -> dict[str, Path]:

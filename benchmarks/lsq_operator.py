@@ -13,10 +13,11 @@ from tf_lsq import fast_lsq, lsq
 from .timing import side_by_side
 
 BITS = 4
+FORMS = {"fast form": fast_lsq.fake_quantize, "plain form": lsq.fake_quantize}
 
 
-def measure(repeats: int) -> list[dict[str, Any]]:
-    """Returns a row per form: forward and backward time, as a ratio to ReLU's."""
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """Returns a row per tensor and form: time of forward and backward pass."""
     rng = np.random.default_rng(0)
     activation = tf.constant(rng.normal(size=(32, 32, 32, 64)), tf.float32)
     kernel = tf.constant(rng.normal(size=(3, 3, 256, 256)), tf.float32)
@@ -25,27 +26,95 @@ def measure(repeats: int) -> list[dict[str, Any]]:
     unsigned = lsq.activation_range(BITS, signed=False)
     signed = lsq.weight_range(BITS)
     cases = {
-        "activation, 2.1 M": (activation, step, unsigned, False),
+        "activation 32x32x32x64": (activation, step, unsigned, False),
         "kernel 3x3x256x256": (kernel, step, signed, False),
-        "kernel 3x3x256x256, per channel": (kernel, per_channel, signed, True),
+        "kernel 3x3x256x256, a step per channel": (kernel, per_channel, signed, True),
     }
     rows = []
     for case, (x, steps, integer_range, channels) in cases.items():
-        forms = {
-            "ReLU": tf.nn.relu,
-            "fake quant": _fake_quant(channels),
-            "fast form": _bound(fast_lsq.fake_quantize, steps, integer_range),
-            "plain form": _bound(lsq.fake_quantize, steps, integer_range),
-        }
+        forms = {"ReLU": tf.nn.relu, "fake quant": _fake_quant(channels)}
+        for name, form in FORMS.items():
+            forms[name] = _bound(form, steps, integer_range)
+        if not channels:
+            forms["fast form, borrowed sums"] = _bound(
+                _without_sums, steps, integer_range
+            )
         upstream = tf.constant(rng.normal(size=x.shape), tf.float32)
         calls = {
             name: _forward_and_backward(form, x, steps, upstream)
             for name, form in forms.items()
         }
-        found = side_by_side(calls, repeats)
+        found = side_by_side(calls, rounds, warm_up=10)
         for name, times in found.items():
-            rows.append({"case": case, "form": name, **times})
+            rows.append(
+                {
+                    "tensor": case,
+                    "form": name,
+                    "ms": times.milliseconds(),
+                    "to ReLU": times.ratio(found["ReLU"]),
+                    "to fake quant": times.ratio(found["fake quant"]),
+                }
+            )
     return rows
+
+
+def measure_precision() -> list[dict[str, Any]]:
+    """Returns a row per range and kind of gradient: errors of the step's gradient.
+
+    The unit is the size of a sum of random signs, the root of the summed squares of
+    its terms. Values within float32's rounding of a tie are left out.
+    """
+    rows = []
+    for bits in (4, 8):
+        integer_range = lsq.activation_range(bits, signed=False)
+        for mean in (0.0, 0.05, 1.0):
+            errors: dict[str, list[float]] = {name: [] for name in FORMS}
+            for seed in range(3):
+                rng = np.random.default_rng(seed)
+                v = rng.normal(0.3, 0.4, (32, 32, 32, 16)) * integer_range.q_max
+                v = v[np.abs(v - np.floor(v) - 0.5) > 1e-3][: 32 * 32 * 32 * 15]
+                x = np.float32(v * 0.3).reshape(32, -1)
+                upstream = np.float32(mean + rng.normal(size=x.shape))
+                terms = upstream.astype(np.float64) * _per_value(x, integer_range)
+                for name, form in FORMS.items():
+                    error = _step_gradient(form, x, integer_range, upstream)
+                    error = abs(error - terms.sum()) / np.sqrt(np.square(terms).sum())
+                    errors[name].append(error)
+            rows.append(
+                {
+                    "levels": 2**bits,
+                    "mean of dy / its deviation": mean,
+                    **{f"{n}, worst of 3": f"{max(e):.0e}" for n, e in errors.items()},
+                }
+            )
+    return rows
+
+
+def _per_value(x: np.ndarray, integer_range: lsq.IntegerRange) -> np.ndarray:
+    """Returns equation 3 of the paper in float64 for a step of float32's 0.3."""
+    v = x.astype(np.float64) / float(np.float32(0.3))
+    inside = (v > integer_range.q_min) & (v < integer_range.q_max)
+    bounds = np.clip(v, integer_range.q_min, integer_range.q_max)
+    return np.where(inside, np.rint(v) - v, bounds)
+
+
+def _step_gradient(
+    form: Callable[..., tf.Tensor],
+    x: np.ndarray,
+    integer_range: lsq.IntegerRange,
+    upstream: np.ndarray,
+) -> float:
+    """Returns what a form gives for a step of 0.3."""
+    step = tf.constant(0.3)
+    with tf.GradientTape() as tape:
+        tape.watch(step)
+        y = form(tf.constant(x), step, integer_range)
+    return float(tape.gradient(y, step, output_gradients=tf.constant(upstream)))
+
+
+def _without_sums(*args: Any) -> tf.Tensor:
+    """Is the fast form where layers around it hold both sums of the gradient."""
+    return fast_lsq.fake_quantize(*args, sum_outputs=False, sum_inputs=False)
 
 
 def _bound(
@@ -84,4 +153,5 @@ def _forward_and_backward(
             y = form(x)
         return tape.gradient(y, [x, step], output_gradients=upstream)
 
-    return lambda: call()[0][(0,) * len(x.shape)].numpy()
+    # The gradients are ready when the call returns: tf.function waits for its ops.
+    return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import random
@@ -15,51 +16,74 @@ import ai_edge_litert
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
+from tensorflow.python.util import _pywrap_util_port
 
 import tf_lsq
 
+_NUM_BLOCKS = 3
+
+
+@dataclasses.dataclass
+class Spread:
+    """A figure of all rounds, and the least and the most of three blocks of rounds."""
+
+    middle: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Returns it as the tables show it."""
+        return f"{self.middle:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+@dataclasses.dataclass
+class Times:
+    """Seconds of every call, wall and CPU."""
+
+    wall: list[float] = dataclasses.field(default_factory=list)
+    cpu: list[float] = dataclasses.field(default_factory=list)
+
+    def milliseconds(self) -> Spread:
+        """Returns the median wall time."""
+        return self._spread(lambda part: 1000 * statistics.median(self.wall[part]))
+
+    def ratio(self, base: Times, which: str = "wall") -> Spread:
+        """Returns the ratio of this median to another."""
+        ours, theirs = getattr(self, which), getattr(base, which)
+        return self._spread(
+            lambda part: statistics.median(ours[part]) / statistics.median(theirs[part])
+        )
+
+    def _spread(self, figure: Callable[[slice], float]) -> Spread:
+        """Returns a figure of all rounds and its spread over blocks."""
+        size = max(len(self.wall) // _NUM_BLOCKS, 1)
+        parts = [
+            figure(slice(start, start + size))
+            for start in range(0, len(self.wall) - size + 1, size)
+        ]
+        return Spread(figure(slice(None)), min(parts), max(parts))
+
 
 def side_by_side(
-    calls: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 3
-) -> dict[str, dict[str, float]]:
-    """Returns the time of every call, measured in turn, each round in another order.
+    calls: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 3
+) -> dict[str, Times]:
+    """Returns the times of every call; each round runs all, in another order.
 
     Args:
         calls: Name -> what is measured.
-        repeats: How often each is called.
-        warm_up: Calls before these that do not count.
-
-    Returns:
-        Name -> median seconds of wall ("wall") and CPU ("cpu") time, and the
-        quartiles of wall time ("low", "high").
+        rounds: How often each is called.
+        warm_up: Rounds before these that do not count.
     """
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    cpu: dict[str, list[float]] = {name: [] for name in calls}
+    times = {name: Times() for name in calls}
     order = random.Random(0)
-    for index in range(warm_up + repeats):
+    for index in range(warm_up + rounds):
         for name, call in order.sample(list(calls.items()), len(calls)):
             wall_start, cpu_start = time.perf_counter(), time.process_time()
             call()
             if index >= warm_up:
-                wall[name].append(time.perf_counter() - wall_start)
-                cpu[name].append(time.process_time() - cpu_start)
-    found = {}
-    for name, seconds in wall.items():
-        low, middle, high = statistics.quantiles(seconds, n=4)
-        found[name] = {
-            "wall": middle,
-            "cpu": statistics.median(cpu[name]),
-            "low": low,
-            "high": high,
-        }
-    return found
-
-
-def ratio(
-    found: dict[str, dict[str, float]], name: str, to: str, which: str = "wall"
-) -> float:
-    """Returns the ratio of two medians."""
-    return found[name][which] / found[to][which]
+                times[name].wall.append(time.perf_counter() - wall_start)
+                times[name].cpu.append(time.process_time() - cpu_start)
+    return times
 
 
 def machine() -> dict[str, str]:
@@ -71,6 +95,7 @@ def machine() -> dict[str, str]:
         "TF-MOT": tfmot.__version__,
         "ai-edge-litert": ai_edge_litert.__version__,
         "tf_lsq": tf_lsq.__version__,
+        "oneDNN": "on" if _pywrap_util_port.IsMklEnabled() else "off",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
     }
 

@@ -1,12 +1,14 @@
-"""Time of a training step, and peak memory, beside float and TF-MOT."""
+"""Time of a training step and of the first one, and memory, beside float and TF-MOT."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,28 +16,104 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+import tf_lsq
+
 from .contestants import CONTESTANTS, NETWORKS
-from .timing import ratio, side_by_side
+from .timing import Times, side_by_side
+
+BASES = ("float", "TF-MOT 8-bit")
 
 
-def measure(repeats: int, batch_factor: int = 1) -> list[dict[str, Any]]:
-    """Returns a row per network: step times as ratios.
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """Returns a row per network and contestant: times of a training step."""
+    rows = []
+    for name, (build, batch) in NETWORKS.items():
+        found = _steps(build(), batch, rounds, tuple(CONTESTANTS))
+        for contestant, times in found.items():
+            row = {
+                "network": name,
+                "batch": batch,
+                "contestant": contestant,
+                "ms": times.milliseconds(),
+            }
+            for base in BASES:
+                for which in ("wall", "cpu"):
+                    row[f"to {base}, {which}"] = times.ratio(found[base], which)
+            rows.append(row)
+    return rows
 
-    Args:
-        repeats: Steps of each contestant.
-        batch_factor: Multiplies the usual batch.
+
+def measure_growth(rounds: int, batches: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Returns a row per batch of ResNet-8, and per depth of a pre-activation ResNet."""
+    rows = []
+
+    def add(name: str, model: keras.Model, batch: int) -> None:
+        found = _steps(model, batch, rounds, ("float", "tf_lsq"))
+        rows.append(
+            {
+                "network": name,
+                "batch": batch,
+                "float, ms": found["float"].milliseconds(),
+                "tf_lsq, ms": found["tf_lsq"].milliseconds(),
+                "to float": found["tf_lsq"].ratio(found["float"]),
+            }
+        )
+
+    for batch in batches:
+        add("resnet8", NETWORKS["resnet8"][0](), batch)
+    for depth in (18, 34, 50, 101):
+        model = tf_lsq.models.preact_resnet(depth, (32, 32, 3), classes=10, width=0.25)
+        add(f"preact_resnet{depth}, width 16", model, 32)
+    return rows
+
+
+def measure_first_step(rounds: int) -> list[dict[str, Any]]:
+    """Returns a row per network and contestant: seconds until `fit` has done a step.
+
+    Quantizing, compiling, and `fit` of one batch, from a float network.
     """
     rows = []
     for name, (build, batch) in NETWORKS.items():
-        keras.backend.clear_session()
-        model = build()
-        steps = {
-            contestant: training_step(quantize(clone(model)), batch * batch_factor)
-            for contestant, quantize in CONTESTANTS.items()
-        }
-        found = side_by_side(steps, repeats)
-        rows.append({"network": name, "batch": batch * batch_factor, **_ratios(found)})
+        times = {contestant: Times() for contestant in CONTESTANTS}
+        for _ in range(rounds):
+            for contestant, quantize in CONTESTANTS.items():
+                keras.backend.clear_session()
+                gc.collect()
+                model = build()
+                wall, cpu = time.perf_counter(), time.process_time()
+                _fit_one_batch(quantize(model), batch)
+                times[contestant].wall.append(time.perf_counter() - wall)
+                times[contestant].cpu.append(time.process_time() - cpu)
+        for contestant, found in times.items():
+            rows.append(
+                {
+                    "network": name,
+                    "contestant": contestant,
+                    "ms": found.milliseconds(),
+                    **{f"to {base}": found.ratio(times[base]) for base in BASES},
+                }
+            )
     return rows
+
+
+def measure_memory(batches: tuple[int, int]) -> list[dict[str, Any]]:
+    """Returns a row per contestant: peak memory per example of PreAct-ResNet-18.
+
+    Each is measured in processes of its own: the peak of a training step at a large
+    batch, less that at a small one.
+    """
+    found = {}
+    for contestant in CONTESTANTS:
+        peaks = [_peak("preact_resnet18", contestant, batch) for batch in batches]
+        found[contestant] = (peaks[1] - peaks[0]) / (batches[1] - batches[0])
+    return [
+        {
+            "contestant": contestant,
+            "MiB per example": round(used, 2),
+            **{f"to {base}": round(used / found[base], 2) for base in BASES},
+        }
+        for contestant, used in found.items()
+    ]
 
 
 def clone(model: keras.Model) -> keras.Model:
@@ -47,39 +125,35 @@ def clone(model: keras.Model) -> keras.Model:
 
 def training_step(model: keras.Model, batch: int) -> Callable[[], Any]:
     """Returns a function that trains `model` for one step, as `fit` does."""
-    rng = np.random.default_rng(0)
-    x = rng.uniform(0, 1, (batch, *model.input_shape[1:])).astype(np.float32)
-    y = rng.integers(0, 10, batch)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss)
-    model.fit(x, y, batch_size=batch, verbose=0)
+    x, y = _fit_one_batch(model, batch)
     data = tf.data.Dataset.from_tensors((tf.constant(x), tf.constant(y)))
     batches = iter(data.repeat())
     step = model.make_train_function()
     return lambda: step(batches)["loss"].numpy()
 
 
-def _ratios(found: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Returns what the table shows."""
-    row: dict[str, Any] = {"seconds": found}
-    for name in found:
-        for to in ("float", "TF-MOT 8-bit"):
-            for which in ("wall", "cpu"):
-                row[f"{name} / {to}, {which}"] = ratio(found, name, to, which)
-    return row
-
-
-def memory(name: str = "preact_resnet18", batches: tuple[int, int] = (8, 512)) -> dict:
-    """Returns the peak memory per example of every contestant, MiB.
-
-    Each is measured in processes of its own: the peak of a training step at a large
-    batch, less that at a small one.
-    """
-    found = {}
-    for contestant in CONTESTANTS:
-        peaks = [_peak(name, contestant, batch) for batch in batches]
-        found[contestant] = (peaks[1] - peaks[0]) / (batches[1] - batches[0])
+def _steps(
+    model: keras.Model, batch: int, rounds: int, contestants: tuple[str, ...]
+) -> dict[str, Times]:
+    """Returns the times of a training step of some contestants."""
+    steps = {
+        contestant: training_step(CONTESTANTS[contestant](clone(model)), batch)
+        for contestant in contestants
+    }
+    found = side_by_side(steps, rounds)
+    keras.backend.clear_session()
     return found
+
+
+def _fit_one_batch(model: keras.Model, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compiles a model and fits it to a random batch, which is returned."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (batch, *model.input_shape[1:])).astype(np.float32)
+    y = rng.integers(0, 10, batch)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss)
+    model.fit(x, y, batch_size=batch, verbose=0)
+    return x, y
 
 
 def _peak(name: str, contestant: str, batch: int) -> float:

@@ -284,7 +284,7 @@ activation code is off by more than one. Made by
 
 with {versions}.
 
-`quantize_model` was timed once, beside other work; `benchmarks/quantization_time.py`
+`quantize_model` was timed once, beside other work; `python -m benchmarks`
 measures it. The last columns are shares of codes that are off by one: of all, and of
 the tensor with most of them. Two operators make the large ones. TFLite's average
 pooling rounds ties away from zero, where Keras and this library round them to even:

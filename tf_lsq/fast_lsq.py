@@ -150,7 +150,7 @@ def _per_tensor(
 def _per_channel(
     x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange, scale: tf.Tensor
 ) -> tf.Tensor:
-    """One step for each index of the last axes."""
+    """One step for each index of the last axes; kernels, so memory does not count."""
     low, high = (
         tf.constant(bound, step.dtype)
         for bound in (integer_range.q_min, integer_range.q_max)
@@ -159,17 +159,19 @@ def _per_channel(
 
     @tf.custom_gradient
     def quantized(x: tf.Tensor, step: tf.Tensor) -> Any:
-        y = _rounded(x / step, low, high, integer_range) * step
+        v = x / step
+        codes = _rounded(v, low, high, integer_range)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = _inside(upstream, x / step, low, high)
+            per_value = codes - _inside(v, v, low, high)
             # The gradient of a bias is the fastest sum over all but the last axis.
             sums = tf.raw_ops.BiasAddGrad(
-                out_backprop=tf.reshape(upstream * y - dx * x, rows)
+                out_backprop=tf.reshape(upstream * per_value, rows)
             )
-            return dx, scale / step * tf.reshape(sums, tf.shape(step))
+            step_gradient = scale * tf.reshape(sums, tf.shape(step))
+            return _inside(upstream, v, low, high), step_gradient
 
-        return y, gradient
+        return codes * step, gradient
 
     return quantized(x, step)
 
@@ -196,7 +198,7 @@ def _rounded(
 def _inside(
     upstream: tf.Tensor, x: tf.Tensor, low: tf.Tensor, high: tf.Tensor
 ) -> tf.Tensor:
-    """Returns the gradient where `x` is strictly between the bounds, 0 elsewhere.
+    """Returns `upstream` where `x` is strictly between the bounds, 0 elsewhere.
 
     The kernel's bounds are inclusive: they move inwards by the least that counts.
     """
