@@ -20,12 +20,12 @@ SECTIONS = {
     "operator": "The operator, forward and backward",
     "precision": "Error of the step's gradient against float64, in random sums",
     "training-step": "A training step",
-    "memory": "Peak memory of a training step, pre-activation ResNet-18, width 16",
     "growth": "A training step over batch and depth",
     "first-step": "From a float network to the end of the first step of `fit`",
     "quantize-model": "`quantize_model` over depth",
     "export": "`export_model` over depth, beside the conversion of the float network",
     "latency": "One inference of a file, one thread, XNNPACK",
+    "memory": "Peak memory of a training step, pre-activation ResNet-18, width 16",
 }
 
 
@@ -87,14 +87,14 @@ def _measures(quick: bool) -> dict[str, Callable[[], list[dict[str, Any]]]]:
         "operator": lambda: lsq_operator.measure(5 * rounds),
         "precision": lsq_operator.measure_precision,
         "training-step": lambda: training_step.measure(rounds),
-        "memory": lambda: training_step.measure_memory((8, 128 if quick else 512)),
         "growth": lambda: training_step.measure_growth(
-            rounds // 3, (32, 64) if quick else (32, 64, 128, 256)
+            rounds // 4, (32, 64) if quick else (32, 64, 128, 256)
         ),
         "first-step": lambda: training_step.measure_first_step(repeats),
         "quantize-model": lambda: quantization_time.measure(depths, size, repeats),
         "export": lambda: files.measure_export(depths, size, repeats),
         "latency": lambda: files.measure_latency(10 * rounds),
+        "memory": lambda: training_step.measure_memory((8, 128 if quick else 512)),
     }
 
 

@@ -76,15 +76,12 @@ def find_loans(model: keras.Model) -> list[Loan]:
             continue
         [source], output = node.keras_inputs, node.outputs
         kernels, batch_norm = readers[id(output)], writers[id(source)]
-        loans.append(
-            Loan(
-                point,
-                kernels if _hold_outputs(kernels, point) else [],
-                batch_norm
-                if _holds_inputs(batch_norm) and len(readers[id(source)]) == 1
-                else None,
-            )
-        )
+        if not _hold_outputs(kernels, point):
+            kernels = []
+        if not _holds_inputs(batch_norm) or len(readers[id(source)]) > 1:
+            batch_norm = None
+        if kernels or batch_norm:
+            loans.append(Loan(point, kernels, batch_norm))
     return loans
 
 
@@ -105,6 +102,7 @@ def borrowed_sums(model: keras.Model) -> Iterator[None]:
         for loan in find_loans(model):
             point, norm = loan.point, loan.batch_norm
             step, scale = point.step, loan.scale()
+            replace(point, known_step=step)
             if loan.kernels:
                 replace(point, sum_outputs=False)
                 for layer in loan.kernels:

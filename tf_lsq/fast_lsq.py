@@ -19,7 +19,7 @@ kernel multiplies by 1 / step.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -104,12 +104,8 @@ def lend_sum(
     @tf.custom_gradient
     def lent(step: tf.Tensor, *tensors: tf.Tensor) -> Any:
         def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            parts = [
-                _dot(dt_part, t_part)
-                for dt, t in zip(upstream, tensors, strict=True)
-                for dt_part, t_part in zip(_chunks(dt), _chunks(t), strict=True)
-            ]
-            return scale / step * tf.add_n(parts), *upstream
+            parts = [_dot(dt, t) for dt, t in zip(upstream, tensors, strict=True)]
+            return _step_gradient(parts, step, scale), *upstream
 
         return [tf.identity(t) for t in tensors], gradient
 
@@ -125,22 +121,25 @@ def _per_tensor(
     sum_inputs: bool,
 ) -> tf.Tensor:
     """One step for all values."""
+    bounds = (integer_range.q_min, integer_range.q_max)
 
     @tf.custom_gradient
     def quantized(x: tf.Tensor, step: tf.Tensor) -> Any:
-        low, high = integer_range.q_min * step, integer_range.q_max * step
+        low, high = (q * step if q else tf.zeros([]) for q in bounds)
         y = _rounded(x, low, high, integer_range)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            dx = _inside(upstream, x, low, high)
-            chunks = [_chunks(t) for t in (upstream, y, dx, x)]
+            dx = _inside(upstream, x, step, bounds)
             parts = []
-            for dy_part, y_part, dx_part, x_part in zip(*chunks, strict=True):
+            for dy_part, y_part, dx_part, x_part in _chunks(upstream, y, dx, x):
                 # The difference is taken part by part, which keeps it precise.
-                part = _dot(dy_part, y_part) if sum_outputs else 0.0
-                parts.append(part - _dot(dx_part, x_part) if sum_inputs else part)
-            total = tf.add_n(parts) if sum_outputs or sum_inputs else 0.0
-            return dx, scale / step * total
+                if sum_outputs and sum_inputs:
+                    parts.append(_dot(dy_part, y_part) - _dot(dx_part, x_part))
+                elif sum_outputs:
+                    parts.append(_dot(dy_part, y_part))
+                elif sum_inputs:
+                    parts.append(-_dot(dx_part, x_part))
+            return dx, _step_gradient(parts, step, scale)
 
         return y, gradient
 
@@ -151,10 +150,9 @@ def _per_channel(
     x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange, scale: tf.Tensor
 ) -> tf.Tensor:
     """One step for each index of the last axes; kernels, so memory does not count."""
-    low, high = (
-        tf.constant(bound, step.dtype)
-        for bound in (integer_range.q_min, integer_range.q_max)
-    )
+    bounds = (integer_range.q_min, integer_range.q_max)
+    low, high = (tf.constant(bound, step.dtype) for bound in bounds)
+    one = tf.ones([])
     rows = [-1, _num_channels(x, step)]
 
     @tf.custom_gradient
@@ -163,13 +161,13 @@ def _per_channel(
         codes = _rounded(v, low, high, integer_range)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            per_value = codes - _inside(v, v, low, high)
+            per_value = codes - _inside(v, v, one, bounds)
             # The gradient of a bias is the fastest sum over all but the last axis.
             sums = tf.raw_ops.BiasAddGrad(
                 out_backprop=tf.reshape(upstream * per_value, rows)
             )
             step_gradient = scale * tf.reshape(sums, tf.shape(step))
-            return _inside(upstream, v, low, high), step_gradient
+            return _inside(upstream, v, one, bounds), step_gradient
 
         return codes * step, gradient
 
@@ -196,37 +194,53 @@ def _rounded(
 
 
 def _inside(
-    upstream: tf.Tensor, x: tf.Tensor, low: tf.Tensor, high: tf.Tensor
+    upstream: tf.Tensor, x: tf.Tensor, step: tf.Tensor, bounds: tuple[int, int]
 ) -> tf.Tensor:
     """Returns `upstream` where `x` is strictly between the bounds, 0 elsewhere.
 
-    The kernel's bounds are inclusive: they move inwards by the least that counts.
+    The kernel's bounds are inclusive: they move inwards by a rounding error or two.
     """
+    low, high = (q * (1.0 - 2.0 * _ULP) * step if q else _SMALLEST for q in bounds)
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(
-        gradients=upstream,
-        input=x,
-        input_min=low + tf.maximum(tf.abs(low) * _ULP, _SMALLEST),
-        input_max=high * (1.0 - _ULP),
-        axis=-1,
+        gradients=upstream, input=x, input_min=low, input_max=high, axis=-1
     )[0]
 
 
-def _chunks(t: tf.Tensor) -> list[tf.Tensor]:
-    """Returns a tensor as rows, cut where a cut is free and pays."""
-    size = t.shape.num_elements()
-    example = t.shape[1:].num_elements() if t.shape.rank else None
+def _chunks(*tensors: tf.Tensor) -> Iterator[tuple[tf.Tensor, ...]]:
+    """Yields tensors of one shape part by part, cut where a cut is free and pays."""
+    shape = tensors[0].shape
+    size = shape.num_elements()
+    example = shape[1:].num_elements() if shape.rank else None
     unit = _NUM_CHUNKS * _ALIGNMENT
     if size is not None:
         cut = size >= _CHUNKED_SIZE and size % unit == 0
     else:
         cut = bool(example) and example >= _CHUNKED_EXAMPLE and example % unit == 0
-    count = _NUM_CHUNKS if cut else 1
-    return [tf.expand_dims(part, 0) for part in tf.unstack(tf.reshape(t, [count, -1]))]
+    if not cut:
+        return iter([tensors])
+    rows = [tf.unstack(tf.reshape(t, [_NUM_CHUNKS, 1, -1])) for t in tensors]
+    return zip(*rows, strict=True)
 
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Returns the dot product of two rows, a scalar."""
-    return tf.reshape(tf.matmul(a, b, transpose_b=True), [])
+    """Returns the dot product of two tensors of one shape, shape `[1, 1]`."""
+    a, b = (t if _is_row(t) else tf.reshape(t, [1, -1]) for t in (a, b))
+    return tf.matmul(a, b, transpose_b=True)
+
+
+def _is_row(t: tf.Tensor) -> bool:
+    """Returns whether a tensor is a matrix of one row."""
+    return t.shape.rank == 2 and t.shape[0] == 1
+
+
+def _step_gradient(
+    parts: list[tf.Tensor], step: tf.Tensor, scale: float | tf.Tensor
+) -> tf.Tensor:
+    """Returns the gradient of a single step from the parts of its sum."""
+    if not parts:
+        return tf.zeros([])
+    total = parts[0] if len(parts) == 1 else tf.add_n(parts)
+    return scale / step * tf.reshape(total, [])
 
 
 def _num_channels(x: tf.Tensor, step: tf.Tensor) -> int | None:

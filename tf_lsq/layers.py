@@ -174,7 +174,9 @@ class QuantizationPoint(keras.layers.Layer):
         self.target = target
         self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.initialising = False  # Set while a first batch flows, also in inference.
-        self.sum_outputs = self.sum_inputs = True  # See `borrowed_sums`.
+        # See `borrowed_sums`.
+        self.known_step: tf.Tensor | None = None
+        self.sum_outputs = self.sum_inputs = True
 
     def build(self, input_shape: Any) -> None:
         """Creates the quantizer's variables."""
@@ -227,6 +229,7 @@ class QuantizationPoint(keras.layers.Layer):
             training,
             self.step_variables,
             plain_op=self.plain_op,
+            step=self.known_step,
             sum_outputs=self.sum_outputs,
             sum_inputs=self.sum_inputs,
         )

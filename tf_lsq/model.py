@@ -37,7 +37,7 @@ class LSQModel(keras.Model):
     def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
         """Compiles the model; steps are excluded from weight decay.
 
-        XLA (`jit_compile=True`) gets the plain form of the LSQ operator.
+        XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator.
         """
         super().compile(optimizer, *args, **kwargs)
         self._choose_op()
@@ -107,7 +107,10 @@ class LSQModel(keras.Model):
 
     def _choose_op(self) -> None:
         """Tells every layer which form to use; what was traced is traced anew."""
-        plain = self._wants_plain_op or bool(getattr(self, "jit_compile", False))
+        xla = getattr(self, "jit_compile", False) or isinstance(
+            self.distribute_strategy, tf.distribute.TPUStrategy
+        )
+        plain = self._wants_plain_op or bool(xla)
         for layer in (*wrapped_layers(self), *quantization_points(self)):
             layer.plain_op = plain
         self.train_function = self.test_function = self.predict_function = None

@@ -86,6 +86,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         weights: Variables,
         *,
         plain_op: bool = False,
+        step: tf.Tensor | None = None,
         sum_outputs: bool = True,
         sum_inputs: bool = True,
         **kwargs: Any,
@@ -99,6 +100,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             weights: The variables that `build` returned.
             plain_op: Whether to use `lsq.fake_quantize` where `fast_lsq` has a
                 faster form.
+            step: What `step` returns for the variables, where it is known already.
             sum_outputs: See `fast_lsq.fake_quantize`.
             sum_inputs: See `fast_lsq.fake_quantize`.
             **kwargs: Ignored, part of TF-MOT's interface.
@@ -115,7 +117,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         ready = self._ensure_initialised(inputs, training, weights)
         with tf.control_dependencies(ready):
             integer_range = self.range_when_traced(weights)
-            step = self.step(weights)
+            step = self.step(weights) if step is None else step
             fast = not plain_op and fast_lsq.is_supported(inputs, step, integer_range)
             scale = self.gradient_scale(inputs, integer_range.q_max)
             if fast:
