@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,17 @@ SECTIONS = {
     "latency": "One inference of a file, one thread, XNNPACK",
     "memory": "Peak memory of a training step, pre-activation ResNet-18, width 16",
 }
+
+_HEAD = """# Benchmarks
+
+Made by `python -m benchmarks --onednn --markdown docs/benchmarks.md` with
+{about}.
+
+Contestants take turns in one process, in another order each round. A figure is the
+median of all rounds, in brackets the least and the most of three blocks of rounds.
+Images and labels are random. oneDNN's kernels are TensorFlow's default on processors
+with AVX-512 VNNI or AMX; `--onednn` switches them on elsewhere.
+"""
 
 
 def main() -> None:
@@ -55,25 +65,28 @@ def main() -> None:
     from .timing import machine
 
     about = {**machine(), "settings": "quick" if args.quick else "full"}
-    parts = [", ".join(f"{name} {value}" for name, value in about.items())]
-    print(parts[0], flush=True)
+    line = ", ".join(f"{name} {value}" for name, value in about.items())
+    print(line, flush=True)
     figures: dict[str, Any] = {"about": about}
     for section in args.sections or SECTIONS:
         figures[section] = measure[section]()
-        parts.append(f"## {SECTIONS[section]}\n\n{_table(figures[section])}")
-        print(f"\n{parts[-1]}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1, default=dataclasses.asdict))
-    if args.markdown:
-        command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-        head = (
-            "# Benchmarks\n\nMade by\n\n"
-            f"    {command}\n\n{parts[0]}.\n\n"
-            "Contestants take turns in one process, in another order each round; a "
-            "figure is the median of all rounds, in brackets the least and the most "
-            "of three blocks of rounds. Images and labels are random."
-        )
-        args.markdown.write_text("\n\n".join([head, *parts[1:]]) + "\n")
+        part = f"## {SECTIONS[section]}\n\n{_table(figures[section])}\n"
+        print(f"\n{part}", flush=True)
+        if args.json:
+            args.json.write_text(
+                json.dumps(figures, indent=1, default=dataclasses.asdict)
+            )
+        if args.markdown:
+            _update(args.markdown, line, SECTIONS[section], part)
+
+
+def _update(path: Path, about: str, title: str, part: str) -> None:
+    """Writes one section into a file; the other sections in it are kept."""
+    old = path.read_text().split("\n## ")[1:] if path.exists() else []
+    parts = {text.split("\n")[0]: f"## {text.rstrip()}\n" for text in old}
+    parts[title] = part
+    ordered = [parts[title] for title in SECTIONS.values() if title in parts]
+    path.write_text("\n".join([_HEAD.format(about=about), *ordered]))
 
 
 def _measures(quick: bool) -> dict[str, Callable[[], list[dict[str, Any]]]]:

@@ -375,3 +375,19 @@ def test_reestimation_refuses_what_it_cannot_use(model, data):
         tf_lsq.BatchNormReestimation(data, num_batches=0)
     with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         tf_lsq.BatchNormReestimation(data, batch_size=0)
+
+
+def test_a_training_that_diverged_is_named(model, data):
+    x, labels = data
+    student = compiled(tf_lsq.quantize_model(model))
+    tf_lsq.calibrate(student, x)
+    point = student.get_layer("quantize_image")
+    point.step_variables["step"].assign(float("nan"))
+    for call in (
+        lambda: student.fit(x, labels, verbose=0),
+        lambda: student.train_on_batch(x, labels),
+        lambda: student.evaluate(x, labels, verbose=0),
+        lambda: student.predict(x, verbose=0),
+    ):
+        with pytest.raises(RuntimeError, match=r"diverged.*quantize_image.*lower"):
+            call()

@@ -75,7 +75,7 @@ def find_loans(model: keras.Model) -> list[Loan]:
         if not (isinstance(point, QuantizationPoint) and _borrows(point)):
             continue
         [source], output = node.keras_inputs, node.outputs
-        kernels, batch_norm = readers[id(output)], writers[id(source)]
+        kernels, batch_norm = readers[id(output)], writers.get(id(source))
         if not _hold_outputs(kernels, point):
             kernels = []
         if not _holds_inputs(batch_norm) or len(readers[id(source)]) > 1:

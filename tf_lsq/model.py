@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from ._compat import exclude_from_weight_decay, keras, register_for_h5
@@ -65,7 +66,8 @@ class LSQModel(keras.Model):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             initialise_steps(self, first, training=True)
         self._build_optimizer()
-        history = super().fit(x, y, batch_size, *args, **kw)
+        with _divergence_named(self):
+            history = super().fit(x, y, batch_size, *args, **kw)
         round_biases(self)
         return history
 
@@ -74,17 +76,20 @@ class LSQModel(keras.Model):
         if not is_calibrated(self):
             initialise_steps(self, x, training=True)
         self._build_optimizer()
-        return super().train_on_batch(x, *args, **kwargs)
+        with _divergence_named(self):
+            return super().train_on_batch(x, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
         check_calibrated(self)
-        return super().evaluate(*args, **kwargs)
+        with _divergence_named(self):
+            return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; see `keras.Model.predict`."""
         check_calibrated(self)
-        return super().predict(*args, **kwargs)
+        with _divergence_named(self):
+            return super().predict(*args, **kwargs)
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the layers; see `keras.Model.call`."""
@@ -184,6 +189,22 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
     with _batch_norm_statistics_kept(model), _points_initialising(model):
         model(tf.nest.map_structure(tf.convert_to_tensor, x), training=training)
     check_calibrated(model)
+
+
+@contextlib.contextmanager
+def _divergence_named(model: keras.Model) -> Iterator[None]:
+    """Says which steps are no numbers any more, where TensorFlow's kernels refuse."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        lost = [name for name, step in steps(model).items() if np.isnan(step).any()]
+        if not lost:
+            raise
+        raise RuntimeError(
+            f"The training of `{model.name}` has diverged: these layers have a learned "
+            f"step that is NaN: {lost}. Start again from finite weights, with a lower "
+            "learning rate or with the optimizer's `clipnorm`."
+        ) from error
 
 
 def _missing(model: keras.Model) -> list[str]:
