@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import reference
@@ -14,7 +16,7 @@ from test_lsq import RANGES
 import tf_lsq
 from tf_lsq import fast_lsq, lsq
 from tf_lsq._compat import keras
-from tf_lsq.borrowed_sums import find_loans
+from tf_lsq.borrowed_sums import borrowed_sums, find_loans
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import quantization_points
 
@@ -270,6 +272,23 @@ def test_a_layer_that_is_used_twice_lends_nothing():
     student = tf_lsq.quantize_model(keras.Model(inputs, x))
     tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
     assert not loans_by_name(student)
+
+
+def test_replicas_and_mixed_precision_do_without(trained, monkeypatch):
+    student, _, _ = trained
+    point = next(loan.point for loan in find_loans(student) if loan.kernels)
+    with borrowed_sums(student):
+        assert not point.sum_outputs
+    with monkeypatch.context() as patch:
+        two = types.SimpleNamespace(num_replicas_in_sync=2)
+        patch.setattr(tf.distribute, "get_strategy", lambda: two)
+        with borrowed_sums(student):
+            assert point.sum_outputs
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        assert not find_loans(branched())
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
 
 
 def test_layers_are_as_before_after_a_call_that_fails(trained):
