@@ -213,7 +213,7 @@ def test_zero_gamma_is_a_constant_channel(rng, tmp_path):
 
 
 def test_the_multiplier_uses_the_room_of_int8(rng):
-    for bits, multiplier in ((8, 1), (4, 15), (3, 31), (2, 63)):
+    for bits, multiplier in ((8, 1), (4, 15), (3, 30), (2, 60)):
         keras.backend.clear_session()
         student, _ = student_of(tiny.residual(), rng, weight_bits=bits)
         weight = freeze.freeze_model(student).by_name()["re_lu_1"].weight
@@ -280,7 +280,7 @@ def test_metadata_says_how_codes_were_made(exported):
     assert found["weights"]["re_lu_1/weight"] == {
         "layer": "conv2d_1",
         "bits": 3,
-        "multiplier": 31,
+        "multiplier": 30,
     }
 
 
@@ -359,6 +359,7 @@ def test_options_that_do_not_exist(rng, tmp_path):
     student, _ = student_of(tiny.residual(), rng)
     path = tmp_path / "model.tflite"
     refused(student, path, ValueError, "`storage` must be", storage="int3")
+    refused(student, path, ValueError, "`bias_grid` must be", bias_grid="coarse")
     refused(student, path, ValueError, "`input_type` must be", input_type="int16")
     refused(student, path, ValueError, "`output_type` must be", output_type="bool")
     refused(student, path, ValueError, "`target` must be one of", target="toaster")

@@ -42,6 +42,7 @@ TRAINING = [
     "__init__",
 ]
 EXPORT = [
+    "packing",
     "quantized_tensor",
     "tflite_graph",
     "report",
@@ -50,6 +51,7 @@ EXPORT = [
     "flatbuffer",
     "convert",
     "freeze",
+    "biases",
     "expectation",
     "integerize",
     "verify",
@@ -101,6 +103,7 @@ def test_only_compat_touches_tfmot_and_chooses_keras():
 
 def test_the_exact_part_of_export_runs_without_tensorflow():
     for module in (
+        "packing",
         "quantized_tensor",
         "tflite_graph",
         "report",

@@ -8,6 +8,8 @@ moving biases onto it; from then on Keras computes what the file computes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ._compat import keras
@@ -19,7 +21,9 @@ from .operators import Layer, Node
 LARGEST_INT8 = 127
 
 
-def round_biases(model: keras.Model) -> None:
+def round_biases(
+    model: keras.Model, multiplier: Callable[[Node], int] | None = None
+) -> None:
     """Moves every bias of a quantized model to the nearest one its file can hold.
 
     The beta of a batch norm changes (or its moving mean, or the bias of a layer
@@ -33,11 +37,14 @@ def round_biases(model: keras.Model) -> None:
 
     Args:
         model: A quantized model.
+        multiplier: How finely the file divides the product of input step and kernel
+            step, for an operator with a kernel. None: as int8 storage does.
+            `tflite_export.round_biases` chooses it for packed files.
     """
     for node in analyze(model).nodes:
         if not (node.properties.matmul or node.kind == "affine") or node.shared:
             continue
-        unit = bias_unit(node)
+        unit = bias_unit(node, multiplier)
         if unit is None:
             continue
         factor, bias = affine_part(node)
@@ -47,12 +54,15 @@ def round_biases(model: keras.Model) -> None:
         _shift_bias(node, shift, factor)
 
 
-def bias_unit(node: Node) -> np.ndarray | None:
+def bias_unit(
+    node: Node, multiplier: Callable[[Node], int] | None = None
+) -> np.ndarray | None:
     """Returns the value of one bias code per output channel, float64.
 
     Args:
         node: An operator with a kernel, or a batch norm by itself, in the graph of
             a quantized model.
+        multiplier: See `round_biases`.
 
     Returns:
         Shape `[channels]`, unit of the operator's output; None where the operator
@@ -69,18 +79,35 @@ def bias_unit(node: Node) -> np.ndarray | None:
         return None
     step = np.asarray(node.model_layer.step.numpy(), np.float64).reshape(-1)
     room = code_multiplier(node.model_layer.quantizer.num_bits)
+    if multiplier is not None:
+        room = multiplier(node)
     return input_step * step * np.abs(factor) / room
 
 
-def code_multiplier(num_bits: int) -> int:
-    """Returns by how much codes of so many bits can be multiplied within int8.
+def code_multiplier(num_bits: int, container_bits: int = 8) -> int:
+    """Returns by how much the codes of a kernel are multiplied where they are stored.
+
+    The weights stay the same if the scale is divided by it, and the bias gets a finer
+    grid. int8 takes a multiple of what INT4 takes, so that biases on the grid of INT4
+    are on that of int8, too.
+
+    Args:
+        num_bits: Bits of the codes.
+        container_bits: Bits that store one of them.
 
     Example:
         >>> [code_multiplier(bits) for bits in (8, 4, 3, 2)]
-        [1, 15, 31, 63]
+        [1, 15, 30, 60]
+        >>> [code_multiplier(bits, 4) for bits in (4, 3, 2)], code_multiplier(2, 2)
+        ([1, 2, 4], 1)
     """
-    largest = LARGEST_INT8 if num_bits == 8 else 2 ** (num_bits - 1)
-    return LARGEST_INT8 // largest
+    if num_bits == 8:
+        return 1
+    largest = 2 ** (num_bits - 1)
+    if container_bits < 8:
+        return 2 ** (container_bits - 1) // largest
+    multiple = code_multiplier(num_bits, 4) or 1
+    return LARGEST_INT8 // largest // multiple * multiple
 
 
 def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:

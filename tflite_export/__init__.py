@@ -1,5 +1,6 @@
 """Exact full-integer TFLite files from models trained with `tf_lsq`."""
 
+from .biases import round_biases
 from .pipeline import export_model
 from .quantized_tensor import QuantizedTensor
 from .report import ExportReport, VerificationReport
@@ -11,5 +12,6 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "export_model",
+    "round_biases",
     "verify_tflite",
 ]

@@ -7,6 +7,7 @@ Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from typing import Any
@@ -15,7 +16,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from . import op_versions
+from . import op_versions, packing
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IDENTIFIER = b"TFL3"
@@ -72,7 +73,11 @@ _ENUMS = {
 }
 _DTYPES = {
     name: getattr(schema.TensorType, name.upper())
-    for name in (*op_versions.DTYPES, "float16", "float64", "bool", "int16", "int64")
+    for name in (
+        *op_versions.DTYPES,
+        *packing.PACKED,
+        *("float16", "float64", "bool", "int16", "int64"),
+    )
 }
 
 # --- Writing -----------------------------------------------------------------
@@ -168,7 +173,10 @@ def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
     made.shape = list(tensor.shape)
     made.type = _DTYPES[tensor.dtype]
     if tensor.data is not None:
-        made.buffer = _add_buffer(model, tensor.data.tobytes())
+        data = tensor.data.tobytes()
+        if tensor.dtype in packing.PACKED:
+            data = packing.pack(tensor.data, tensor.dtype)
+        made.buffer = _add_buffer(model, data)
     if tensor.dynamic_batch:
         made.shapeSignature = [-1, *tensor.shape[1:]]
     if tensor.quantization is not None:
@@ -189,11 +197,12 @@ def _check_tensor(tensor: TFLiteTensor) -> None:
             f"`{tensor.name}`."
         )
     found = tensor.data
+    dtype = "int8" if tensor.dtype in packing.PACKED else tensor.dtype
     if found is not None and (
-        found.dtype != np.dtype(tensor.dtype) or found.shape != tuple(tensor.shape)
+        found.dtype != np.dtype(dtype) or found.shape != tuple(tensor.shape)
     ):
         raise ValueError(
-            f"The constant of `{tensor.name}` must be {tensor.dtype} "
+            f"The constant of `{tensor.name}` must be {dtype} "
             f"{tuple(tensor.shape)}. Received: {found.dtype} {found.shape}."
         )
 
@@ -405,7 +414,10 @@ def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
     if data:
         if dtype not in _DTYPES:
             raise ValueError(f"`{name}` has constants of type {dtype}")
-        values = np.frombuffer(data, dtype).reshape(shape)
+        if dtype in packing.PACKED:
+            data = packing.unpack(data, math.prod(shape), dtype).tobytes()
+        stored = "int8" if dtype in packing.PACKED else dtype
+        values = np.frombuffer(data, stored).reshape(shape)
     signature = _ints(tensor.shapeSignature)
     return TFLiteTensor(
         name,

@@ -16,6 +16,7 @@ How a point's integers sit in an int8 tensor:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,9 @@ from tf_lsq.operators import Graph, Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
 from .convert import convert_layer
+from .packing import CONTAINERS, PACKED, SMALLEST_FIRST
 from .quantized_tensor import QuantizedTensor
-from .targets import TARGETS
+from .targets import STORAGES, TARGETS, Target, container
 from .tflite_graph import TFLiteGraph
 
 INT8_MIN, INT8_MAX = -128, 127
@@ -39,6 +41,16 @@ INT32_MAX = 2**31 - 1
 # constant: its codes may be replaced by zeros.
 NEGLIGIBLE = 2.0**-9
 CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
+# A rounded bias may move an output by this many codes at most: with the rounding of
+# the output itself, a code is off by one then, and never by more.
+LARGEST_BIAS_ERROR = 0.5
+BIAS_GRIDS = ("own", "packed")
+# Operators whose kernels may be packed -> their name in the file.
+_PACKABLE = {
+    "conv": "CONV_2D",
+    "depthwise": "DEPTHWISE_CONV_2D",
+    "dense": "FULLY_CONNECTED",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +85,8 @@ class Weight:
         multiplier: Integer that the trained codes were multiplied with, so that
             the bias gets a finer grid.
         num_bits: Bits of the trained codes.
+        container: Type that stores the codes: "int8", "int4" or "int2".
+        remark: Why the codes are not in the container that was asked for.
     """
 
     codes: QuantizedTensor | None = None
@@ -82,6 +96,34 @@ class Weight:
     sign: np.ndarray | None = None
     multiplier: int = 1
     num_bits: int | None = None
+    container: str = "int8"
+    remark: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How the codes of kernels are stored.
+
+    Attributes:
+        name: "int8": one byte per code, the fastest on a CPU. "packed": as small as
+            the target can hold. "auto": as small as it can without being slower.
+        bias_grid: "own": the finest that each container can hold. "packed": that of
+            the packed container, whatever the codes are stored in, so that files of
+            all storages compute the same integers.
+    """
+
+    name: str = "int8"
+    bias_grid: str = "own"
+
+    def __post_init__(self) -> None:
+        """Checks both."""
+        for name, options in (("name", STORAGES), ("bias_grid", BIAS_GRIDS)):
+            value = getattr(self, name)
+            if value not in options:
+                argument = "storage" if name == "name" else name
+                raise ValueError(
+                    f"`{argument}` must be one of {list(options)}. Received: {value!r}."
+                )
 
 
 @dataclasses.dataclass(eq=False)
@@ -131,6 +173,7 @@ class FrozenModel:
         dynamic_batch: Whether the batch size may change at run time. It cannot in a
             model with transposed convolutions, which take their output's shape as a
             constant.
+        storage: How the codes are stored.
     """
 
     nodes: list[FrozenNode]
@@ -139,18 +182,20 @@ class FrozenModel:
     target: str
     name: str
     dynamic_batch: bool
+    storage: Storage
 
     def by_name(self) -> dict[str, FrozenNode]:
         """Returns the nodes by the name of their output tensor."""
         return {node.name: node for node in self.nodes}
 
 
-def freeze_model(model: keras.Model) -> FrozenModel:
+def freeze_model(model: keras.Model, storage: Storage | None = None) -> FrozenModel:
     """Returns the numbers of a trained model.
 
     Args:
         model: A model made by `quantize_model`, or by `quantize_apply` with
             `LSQQuantizeScheme`, trained or calibrated.
+        storage: How its codes will be stored; None: one byte each.
 
     Raises:
         TypeError: If `model` is no tf_keras model.
@@ -158,7 +203,7 @@ def freeze_model(model: keras.Model) -> FrozenModel:
             dynamic shapes, or numbers that no int32 bias can hold.
         RuntimeError: If it was never trained or calibrated.
     """
-    _check_quantized(model)
+    check_quantized(model)
     graph = analyze(model)
     check_calibrated(model)
     _check_shapes(graph)
@@ -166,7 +211,8 @@ def freeze_model(model: keras.Model) -> FrozenModel:
     [target] = {point.target for point in quantization_points(model)}
     fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
     dynamic_batch = TARGETS[target].dynamic_batch and not fixed
-    freezer = _Freezer(dynamic_batch)
+    storage = Storage() if storage is None else storage
+    freezer = _Freezer(dynamic_batch, TARGETS[target], storage)
     for node in graph.nodes:
         freezer.add(node)
     return FrozenModel(
@@ -176,6 +222,7 @@ def freeze_model(model: keras.Model) -> FrozenModel:
         target,
         model.name,
         dynamic_batch,
+        storage,
     )
 
 
@@ -219,8 +266,8 @@ def _scale(point: QuantizationPoint) -> float:
 class _Freezer:
     """Walks the training graph and gives every tensor its grid."""
 
-    def __init__(self, dynamic_batch: bool) -> None:
-        self.dynamic_batch = dynamic_batch
+    def __init__(self, dynamic_batch: bool, target: Target, storage: Storage) -> None:
+        self.dynamic_batch, self.target, self.storage = dynamic_batch, target, storage
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[Node, FrozenNode] = {}
         self._names: set[str] = set()
@@ -263,7 +310,8 @@ class _Freezer:
             frozen.grid, frozen.point = inputs[0].grid, inputs[0].point
         elif node.properties.fixed_step and point is None:
             frozen.grid = _fixed_grid(node)
-        frozen.weight = _freeze_weight(frozen, inputs)
+        rooms = containers_of(node, self.target, self.storage)
+        frozen.weight = _freeze_weight(frozen, inputs, rooms)
         if node.kind == "foreign":
             frozen.converted = convert_layer(node, dynamic_batch=self.dynamic_batch)
         self._append(node, frozen)
@@ -349,7 +397,27 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
 _AFFINE = ("affine", "hard_sigmoid")
 
 
-def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | None:
+def containers_of(node: Node, target: Target, storage: Storage) -> tuple[str, str]:
+    """Returns (container of the codes, container that sets the grid of the bias)."""
+    wrapper = node.model_layer
+    if node.kind not in _PACKABLE or not isinstance(wrapper, LSQWrapper):
+        return "int8", "int8"
+    stored, packed = (
+        container(
+            _PACKABLE[node.kind],
+            wrapper.quantizer.num_bits,
+            target,
+            name,
+            int(node.inputs[0].shape[-1]),
+        )
+        for name in (storage.name, "packed")
+    )
+    return stored, packed if storage.bias_grid == "packed" else stored
+
+
+def _freeze_weight(
+    frozen: FrozenNode, inputs: list[FrozenNode], rooms: tuple[str, str]
+) -> Weight | None:
     """Returns the constants of an operator, None if it has none."""
     node = frozen.node
     if node.kind == "prelu":
@@ -364,7 +432,10 @@ def _freeze_weight(frozen: FrozenNode, inputs: list[FrozenNode]) -> Weight | Non
         kernel = factor if node.kind == "affine" else _times(node, factor)
         return Weight(float_kernel=kernel, float_bias=bias)
     codes, step, num_bits = trained_codes(node)
-    return _integer_weight(frozen, inputs[0], codes, step * factor, bias, num_bits)
+    if frozen.kind in _AFFINE:
+        step, factor = 1.0 / INT8_MAX, affine_part(node)[0]
+    found = TrainedKernel(codes, step * factor, bias, num_bits)
+    return _integer_weight(frozen, inputs[0].grid, found, rooms)
 
 
 def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
@@ -425,46 +496,112 @@ def _slope(frozen: FrozenNode) -> Weight:
     )
 
 
+@dataclasses.dataclass(eq=False)
+class TrainedKernel:
+    """A kernel and its bias as they were trained, batch norm folded.
+
+    Attributes:
+        codes: Trained codes, channels last.
+        signed_scale: Kernel step times batch norm factor, per channel.
+        bias: Real bias per channel.
+        num_bits: Bits of the codes.
+    """
+
+    codes: np.ndarray
+    signed_scale: np.ndarray
+    bias: np.ndarray
+    num_bits: int
+
+
 def _integer_weight(
-    frozen: FrozenNode,
-    source: FrozenNode,
-    codes: np.ndarray,
-    signed_scale: np.ndarray,
-    bias: np.ndarray,
-    num_bits: int,
+    frozen: FrozenNode, grid: Grid, kernel: TrainedKernel, rooms: tuple[str, str]
 ) -> Weight:
     """Returns weight and bias codes, the bias on the finest grid there is room for.
 
     Args:
         frozen: The operator.
-        source: The operator that makes its input.
-        codes: Trained codes, channels last.
-        signed_scale: Kernel step times batch norm factor, per channel.
-        bias: Real bias, batch norm folded, per channel.
-        num_bits: Bits of the trained codes.
+        grid: The grid of its input.
+        kernel: What was trained.
+        rooms: Container of the codes, and the one that sets the grid of the bias.
     """
-    if frozen.kind in _AFFINE:
-        signed_scale = affine_part(frozen.node)[0] / INT8_MAX
-    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(source.grid)
+    codes = kernel.codes
+    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(grid)
     bias = _clip_bias(
-        bias, frozen.grid, reach * np.abs(signed_scale) * source.grid.scale
+        kernel.bias, frozen.grid, reach * np.abs(kernel.signed_scale) * grid.scale
     )
-    sign, scale = _channel_signs(frozen, source.grid, reach, signed_scale, bias)
+    sign, scale = _channel_signs(frozen, grid, reach, kernel.signed_scale, bias)
+    signed = codes * sign.astype(np.int64)
     reach = np.where(sign == 0, 0, reach)
-    multiplier = code_multiplier(num_bits)
-    while not _fits(bias, scale / multiplier, source.grid, reach * multiplier).all():
+    error = _bias_error(bias, scale, grid, frozen.grid)
+    stored, multiplier, remark = _choose_container(
+        signed, kernel.num_bits, rooms, error
+    )
+    while not _fits(bias, scale / multiplier, grid, reach * multiplier).all():
         multiplier -= 1
     tensor_scale = (scale / multiplier).astype(np.float32)
-    bias_scale = np.float32(source.grid.scale) * tensor_scale
+    bias_scale = np.float32(grid.scale) * tensor_scale
     bias_codes = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int64)
-    file_codes = codes * sign.astype(np.int64) * multiplier
     return Weight(
-        codes=QuantizedTensor(file_codes, tensor_scale, codes.ndim - 1),
+        codes=QuantizedTensor(signed * multiplier, tensor_scale, codes.ndim - 1),
         bias=QuantizedTensor(bias_codes, bias_scale),
         sign=sign,
         multiplier=multiplier,
-        num_bits=num_bits,
+        num_bits=kernel.num_bits,
+        container=stored,
+        remark=remark,
     )
+
+
+def _choose_container(
+    codes: np.ndarray,
+    num_bits: int,
+    rooms: tuple[str, str],
+    bias_error: Callable[[int], float],
+) -> tuple[str, int, str]:
+    """Returns (container, multiplier, why it is not the container asked for).
+
+    Args:
+        codes: Trained codes times the sign of their channel.
+        num_bits: Bits of the trained codes.
+        rooms: Container of the codes, and the one that sets the grid of the bias.
+        bias_error: Multiplier -> how far the rounded bias moves an output.
+    """
+    stored, room = rooms
+    remarks = []
+    for candidate in SMALLEST_FIRST[SMALLEST_FIRST.index(room) :]:
+        multiplier = _multiplier(codes, num_bits, candidate)
+        error = bias_error(multiplier) if multiplier else 0.0
+        room = candidate
+        if multiplier == 0:
+            remarks.append(f"{room} cannot hold its codes times the sign of gamma")
+        elif room in PACKED and error > LARGEST_BIAS_ERROR:
+            remarks.append(f"in {room} its bias would move an output by {error:.2g}")
+        else:
+            break
+    stored = max(stored, room, key=SMALLEST_FIRST.index)
+    return stored, multiplier, "; ".join(remarks)
+
+
+def _multiplier(codes: np.ndarray, num_bits: int, room: str) -> int:
+    """Returns by how much codes are multiplied in a container; 0 if they do not fit."""
+    limits = CONTAINERS[room]
+    multiplier = code_multiplier(num_bits, limits.num_bits)
+    low, high = int(codes.min()), int(codes.max())
+    while low * multiplier < limits.low or high * multiplier > limits.high:
+        multiplier -= 1
+    return multiplier
+
+
+def _bias_error(
+    bias: np.ndarray, scale: np.ndarray, grid: Grid, output: Grid
+) -> Callable[[int], float]:
+    """Returns how far a bias on the grid of a multiplier moves an output, in codes."""
+
+    def error(multiplier: int) -> float:
+        unit = grid.scale * scale / multiplier
+        return float(np.abs(np.rint(bias / unit) * unit - bias).max() / output.scale)
+
+    return error
 
 
 def _channel_signs(
@@ -529,7 +666,7 @@ def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
 # --- Checks ------------------------------------------------------------------
 
 
-def _check_quantized(model: Any) -> None:
+def check_quantized(model: Any) -> None:
     """Refuses models that this library did not quantize."""
     if not isinstance(model, keras.Model):
         raise TypeError(

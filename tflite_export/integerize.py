@@ -90,11 +90,13 @@ class _Builder:
         )
         return name
 
-    def constant(self, name: str, values: Any, quantization: Any = None) -> str:
-        """Adds a constant tensor."""
+    def constant(
+        self, name: str, values: Any, quantization: Any = None, dtype: str = ""
+    ) -> str:
+        """Adds a constant tensor, of the type of `values` unless given."""
         data = np.ascontiguousarray(values)
         self.graph.tensors[name] = TFLiteTensor(
-            name, data.shape, data.dtype.name, quantization, data=data
+            name, data.shape, dtype or data.dtype.name, quantization, data=data
         )
         return name
 
@@ -190,7 +192,10 @@ def _constants(
     bias_scale = bias.scale[: len(scale)]
     return (
         builder.constant(
-            f"{node.name}/weight", codes, TensorQuantization(scale, 0, axis)
+            f"{node.name}/weight",
+            codes,
+            TensorQuantization(scale, 0, axis),
+            weight.container,
         ),
         builder.constant(
             f"{node.name}/bias",

@@ -55,10 +55,18 @@ _RELEASES: dict[str, dict[int, str]] = {
     "ADD": {1: "1.5.0", 2: "1.14.0"},
     "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
     "CONCATENATION": {1: "1.5.0", 2: "1.14.0"},
-    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0"},
-    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0"},
+    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0", 7: "2.11.0"},
+    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.11.0"},
     "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
-    "FULLY_CONNECTED": {1: "1.5.0", 2: "1.10.0", 4: "1.14.0", 5: "2.0.0", 6: "2.1.0"},
+    "FULLY_CONNECTED": {
+        1: "1.5.0",
+        2: "1.10.0",
+        4: "1.14.0",
+        5: "2.0.0",
+        6: "2.1.0",
+        10: "2.11.0",
+        14: "2.21.0",
+    },
     "LOGISTIC": {1: "1.14.0", 2: "1.14.0"},
     "MAXIMUM": {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
     "MAX_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
@@ -84,6 +92,12 @@ _RELEASES: dict[str, dict[int, str]] = {
 
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+# Operator -> {packed type of its weights: version}, for int8 inputs.
+_PACKED: dict[str, dict[str, int]] = {
+    "CONV_2D": {"int4": 7},
+    "DEPTHWISE_CONV_2D": {"int4": 7},
+    "FULLY_CONNECTED": {"int4": 10, "int2": 14},
+}
 
 
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -106,6 +120,8 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
     dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
     if op.code == "TRANSPOSE_CONV":
         dtypes = dtypes[2:0:-1]  # The first input is the output's shape.
+    if dtypes[0] == "int8" and dtypes[1:] and dtypes[1] in _PACKED.get(op.code, {}):
+        return _PACKED[op.code][dtypes[1]]
     weighted = op.code in _WEIGHTED
     if dtypes[0] not in DTYPES or (weighted and dtypes[0] != dtypes[1]):
         raise ValueError(

@@ -15,7 +15,7 @@ import tf_lsq
 from tf_lsq._compat import keras
 
 from . import flatbuffer
-from .freeze import FrozenModel, freeze_model
+from .freeze import FrozenModel, Storage, freeze_model
 from .integerize import integerize
 from .report import ExportReport, LayerReport, VerificationReport
 from .targets import resolve_target
@@ -23,7 +23,6 @@ from .tflite_graph import TFLiteGraph
 from .verify import verify_content
 
 METADATA_NAME = "tf_lsq"
-STORAGES = ("int8",)
 
 
 def export_model(
@@ -31,6 +30,7 @@ def export_model(
     path: str | Path,
     *,
     storage: str = "int8",
+    bias_grid: str = "own",
     input_type: str = "int8",
     output_type: str = "int8",
     target: str | None = None,
@@ -43,7 +43,13 @@ def export_model(
     Args:
         model: A model made by `tf_lsq.quantize_model`, trained or calibrated.
         path: The file to write; it is replaced in one step.
-        storage: "int8": one byte per weight code.
+        storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
+            INT4 for kernels of up to 4 bits, INT2 for those of fully connected
+            layers with 2 bits, where the target can. "auto": packed where that costs
+            no time on the target.
+        bias_grid: "own": biases on the finest grid that each container can hold.
+            "packed": on that of the packed container in any storage, so that files
+            of all storages compute the same integers.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
         target: What the file will run on; None: what the model was quantized
@@ -62,12 +68,9 @@ def export_model(
         VerificationError: If the file would not equal the model.
     """
     path = Path(path)
-    if storage not in STORAGES:
-        raise ValueError(
-            f"`storage` must be one of {list(STORAGES)}. Received: {storage!r}."
-        )
+    stored = Storage(storage, bias_grid)
     _check_writable(path)
-    frozen = freeze_model(model)
+    frozen = freeze_model(model, stored)
     resolved = resolve_target(target, frozen.target)
     graph = integerize(frozen, input_type=input_type, output_type=output_type)
     graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
@@ -133,6 +136,8 @@ def _metadata(frozen: FrozenModel) -> bytes:
         "version": tf_lsq.__version__,
         "model": frozen.name,
         "target": frozen.target,
+        "storage": frozen.storage.name,
+        "bias_grid": frozen.storage.bias_grid,
         "weights": tensors,
     }
     return json.dumps(found, sort_keys=True).encode()
@@ -163,9 +168,10 @@ def _report(
                 num_bits=node.weight.num_bits,
                 container=weight.dtype,
                 num_codes=int(weight.data.size),
-                num_bytes=sum(tensor.data.nbytes for tensor in constants),
+                num_bytes=sum(tensor.num_bytes for tensor in constants),
                 multiplier=node.weight.multiplier,
                 constant_channels=0 if sign is None else int(np.sum(sign == 0)),
+                remark=node.weight.remark,
             )
         )
     return ExportReport(

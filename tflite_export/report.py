@@ -186,6 +186,7 @@ class LayerReport:
         num_bytes: Bytes of kernel and bias.
         multiplier: Integer that the trained codes were multiplied with.
         constant_channels: Channels whose batch norm lets nothing through.
+        remark: Why the codes are not in the container that was asked for.
     """
 
     name: str
@@ -196,6 +197,7 @@ class LayerReport:
     num_bytes: int
     multiplier: int
     constant_channels: int
+    remark: str = ""
 
 
 @dataclasses.dataclass

@@ -60,3 +60,20 @@ def resolve_target(wanted: str | None, trained_for: str) -> Target:
             f"`quantize_model(..., target={name!r})`."
         )
     return TARGETS[name]
+
+
+STORAGES = ("int8", "packed", "auto")
+
+
+def container(
+    op_code: str, num_bits: int, target: Target, storage: str, in_channels: int
+) -> str:
+    """Returns the type that stores the codes of a weight."""
+    if storage == "int8" or target.name == "edgetpu":
+        return "int8"
+    dense = op_code == "FULLY_CONNECTED"
+    if dense and num_bits == 2 and (storage == "packed" or in_channels % 4 == 0):
+        return "int2"
+    if num_bits <= 4 and (storage == "packed" or (dense and in_channels % 2 == 0)):
+        return "int4"
+    return "int8"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .packing import PACKED, num_packed_bytes
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorQuantization:
@@ -42,9 +44,10 @@ class TFLiteTensor:
     Attributes:
         name: Unique in the graph.
         shape: Sizes; an open batch counts 1.
-        dtype: "float32", "int8", "uint8" or "int32".
+        dtype: "float32", "int8", "uint8", "int32", or "int4" and "int2", which the
+            file packs.
         quantization: None for a tensor without.
-        data: Values of a constant.
+        data: Values of a constant; int8 for the packed types.
         dynamic_batch: Whether the first size may change at run time.
     """
 
@@ -54,6 +57,15 @@ class TFLiteTensor:
     quantization: TensorQuantization | None = None
     data: np.ndarray | None = None
     dynamic_batch: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the constant in the file, 0 for a computed tensor."""
+        if self.data is None:
+            return 0
+        if self.dtype in PACKED:
+            return num_packed_bytes(self.data.size, self.dtype)
+        return self.data.nbytes
 
 
 @dataclasses.dataclass

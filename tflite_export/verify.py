@@ -12,6 +12,7 @@ and end to end: does the file classify like the Keras model?
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .freeze import (
     FrozenModel,
     FrozenNode,
     Grid,
+    Storage,
     clipped_grid,
     freeze_model,
     trained_codes,
@@ -114,7 +116,7 @@ def verify_content(
         ValueError: If the bytes are no readable file.
     """
     graph = flatbuffer.from_bytes(content)
-    frozen = freeze_model(model)
+    frozen = freeze_model(model, _storage(graph, name))
     input_type, output_type = _io_types(graph)
     expected = integerize(frozen, input_type=input_type, output_type=output_type)
     mismatches = _float_tensors(graph, frozen, input_type, output_type)
@@ -123,6 +125,18 @@ def verify_content(
     if mismatches or wrong:
         raise VerificationError(f"`{name}`", mismatches + wrong)
     return graph, frozen, VerificationReport(weight_codes=total, equal_codes=equal)
+
+
+def _storage(graph: TFLiteGraph, name: str) -> Storage:
+    """Returns how a file says that its codes are stored."""
+    try:
+        found = json.loads(graph.metadata["tf_lsq"])
+        return Storage(found["storage"], found["bias_grid"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must carry the metadata that `export_model` writes. "
+            f"Received: {type(error).__name__}: {error}."
+        ) from error
 
 
 # --- Structure ---------------------------------------------------------------

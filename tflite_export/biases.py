@@ -1,0 +1,41 @@
+"""Biases on the grid of a packed file."""
+
+from __future__ import annotations
+
+import tf_lsq
+from tf_lsq._compat import keras
+from tf_lsq.folding import code_multiplier
+from tf_lsq.model import quantization_points
+from tf_lsq.operators import Node
+
+from .freeze import Storage, check_quantized, containers_of
+from .packing import CONTAINERS
+from .targets import TARGETS
+
+
+def round_biases(model: keras.Model, storage: str) -> None:
+    """Moves every bias of a quantized model to the nearest one a file can hold.
+
+    `fit` ends with this for int8 storage. Packed kernels have a coarser grid of biases,
+    4-bit ones by a factor of 15: call this between `fit` and
+    `export_model(..., storage="packed")`, and the Keras model computes, and
+    `evaluate` measures, what the packed file does.
+
+    Args:
+        model: A quantized model, trained or calibrated.
+        storage: "int8", "packed" or "auto", as for `export_model`.
+
+    Raises:
+        TypeError: If `model` is no tf_keras model.
+        ValueError: If it is not quantized, or `storage` is unknown.
+    """
+    check_quantized(model)
+    wanted = Storage(storage)
+    target = TARGETS[quantization_points(model)[0].target]
+
+    def multiplier(node: Node) -> int:
+        _, room = containers_of(node, target, wanted)
+        num_bits = node.model_layer.quantizer.num_bits
+        return code_multiplier(num_bits, CONTAINERS[room].num_bits)
+
+    tf_lsq.round_biases(model, multiplier)
