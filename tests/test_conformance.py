@@ -362,6 +362,8 @@ def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     assert found.equal_codes == found.weight_codes > 0
     assert found.points
+    differences = {p.name: (p.kind, p.twin_differences) for p in found.points}
+    assert not [item for item in differences.items() if item[1][1]]
 
 
 @pytest.mark.parametrize("case", ["conv_bn_relu", "separable", "dense_bn_relu", "add"])

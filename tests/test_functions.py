@@ -84,6 +84,8 @@ def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
     assert not tflite_export.export_model(student, path).float_layers
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     assert found.equal_codes == found.weight_codes > 0
+    differences = {p.name: (p.kind, p.twin_differences) for p in found.points}
+    assert not [item for item in differences.items() if item[1][1]]
 
 
 def test_every_function_has_a_case():

@@ -4,6 +4,7 @@ from .biases import round_biases
 from .pipeline import export_model
 from .quantized_tensor import QuantizedTensor
 from .report import ExportReport, VerificationReport
+from .twin import integer_twin
 from .verify import VerificationError, verify_tflite
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "export_model",
+    "integer_twin",
     "round_biases",
     "verify_tflite",
 ]

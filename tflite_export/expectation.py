@@ -16,6 +16,7 @@ import tensorflow as tf
 from tf_lsq._compat import keras
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.operators import Layer, Node
+from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
 
 def operator_output(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
@@ -27,14 +28,19 @@ def operator_output(node: Node, inputs: list[np.ndarray]) -> np.ndarray:
         inputs: Its inputs, float64, in the unit of the training graph.
     """
     arrays = [tf.constant(array, tf.float64) for array in inputs]
-    result = _COMPUTE[node.kind](node, arrays)
+    return operator_tensor(node, arrays).numpy()
+
+
+def operator_tensor(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Returns the same for float64 tensors, also inside of a graph."""
+    result = COMPUTE[node.kind](node, inputs)
     if node.affine is not None:
         result = _affine(node.affine.layer, result)
     if node.activation is not None:
         result = tf.nn.relu(result)
     if node.activation == "relu6":
         result = tf.minimum(result, tf.constant(6.0, tf.float64))
-    return result.numpy()
+    return result
 
 
 def point_codes(point: QuantizationPoint, values: np.ndarray) -> np.ndarray:
@@ -68,24 +74,22 @@ def _with_bias(layer: Layer, result: tf.Tensor) -> tf.Tensor:
     return result + tf.cast(layer.bias, tf.float64)
 
 
-def _conv(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _conv(node: Node, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Convolution, 1D or 2D."""
     layer = node.layer
-    result = tf.nn.convolution(
-        inputs[0],
-        _kernel(node, "kernel"),
+    return tf.nn.convolution(
+        x,
+        kernel,
         layer.strides,
         layer.padding.upper(),
         dilations=layer.dilation_rate,
     )
-    return _with_bias(layer, result)
 
 
-def _depthwise(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _depthwise(node: Node, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Depthwise convolution; 1D ones as 2D ones of height 1."""
     layer = node.layer
     flat = layer.rank == 1
-    x, kernel = inputs[0], _kernel(node, "depthwise_kernel")
     strides, dilations = tuple(layer.strides), tuple(layer.dilation_rate)
     if flat:
         x, kernel = x[:, tf.newaxis], kernel[tf.newaxis]
@@ -93,26 +97,40 @@ def _depthwise(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     result = tf.nn.depthwise_conv2d(
         x, kernel, [1, *strides, 1], layer.padding.upper(), dilations=dilations
     )
-    return _with_bias(layer, result[:, 0] if flat else result)
+    return result[:, 0] if flat else result
 
 
-def _transposed_conv(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _transposed_conv(node: Node, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Transposed convolution."""
     layer = node.layer
-    result = tf.nn.conv2d_transpose(
-        inputs[0],
-        _kernel(node, "kernel"),
-        [inputs[0].shape[0], *node.shape[1:]],
+    return tf.nn.conv2d_transpose(
+        x,
+        kernel,
+        [tf.shape(x)[0], *node.shape[1:]],
         layer.strides,
         layer.padding.upper(),
     )
-    return _with_bias(layer, result)
 
 
-def _dense(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _dense(node: Node, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Fully connected."""
-    result = tf.tensordot(inputs[0], _kernel(node, "kernel"), axes=[[-1], [0]])
-    return _with_bias(node.layer, result)
+    return tf.tensordot(x, kernel, axes=[[-1], [0]])
+
+
+# Operators with a kernel -> the product of input and kernel, of any float type.
+PRODUCTS = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "transposed_conv": _transposed_conv,
+    "dense": _dense,
+}
+
+
+def _matmul(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
+    """Product with the quantized kernel, and the bias."""
+    attribute, _ = QUANTIZED_WEIGHTS[type(node.layer)]
+    product = PRODUCTS[node.kind](node, inputs[0], _kernel(node, attribute))
+    return _with_bias(node.layer, product)
 
 
 def _affine(layer: Layer, x: tf.Tensor) -> tf.Tensor:
@@ -184,7 +202,7 @@ def _resize(method: str) -> Any:
     def resize(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
         flat = inputs[0].shape.rank == 3
         x = inputs[0][:, tf.newaxis] if flat else inputs[0]
-        result = tf.cast(tf.image.resize(x, node.options["size"], method), tf.float64)
+        result = tf.cast(tf.image.resize(x, node.options["size"], method), x.dtype)
         return result[:, 0] if flat else result
 
     return resize
@@ -206,11 +224,9 @@ def _foreign(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     return tf.cast(result, tf.float64)
 
 
-_COMPUTE = {
-    "conv": _conv,
-    "depthwise": _depthwise,
-    "transposed_conv": _transposed_conv,
-    "dense": _dense,
+# Operator -> its real-valued output for real-valued inputs.
+COMPUTE = {
+    **dict.fromkeys(PRODUCTS, _matmul),
     "affine": lambda node, inputs: _affine(node.layer, inputs[0]),
     "prelu": _prelu,
     "add": lambda node, inputs: inputs[0] + inputs[1],

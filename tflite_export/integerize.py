@@ -19,7 +19,7 @@ from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTenso
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
-_ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
+ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
 _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 _ENDS = ("inputs", "outputs")
 _PLAIN = {"fused_activation_function": "NONE"}
@@ -533,7 +533,7 @@ def _rescale(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
     """
     one = builder.constant(
-        f"{node.name}/one", np.array([_ONE], np.int8), _per_tensor(1.0 / _ONE, 0)
+        f"{node.name}/one", np.array([ONE], np.int8), _per_tensor(1.0 / ONE, 0)
     )
     builder.op(
         "MUL",

@@ -18,6 +18,7 @@ class PointReport:
         num_codes: Codes compared.
         off_by_one: How many of them differ by one.
         max_difference: Largest difference, in codes.
+        twin_differences: Codes that the integer twin computes otherwise.
     """
 
     name: str
@@ -25,6 +26,7 @@ class PointReport:
     num_codes: int
     off_by_one: int
     max_difference: int
+    twin_differences: int = 0
 
 
 @dataclasses.dataclass
@@ -35,6 +37,8 @@ class OutputReport:
         num_rows: Rows compared (examples, where outputs have two axes).
         agreements: Rows in which both have the same largest value.
         max_code_difference: Largest difference of an output code.
+        num_codes: Codes compared with those of the integer twin.
+        twin_differences: Codes that the twin computes otherwise, end to end.
         labelled: Rows with a label.
         keras_correct: Rows the Keras model has right.
         tflite_correct: Rows the file has right.
@@ -43,6 +47,8 @@ class OutputReport:
     num_rows: int = 0
     agreements: int = 0
     max_code_difference: int = 0
+    num_codes: int = 0
+    twin_differences: int = 0
     labelled: int = 0
     keras_correct: int = 0
     tflite_correct: int = 0
@@ -70,6 +76,7 @@ class VerificationReport:
         file_codes: np.ndarray,
         keras_codes: np.ndarray,
         keras_output: np.ndarray,
+        twin_codes: np.ndarray,
         labels: np.ndarray | None,
     ) -> None:
         """Adds one batch of one output.
@@ -79,11 +86,14 @@ class VerificationReport:
             file_codes: int8 codes of the file, `[batch, ..., classes]`.
             keras_codes: The Keras output on the same grid.
             keras_output: The Keras output itself.
+            twin_codes: int8 codes of the integer twin.
             labels: Class numbers, or one-hot rows; None without labels.
         """
         output = self.outputs.setdefault(name, OutputReport())
         difference = int(np.abs(file_codes - keras_codes).max())
         output.max_code_difference = max(output.max_code_difference, difference)
+        output.num_codes += file_codes.size
+        output.twin_differences += int((file_codes != twin_codes).sum())
         found = file_codes.argmax(axis=-1).reshape(-1)
         wanted = keras_output.argmax(axis=-1).reshape(-1)
         output.num_rows += len(found)
@@ -132,6 +142,11 @@ class VerificationReport:
         )
 
     @property
+    def twin_differences(self) -> int:
+        """Output codes that the integer twin computes otherwise, end to end."""
+        return sum(output.twin_differences for output in self.outputs.values())
+
+    @property
     def _first(self) -> OutputReport:
         """The first output, or an empty one."""
         return next(iter(self.outputs.values()), OutputReport())
@@ -146,6 +161,7 @@ class VerificationReport:
             "keras_accuracy": self.keras_accuracy,
             "tflite_accuracy": self.tflite_accuracy,
             "off_by_one": self.off_by_one,
+            "twin_differences": self.twin_differences,
         }
 
     def __str__(self) -> str:
@@ -164,6 +180,8 @@ class VerificationReport:
                 f"top-1 agreement      {self.top1_agreement:.2%} of "
                 f"{self.num_examples}",
                 f"output codes differ  by {self.max_code_difference} at most",
+                f"integer twin         differs in {self.twin_differences} of "
+                f"{sum(o.num_codes for o in self.outputs.values())} output codes",
             ]
         if self.keras_accuracy is not None:
             lines.append(

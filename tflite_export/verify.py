@@ -39,6 +39,7 @@ from .integerize import integerize
 from .op_versions import op_version
 from .report import PointReport, VerificationReport
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
+from .twin import build_twin, twin_operators
 
 BATCH_SIZE = 64
 _MAX_NAMED = 8
@@ -314,11 +315,8 @@ def check_points(
         VerificationError: If a code is off by more than 1.
     """
     nodes = frozen.by_name()
-    probe = graph.with_outputs([node.name for node in frozen.nodes])
-    inputs = _file_inputs(graph, frozen, examples)
-    outputs = Runner(probe).run(inputs)
-    codes = {probe.outputs[name]: array for name, array in outputs.items()}
-    codes |= {probe.inputs[name]: array for name, array in inputs.items()}
+    codes = probe_codes(graph, frozen, examples)
+    operators = twin_operators(frozen, "xnnpack")
     reports = []
     for node in frozen.nodes:
         if node.kind == "input":
@@ -331,6 +329,8 @@ def check_points(
         if expected is None:
             continue
         difference = np.abs(codes[node.name].astype(np.int64) - expected)
+        sources = [_centered(nodes[source], codes) for source in node.inputs]
+        twin = operators[node.name](sources).numpy() + node.grid.zero_point
         reports.append(
             PointReport(
                 name=node.name,
@@ -338,6 +338,7 @@ def check_points(
                 num_codes=int(difference.size),
                 off_by_one=int((difference == 1).sum()),
                 max_difference=int(difference.max()),
+                twin_differences=int((codes[node.name] != twin).sum()),
             )
         )
     wrong = [
@@ -348,6 +349,29 @@ def check_points(
     if wrong:
         raise VerificationError(f"`{name}`", wrong)
     return reports
+
+
+def probe_codes(
+    graph: TFLiteGraph, frozen: FrozenModel, examples: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns every tensor between the operators of a file, as the runtime has them.
+
+    Args:
+        graph: The file's graph.
+        frozen: The model's numbers.
+        examples: Inputs of the model, one array per input.
+    """
+    probe = graph.with_outputs([node.name for node in frozen.nodes])
+    inputs = _file_inputs(graph, frozen, examples)
+    outputs = Runner(probe).run(inputs)
+    codes = {probe.outputs[name]: array for name, array in outputs.items()}
+    return codes | {probe.inputs[name]: array for name, array in inputs.items()}
+
+
+def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
+    """Returns what flows between the operators of the integer twin."""
+    zero_point = 0 if node.grid is None else node.grid.zero_point
+    return tf.constant(codes[node.name].astype(np.float32) - zero_point)
 
 
 def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
@@ -441,7 +465,7 @@ def _check_end_to_end(
     verbose: bool,
 ) -> None:
     """Runs file and model on all of `data` and compares their outputs."""
-    runner = Runner(graph)
+    runner, twin = Runner(graph), build_twin(frozen, model)
     total = num_batches(data, BATCH_SIZE)
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
@@ -449,10 +473,11 @@ def _check_end_to_end(
         arrays = inputs_as_list(x, model.input_names)
         found = runner.run(_file_inputs(graph, frozen, arrays))
         outputs = tf.nest.flatten(model.predict_on_batch(x))
+        twins = tf.nest.flatten(twin.predict_on_batch(x))
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(outputs) else [y] * len(outputs)
-        for (name, tensor), keras_output, label in zip(
-            frozen.outputs.items(), outputs, labels, strict=True
+        for (name, tensor), keras_output, twin_output, label in zip(
+            frozen.outputs.items(), outputs, twins, labels, strict=True
         ):
             grid = frozen.by_name()[tensor].grid
             report.add_batch(
@@ -460,6 +485,7 @@ def _check_end_to_end(
                 _file_codes(found[name], grid),
                 _on_grid(keras_output.astype(np.float64), grid),
                 keras_output,
+                _on_grid(twin_output.astype(np.float64), grid),
                 None if label is None else np.asarray(label),
             )
 

@@ -1,0 +1,252 @@
+"""How the kernels of LiteRT round, as functions of integer tensors.
+
+There are two families, and both are reproduced bit for bit:
+
+    xnnpack   the kernels of XNNPACK, which LiteRT uses wherever it can: the int32
+              accumulator becomes float32, is multiplied with a float32 ratio of
+              scales and rounded once, half to even.
+    builtin   TFLite's own kernels, where XNNPACK has none (INT4 convolutions, average
+              pooling) or is switched off: a fixed-point multiplier and a shift, each
+              of which rounds.
+
+Fixed-point arithmetic takes int64 tensors, so that no product overflows.
+
+References: https://github.com/google/XNNPACK (src/microparams-init.c,
+src/qs8-requantization), tflite/kernels/internal/common.h and
+tflite/kernels/internal/quantization_util.cc of https://github.com/google-ai-edge/LiteRT
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+_MULTIPLIER_BITS = 31
+_ADD_BITS = 20
+_TABLE_SIZE = 256
+
+
+def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
+    """Returns ``acc * ratio`` as XNNPACK rounds it, as float32.
+
+    Args:
+        acc: Accumulators, integers that fit 32 bits.
+        ratio: float32, one for all or one per channel.
+    """
+    return tf.round(tf.cast(acc, tf.float32) * tf.constant(ratio, tf.float32))
+
+
+def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (31-bit multiplier, exponent) of positive ratios, both int64.
+
+    Args:
+        ratio: float64, any shape.
+
+    Example:
+        >>> fixed_point(0.75)
+        (array(1610612736), array(0))
+    """
+    fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
+    multiplier = np.floor(fraction * 2.0**_MULTIPLIER_BITS + 0.5).astype(np.int64)
+    carry = multiplier == 1 << _MULTIPLIER_BITS
+    return np.where(carry, multiplier // 2, multiplier), exponent + np.int64(carry)
+
+
+def fixed_requantize(
+    acc: tf.Tensor, multiplier: Any, exponent: Any, *, half_up: bool
+) -> tf.Tensor:
+    """Returns ``acc * multiplier * 2**(exponent - 31)`` as TFLite's kernels round it.
+
+    Both the product and the shift round to nearest.
+
+    Args:
+        acc: int64 accumulators that fit 32 bits.
+        multiplier: From `fixed_point`, one for all or one per channel.
+        exponent: The same.
+        half_up: Ties of the shift go up, as in the matrix kernels; else away from
+            zero, as in the elementwise ones.
+    """
+    exponent = np.asarray(exponent, np.int64)
+    left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    acc = acc * tf.constant(1 << left)
+    product = acc * tf.constant(multiplier, tf.int64)
+    high = _shift_right(product + (1 << (_MULTIPLIER_BITS - 1)), _MULTIPLIER_BITS)
+    if not half_up:
+        # The high half of a negative product is truncated towards zero.
+        nudged = product + (1 - (1 << (_MULTIPLIER_BITS - 1)))
+        negative = -_shift_right(-nudged, _MULTIPLIER_BITS)
+        high = tf.where(product >= 0, high, negative)
+    half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
+    shifted = _shift_right(high + half, right)
+    if half_up:
+        return shifted
+    away = -_shift_right(-high + half, right)
+    return tf.where(high >= 0, shifted, away)
+
+
+def _shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
+    """Returns the integers divided by a power of two, rounded down."""
+    bits = tf.cast(tf.broadcast_to(bits, tf.shape(values)), tf.int64)
+    return tf.bitwise.right_shift(values, bits)
+
+
+def float_sum(
+    first: tf.Tensor, second: tf.Tensor, scales: Any, sign: int = 1
+) -> tf.Tensor:
+    """Returns ``first + sign * second`` in output codes, as XNNPACK rounds it.
+
+    Args:
+        first: int64 codes less their zero point.
+        second: The same.
+        scales: float32 scales of both inputs and of the output.
+        sign: 1, or -1 for a difference.
+    """
+    ratios = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
+    shift = _ADD_BITS - (int(np.frexp(max(ratios))[1]) - 1)
+    weights = [int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
+    acc = first * weights[0] + second * (sign * weights[1]) + (1 << (shift - 1))
+    return _shift_right(acc, shift)
+
+
+def fixed_sum(
+    first: tf.Tensor, second: tf.Tensor, scales: Any, sign: int = 1
+) -> tf.Tensor:
+    """Returns ``first + sign * second`` in output codes, as TFLite's kernel rounds it.
+
+    Args:
+        first: int64 codes less their zero point.
+        second: The same.
+        scales: float32 scales of both inputs and of the output.
+        sign: 1, or -1 for a difference.
+    """
+    first_scale, second_scale, scale = (np.float64(np.float32(s)) for s in scales)
+    double = 2.0 * max(first_scale, second_scale)
+
+    def aligned(codes: tf.Tensor, own: np.float64) -> tf.Tensor:
+        shifted = codes * (1 << _ADD_BITS)
+        return fixed_requantize(shifted, *fixed_point(own / double), half_up=False)
+
+    acc = aligned(first, first_scale) + sign * aligned(second, second_scale)
+    ratio = double / ((1 << _ADD_BITS) * scale)
+    return fixed_requantize(acc, *fixed_point(ratio), half_up=False)
+
+
+def float_mean(
+    acc: tf.Tensor, count: int, ratio: Any, zero_points: tuple[int, int]
+) -> tf.Tensor:
+    """Returns the mean of `count` codes in codes of the output, as XNNPACK rounds it.
+
+    Both zero points are one float32 number that is added in front of the rounding.
+
+    Args:
+        acc: Sums of codes, zero points included.
+        count: How many codes are in a sum.
+        ratio: float32 scale of the input by that of the output.
+        zero_points: Of the input and of the output.
+
+    Returns:
+        float32 codes, zero point included.
+    """
+    scale = np.float32(ratio) * np.float32(1.0 / count)
+    shift = np.float32(zero_points[1]) - np.float32(count * zero_points[0]) * scale
+    return tf.round(tf.cast(acc, tf.float32) * scale + shift)
+
+
+def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
+    """Returns the mean of `count` codes in codes of the output, as TFLite rounds it.
+
+    Args:
+        acc: int64 sums of codes less their zero point.
+        count: How many codes are in a sum.
+        ratio: float32 scale of the input by that of the output.
+    """
+    multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
+    shift = min(count.bit_length() - 1, 32, _MULTIPLIER_BITS + exponent)
+    return fixed_requantize(
+        acc, (multiplier << shift) // count, exponent - shift, half_up=False
+    )
+
+
+def rounded_average(acc: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """Returns the average of codes, ties away from zero, as TFLite's pooling rounds.
+
+    Args:
+        acc: int64 sums of codes, zero points included.
+        count: int64 number of codes in each.
+    """
+    magnitude = (tf.abs(acc) + count // 2) // count
+    return tf.sign(acc) * magnitude
+
+
+def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:
+    """Returns ``table[code + 128]`` for int8 codes.
+
+    Args:
+        codes: int64 codes, -128 to 127.
+        table: 256 integers.
+    """
+    if len(table) != _TABLE_SIZE:
+        raise ValueError(f"`table` must have 256 entries. Received: {len(table)}.")
+    return tf.gather(tf.constant(table, tf.int64), codes + _TABLE_SIZE // 2)
+
+
+def bilinear(
+    codes: tf.Tensor, size: tuple[int, int], source: tuple[int, int], family: str
+) -> tf.Tensor:
+    """Returns images resized by a kernel's fixed-point bilinear interpolation.
+
+    Pixels have their centers at the half.
+
+    Args:
+        codes: int64 codes, zero points included, `[batch, height, width, channels]`.
+        size: Height and width of the result.
+        source: Height and width of `codes`.
+        family: "xnnpack" or "builtin".
+    """
+    low, high, weight = _BILINEAR[family](size[0], source[0])
+    rows = _blend(codes, low, high, weight[:, None, None], 1, family)
+    low, high, weight = _BILINEAR[family](size[1], source[1])
+    blended = _blend(rows, low, high, weight[:, None], 2, family)
+    bits = 2 * _BILINEAR_BITS[family]
+    half = 1 << (bits - 1)
+    up = _shift_right(blended + half, bits)
+    if family == "xnnpack":
+        return up
+    return tf.where(blended > 0, up, -_shift_right(half - blended, bits))
+
+
+_BILINEAR_BITS = {"xnnpack": 11, "builtin": 10}
+
+
+def _blend(
+    codes: tf.Tensor, low: Any, high: Any, weight: Any, axis: int, family: str
+) -> tf.Tensor:
+    """Returns neighbours along an axis, weighted; the weights' unit is not undone."""
+    one = 1 << _BILINEAR_BITS[family]
+    first, second = (tf.gather(codes, index, axis=axis) for index in (low, high))
+    return first * tf.constant(one - weight) + second * tf.constant(weight)
+
+
+def _float_neighbours(size: int, source: int) -> tuple[Any, Any, Any]:
+    """Returns (lower, upper neighbour, 11-bit weight of the upper), as XNNPACK does."""
+    ratio = np.float32(source) / np.float32(size)
+    centers = np.arange(size, dtype=np.float32) + np.float32(0.5)
+    position = np.clip(centers * ratio - np.float32(0.5), 0, source - 1)
+    low = np.floor(position).astype(np.int64)
+    weight = np.rint((position - low) * 2.0 ** _BILINEAR_BITS["xnnpack"])
+    return low, np.minimum(low + 1, source - 1), weight.astype(np.int64)
+
+
+def _fixed_neighbours(size: int, source: int) -> tuple[Any, Any, Any]:
+    """Returns (lower, upper neighbour, 10-bit weight of the upper), as TFLite does."""
+    bits = _BILINEAR_BITS["builtin"]
+    ratio = ((source << bits) + size // 2) // size
+    position = np.arange(size) * ratio + ratio // 2 - (1 << (bits - 1))
+    low = np.maximum(position >> bits, 0)
+    high = np.clip(-(-position >> bits), 0, source - 1)
+    return low, high, position - (low << bits)
+
+
+_BILINEAR = {"xnnpack": _float_neighbours, "builtin": _fixed_neighbours}
