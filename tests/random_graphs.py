@@ -61,7 +61,9 @@ def steps():
             st.sampled_from(["add", "subtract", "multiply", "maximum", "concat"]),
             st.booleans(),
         ),
-        st.tuples(st.just("gate"), source, st.sampled_from(["sigmoid", "hard_sigmoid"])),
+        st.tuples(
+            st.just("gate"), source, st.sampled_from(["sigmoid", "hard_sigmoid"]),
+        ),
     )  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import random_graphs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from random_graphs import Recipe
 
 import tf_lsq
 import tflite_export
+from tflite_export import verify
 
 NUM_EXAMPLES = 16
 
@@ -39,9 +41,43 @@ def prove(recipe, path):
     }
     assert not different
     assert found.twin_differences == 0
+    graph, frozen, _ = verify.verify_content(path.read_bytes(), student, name="file")
+    codes = verify.probe_codes(graph, frozen, [x], "builtin")
+    builtin = verify.twin_differences(frozen, codes, "builtin")
+    assert not {name: count for name, count in builtin.items() if count}
+
+
+# Networks that failed once.
+FOUND = {
+    "depthwise_channels_beyond_a_vector": Recipe(
+        shape=(4, 4, 3),
+        steps=(("separable", 0, 1, 1, None),),
+        head=("mean", 6, None),
+        bits=(2, 2, 2),
+        per_channel=False,
+        storage="packed",
+        seed=0,
+    ),
+    "transposed_convolution_smaller_than_its_stride": Recipe(
+        shape=(10, 8, 3),
+        steps=(("transposed", 0, 1, 1, "same", 2),),
+        head=("mean", 2, "softmax"),
+        bits=(2, 4, 8),
+        per_channel=True,
+        storage="int8",
+        seed=2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_networks_that_failed_once(name, tmp_path):
+    prove(FOUND[name], tmp_path / "model.tflite")
 
 
 LIMITS = {
+    # Without shrinking: a network that fails is small enough to read.
+    "phases": (Phase.explicit, Phase.reuse, Phase.generate),
     "deadline": None,
     "print_blob": True,
     "suppress_health_check": list(HealthCheck),

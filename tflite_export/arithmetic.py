@@ -55,7 +55,7 @@ def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fixed_requantize(
-    acc: tf.Tensor, multiplier: Any, exponent: Any, *, half_up: bool
+    acc: tf.Tensor, multiplier: Any, exponent: Any, *, half_up: Any
 ) -> tf.Tensor:
     """Returns ``acc * multiplier * 2**(exponent - 31)`` as TFLite's kernels round it.
 
@@ -66,24 +66,22 @@ def fixed_requantize(
         multiplier: From `fixed_point`, one for all or one per channel.
         exponent: The same.
         half_up: Ties of the shift go up, as in the matrix kernels; else away from
-            zero, as in the elementwise ones.
+            zero, as in the elementwise ones. One for all or one per channel.
     """
     exponent = np.asarray(exponent, np.int64)
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
-    acc = acc * tf.constant(1 << left)
-    product = acc * tf.constant(multiplier, tf.int64)
-    high = _shift_right(product + (1 << (_MULTIPLIER_BITS - 1)), _MULTIPLIER_BITS)
-    if not half_up:
-        # The high half of a negative product is truncated towards zero.
-        nudged = product + (1 - (1 << (_MULTIPLIER_BITS - 1)))
-        negative = -_shift_right(-nudged, _MULTIPLIER_BITS)
-        high = tf.where(product >= 0, high, negative)
+    product = acc * tf.constant((1 << left) * np.asarray(multiplier, np.int64))
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
-    shifted = _shift_right(high + half, right)
-    if half_up:
-        return shifted
-    away = -_shift_right(-high + half, right)
-    return tf.where(high >= 0, shifted, away)
+    high = _shift_right(product + (1 << (_MULTIPLIER_BITS - 1)), _MULTIPLIER_BITS)
+    up = _shift_right(high + half, right)
+    if np.all(half_up):
+        return up
+    # The high half of a negative product is truncated towards zero.
+    nudged = product + (1 - (1 << (_MULTIPLIER_BITS - 1)))
+    negative = -_shift_right(-nudged, _MULTIPLIER_BITS)
+    high = tf.where(product >= 0, high, negative)
+    magnitude = _shift_right(tf.abs(high) + half, right)
+    return tf.where(half_up, up, tf.sign(high) * magnitude)
 
 
 def _shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:

@@ -46,7 +46,7 @@ CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes
 LARGEST_BIAS_ERROR = 0.5
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
-_PACKABLE = {
+PACKABLE = {
     "conv": "CONV_2D",
     "depthwise": "DEPTHWISE_CONV_2D",
     "dense": "FULLY_CONNECTED",
@@ -400,11 +400,11 @@ _AFFINE = ("affine", "hard_sigmoid")
 def containers_of(node: Node, target: Target, storage: Storage) -> tuple[str, str]:
     """Returns (container of the codes, container that sets the grid of the bias)."""
     wrapper = node.model_layer
-    if node.kind not in _PACKABLE or not isinstance(wrapper, LSQWrapper):
+    if node.kind not in PACKABLE or not isinstance(wrapper, LSQWrapper):
         return "int8", "int8"
     stored, packed = (
         container(
-            _PACKABLE[node.kind],
+            PACKABLE[node.kind],
             wrapper.quantizer.num_bits,
             target,
             name,

@@ -233,8 +233,34 @@ def min_runtime(codes: Iterable[tuple[str, int]], other: str = "") -> bytes:
         codes: Operators with their versions.
         other: A release that operators unknown here need, or "".
     """
-    found = [_RELEASES.get(code, {}).get(version, "") for code, version in codes]
+    found = [first_release(code, version) for code, version in codes]
     return newest([*found, other]).encode().ljust(_RUNTIME_BYTES, b"\0")
+
+
+def first_release(code: str, version: int) -> str:
+    """Returns the first TFLite release that runs an operator, "" if unknown.
+
+    Args:
+        code: Name of the operator.
+        version: Its version.
+    """
+    return _RELEASES.get(code, {}).get(version, "")
+
+
+def is_newer(release: str, limit: str) -> bool:
+    """Returns whether a release is behind a limit; unknown releases are.
+
+    Args:
+        release: Such as "2.9.0", or "" if unknown.
+        limit: Such as "2.5.0", or "" for none.
+
+    Example:
+        >>> is_newer("2.11.0", "2.5.0"), is_newer("1.14.0", "2.5.0"), is_newer("9", "")
+        (True, False, False)
+    """
+    if not limit:
+        return False
+    return not release or newest([release, limit]) != limit
 
 
 def newest(releases: Iterable[str]) -> str:

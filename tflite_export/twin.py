@@ -24,6 +24,7 @@ from . import arithmetic, expectation
 from .freeze import (
     INT8_MAX,
     INT8_MIN,
+    PACKABLE,
     FrozenModel,
     FrozenNode,
     Grid,
@@ -31,12 +32,16 @@ from .freeze import (
     freeze_model,
 )
 from .integerize import ONE
+from .targets import TARGETS, takes_container
 
 KERNELS = ("xnnpack", "builtin")
 _EXACT_FLOAT32 = 2**24
 _RELU6 = np.float32(6.0)
-# Input channels of a fully connected operator must be a multiple of this for XNNPACK.
-_XNNPACK_MULTIPLES = {"int8": 1, "int4": 2, "int2": 4}
+# TFLite's depthwise kernel rounds channels in vectors of eight in one way, and those
+# that are left in another.
+_VECTOR = 8
+_MATRIX_KERNELS = ("conv", "dense")
+_CPU = TARGETS["phone"]
 
 Compute = Callable[[list[tf.Tensor]], tf.Tensor]
 
@@ -217,18 +222,19 @@ class _Context:
     @property
     def family(self) -> str:
         """The kernels that run the operator: XNNPACK does not take every one."""
-        weight = self.node.weight
-        if weight is not None and self.node.kind != "dense":
-            return "builtin" if weight.container != "int8" else self.kernels
-        if weight is not None:
-            multiple = _XNNPACK_MULTIPLES[weight.container]
-            return self.kernels if self.channels % multiple == 0 else "builtin"
-        return self.kernels
+        taken = self.node.weight is None or self._kernel_is_taken()
+        return self.kernels if taken else "builtin"
 
-    @property
-    def channels(self) -> int:
-        """Channels of the first input."""
-        return self.sources[0].shape[-1]
+    def _kernel_is_taken(self) -> bool:
+        """Returns whether XNNPACK takes the operator's kernel as it is stored."""
+        if self.node.kind == "transposed_conv":
+            layer = self.node.layer
+            sizes = zip(layer.kernel_size, layer.strides, strict=True)
+            gaps = any(size < stride for size, stride in sizes)
+            return not (gaps and layer.padding == "same")
+        code = PACKABLE.get(self.node.kind)
+        container, channels = self.node.weight.container, self.sources[0].shape[-1]
+        return code is None or takes_container(_CPU, code, container, channels)
 
     @property
     def scales(self) -> list[np.float32]:
@@ -300,8 +306,12 @@ def _requantize(context: _Context) -> Callable[[tf.Tensor], tf.Tensor]:
     if context.node.kind == "dense" and (scale == scale[0]).all():
         ratio = np.float64(source * scale)  # One scale per tensor: a float32 product.
     multiplier, exponent = arithmetic.fixed_point(ratio / np.float64(output))
+    half_up: Any = True
+    if context.node.kind not in _MATRIX_KERNELS:
+        whole = len(scale) // _VECTOR * _VECTOR
+        half_up = np.arange(len(scale)) < whole
     return lambda acc: arithmetic.fixed_requantize(
-        acc, multiplier, exponent, half_up=True
+        acc, multiplier, exponent, half_up=half_up
     )
 
 

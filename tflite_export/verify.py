@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from tqdm.auto import tqdm
 
 from tf_lsq._compat import keras
@@ -316,7 +316,7 @@ def check_points(
     """
     nodes = frozen.by_name()
     codes = probe_codes(graph, frozen, examples)
-    operators = twin_operators(frozen, "xnnpack")
+    twin = twin_differences(frozen, codes, "xnnpack")
     reports = []
     for node in frozen.nodes:
         if node.kind == "input":
@@ -329,8 +329,6 @@ def check_points(
         if expected is None:
             continue
         difference = np.abs(codes[node.name].astype(np.int64) - expected)
-        sources = [_centered(nodes[source], codes) for source in node.inputs]
-        twin = operators[node.name](sources).numpy() + node.grid.zero_point
         reports.append(
             PointReport(
                 name=node.name,
@@ -338,7 +336,7 @@ def check_points(
                 num_codes=int(difference.size),
                 off_by_one=int((difference == 1).sum()),
                 max_difference=int(difference.max()),
-                twin_differences=int((codes[node.name] != twin).sum()),
+                twin_differences=twin[node.name],
             )
         )
     wrong = [
@@ -352,7 +350,10 @@ def check_points(
 
 
 def probe_codes(
-    graph: TFLiteGraph, frozen: FrozenModel, examples: list[np.ndarray]
+    graph: TFLiteGraph,
+    frozen: FrozenModel,
+    examples: list[np.ndarray],
+    kernels: str = "xnnpack",
 ) -> dict[str, np.ndarray]:
     """Returns every tensor between the operators of a file, as the runtime has them.
 
@@ -360,12 +361,38 @@ def probe_codes(
         graph: The file's graph.
         frozen: The model's numbers.
         examples: Inputs of the model, one array per input.
+        kernels: See `Runner`.
     """
     probe = graph.with_outputs([node.name for node in frozen.nodes])
     inputs = _file_inputs(graph, frozen, examples)
-    outputs = Runner(probe).run(inputs)
+    outputs = Runner(probe, kernels).run(inputs)
     codes = {probe.outputs[name]: array for name, array in outputs.items()}
     return codes | {probe.inputs[name]: array for name, array in inputs.items()}
+
+
+def twin_differences(
+    frozen: FrozenModel, codes: dict[str, np.ndarray], kernels: str
+) -> dict[str, int]:
+    """Returns how many codes of each operator the integer twin computes otherwise.
+
+    Args:
+        frozen: The model's numbers.
+        codes: What the runtime computed, from `probe_codes`; each operator of the twin
+            is fed with these.
+        kernels: The kernels that computed them.
+
+    Returns:
+        Name of the output -> number of codes, for integer tensors.
+    """
+    nodes, operators = frozen.by_name(), twin_operators(frozen, kernels)
+    found = {}
+    for name, compute in operators.items():
+        grid = nodes[name].grid
+        if grid is not None:
+            sources = [_centered(nodes[source], codes) for source in nodes[name].inputs]
+            computed = compute(sources).numpy() + grid.zero_point
+            found[name] = int((codes[name] != computed).sum())
+    return found
 
 
 def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
@@ -400,16 +427,25 @@ def _on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
     return np.clip(codes, -128, 127).astype(np.int64)
 
 
+_RESOLVERS = {
+    "xnnpack": OpResolverType.AUTO,
+    "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+}
+
+
 class Runner:
-    """Runs a file's bytes under LiteRT with XNNPACK, as a phone does.
+    """Runs a file's bytes under LiteRT.
 
     Args:
         graph: The file's graph.
+        kernels: "xnnpack": as a phone does; "builtin": without XNNPACK.
     """
 
-    def __init__(self, graph: TFLiteGraph) -> None:
+    def __init__(self, graph: TFLiteGraph, kernels: str = "xnnpack") -> None:
         interpreter = Interpreter(
-            model_content=flatbuffer.to_bytes(graph), num_threads=_NUM_THREADS
+            model_content=flatbuffer.to_bytes(graph),
+            experimental_op_resolver_type=_RESOLVERS[kernels],
+            num_threads=_NUM_THREADS,
         )
         self._runner = interpreter.get_signature_runner(flatbuffer.SIGNATURE_KEY)
         ends = [graph.tensors[name] for name in graph.inputs.values()]
