@@ -152,27 +152,32 @@ def float_mean(
     return tf.round(tf.cast(acc, tf.float32) * scale + shift)
 
 
-def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
+def fixed_mean(acc: tf.Tensor, count: int, ratio: Any, image: bool) -> tf.Tensor:
     """Returns the mean of `count` codes in codes of the output, as TFLite rounds it.
 
     Args:
         acc: int64 sums of codes less their zero point.
         count: How many codes are in a sum.
         ratio: float32 scale of the input by that of the output.
+        image: Whether the mean is over height and width of images and keeps these
+            axes; that has a kernel of its own, which rounds once more.
     """
     multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
+    if image:
+        scaled = fixed_requantize(acc, multiplier, exponent, half_up=False)
+        return rounded_average(scaled, count)
     shift = min(count.bit_length() - 1, 32, _MULTIPLIER_BITS + exponent)
     return fixed_requantize(
         acc, (multiplier << shift) // count, exponent - shift, half_up=False
     )
 
 
-def rounded_average(acc: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """Returns the average of codes, ties away from zero, as TFLite's pooling rounds.
+def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
+    """Returns an average of integers, ties away from zero, as TFLite's pooling rounds.
 
     Args:
-        acc: int64 sums of codes, zero points included.
-        count: int64 number of codes in each.
+        acc: int64 sums; of codes with their zero points, for a pooling.
+        count: How many are in each.
     """
     magnitude = (tf.abs(acc) + count // 2) // count
     return tf.sign(acc) * magnitude

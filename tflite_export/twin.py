@@ -370,13 +370,15 @@ def _mean(context: _Context) -> Compute:
     count = int(np.prod([shape[axis] for axis in options["axes"]]))
     ratio = context.scales[0] / context.scales[1]
     zeros = context.sources[0].grid.zero_point, context.node.grid.zero_point
+    axes = sorted(options["axes"])
+    image = len(shape) == 4 and axes == [1, 2] and options["keepdims"]
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         acc = tf.reduce_sum(
             _integers(inputs[0]), options["axes"], keepdims=options["keepdims"]
         )
         if context.family == "builtin":
-            return context.limited(arithmetic.fixed_mean(acc, count, ratio))
+            return context.limited(arithmetic.fixed_mean(acc, count, ratio, image))
         raw = arithmetic.float_mean(acc + count * zeros[0], count, ratio, zeros)
         return context.limited(raw - zeros[1])
 
