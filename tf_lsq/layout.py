@@ -20,7 +20,7 @@ from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint
 from .model import LSQModel
 from .operators import Graph, Layer, Node
-from .policy import Bits, Options, assign_bits
+from .policy import SYMMETRIC_TARGETS, Bits, Options, assign_bits
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 # Activations that an unsigned point computes itself -> their largest value.
@@ -306,9 +306,10 @@ class _Builder:
     def _point(self, spec: PointSpec) -> QuantizationPoint:
         """Returns the layer of a point, one for all its places."""
         if spec not in self._points:
+            num_bits, signed = _for_target(spec, self.options.target)
             self._points[spec] = QuantizationPoint(
-                spec.num_bits,
-                signed=spec.signed,
+                num_bits,
+                signed=signed,
                 step_init=self.options.step_init,
                 fixed_step=spec.fixed_step,
                 float_input=spec.float_input,
@@ -319,6 +320,19 @@ class _Builder:
                 name=spec.name,
             )
         return self._points[spec]
+
+
+def _for_target(spec: PointSpec, target: str) -> tuple[int, bool | None]:
+    """Returns (bits, signedness) of a point on a target.
+
+    With zero points of 0, int8 holds 0..127 of a tensor that cannot be negative, and
+    what only data can tell is taken to be signed.
+    """
+    if target not in SYMMETRIC_TARGETS or spec.fixed_step is not None:
+        return spec.num_bits, spec.signed
+    if spec.signed is False:
+        return min(spec.num_bits, lsq.MAX_NUM_BITS - 1), False
+    return spec.num_bits, True
 
 
 def _has_own_batch_norm(node: Node) -> bool:

@@ -17,7 +17,9 @@ from .operators import Graph, Node
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 FLOAT = "float"
-TARGETS = ("phone", "edgetpu")
+TARGETS = ("phone", "edgetpu", "symmetric")
+# All zero points are 0 there: an unsigned tensor has the 128 integers 0..127.
+SYMMETRIC_TARGETS = ("symmetric",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +103,26 @@ def assign_bits(
         else:
             bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
     graph.check(lambda node: bits[node].is_float)
+    if options.target in SYMMETRIC_TARGETS:
+        _check_symmetric(graph, bits)
     return bits
+
+
+def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:
+    """Refuses operators whose zero point TFLite prescribes, and it is not 0."""
+    found = [
+        f"`{node.origin}` ({node.kind})"
+        for node in graph.nodes
+        if node.properties.fixed_step
+        and node.properties.range == "positive"
+        and not bits[node].is_float
+    ]
+    if found:
+        raise ValueError(
+            "The target 'symmetric' needs zero points of 0. Received layers whose "
+            f"output has the zero point -128 in TFLite: {found}. Let the model return "
+            "logits, or leave the layers in float with `overrides`."
+        )
 
 
 def _bits_of(

@@ -47,7 +47,9 @@ def quantize_model(
             to bits of kernel and input, or to "float": the layer stays float,
             and the file converts in front of it and behind it. Where several
             patterns match, the last one counts.
-        target: What the file will run on: "phone" or "edgetpu".
+        target: What the file will run on: "phone", "edgetpu", or "symmetric", for
+            accelerators that need zero points of 0: activations that cannot be
+            negative have 7 bits at most there.
         step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
             `tf_lsq.lsq.initial_step`.
 

@@ -11,6 +11,9 @@ How a point's integers sit in an int8 tensor:
     signed, b < 8      two tensors. The first has zero point 127 - Q_P and
                        saturates above, the second -128 + Q_N and saturates
                        below; a QUANTIZE stands between them.
+
+On a symmetric target all zero points are 0, and MINIMUM and MAXIMUM clip what int8
+itself does not.
 """
 
 from __future__ import annotations
@@ -132,7 +135,8 @@ class FrozenNode:
 
     Attributes:
         name: Name of its output tensor.
-        kind: A key of `tf_lsq.graph.KINDS`, or "quantize".
+        kind: A key of `tf_lsq.graph.KINDS`, "quantize", or "clip_high" and "clip_low",
+            which clip codes to the end of `grid`.
         inputs: Names of its input tensors.
         shape: Output shape with batch 1.
         grid: Grid of the output; None: float.
@@ -229,17 +233,22 @@ def freeze_model(model: keras.Model, storage: Storage | None = None) -> FrozenMo
 def grid_of(point: QuantizationPoint) -> Grid:
     """Returns the grid on which a point's codes are computed.
 
-    Signed codes of fewer than 8 bits still need `clipped_grid` behind it.
+    Where `clipped_grid` is not None, the codes still need it behind them.
     """
     q_min, q_max = integer_bounds(point)
+    if TARGETS[point.target].symmetric:
+        return Grid(_scale(point), 0, INT8_MIN if q_min else 0, INT8_MAX)
     zero_point = INT8_MAX - q_max
     low = zero_point + q_min
     return Grid(_scale(point), zero_point, max(low, INT8_MIN), INT8_MAX)
 
 
 def clipped_grid(point: QuantizationPoint) -> Grid | None:
-    """Returns the second grid of signed low-bit codes, None where not needed."""
+    """Returns the grid behind `grid_of` that clips the codes, None where not needed."""
     q_min, q_max = integer_bounds(point)
+    if TARGETS[point.target].symmetric:
+        grid = Grid(_scale(point), 0, q_min, q_max)
+        return None if grid == grid_of(point) else grid
     if q_min == 0 or q_max - q_min == INT8_MAX - INT8_MIN:
         return None
     zero_point = INT8_MIN - q_min
@@ -324,8 +333,22 @@ class _Freezer:
             source = self._append(node, self._quantize(node, source, grid_of(point)))
         clipped = clipped_grid(point)
         if clipped is not None and source.grid != clipped:
-            source = self._append(node, self._quantize(node, source, clipped))
+            source = self._clip(node, source, clipped)
         self._tensors[node] = source
+
+    def _clip(self, node: Node, source: FrozenNode, grid: Grid) -> FrozenNode:
+        """Adds the operators that clip a point's codes."""
+        if not self.target.symmetric:
+            return self._append(node, self._quantize(node, source, grid))
+        for kind, low, high in (
+            ("clip_high", source.grid.low, grid.high),
+            ("clip_low", grid.low, grid.high),
+        ):
+            bounds = Grid(grid.scale, grid.zero_point, low, high)
+            if bounds != source.grid:
+                clip = self._quantize(node, source, bounds)
+                source = self._append(node, dataclasses.replace(clip, kind=kind))
+        return source
 
     def _quantize(self, node: Node, source: FrozenNode, grid: Grid) -> FrozenNode:
         """Returns a QUANTIZE operator."""

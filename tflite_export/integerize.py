@@ -543,6 +543,20 @@ def _rescale(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     )
 
 
+def _clip(code: str, end: str) -> Callable[..., None]:
+    """Returns the function that clips codes to one end of their grid."""
+
+    def add(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+        limit = builder.constant(
+            f"{node.name}/limit",
+            np.array([getattr(node.grid, end)], np.int8),
+            _per_tensor(node.grid.scale, node.grid.zero_point),
+        )
+        builder.op(code, [inputs[0], limit], builder.activation(node.name, node))
+
+    return add
+
+
 OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "conv": _conv,
     "depthwise": _depthwise,
@@ -573,4 +587,6 @@ OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "pad": _pad,
     "foreign": _foreign,
     "quantize": _quantize,
+    "clip_high": _clip("MINIMUM", "high"),
+    "clip_low": _clip("MAXIMUM", "low"),
 }

@@ -18,7 +18,7 @@ from . import flatbuffer
 from .freeze import FrozenModel, Storage, freeze_model
 from .integerize import integerize
 from .report import ExportReport, LayerReport, VerificationReport
-from .targets import resolve_target
+from .targets import check_graph, resolve_target
 from .tflite_graph import TFLiteGraph
 from .verify import verify_content
 
@@ -73,6 +73,7 @@ def export_model(
     frozen = freeze_model(model, stored)
     resolved = resolve_target(target, frozen.target)
     graph = integerize(frozen, input_type=input_type, output_type=output_type)
+    check_graph(graph, resolved)
     graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
     graph.metadata[METADATA_NAME] = _metadata(frozen)
     content = flatbuffer.to_bytes(graph)

@@ -351,6 +351,13 @@ def _quantize(context: _Context) -> Compute:
     return _rescale(context)
 
 
+def _clip(context: _Context) -> Compute:
+    """Clipping to the ends of the grid."""
+    grid = context.node.grid
+    low, high = (float(end - grid.zero_point) for end in (grid.low, grid.high))
+    return lambda inputs: tf.clip_by_value(inputs[0], low, high)
+
+
 def _sum(sign: int) -> Callable[[_Context], Compute]:
     """Returns the function of an addition or subtraction."""
 
@@ -496,4 +503,6 @@ _OPERATORS: dict[str, Callable[[_Context], Compute]] = {
     "average_pool": _average_pool,
     "resize_bilinear": _bilinear,
     "quantize": _quantize,
+    "clip_high": _clip,
+    "clip_low": _clip,
 }

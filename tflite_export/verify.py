@@ -414,6 +414,8 @@ def _expected(node: FrozenNode, values: list[np.ndarray]) -> np.ndarray | None:
     if node.grid is None:
         return None
     real = expectation.operator_output(node.node, values)
+    if node.kind in ("clip_high", "clip_low"):
+        return np.clip(_on_grid(real, node.grid), node.grid.low, node.grid.high)
     if node.point is None or clipped_grid(node.point) not in (None, node.grid):
         # A grid without a point (softmax), or the first of the two tensors of
         # signed low-bit codes, which is clipped above only.
