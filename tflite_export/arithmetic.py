@@ -26,6 +26,7 @@ import tensorflow as tf
 _MULTIPLIER_BITS = 31
 _ADD_BITS = 20
 _TABLE_SIZE = 256
+_MEAN_VECTOR = 16
 
 
 def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
@@ -152,32 +153,57 @@ def float_mean(
     return tf.round(tf.cast(acc, tf.float32) * scale + shift)
 
 
-def fixed_mean(acc: tf.Tensor, count: int, ratio: Any, image: bool) -> tf.Tensor:
+def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
     """Returns the mean of `count` codes in codes of the output, as TFLite rounds it.
 
     Args:
         acc: int64 sums of codes less their zero point.
         count: How many codes are in a sum.
         ratio: float32 scale of the input by that of the output.
-        image: Whether the mean is over height and width of images and keeps these
-            axes; that has a kernel of its own, which rounds once more.
     """
     multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
-    if image:
-        scaled = fixed_requantize(acc, multiplier, exponent, half_up=False)
-        return rounded_average(scaled, count)
     shift = min(count.bit_length() - 1, 32, _MULTIPLIER_BITS + exponent)
     return fixed_requantize(
         acc, (multiplier << shift) // count, exponent - shift, half_up=False
     )
 
 
-def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
-    """Returns an average of integers, ties away from zero, as TFLite's pooling rounds.
+def fixed_image_mean(
+    acc: tf.Tensor, count: int, scales: Any, zero_points: tuple[int, int]
+) -> tf.Tensor:
+    """Returns the mean over height and width of images that keeps these axes.
+
+    TFLite has a kernel of its own for it. It rounds the input's zero point by itself,
+    so codes can be off by one; and channels in vectors of sixteen in one way, those
+    that are left in another.
 
     Args:
-        acc: int64 sums; of codes with their zero points, for a pooling.
-        count: How many are in each.
+        acc: int64 sums of codes, zero points included, channels last.
+        count: How many codes are in a sum.
+        scales: float32 scale of the input and of the output.
+        zero_points: Of the input and of the output.
+
+    Returns:
+        int64 codes, zero point included.
+    """
+    source, output = (np.float32(scale) for scale in scales)
+    shift = np.float32(zero_points[0]) * source / output
+    shift = int(shift + np.copysign(np.float32(0.5), shift))
+    multiplier, exponent = fixed_point(
+        np.float64(source / (np.float32(count) * output))
+    )
+    channels = int(acc.shape[-1])
+    half_up = np.arange(channels) < channels // _MEAN_VECTOR * _MEAN_VECTOR
+    mean = fixed_requantize(acc, multiplier, exponent, half_up=half_up)
+    return mean + (zero_points[1] - shift)
+
+
+def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
+    """Returns the average of codes, ties away from zero, as TFLite's pooling rounds.
+
+    Args:
+        acc: int64 sums of codes, zero points included.
+        count: How many codes are in each.
     """
     magnitude = (tf.abs(acc) + count // 2) // count
     return tf.sign(acc) * magnitude

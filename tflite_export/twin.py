@@ -384,10 +384,15 @@ def _mean(context: _Context) -> Compute:
         acc = tf.reduce_sum(
             _integers(inputs[0]), options["axes"], keepdims=options["keepdims"]
         )
-        if context.family == "builtin":
-            return context.limited(arithmetic.fixed_mean(acc, count, ratio, image))
-        raw = arithmetic.float_mean(acc + count * zeros[0], count, ratio, zeros)
-        return context.limited(raw - zeros[1])
+        raw = acc + count * zeros[0]
+        if context.family == "xnnpack":
+            mean = arithmetic.float_mean(raw, count, ratio, zeros) - zeros[1]
+        elif image:
+            mean = arithmetic.fixed_image_mean(raw, count, context.scales, zeros)
+            mean = mean - zeros[1]
+        else:
+            mean = arithmetic.fixed_mean(acc, count, ratio)
+        return context.limited(mean)
 
     return compute
 
