@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import flatbuffer, freeze, pipeline
+from tflite_export import flatbuffer, freeze, metadata, pipeline
 from tflite_export.quantized_tensor import QuantizedTensor
 from tflite_export.tflite_graph import TFLiteOp, TFLiteTensor
 
@@ -274,13 +275,28 @@ def test_operators_have_the_oldest_versions(exported):
 
 
 def test_metadata_says_how_codes_were_made(exported):
-    graph = flatbuffer.from_bytes(exported[1].read_bytes())
-    found = json.loads(graph.metadata[pipeline.METADATA_NAME])
-    assert found["version"] == tf_lsq.__version__
-    assert found["weights"]["re_lu_1/weight"] == {
+    student, path, _ = exported
+    graph = flatbuffer.from_bytes(path.read_bytes())
+    found = metadata.read(graph)
+    assert found["versions"]["tf_lsq"] == tf_lsq.__version__
+    assert (found["target"], found["storage"]) == ("phone", "int8")
+    codes = graph.tensors["re_lu_1/weight"].data
+    assert found["tensors"]["re_lu_1/weight"] == {
+        "kind": "kernel",
         "layer": "conv2d_1",
         "bits": 3,
+        "signed": True,
+        "step": float(tf_lsq.steps(student)["quant_conv2d_1"].item()),
+        "container": "int8",
         "multiplier": 30,
+        "sha256": hashlib.sha256(codes.tobytes()).hexdigest(),
+    }
+    assert found["tensors"]["re_lu_1"] == {
+        "kind": "activation",
+        "layer": "quantize_re_lu_1",
+        "bits": 3,
+        "signed": False,
+        "step": float(tf_lsq.steps(student)["quantize_re_lu_1"]),
     }
 
 
@@ -459,6 +475,20 @@ def rename_an_output(graph):
     graph.outputs = {"other": next(iter(graph.outputs.values()))}
 
 
+def describe(graph, change):
+    found = json.loads(graph.metadata[metadata.METADATA_NAME])
+    change(found)
+    graph.metadata[metadata.METADATA_NAME] = metadata.to_bytes(found)
+
+
+def lie_about_a_step(graph):
+    describe(graph, lambda found: found["tensors"]["re_lu_1"].update(step=0.5))
+
+
+def lie_about_the_target(graph):
+    describe(graph, lambda found: found.update(target="edgetpu"))
+
+
 SWAPPED = ("re_lu_1", "batch_normalization_2")
 CORRUPTIONS = {
     flip_a_code: "re_lu_1/weight.*1 of",
@@ -470,6 +500,8 @@ CORRUPTIONS = {
     change_an_activation: "fused_activation_function",
     drop_an_operator: "its operators are",
     rename_an_output: "its outputs are",
+    lie_about_a_step: "re_lu_1`: its metadata is .*0.5",
+    lie_about_the_target: "metadata says that 'target' is 'edgetpu'",
 }
 
 
@@ -484,6 +516,18 @@ def test_corrupted_files_are_rejected(corrupt, exported):
     ) as e:
         tflite_export.verify_tflite(path, student)
     assert e.value.mismatches
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"[1]", b'{"format": 2}', b"[" * 100_000, b"\xff"]
+)
+def test_files_without_readable_metadata_are_refused(content, exported):
+    student, path, _ = exported
+    graph = flatbuffer.from_bytes(path.read_bytes())
+    graph.metadata = {} if content is None else {metadata.METADATA_NAME: content}
+    path.write_bytes(flatbuffer.to_bytes(graph))
+    with pytest.raises(ValueError, match="metadata"):
+        tflite_export.verify_tflite(path, student)
 
 
 def test_a_file_of_other_weights_is_rejected(exported):

@@ -51,6 +51,7 @@ EXPORT = [
     "flatbuffer",
     "convert",
     "freeze",
+    "metadata",
     "biases",
     "expectation",
     "arithmetic",

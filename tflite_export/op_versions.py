@@ -226,15 +226,51 @@ _RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
 }
 
 
-def min_runtime(codes: Iterable[tuple[str, int]], other: str = "") -> bytes:
-    """Returns the first TFLite release that runs a file, as its metadata holds it.
+def min_runtime(codes: Iterable[tuple[str, int]], other: str = "") -> str:
+    """Returns the first TensorFlow release whose TFLite runs a file.
 
     Args:
         codes: Operators with their versions.
         other: A release that operators unknown here need, or "".
     """
     found = [first_release(code, version) for code, version in codes]
-    return newest([*found, other]).encode().ljust(_RUNTIME_BYTES, b"\0")
+    return newest([*found, other])
+
+
+def runtime_of(graph: TFLiteGraph) -> str:
+    """Returns the oldest runtimes that run a file, for people to read.
+
+    Args:
+        graph: The file's graph.
+    """
+    codes = {(op.code, op_version(op, graph)) for op in graph.ops}
+    return runtime_names(min_runtime(codes, graph.min_runtime))
+
+
+def runtime_names(release: str) -> str:
+    """Returns a TensorFlow release with the LiteRT release that is as old.
+
+    LiteRT counts anew. Its first releases have the kernels of TensorFlow 2.18, and 2.1
+    is the first with INT2 (run with each release of ai-edge-litert for Python).
+
+    Args:
+        release: First TensorFlow release that runs a file.
+
+    Example:
+        >>> runtime_names("2.11.0"), runtime_names("2.21.0")
+        ('TensorFlow Lite 2.11.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
+    """
+    litert = "2.1" if is_newer(release, "2.20.0") else "1.0"
+    return f"TensorFlow Lite {release}, LiteRT {litert}"
+
+
+def runtime_metadata(release: str) -> bytes:
+    """Returns a release as the metadata of a file holds it.
+
+    Args:
+        release: From `min_runtime`.
+    """
+    return release.encode().ljust(_RUNTIME_BYTES, b"\0")
 
 
 def first_release(code: str, version: int) -> str:

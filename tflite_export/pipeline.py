@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -14,15 +13,14 @@ import numpy as np
 import tf_lsq
 from tf_lsq._compat import keras
 
-from . import flatbuffer
+from . import flatbuffer, metadata
 from .freeze import FrozenModel, Storage, freeze_model
 from .integerize import integerize
+from .op_versions import runtime_of
 from .report import ExportReport, LayerReport, VerificationReport
 from .targets import check_graph, resolve_target
 from .tflite_graph import TFLiteGraph
 from .verify import verify_content
-
-METADATA_NAME = "tf_lsq"
 
 
 def export_model(
@@ -75,7 +73,8 @@ def export_model(
     graph = integerize(frozen, input_type=input_type, output_type=output_type)
     check_graph(graph, resolved)
     graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
-    graph.metadata[METADATA_NAME] = _metadata(frozen)
+    described = metadata.to_bytes(metadata.describe(frozen, graph))
+    graph.metadata[metadata.METADATA_NAME] = described
     content = flatbuffer.to_bytes(graph)
     _, _, verification = verify_content(content, model, name=str(path))
     _write_atomically(path, content)
@@ -122,28 +121,6 @@ def _default_mode() -> int:
     return 0o666 & ~mask
 
 
-def _metadata(frozen: FrozenModel) -> bytes:
-    """Returns what travels in the file: how its codes were made."""
-    tensors = {
-        f"{node.name}/weight": {
-            "layer": node.layer.name,
-            "bits": node.weight.num_bits,
-            "multiplier": node.weight.multiplier,
-        }
-        for node in frozen.nodes
-        if node.weight is not None and not node.is_float
-    }
-    found = {
-        "version": tf_lsq.__version__,
-        "model": frozen.name,
-        "target": frozen.target,
-        "storage": frozen.storage.name,
-        "bias_grid": frozen.storage.bias_grid,
-        "weights": tensors,
-    }
-    return json.dumps(found, sort_keys=True).encode()
-
-
 def _report(
     path: Path,
     content: bytes,
@@ -180,6 +157,7 @@ def _report(
         file_bytes=len(content),
         target=target,
         storage=storage,
+        min_runtime=runtime_of(graph),
         operators=dict(collections.Counter(op.code for op in graph.ops)),
         float_layers=[node.name for node in frozen.nodes if node.is_float],
         layers=layers,

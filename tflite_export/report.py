@@ -227,6 +227,7 @@ class ExportReport:
         file_bytes: Its size.
         target: What it was made for.
         storage: How codes are stored.
+        min_runtime: The oldest TensorFlow Lite, and LiteRT, that run the file.
         operators: Number of operators by name.
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
@@ -237,6 +238,7 @@ class ExportReport:
     file_bytes: int
     target: str
     storage: str
+    min_runtime: str
     operators: dict[str, int]
     float_layers: list[str]
     layers: list[LayerReport]
@@ -261,9 +263,11 @@ class ExportReport:
             lines.append(
                 f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "
                 f"{layer.container:<9} {layer.num_bytes:>7}"
+                + (f"  {layer.remark}" if layer.remark else "")
             )
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
+        lines.append(f"runs on              {self.min_runtime} or newer")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
         return "\n".join([*lines, str(self.verification)])
 

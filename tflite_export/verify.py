@@ -12,7 +12,6 @@ and end to end: does the file classify like the Keras model?
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,11 @@ from tf_lsq._compat import keras
 from tf_lsq.data import batches, first_examples, inputs_as_list, num_batches
 from tf_lsq.folding import input_factor
 
-from . import expectation, flatbuffer
+from . import expectation, flatbuffer, metadata
 from .freeze import (
     FrozenModel,
     FrozenNode,
     Grid,
-    Storage,
     clipped_grid,
     freeze_model,
     trained_codes,
@@ -117,27 +115,32 @@ def verify_content(
         ValueError: If the bytes are no readable file.
     """
     graph = flatbuffer.from_bytes(content)
-    frozen = freeze_model(model, _storage(graph, name))
+    frozen = freeze_model(model, metadata.storage_of(graph, name))
     input_type, output_type = _io_types(graph)
     expected = integerize(frozen, input_type=input_type, output_type=output_type)
     mismatches = _float_tensors(graph, frozen, input_type, output_type)
     mismatches += _structure(graph, expected)
     equal, total, wrong = _weights(graph, frozen)
+    if not mismatches and not wrong:
+        mismatches = _described(graph, frozen)
     if mismatches or wrong:
         raise VerificationError(f"`{name}`", mismatches + wrong)
     return graph, frozen, VerificationReport(weight_codes=total, equal_codes=equal)
 
 
-def _storage(graph: TFLiteGraph, name: str) -> Storage:
-    """Returns how a file says that its codes are stored."""
-    try:
-        found = json.loads(graph.metadata["tf_lsq"])
-        return Storage(found["storage"], found["bias_grid"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{name}` must carry the metadata that `export_model` writes. "
-            f"Received: {type(error).__name__}: {error}."
-        ) from error
+def _described(graph: TFLiteGraph, frozen: FrozenModel) -> list[str]:
+    """Compares what a file says of its tensors with how they were trained."""
+    found, expected = metadata.read(graph), metadata.describe(frozen, graph)
+    mismatches = [
+        f"its metadata says that {key!r} is {found.get(key)!r}, expected {value!r}"
+        for key, value in expected.items()
+        if key not in ("versions", "tensors") and found.get(key) != value
+    ]
+    for name in sorted(found["tensors"].keys() | expected["tensors"].keys()):
+        ours, theirs = (d["tensors"].get(name) for d in (expected, found))
+        if ours != theirs:
+            mismatches.append(f"`{name}`: its metadata is {theirs}, expected {ours}")
+    return mismatches
 
 
 # --- Structure ---------------------------------------------------------------
