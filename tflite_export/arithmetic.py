@@ -46,8 +46,8 @@ def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
         ratio: float64, any shape.
 
     Example:
-        >>> fixed_point(0.75)
-        (array(1610612736), array(0))
+        >>> [int(part) for part in fixed_point(0.75)]
+        [1610612736, 0]
     """
     fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
     multiplier = np.floor(fraction * 2.0**_MULTIPLIER_BITS + 0.5).astype(np.int64)

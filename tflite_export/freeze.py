@@ -592,7 +592,7 @@ def _choose_container(
     stored, room = rooms
     remarks = []
     for candidate in SMALLEST_FIRST[SMALLEST_FIRST.index(room) :]:
-        multiplier = _multiplier(codes, num_bits, candidate)
+        multiplier = multiplier_of(codes, num_bits, candidate)
         error = bias_error(multiplier) if multiplier else 0.0
         room = candidate
         if multiplier == 0:
@@ -605,8 +605,14 @@ def _choose_container(
     return stored, multiplier, "; ".join(remarks)
 
 
-def _multiplier(codes: np.ndarray, num_bits: int, room: str) -> int:
-    """Returns by how much codes are multiplied in a container; 0 if they do not fit."""
+def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
+    """Returns by how much codes are multiplied in a container; 0 if they do not fit.
+
+    Args:
+        codes: Trained codes times the sign of their channel.
+        num_bits: Bits of the trained codes.
+        room: A key of `packing.CONTAINERS`.
+    """
     limits = CONTAINERS[room]
     multiplier = code_multiplier(num_bits, limits.num_bits)
     low, high = int(codes.min()), int(codes.max())

@@ -201,7 +201,7 @@ def twin_operators(frozen: FrozenModel, kernels: str) -> dict[str, Compute]:
         if node.is_float:
             found[node.name] = _in_float(context)
         else:
-            found[node.name] = _OPERATORS.get(node.kind, _moves)(context)
+            found[node.name] = OPERATORS.get(node.kind, _moves)(context)
     return found
 
 
@@ -492,7 +492,7 @@ def _integers(codes: tf.Tensor) -> tf.Tensor:
     return tf.cast(codes, tf.int64)
 
 
-_OPERATORS: dict[str, Callable[[_Context], Compute]] = {
+OPERATORS: dict[str, Callable[[_Context], Compute]] = {
     **dict.fromkeys(expectation.PRODUCTS, _matmul),
     "affine": _matmul,
     "hard_sigmoid": _matmul,

@@ -1,0 +1,195 @@
+"""Packed containers: bytes, files, and the integers that come out of them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from test_flatbuffer import fully_connected, quantization
+
+import tf_lsq
+import tflite_export
+from tf_lsq._compat import keras
+from tf_lsq.folding import code_multiplier
+from tflite_export import flatbuffer, freeze, packing, verify
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize("container", packing.PACKED)
+def test_every_byte_survives(container):
+    room = packing.CONTAINERS[container]
+    count = 8 // room.num_bits
+    for codes in itertools.product(range(room.low, room.high + 1), repeat=count):
+        data = packing.pack(np.array(codes), container)
+        assert len(data) == 1
+        assert tuple(packing.unpack(data, count, container)) == codes
+
+
+@given(
+    codes=st.lists(st.integers(-2, 1), max_size=40),
+    container=st.sampled_from(packing.PACKED),
+)
+def test_any_number_of_codes_survives(codes, container):
+    data = packing.pack(np.array(codes, np.int8), container)
+    assert len(data) == packing.num_packed_bytes(len(codes), container)
+    assert packing.unpack(data, len(codes), container).tolist() == codes
+
+
+def test_the_first_code_is_in_the_lowest_bits():
+    assert packing.pack(np.array([1, 2, -1, -8]), "int4") == bytes([0x21, 0x8F])
+    assert packing.pack(np.array([1, 0, -1, -2]), "int2") == bytes([0b10110001])
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"int4 must be from -8 to 7.*to 8"):
+        packing.pack(np.array([8]), "int4")
+    with pytest.raises(ValueError, match=r"must have 2 bytes\. Received: 1"):
+        packing.unpack(b"\0", 3, "int4")
+    with pytest.raises(ValueError, match="filled up with zeros"):
+        packing.unpack(b"\0\x10", 3, "int4")
+
+
+@pytest.mark.parametrize(("container", "version"), [("int4", 10), ("int2", 14)])
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_packed_dense_layers_run(container, version, channels, rng):
+    graph = fully_connected()
+    room = packing.CONTAINERS[container]
+    weight = graph.tensors["w"]
+    weight.dtype, weight.shape = container, (2, channels)
+    weight.data = rng.integers(room.low, room.high + 1, weight.shape).astype(np.int8)
+    graph.tensors["x"].shape = (1, channels)
+    graph.tensors["y"].quantization = quantization(0.125, -128)
+    content = flatbuffer.to_bytes(graph)
+    found = flatbuffer.from_bytes(content)
+    assert found.tensors["w"].dtype == container
+    np.testing.assert_array_equal(found.tensors["w"].data, weight.data)
+    assert found.ops[0].version == version
+    x = rng.integers(-20, 20, (5, channels)).astype(np.int8)
+    [y] = verify.Runner(graph).run({"in": x}).values()
+    acc = (x.astype(int) + 1) @ weight.data.T.astype(int) + graph.tensors["b"].data
+    np.testing.assert_array_equal(y, np.clip(acc, 0, 255) - 128)
+
+
+# --- Storages ----------------------------------------------------------------------
+
+
+def network(shape=(8, 8, 3)):
+    """Every kind of kernel that can be packed."""
+    inputs = layers.Input(shape, name="image")
+    x = tiny.conv_bn_relu(inputs, 6)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.Flatten()(layers.MaxPooling2D()(layers.Conv2D(5, 3, name="conv")(x)))
+    x = layers.Dense(6, activation="relu", name="dense")(x)
+    return keras.Model(inputs, layers.Dense(5, name="scores")(x), name="network")
+
+
+def student_of(rng, bits, **options):
+    model = tiny.randomize(network(), rng)
+    student = tf_lsq.quantize_model(
+        model, weight_bits=bits, activation_bits=bits, **options
+    )
+    x = rng.uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    return student, x
+
+
+@pytest.mark.parametrize("storage", ["packed", "auto"])
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_biases_on_the_grid_of_a_storage_make_its_file_exact(
+    bits, storage, rng, tmp_path
+):
+    student, x = student_of(rng, bits)
+    tflite_export.round_biases(student, storage)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, storage=storage)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not [layer.remark for layer in report.layers if layer.remark]
+    assert found.equal_codes == found.weight_codes
+    assert found.twin_differences == 0
+    assert not any(point.twin_differences for point in found.points)
+    containers = {layer.name: layer.container for layer in report.layers}
+    packed = storage == "packed" and bits <= 4
+    assert (
+        containers["conv"] == containers["depthwise"] == ("int4" if packed else "int8")
+    )
+    dense = {2: "int2", 3: "int4", 4: "int4", 8: "int8"}[bits]
+    assert containers["dense"] == (dense if storage == "packed" else "int8")
+
+
+def test_auto_packs_what_costs_no_time(rng, tmp_path):
+    inputs = layers.Input((8,), name="x")
+    x = layers.Dense(8, activation="relu", name="even")(inputs)
+    x = layers.Dense(7, activation="relu", name="four")(x)
+    outputs = layers.Dense(3, name="odd")(x)
+    student = tf_lsq.quantize_model(
+        keras.Model(inputs, outputs), weight_bits=4, first_last_bits=4
+    )
+    tf_lsq.calibrate(student, rng.normal(size=(32, 8)).astype(np.float32))
+    tflite_export.round_biases(student, "packed")
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, storage="auto")
+    assert [layer.container for layer in report.layers] == ["int4", "int4", "int8"]
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_one_bias_grid_makes_all_storages_equal(bits, rng, tmp_path):
+    student, x = student_of(rng, bits)
+    outputs, sizes = [], []
+    for storage in ("int8", "packed", "auto"):
+        path = tmp_path / f"{storage}.tflite"
+        report = tflite_export.export_model(
+            student, path, storage=storage, bias_grid="packed"
+        )
+        graph, frozen, _ = verify.verify_content(path.read_bytes(), student, name="f")
+        outputs.append(verify.probe_codes(graph, frozen, [x], "builtin"))
+        sizes.append(report.file_bytes)
+    assert sizes[1] < sizes[0]
+    for codes in outputs[1:]:
+        assert codes.keys() == outputs[0].keys()
+        for name, expected in outputs[0].items():
+            np.testing.assert_array_equal(codes[name], expected)
+
+
+def test_a_bias_that_a_container_is_too_coarse_for_keeps_the_next_one(rng, tmp_path):
+    student, x = student_of(rng, 2, first_last_bits=2)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, storage="packed")
+    remarks = {layer.name: layer for layer in report.layers if layer.remark}
+    assert "in int2 its bias would move" in remarks["scores"].remark
+    assert remarks["scores"].container != "int2"
+    assert remarks["scores"].remark in str(report)
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
+def test_a_flipped_kernel_that_int4_cannot_hold_keeps_int8(rng, tmp_path):
+    student, x = student_of(rng, 4, first_last_bits=4)
+    norm = student.get_layer("batch_normalization")
+    # Set behind quantize_model, as training could: nothing is flipped any more.
+    norm.gamma.assign(-norm.gamma)
+    kernel = student.get_layer("quant_conv2d").kernel
+    kernel.assign(kernel - 0.2)  # So that the code -8 is in use.
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, storage="packed")
+    assert "cannot hold its codes" in report.layers[0].remark
+    assert report.layers[0].container == "int8"
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("bits", "container", "expected"),
+    [(4, "int4", 0), (3, "int4", 1), (2, "int4", 3), (2, "int2", 0), (4, "int8", 15)],
+)
+def test_the_multiplier_leaves_room_for_flipped_codes(bits, container, expected):
+    codes = np.array([2 ** (bits - 1), -1])
+    assert freeze.multiplier_of(codes, bits, container) == expected
+
+
+def test_the_grid_of_int4_is_part_of_that_of_int8():
+    for bits in (4, 3, 2):
+        assert code_multiplier(bits) % code_multiplier(bits, 4) == 0
