@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import os
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import tf_lsq
 from tf_lsq._compat import keras
 
 from . import flatbuffer, metadata
+from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
 from .freeze import FrozenModel, Storage, freeze_model
 from .integerize import integerize
 from .op_versions import runtime_of
@@ -60,8 +62,9 @@ def export_model(
         TypeError: If `model` is no tf_keras model.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes.
-        RuntimeError: If `model` was never trained or calibrated.
+            shapes, or if the target refuses the file; everything is named.
+        RuntimeError: If `model` was never trained or calibrated, or if
+            `edgetpu_compiler` is on PATH and refuses the file.
         OSError: If `path` cannot be written.
         VerificationError: If the file would not equal the model.
     """
@@ -71,14 +74,19 @@ def export_model(
     frozen = freeze_model(model, stored)
     resolved = resolve_target(target, frozen.target)
     graph = integerize(frozen, input_type=input_type, output_type=output_type)
-    check_graph(graph, resolved)
+    on_cpu = [str(violation) for violation in check_graph(graph, resolved)]
     graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
     described = metadata.to_bytes(metadata.describe(frozen, graph))
     graph.metadata[metadata.METADATA_NAME] = described
     content = flatbuffer.to_bytes(graph)
     _, _, verification = verify_content(content, model, name=str(path))
+    mapping = None
+    if resolved.name == "edgetpu":
+        mapping = compile_for_edgetpu(content)
+        mapping = [ONLY_RULES] if mapping is None else [*map(str, mapping)]
     _write_atomically(path, content)
-    return _report(path, content, resolved.name, storage, frozen, graph, verification)
+    report = _report(path, content, resolved.name, storage, frozen, graph, verification)
+    return dataclasses.replace(report, on_cpu=on_cpu, compiler=mapping or [])
 
 
 def _check_writable(path: Path) -> None:

@@ -232,6 +232,9 @@ class ExportReport:
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
         verification: Structure and weights of the file against the model.
+        on_cpu: Operators that the target leaves to the CPU, and why.
+        compiler: For the Edge TPU, where its compiler puts the operators, or that it
+            was not there to be asked.
     """
 
     path: str
@@ -243,6 +246,8 @@ class ExportReport:
     float_layers: list[str]
     layers: list[LayerReport]
     verification: VerificationReport
+    on_cpu: list[str] = dataclasses.field(default_factory=list)
+    compiler: list[str] = dataclasses.field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data."""
@@ -269,6 +274,7 @@ class ExportReport:
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime} or newer")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
+        lines += [*self.on_cpu, *self.compiler]
         return "\n".join([*lines, str(self.verification)])
 
 

@@ -1,0 +1,150 @@
+"""`check_model`, and the Edge TPU's compiler where there is one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tiny
+
+import tf_lsq
+import tflite_export
+from tf_lsq._compat import keras
+from tflite_export import edgetpu_compiler
+
+layers = keras.layers
+
+
+@pytest.mark.parametrize("target", ["phone", "edgetpu", "symmetric"])
+def test_a_model_before_training(target):
+    model = tiny.pre_activation()
+    before = [weight.copy() for weight in model.get_weights()]
+    report = tflite_export.check_model(model, target=target, storage="packed")
+    assert report.ok and not report.remarks
+    found = {op.name: op for op in report.operators}
+    device = {"edgetpu": "Edge TPU"}.get(target, "XNNPACK")
+    assert found["dense"].runs_on == device
+    low_bit = found["re_lu_1"]
+    assert low_bit.num_bits == 4
+    assert low_bit.container == ("int8" if target == "edgetpu" else "int4")
+    assert (low_bit.runs_on == "Edge TPU") == (target == "edgetpu")
+    assert "re_lu_1" in str(report)
+    json.dumps(report.to_dict())
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_it_says_what_the_file_will_be(rng, tmp_path):
+    student = tf_lsq.quantize_model(tiny.residual(), target="edgetpu")
+    planned = tflite_export.check_model(student)
+    assert not tf_lsq.model.is_calibrated(student)
+    tf_lsq.calibrate(student, rng.uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32))
+    written = tflite_export.export_model(student, tmp_path / "model.tflite")
+    assert sum(written.operators.values()) == len(planned.operators)
+    assert written.compiler == [edgetpu_compiler.ONLY_RULES]
+
+
+def test_what_quantize_model_refuses_is_a_problem_not_an_error():
+    inputs = layers.Input((8, 8, 3))
+    x = layers.LayerNormalization(name="norm")(layers.Conv2D(3, 3)(inputs))
+    x = layers.Lambda(lambda x: x, name="own")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    report = tflite_export.check_model(model)
+    assert not report.ok and not report.operators
+    assert "norm" in str(report) and "own" in str(report)
+
+
+def test_what_the_target_refuses_and_what_it_leaves_to_the_cpu(tmp_path):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2DTranspose(4, 3, activation="relu", name="up")(inputs)
+    x = layers.Softmax(name="map")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    report = tflite_export.check_model(model, target="edgetpu")
+    [problem] = report.problems
+    assert "up" in problem and "version 4" in problem
+    [remark] = report.remarks
+    assert (
+        "map" in remark and "runs on the CPU" in remark and "(1, 10, 10, 4)" in remark
+    )
+    student = tf_lsq.quantize_model(model, target="edgetpu")
+    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match=r"(?s)refuses.*up.*version 4"):
+        tflite_export.export_model(student, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_do_not_exist():
+    model = tiny.residual()
+    with pytest.raises(ValueError, match="`target` must be one of"):
+        tflite_export.check_model(model, target="toaster")
+    with pytest.raises(ValueError, match="`storage` must be one of"):
+        tflite_export.check_model(model, storage="int3")
+    with pytest.raises(TypeError, match="weight_bit"):
+        tflite_export.check_model(model, weight_bit=4)
+    with pytest.raises(ValueError, match="without options"):
+        tflite_export.check_model(tf_lsq.quantize_model(model), weight_bits=4)
+
+
+def test_the_mlperf_tiny_network_keeps_all_rules_of_the_edge_tpu(real_data):
+    folder = real_data / "models/mlperf_tiny/ic_resnet8"
+    model = keras.models.load_model(folder / "pretrainedResnet.h5", compile=False)
+    report = tflite_export.check_model(model, target="edgetpu")
+    assert report.ok and not report.remarks
+    assert {op.runs_on for op in report.operators} == {"Edge TPU"}
+
+
+# --- The compiler ------------------------------------------------------------------
+
+LOG = """Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 42 ms.
+
+Number of operations that will run on Edge TPU: 3
+Number of operations that will run on CPU: 1
+
+Operator                       Count      Status
+
+CONV_2D                        3          Mapped to Edge TPU
+SOFTMAX                        1          More than one subgraph is not supported
+Compilation succeeded!
+"""
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """Puts a program of that name on PATH, which prints a log and exits."""
+
+    def install(log, code=0):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        program = folder / "edgetpu_compiler"
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{log}\nEND\nexit {code}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+    return install
+
+
+def test_the_compilers_mapping_is_in_the_report(compiler, rng, tmp_path):
+    compiler(LOG)
+    student = tf_lsq.quantize_model(tiny.residual(), target="edgetpu")
+    tf_lsq.calibrate(student, rng.uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32))
+    report = tflite_export.export_model(student, tmp_path / "model.tflite")
+    assert "edgetpu_compiler: 3 CONV_2D: Mapped to Edge TPU" in str(report)
+    mapping = edgetpu_compiler.compile_for_edgetpu(b"")
+    assert [(m.code, m.count, m.is_mapped) for m in mapping] == [
+        ("CONV_2D", 3, True),
+        ("SOFTMAX", 1, False),
+    ]
+
+
+def test_a_file_that_the_compiler_refuses_is_not_written(compiler, rng, tmp_path):
+    compiler("ERROR: Didn't find op for builtin opcode 'CONV_2D' version '6'.", 1)
+    student = tf_lsq.quantize_model(tiny.residual(), target="edgetpu")
+    tf_lsq.calibrate(student, rng.uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32))
+    path = tmp_path / "model.tflite"
+    with pytest.raises(RuntimeError, match=r"(?s)exit code 1.*CONV_2D"):
+        tflite_export.export_model(student, path)
+    assert not path.exists()

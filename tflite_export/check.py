@@ -1,0 +1,174 @@
+"""`check_model`: what a target will make of a model, before anything is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+import tf_lsq
+from tf_lsq._compat import keras
+from tf_lsq.model import is_calibrated, quantization_points
+
+from .freeze import FrozenModel, Storage, freeze_model
+from .integerize import integerize
+from .op_versions import runtime_of
+from .targets import TARGETS, find_violations, resolve_target, runs_on
+from .tflite_graph import TFLiteGraph
+
+_EXAMPLES = 2
+_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorCheck:
+    """One operator of the file that a model would become.
+
+    Attributes:
+        name: Name of its output.
+        code: Operator.
+        runs_on: What runs it on the target.
+        num_bits: Bits of its kernel, None without one.
+        container: Type that stores its kernel's codes, "" without one.
+    """
+
+    name: str
+    code: str
+    runs_on: str
+    num_bits: int | None = None
+    container: str = ""
+
+
+@dataclasses.dataclass
+class CheckReport:
+    """What a target makes of a model.
+
+    Attributes:
+        model: Name of the model.
+        target: Name of the target.
+        storage: How codes would be stored.
+        operators: The operators of the file, in order.
+        problems: What the target, or this library, refuses, each with its remedy.
+        remarks: What runs on the CPU instead of the target's device, and why.
+        min_runtime: The oldest runtimes for the file; "" if there would be none.
+    """
+
+    model: str
+    target: str
+    storage: str
+    operators: list[OperatorCheck] = dataclasses.field(default_factory=list)
+    problems: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    min_runtime: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the model can be quantized, exported and run."""
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {**dataclasses.asdict(self), "ok": self.ok}
+
+    def __str__(self) -> str:
+        """Returns a table to read."""
+        verdict = "runs on" if self.ok else "cannot run on"
+        lines = [
+            f"`{self.model}` {verdict} {self.target!r} with {self.storage} storage"
+        ]
+        width = max([len(op.name) for op in self.operators] + [8])
+        if self.operators:
+            lines.append(f"{'operator':<{width}}  {'':<24} bits  stored as  runs on")
+        lines += [
+            f"{op.name:<{width}}  {op.code:<24} {op.num_bits or '':>4}  "
+            f"{op.container:<9}  {op.runs_on}"
+            for op in self.operators
+        ]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        lines += [f"remark: {remark}" for remark in self.remarks]
+        if self.min_runtime:
+            lines.append(f"needs {self.min_runtime} or newer")
+        return "\n".join(lines)
+
+
+def check_model(
+    model: Any, *, target: str | None = None, storage: str = "int8", **options: Any
+) -> CheckReport:
+    """Says what a target will make of a model, before it is trained.
+
+    A float model is quantized as `quantize_model` would do it, with made-up steps.
+    Nothing is trained or written, and `model` stays as it is.
+
+    Args:
+        model: A float model, or a path, as `quantize_model` takes them; or a model
+            that is quantized already.
+        target: What the file will run on; None: "phone", or what `model` was
+            quantized for.
+        storage: As given to `export_model`.
+        **options: More options of `quantize_model`, for a float model.
+
+    Returns:
+        Where each operator runs, how its kernel is stored, and what to change;
+        prints as a table.
+
+    Raises:
+        TypeError: If `model` is no Keras model, or an option is unknown.
+        ValueError: If `target` or `storage` is unknown, or is not what a quantized
+            model was quantized for, or a quantized model is given options.
+    """
+    stored = Storage(storage)
+    points = quantization_points(model) if isinstance(model, keras.Model) else []
+    resolved = resolve_target(target, points[0].target if points else target or "phone")
+    report = CheckReport(getattr(model, "name", str(model)), resolved.name, storage)
+    if points and options:
+        raise ValueError(
+            "A quantized model must be checked without options. Received: "
+            f"{sorted(options)}. Pass the float model to try others."
+        )
+    try:
+        student = model
+        if not points:
+            student = tf_lsq.quantize_model(model, target=resolved.name, **options)
+        frozen = freeze_model(_with_steps(student), stored)
+    except ValueError as error:
+        report.problems.append(str(error))
+        return report
+    _fill(report, frozen, integerize(frozen))
+    return report
+
+
+def _with_steps(student: keras.Model) -> keras.Model:
+    """Returns a model whose steps have values, a copy if it had none."""
+    if is_calibrated(student):
+        return student
+    copy = keras.models.clone_model(student)
+    copy.set_weights(student.get_weights())
+    rng = np.random.default_rng(_SEED)
+    inputs = [
+        rng.uniform(-1, 1, (_EXAMPLES, *shape[1:])).astype(np.float32)
+        for shape in (tuple(tensor.shape) for tensor in copy.inputs)
+    ]
+    tf_lsq.calibrate(copy, inputs if len(inputs) > 1 else inputs[0])
+    return copy
+
+
+def _fill(report: CheckReport, frozen: FrozenModel, graph: TFLiteGraph) -> None:
+    """Fills in what the target does with each operator."""
+    target, weights = TARGETS[report.target], frozen.by_name()
+    for op in graph.ops:
+        node = weights.get(op.outputs[0])
+        weight = None if node is None or node.is_float else node.weight
+        report.operators.append(
+            OperatorCheck(
+                op.outputs[0],
+                op.code,
+                runs_on(op, graph, target),
+                None if weight is None else weight.num_bits,
+                "" if weight is None else weight.container,
+            )
+        )
+    for violation in find_violations(graph, target):
+        kind = report.problems if violation.rule.refused else report.remarks
+        kind.append(str(violation))
+    report.min_runtime = runtime_of(graph)
