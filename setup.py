@@ -23,6 +23,7 @@ setup(
     license="Apache-2.0",
     packages=["tf_lsq", "tflite_export"],
     package_data={"tf_lsq": ["py.typed"], "tflite_export": ["py.typed"]},
+    entry_points={"console_scripts": ["tf-lsq = tflite_export.cli:main"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.21,<2.22",
@@ -32,6 +33,7 @@ setup(
         "flatbuffers>=24",
         "numpy>=1.26",
         "tqdm>=4.66",
+        "typer>=0.15",
     ],
     extras_require={
         "examples": EXAMPLES,

@@ -61,7 +61,10 @@ EXPORT = [
     "twin",
     "verify",
     "pipeline",
+    "inspect",
+    "loading",
     "__init__",
+    "cli",
 ]
 
 

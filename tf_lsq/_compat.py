@@ -19,6 +19,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
+from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
@@ -41,6 +42,7 @@ with _keras_choice_kept():
 
 __all__ = [
     "OpLambda",
+    "SafeMode",
     "SlicingOpLambda",
     "exclude_from_weight_decay",
     "import_keras3",

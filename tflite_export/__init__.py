@@ -2,6 +2,7 @@
 
 from .biases import round_biases
 from .check import CheckReport, check_model
+from .inspect import FileReport, inspect_tflite
 from .pipeline import export_model
 from .quantized_tensor import QuantizedTensor
 from .report import ExportReport, VerificationReport
@@ -11,11 +12,13 @@ from .verify import VerificationError, verify_tflite
 __all__ = [
     "CheckReport",
     "ExportReport",
+    "FileReport",
     "QuantizedTensor",
     "VerificationError",
     "VerificationReport",
     "check_model",
     "export_model",
+    "inspect_tflite",
     "integer_twin",
     "round_biases",
     "verify_tflite",

@@ -1,0 +1,194 @@
+"""The command line, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import tf_lsq
+import tflite_export
+from tf_lsq._compat import keras
+from tflite_export import cli, flatbuffer
+from tflite_export.loading import load_model
+
+layers = keras.layers
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A float model, a trained one, its file and some data."""
+    folder = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    model = tiny.randomize(tiny.residual(), rng)
+    student = tf_lsq.quantize_model(model)
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    tf_lsq.round_biases(student)
+    model.save(folder / "float.keras")
+    student.save(folder / "student.keras")
+    student.save(folder / "student.h5")
+    np.savez(folder / "data.npz", x=x, y=rng.integers(0, 5, 32))
+    np.save(folder / "x.npy", x)
+    tflite_export.export_model(student, folder / "model.tflite")
+    return folder
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_check(files):
+    output = run("check", files / "float.keras", "--storage", "packed").output
+    assert "re_lu_1" in output and "int4" in output
+    refused = run("check", files / "float.keras", "--target", "symmetric", code=1)
+    assert "softmax" in refused.output
+    found = json.loads(
+        run("check", files / "student.h5", "--json", "--target", "phone").stdout
+    )
+    assert found["ok"] and found["target"] == "phone"
+    run("check", files / "float.keras", "--target", "toaster", code=2)
+    wrong = run("check", files / "float.keras", "--weight-bits", "9", code=1)
+    assert "from 2 to 8" in wrong.output
+
+
+def test_export_and_verify(files, tmp_path):
+    path = tmp_path / "packed.tflite"
+    found = json.loads(
+        run("export", files / "student.keras", path, "--storage", "packed", "--json")
+        .stdout
+    )  # fmt: skip
+    assert found["file_bytes"] == path.stat().st_size
+    output = run("verify", path, files / "student.keras").output
+    assert "weight codes equal" in output
+    for data in ("data.npz", "x.npy"):
+        found = json.loads(
+            run(
+                "verify", path, files / "student.h5", "--data", files / data, "--json"
+            ).stdout
+        )  # fmt: skip
+        assert found["num_examples"] == 32 and found["twin_differences"] == 0
+    assert (found["keras_accuracy"] is None) == (data == "x.npy")
+
+
+def test_a_file_of_another_model_is_a_no(files, tmp_path):
+    graph = flatbuffer.from_bytes((files / "model.tflite").read_bytes())
+    weight = graph.tensors["re_lu_1/weight"]
+    weight.data = -weight.data
+    path = tmp_path / "other.tflite"
+    path.write_bytes(flatbuffer.to_bytes(graph))
+    result = run("verify", path, files / "student.keras", code=1)
+    assert "re_lu_1/weight" in result.output and "Traceback" not in result.output
+    inspected = run("inspect", path, code=1)
+    assert "CHANGED since it was exported: `re_lu_1/weight`" in inspected.output
+
+
+def test_inspect(files):
+    output = run("inspect", files / "model.tflite").output
+    assert "input   image: int8 [-1, 8, 8, 3]  scale" in output
+    assert "re_lu_1: activation of 'quantize_re_lu_1', 4 bits unsigned" in output
+    found = json.loads(run("inspect", files / "model.tflite", "--json").stdout)
+    assert found["described"]["tensors"]["re_lu_1"]["bits"] == 4
+    assert found["kernel_bytes"] == {"int8": 8 * (27 + 72 + 72) + 40}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "_quant", "_large_int8", "_large_float"],
+)
+def test_files_of_other_tools(name, real_data, files):
+    path = real_data / f"models/mlperf_tiny/ic_resnet8/pretrainedResnet{name}.tflite"
+    output = run("inspect", path).output
+    assert "CONV_2D" in output and "not written by tf_lsq" in output
+    result = run("verify", path, files / "student.keras", code=3)
+    assert "of another tool" in result.output
+
+
+def test_what_cannot_be_read(files, tmp_path):
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(b"TFL3" * 10)
+    assert "readable" in run("inspect", broken, code=3).output
+    assert "Error" in run("inspect", tmp_path / "missing.tflite", code=3).output
+    assert "model.save" in run("check", files, code=3).output
+    bad = tmp_path / "model.keras"
+    bad.write_bytes(b"no model")
+    assert "readable" in run("check", bad, code=3).output
+    found = json.loads(run("inspect", broken, "--json", code=3).stdout.splitlines()[0])
+    assert "error" in found
+    np.savez(tmp_path / "named.npz", images=np.zeros(3))
+    arguments = [files / "model.tflite", files / "student.keras", "--data"]
+    result = run("verify", *arguments, tmp_path / "named.npz", code=3)
+    assert "must hold the array x" in result.output
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    run("verify", *arguments, tmp_path / "objects.npy", code=3)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_in_a_model_file_runs_only_if_the_user_says_so(suffix, tmp_path):
+    mark = tmp_path / "ran"
+    inputs = layers.Input((4,), name="x")
+    source = f"lambda x: (__import__('pathlib').Path({str(mark)!r}).touch(), x)[1]"
+    x = layers.Lambda(eval(source))(inputs)
+    path = tmp_path / f"model{suffix}"
+    keras.Model(inputs, layers.Dense(2)(x)).save(path)
+    mark.unlink()
+    result = run("check", path, code=3)
+    assert "Lambda" in result.output
+    assert not mark.exists()
+    load_model(path, unsafe=True)
+    assert mark.exists()
+
+
+def test_the_command_is_installed():
+    done = subprocess.run(
+        [sys.executable, "-m", "tflite_export.cli", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    for command in ("check", "export", "verify", "inspect", "Exit codes"):
+        assert command in done.stdout
+
+
+# --- Damaged files -------------------------------------------------------------------
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused(data, files, tmp_path_factory):
+    content = bytearray((files / "model.tflite").read_bytes())
+    kind = data.draw(st.sampled_from(["bytes", "words", "cut", "zeros", "swap"]))
+    place = st.integers(0, len(content) - 5)
+    if kind == "cut":
+        content = content[: data.draw(place)]
+    elif kind in ("zeros", "swap"):
+        first, second = sorted((data.draw(place), data.draw(place)))
+        part = content[first:second]
+        content[first:second] = bytes(len(part)) if kind == "zeros" else part[::-1]
+    else:
+        for _ in range(data.draw(st.integers(1, 8))):
+            at, size = data.draw(place), 4 if kind == "words" else 1
+            content[at : at + size] = data.draw(st.binary(min_size=size, max_size=size))
+    path = tmp_path_factory.mktemp("damaged") / "model.tflite"
+    path.write_bytes(content)
+    if content == (files / "model.tflite").read_bytes():
+        return
+    try:
+        str(tflite_export.inspect_tflite(path))
+    except ValueError as error:
+        assert "metadata" in str(error) or "readable" in str(error)

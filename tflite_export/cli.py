@@ -1,0 +1,228 @@
+"""The command `tf-lsq`: check, export, verify and inspect, from a shell.
+
+Exit codes: 0 yes, 1 no (a target refuses the model, a file does not equal the model,
+codes were changed), 2 wrong usage, 3 something could not be read or written.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import numpy as np
+import typer
+
+NO, UNREADABLE = 1, 3
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Exact integer .tflite files from models trained with tf_lsq.",
+    epilog="Exit codes: 0 yes, 1 no, 2 wrong usage, 3 cannot be read or written.",
+)
+
+
+class Target(enum.StrEnum):
+    """What a file will run on."""
+
+    phone = "phone"
+    edgetpu = "edgetpu"
+    symmetric = "symmetric"
+
+
+class Storage(enum.StrEnum):
+    """How codes are stored."""
+
+    int8 = "int8"
+    packed = "packed"
+    auto = "auto"
+
+
+class EndType(enum.StrEnum):
+    """Type of a file's inputs or outputs."""
+
+    int8 = "int8"
+    uint8 = "uint8"
+    float32 = "float32"
+
+
+Model = Annotated[Path, typer.Argument(help="A .keras or .h5 file.")]
+File = Annotated[Path, typer.Argument(help="A .tflite file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Unsafe = Annotated[
+    bool,
+    typer.Option("--unsafe", help="Let code in the model file (Lambda layers) run."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Inputs as .npy, or as .npz with the arrays x and (optional) y."),
+]
+Chosen = Annotated[Storage, typer.Option(help="How codes are stored.")]
+
+
+@app.command()
+def check(
+    model: Model,
+    target: Annotated[Target | None, typer.Option(help="What it will run on.")] = None,
+    storage: Chosen = Storage.int8,
+    weight_bits: Annotated[int | None, typer.Option(help="Bits of kernels.")] = None,
+    activation_bits: Annotated[
+        int | None, typer.Option(help="Bits of the inputs of layers with kernels.")
+    ] = None,
+    first_last_bits: Annotated[
+        int | None, typer.Option(help="Bits of the first and the last layer.")
+    ] = None,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> None:
+    """Says what a target will make of a float or quantized model, before training."""
+    bits = {
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+        "first_last_bits": first_last_bits,
+    }
+    options = {name: value for name, value in bits.items() if value is not None}
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        found = tflite_export.check_model(
+            _load(model, unsafe), target=target, storage=storage.value, **options
+        )
+        return found, found.ok
+
+    _run(work, as_json)
+
+
+@app.command()
+def export(
+    model: Model,
+    file: File,
+    storage: Chosen = Storage.int8,
+    bias_grid: Annotated[
+        str, typer.Option(help='"own", or "packed" for equal files of all storages.')
+    ] = "own",
+    input_type: Annotated[
+        EndType, typer.Option(help="Type of the inputs.")
+    ] = EndType.int8,
+    output_type: Annotated[
+        EndType, typer.Option(help="Type of the outputs.")
+    ] = EndType.int8,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> None:
+    """Writes a trained quantized model as a .tflite file, checked against it."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        report = tflite_export.export_model(
+            _load(model, unsafe),
+            file,
+            storage=storage.value,
+            bias_grid=bias_grid,
+            input_type=input_type.value,
+            output_type=output_type.value,
+        )
+        return report, True
+
+    _run(work, as_json)
+
+
+@app.command()
+def verify(
+    file: File,
+    model: Model,
+    data: Data = None,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> None:
+    """Checks that a .tflite file equals the trained model, on data if given."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        arrays = None if data is None else _read_data(data)
+        student = _load(model, unsafe)
+        return tflite_export.verify_tflite(file, student, arrays), True
+
+    _run(work, as_json)
+
+
+@app.command()
+def inspect(file: File, as_json: Json = False) -> None:
+    """Prints what is in a .tflite file, and how its integers were made."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        found = tflite_export.inspect_tflite(file)
+        return found, not found.changed
+
+    _run(work, as_json)
+
+
+def main() -> None:
+    """Runs the command; TensorFlow's own log stays quiet."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    app()
+
+
+def _run(work: Any, as_json: bool) -> NoReturn:
+    """Prints what a command found, and exits with its code."""
+    try:
+        found, ok = work()
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        if as_json:
+            typer.echo(json.dumps({"error": str(error)}))
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(code) from None
+    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    raise typer.Exit(0 if ok else NO)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """Returns the exit code of an expected error, None for others."""
+    import tflite_export
+
+    if isinstance(error, tflite_export.VerificationError):
+        return NO
+    if isinstance(error, ValueError | TypeError | OSError | RuntimeError):
+        return UNREADABLE
+    return None
+
+
+def _load(path: Path, unsafe: bool) -> Any:
+    """Returns the model of a file."""
+    from .loading import load_model
+
+    return load_model(path, unsafe=unsafe)
+
+
+def _read_data(path: Path) -> Any:
+    """Returns x, or (x, y), of a file; nothing in it is executed.
+
+    Raises:
+        ValueError: If the file holds no arrays, or not these.
+    """
+    found = np.load(path, allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        return found
+    names = set(found.files)
+    if not {"x"} <= names <= {"x", "y"}:
+        raise ValueError(
+            f"{str(path)!r} must hold the array x, and y if there are labels. "
+            f"Received: {sorted(names)}. Write it with `np.savez(path, x=..., y=...)`."
+        )
+    return (found["x"], found["y"]) if "y" in names else found["x"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Model files, read without running code that they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import tf_lsq
+from tf_lsq._compat import SafeMode, keras
+from tf_lsq.keras3 import is_keras3_file
+
+SUFFIXES = (".keras", ".h5")
+
+
+def load_model(path: str | Path, *, unsafe: bool = False) -> keras.Model:
+    """Returns the model in a file, float or quantized.
+
+    Args:
+        path: A `.keras` or `.h5` file of tf_keras or, `.keras` only, of Keras 3.
+        unsafe: Whether code in the file may run: that of `Lambda` layers. Only for
+            files whose origin you trust.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is no readable model, or holds code and `unsafe` is False.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES or path.is_dir():
+        raise ValueError(
+            f"A model must be a file that ends with one of {list(SUFFIXES)}. Received: "
+            f"{str(path)!r}. Save it with `model.save('model.keras')`."
+        )
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    scope: Any = contextlib.nullcontext() if unsafe else SafeMode(True)
+    try:
+        with scope:
+            if path.suffix == ".keras" and is_keras3_file(path):
+                return tf_lsq.from_keras3(path)
+            return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} is no readable model: {error}") from error
