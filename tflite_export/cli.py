@@ -215,13 +215,15 @@ def _read_data(path: Path) -> Any:
     found = np.load(path, allow_pickle=False)
     if isinstance(found, np.ndarray):
         return found
-    names = set(found.files)
-    if not {"x"} <= names <= {"x", "y"}:
-        raise ValueError(
-            f"{str(path)!r} must hold the array x, and y if there are labels. "
-            f"Received: {sorted(names)}. Write it with `np.savez(path, x=..., y=...)`."
-        )
-    return (found["x"], found["y"]) if "y" in names else found["x"]
+    with found:
+        names = set(found.files)
+        if not {"x"} <= names <= {"x", "y"}:
+            raise ValueError(
+                f"{str(path)!r} must hold the array x, and y if there are labels. "
+                f"Received: {sorted(names)}. Write it with "
+                "`np.savez(path, x=..., y=...)`."
+            )
+        return (found["x"], found["y"]) if "y" in names else found["x"]
 
 
 if __name__ == "__main__":

@@ -154,6 +154,7 @@ def _report(
                 num_bits=node.weight.num_bits,
                 container=weight.dtype,
                 num_codes=int(weight.data.size),
+                num_channels=0 if bias is None else int(bias.data.size),
                 num_bytes=sum(tensor.num_bytes for tensor in constants),
                 multiplier=node.weight.multiplier,
                 constant_channels=0 if sign is None else int(np.sum(sign == 0)),

@@ -201,6 +201,7 @@ class LayerReport:
         num_bits: Bits of the trained codes; None in float.
         container: Type that stores the codes.
         num_codes: Codes of the kernel.
+        num_channels: Channels with a scale and a bias of their own.
         num_bytes: Bytes of kernel and bias.
         multiplier: Integer that the trained codes were multiplied with.
         constant_channels: Channels whose batch norm lets nothing through.
@@ -212,6 +213,7 @@ class LayerReport:
     num_bits: int | None
     container: str
     num_codes: int
+    num_channels: int
     num_bytes: int
     multiplier: int
     constant_channels: int
