@@ -10,7 +10,7 @@ quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py
 
 test: $(STAMP)
-	$(PYTHON) -m pytest --numprocesses auto tests tf_lsq tflite_export
+	$(PYTHON) -m pytest --numprocesses auto --dist worksteal tests tf_lsq tflite_export
 
 slow: $(STAMP)
 	$(PYTHON) -m pytest tests -m slow

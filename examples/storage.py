@@ -1,9 +1,9 @@
 """Size, agreement and exactness of files in every storage, as tables.
 
-A pre-activation network of the paper is exported at 8, 4, 3 and 2 bits for the table of
-sizes, which needs no training. A small residual network with pre-activation batch norms,
-depthwise layers, poolings and additions is trained on CIFAR-10 in float, and from there
-with LSQ at 8, 4 and 2 bits; 1,000 test images go through its files and integer twins:
+A pre-activation network of the paper is exported at 8, 4, 3 and 2 bits for the table
+of sizes, which needs no training. A small residual network with pre-activation batch
+norms, depthwise layers, poolings and additions is trained on CIFAR-10 in float, and from
+there with LSQ at 8, 4 and 2 bits; 1,000 test images go through its files and twins:
 
     python examples/storage.py --data-dir DIR --output docs/storage.md
 """
@@ -182,7 +182,12 @@ def main() -> None:
 
 
 def _text(
-    arguments: Any, sizes: Any, accuracies: Any, storages: Any, tensors: Any, twins: Any
+    arguments: argparse.Namespace,
+    sizes: list[str],
+    accuracies: list[str],
+    storages: list[str],
+    tensors: list[str],
+    twins: list[str],
 ) -> str:
     """Returns the tables with what they were made of."""
     versions = (
@@ -200,8 +205,8 @@ def _text(
             "",
             "## Size",
             "",
-            "Pre-activation ResNet-18 of width 0.5 for 32x32 images, bytes of the file. "
-            "The first and the last layer and the batch norms that stand by themselves "
+            "Pre-activation ResNet-18 of width 0.5 for 32x32 images, bytes of the "
+            "file. The first and the last layer and the batch norms that stand by themselves "
             "have 8 bits. Ideal: bits x weights / 8, an int32 bias and a float32 scale "
             "per channel. LiteRT has no INT2 or INT3 convolutions: below 4 bits they "
             "are stored in INT4.",
