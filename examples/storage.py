@@ -206,10 +206,10 @@ def _text(
             "## Size",
             "",
             "Pre-activation ResNet-18 of width 0.5 for 32x32 images, bytes of the "
-            "file. The first and the last layer and the batch norms that stand by themselves "
-            "have 8 bits. Ideal: bits x weights / 8, an int32 bias and a float32 scale "
-            "per channel. LiteRT has no INT2 or INT3 convolutions: below 4 bits they "
-            "are stored in INT4.",
+            "file. The first and the last layer have 8 bits, and so have batch norms "
+            "that stand by themselves. Ideal: bits x weights / 8, an int32 bias and a "
+            "float32 scale per channel. LiteRT has no INT2 or INT3 convolutions: below "
+            "4 bits they are stored in INT4.",
             "",
             *sizes,
             "",
