@@ -2,8 +2,8 @@
 
 A pre-activation network of the paper is exported at 8, 4, 3 and 2 bits for the table
 of sizes, which needs no training. A small residual network with pre-activation batch
-norms, depthwise layers, poolings and additions is trained on CIFAR-10 in float, and from
-there with LSQ at 8, 4 and 2 bits; 1,000 test images go through its files and twins:
+norms, depthwise layers, poolings and additions is trained on CIFAR-10 in float, and
+from there with LSQ at 8, 4 and 2 bits; 1,000 test images go through files and twins:
 
     python examples/storage.py --data-dir DIR --output docs/storage.md
 """
