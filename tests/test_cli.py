@@ -25,6 +25,7 @@ layers = keras.layers
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A float model, a trained one, its file and some data."""
+    keras.backend.clear_session()  # Layers are numbered from here.
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     model = tiny.randomize(tiny.residual(), rng)
