@@ -104,8 +104,8 @@ def codes_of(student: keras.Model, path: Path, x: np.ndarray, kernels: str) -> A
 
 
 def storage_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> Any:
-    """Returns how the files of all storages differ, and per tensor by how much."""
-    rows, tensors = [], []
+    """Returns how the files of all storages differ, and per tensor by what share."""
+    rows, tensors = [], {}
     found: dict[tuple[str, str], Any] = {}
     for storage in ("int8", "packed", "auto"):
         for grid, kernels in (("packed", "builtin"), ("own", "xnnpack")):
@@ -126,8 +126,21 @@ def storage_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -
             f"{total / sum(codes.size for codes in fast.values()):.3%} |"
         )
         if storage == "packed":
-            tensors += [f"| {bits} | `{n}` | {s:.3%} |" for n, s in shares.items()]
+            tensors = shares
     return rows, tensors
+
+
+def tensor_rows(shares: dict[int, dict[str, float]]) -> list[str]:
+    """Returns a row per tensor: the share of its codes that differ, by bit width."""
+    names = list(dict.fromkeys(name for found in shares.values() for name in found))
+    return [
+        f"| `{name}` | "
+        + " | ".join(
+            f"{found[name]:.3%}" if name in found else "" for found in shares.values()
+        )
+        + " |"
+        for name in names
+    ]
 
 
 def twin_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> Any:
@@ -162,7 +175,7 @@ def main() -> None:
     x = data.x_test.astype(np.float32)
     model = network(x.shape[1:], 10)
     accuracies = [f"float {train(model, data, 0.1, arguments.epochs):.2%}"]
-    storages, tensors, twins = [], [], []
+    storages, tensors, twins = [], {}, []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sizes = size_table(folder)
@@ -172,8 +185,8 @@ def main() -> None:
             )
             accuracy = train(student, data, 0.01, arguments.epochs)
             accuracies.append(f"{bits} bits {accuracy:.2%}")
-            rows, more = storage_rows(student, bits, x, folder)
-            storages, tensors = storages + rows, tensors + more
+            rows, tensors[bits] = storage_rows(student, bits, x, folder)
+            storages += rows
             twins += twin_rows(student, bits, x, folder)
     text = _text(arguments, sizes, accuracies, storages, tensors, twins)
     print(text)
@@ -186,7 +199,7 @@ def _text(
     sizes: list[str],
     accuracies: list[str],
     storages: list[str],
-    tensors: list[str],
+    tensors: dict[int, dict[str, float]],
     twins: list[str],
 ) -> str:
     """Returns the tables with what they were made of."""
@@ -229,9 +242,9 @@ def _text(
             "Share of codes in which packed and int8 storage differ, own grids, under "
             "XNNPACK; differences of earlier tensors add up:",
             "",
-            "| bits | tensor | codes that differ |",
-            "|---|---|---|",
-            *tensors,
+            f"| tensor | {' | '.join(f'{bits} bits' for bits in tensors)} |",
+            f"|---{'|---' * len(tensors)}|",
+            *tensor_rows(tensors),
             "",
             "## The integer twin against LiteRT",
             "",

@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import flatbuffer, freeze, metadata, pipeline
+from tflite_export import flatbuffer, freeze, metadata
 from tflite_export.quantized_tensor import QuantizedTensor
 from tflite_export.tflite_graph import TFLiteOp, TFLiteTensor
 
@@ -112,6 +112,21 @@ def test_several_inputs_and_outputs(rng, tmp_path):
     signature = Interpreter(str(path)).get_signature_list()["serving_default"]
     assert sorted(signature["inputs"]) == ["extra", "image"]
     assert sorted(signature["outputs"]) == ["one", "two"]
+
+
+def test_ends_are_in_the_order_of_the_model(rng, tmp_path):
+    inputs = [layers.Input((4,), name=name) for name in ("late", "early")]
+    x = layers.Dense(4, activation="relu")(inputs[1])  # What is read first.
+    x = layers.Concatenate()([layers.Dense(4, activation="relu")(x), inputs[0]])
+    outputs = [layers.Dense(2, name=name)(x) for name in ("second", "first")]
+    student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
+    tf_lsq.calibrate(student, [rng.normal(size=(32, 4)) for _ in inputs])
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    interpreter = Interpreter(str(path))
+    found = [end["name"] for end in interpreter.get_input_details()]
+    assert found == ["late", "early"]
+    assert [e["name"] for e in interpreter.get_output_details()] == ["second", "first"]
 
 
 def test_outputs_by_name(rng, tmp_path):
@@ -392,9 +407,9 @@ def test_paths_that_cannot_be_written(rng, tmp_path):
 
 KILLED = """
 import os, sys, pathlib
-from tflite_export import pipeline
+from tflite_export import atomic_file
 os.fsync = lambda number: os.kill(os.getpid(), 9)
-pipeline._write_atomically(pathlib.Path(sys.argv[1]), b"new" * 1000)
+atomic_file.write_atomically(pathlib.Path(sys.argv[1]), b"new" * 1000)
 """
 
 
@@ -420,7 +435,7 @@ def test_a_file_that_fails_verification_is_not_left(exported, monkeypatch):
         )
 
     to_bytes = flatbuffer.to_bytes
-    monkeypatch.setattr(pipeline.flatbuffer, "to_bytes", corrupt)
+    monkeypatch.setattr(flatbuffer, "to_bytes", corrupt)
     with pytest.raises(tflite_export.VerificationError, match="re_lu_1/weight"):
         tflite_export.export_model(student, path)
     assert path.read_bytes() == before
@@ -478,7 +493,7 @@ def rename_an_output(graph):
 def describe(graph, change):
     found = json.loads(graph.metadata[metadata.METADATA_NAME])
     change(found)
-    graph.metadata[metadata.METADATA_NAME] = metadata.to_bytes(found)
+    graph.metadata[metadata.METADATA_NAME] = json.dumps(found).encode()
 
 
 def lie_about_a_step(graph):

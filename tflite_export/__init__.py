@@ -2,10 +2,12 @@
 
 from .biases import round_biases
 from .check import CheckReport, check_model
+from .export_report import ExportReport
+from .html_report import write_html_report
 from .inspect import FileReport, inspect_tflite
 from .pipeline import export_model
 from .quantized_tensor import QuantizedTensor
-from .report import ExportReport, VerificationReport
+from .report import VerificationReport
 from .twin import integer_twin
 from .verify import VerificationError, verify_tflite
 
@@ -22,4 +24,5 @@ __all__ = [
     "integer_twin",
     "round_biases",
     "verify_tflite",
+    "write_html_report",
 ]

@@ -50,6 +50,14 @@ class EndType(enum.StrEnum):
     float32 = "float32"
 
 
+class Language(enum.StrEnum):
+    """What the code that runs a file is written in."""
+
+    python = "python"
+    kotlin = "kotlin"
+    swift = "swift"
+
+
 Model = Annotated[Path, typer.Argument(help="A .keras or .h5 file.")]
 File = Annotated[Path, typer.Argument(help="A .tflite file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -112,6 +120,16 @@ def export(
     output_type: Annotated[
         EndType, typer.Option(help="Type of the outputs.")
     ] = EndType.int8,
+    data: Data = None,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the report as an HTML page, too.")
+    ] = None,
+    snippet: Annotated[
+        Language | None, typer.Option(help="Print code that runs the file, too.")
+    ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
@@ -120,6 +138,7 @@ def export(
     def work() -> tuple[Any, bool]:
         import tflite_export
 
+        arrays = None if data is None else _read_data(data)
         report = tflite_export.export_model(
             _load(model, unsafe),
             file,
@@ -127,7 +146,13 @@ def export(
             bias_grid=bias_grid,
             input_type=input_type.value,
             output_type=output_type.value,
+            data=arrays,
+            benchmark=benchmark,
         )
+        if html is not None:
+            tflite_export.write_html_report(report, html)
+        if snippet is not None and not as_json:
+            typer.echo(report.snippets[snippet.value])
         return report, True
 
     _run(work, as_json)

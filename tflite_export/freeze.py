@@ -89,6 +89,7 @@ class Weight:
             the bias gets a finer grid.
         num_bits: Bits of the trained codes.
         container: Type that stores the codes: "int8", "int4" or "int2".
+        bias_error: How far rounding the bias moves an output at most, in codes.
         remark: Why the codes are not in the container that was asked for.
     """
 
@@ -100,6 +101,7 @@ class Weight:
     multiplier: int = 1
     num_bits: int | None = None
     container: str = "int8"
+    bias_error: float = 0.0
     remark: str = ""
 
 
@@ -571,6 +573,7 @@ def _integer_weight(
         multiplier=multiplier,
         num_bits=kernel.num_bits,
         container=stored,
+        bias_error=error(multiplier),
         remark=remark,
     )
 

@@ -11,28 +11,9 @@ from typing import Any
 
 from . import flatbuffer, metadata
 from .op_versions import runtime_of
-from .tflite_graph import TFLiteGraph
+from .tflite_graph import End, TFLiteGraph, ends_of
 
 _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
-
-
-@dataclasses.dataclass(frozen=True)
-class End:
-    """One input or output of a file.
-
-    Attributes:
-        name: In the signature.
-        dtype: Type of the tensor.
-        shape: Sizes; -1 for an open batch.
-        scale: Unit of the values per code, None for floats.
-        zero_point: Code of the value 0, None for floats.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    scale: float | None
-    zero_point: int | None
 
 
 @dataclasses.dataclass
@@ -115,8 +96,8 @@ def inspect_tflite(path: str | Path) -> FileReport:
         sha256=hashlib.sha256(content).hexdigest(),
         description=graph.description,
         min_runtime=_runtime(graph),
-        inputs=_ends(graph, graph.inputs),
-        outputs=_ends(graph, graph.outputs),
+        inputs=ends_of(graph, graph.inputs),
+        outputs=ends_of(graph, graph.outputs),
         operators=dict(operators),
         kernel_bytes=_kernel_bytes(graph),
         described=described,
@@ -130,25 +111,6 @@ def _runtime(graph: TFLiteGraph) -> str:
         return runtime_of(graph)
     except ValueError:
         return ""
-
-
-def _ends(graph: TFLiteGraph, ends: dict[str, str]) -> list[End]:
-    """Returns the inputs or outputs of a file."""
-    found = []
-    for name, tensor_name in ends.items():
-        tensor = graph.tensors[tensor_name]
-        grid = tensor.quantization
-        batch = (-1,) if tensor.dynamic_batch else tensor.shape[:1]
-        found.append(
-            End(
-                name,
-                tensor.dtype,
-                (*batch, *tensor.shape[1:]),
-                None if grid is None else float(grid.scale[0]),
-                None if grid is None else grid.zero_point,
-            )
-        )
-    return found
 
 
 def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:

@@ -114,7 +114,9 @@ class _Builder:
         return output
 
     def finish(self, output_type: str) -> None:
-        """Names the outputs and converts them to the wanted type."""
+        """Names the outputs, converts them, and puts inputs in the model's order."""
+        inputs = self.graph.inputs
+        self.graph.inputs = {name: inputs[name] for name in self.frozen.inputs}
         for name, tensor in self.frozen.outputs.items():
             self.graph.outputs[name] = self._convert_output(tensor, output_type)
 

@@ -59,13 +59,16 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
     }
 
 
-def to_bytes(found: dict[str, Any]) -> bytes:
-    """Returns a description as the file holds it.
+def add_description(frozen: FrozenModel, graph: TFLiteGraph) -> None:
+    """Puts into a file's graph how its integers were made.
 
     Args:
-        found: From `describe`.
+        frozen: The model's numbers.
+        graph: The file's graph.
     """
-    return json.dumps(found, sort_keys=True).encode()
+    graph.description = f"{frozen.name}, quantized with tf_lsq {tf_lsq.__version__}"
+    described = json.dumps(describe(frozen, graph), sort_keys=True)
+    graph.metadata[METADATA_NAME] = described.encode()
 
 
 def read(graph: TFLiteGraph) -> dict[str, Any] | None:

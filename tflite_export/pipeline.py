@@ -1,28 +1,32 @@
-"""`export_model`: freeze, integerize, write, verify, in this order."""
+"""`export_model`: freeze, integerize, verify, write, in this order."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import dataclasses
-import os
-import tempfile
+import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-import tf_lsq
 from tf_lsq._compat import keras
+from tf_lsq.data import first_examples
+from tf_lsq.layers import LSQWrapper
 
 from . import flatbuffer, metadata
+from .atomic_file import check_writable, write_atomically
+from .code_statistics import kernel_statistics
 from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
-from .freeze import FrozenModel, Storage, freeze_model
+from .export_report import ExportReport, LayerReport
+from .freeze import FrozenModel, FrozenNode, Storage, freeze_model
 from .integerize import integerize
+from .latency import describe_setting, measure_latency
 from .op_versions import runtime_of
-from .report import ExportReport, LayerReport, VerificationReport
+from .snippets import snippets_of
+from .storages import compare_storages
 from .targets import check_graph, resolve_target
 from .tflite_graph import TFLiteGraph
-from .verify import verify_content
+from .verify import BATCH_SIZE, check_end_to_end, check_points, verify_content
 
 
 def export_model(
@@ -34,11 +38,14 @@ def export_model(
     input_type: str = "int8",
     output_type: str = "int8",
     target: str | None = None,
+    data: Any = None,
+    benchmark: bool = False,
+    verbose: bool = True,
 ) -> ExportReport:
     """Writes a trained model as a full-integer `.tflite` file.
 
     The bytes are checked against the model before the file appears under its
-    name: every tensor, and every weight code. `verify_tflite` runs it on data.
+    name: every tensor, and every weight code; with `data` also every operator.
 
     Args:
         model: A model made by `tf_lsq.quantize_model`, trained or calibrated.
@@ -54,12 +61,19 @@ def export_model(
         output_type: Type of its outputs.
         target: What the file will run on; None: what the model was quantized
             for.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. The file is run on
+            it as by `verify_tflite`, and the report says how quantizers use their
+            integers and what the other storages would differ in; for these two, the
+            first 64 examples count. None: the file is not run.
+        benchmark: Whether to measure the latency of the file and of each operator with
+            a kernel, on this machine's CPU, beside int8 storage and float32.
+        verbose: Whether to show progress.
 
     Returns:
-        What was written; prints as a table.
+        What was written; prints as a table, and `write_html_report` makes a page of it.
 
     Raises:
-        TypeError: If `model` is no tf_keras model.
+        TypeError: If `model` is no tf_keras model, or `data` no data.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
             shapes, or if the target refuses the file; everything is named.
@@ -70,105 +84,95 @@ def export_model(
     """
     path = Path(path)
     stored = Storage(storage, bias_grid)
-    _check_writable(path)
+    check_writable(path)
     frozen = freeze_model(model, stored)
     resolved = resolve_target(target, frozen.target)
-    graph = integerize(frozen, input_type=input_type, output_type=output_type)
+    to_graph = functools.partial(
+        integerize, input_type=input_type, output_type=output_type
+    )
+    graph = to_graph(frozen)
     on_cpu = [str(violation) for violation in check_graph(graph, resolved)]
-    graph.description = f"{model.name}, quantized with tf_lsq {tf_lsq.__version__}"
-    described = metadata.to_bytes(metadata.describe(frozen, graph))
-    graph.metadata[metadata.METADATA_NAME] = described
+    metadata.add_description(frozen, graph)
     content = flatbuffer.to_bytes(graph)
     _, _, verification = verify_content(content, model, name=str(path))
-    mapping = None
-    if resolved.name == "edgetpu":
-        mapping = compile_for_edgetpu(content)
-        mapping = [ONLY_RULES] if mapping is None else [*map(str, mapping)]
-    _write_atomically(path, content)
-    report = _report(path, content, resolved.name, storage, frozen, graph, verification)
-    return dataclasses.replace(report, on_cpu=on_cpu, compiler=mapping or [])
-
-
-def _check_writable(path: Path) -> None:
-    """Refuses paths that cannot be written, before any work is done."""
-    if path.is_dir():
-        raise IsADirectoryError(
-            f"`path` must be a file. Received the directory {str(path)!r}."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"The directory of `path` must exist. Received: {str(path)!r}."
-        )
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(
-            f"The directory of `path` must be writable. Received: {str(path)!r}."
-        )
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that is either complete or not there."""
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(_default_mode())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _default_mode() -> int:
-    """Returns the mode that `open` would give a new file."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _report(
-    path: Path,
-    content: bytes,
-    target: str,
-    storage: str,
-    frozen: FrozenModel,
-    graph: TFLiteGraph,
-    verification: VerificationReport,
-) -> ExportReport:
-    """Returns what was written."""
-    layers = []
-    for node in frozen.nodes:
-        if node.weight is None:
-            continue
-        weight = graph.tensors[f"{node.name}/weight"]
-        bias = graph.tensors.get(f"{node.name}/bias")
-        constants = [weight] if bias is None else [weight, bias]
-        sign = node.weight.sign
-        layers.append(
-            LayerReport(
-                name=node.name,
-                kind=node.kind,
-                num_bits=node.weight.num_bits,
-                container=weight.dtype,
-                num_codes=int(weight.data.size),
-                num_channels=0 if bias is None else int(bias.data.size),
-                num_bytes=sum(tensor.num_bytes for tensor in constants),
-                multiplier=node.weight.multiplier,
-                constant_channels=0 if sign is None else int(np.sum(sign == 0)),
-                remark=node.weight.remark,
-            )
-        )
-    return ExportReport(
+    report = ExportReport(
         path=str(path),
         file_bytes=len(content),
-        target=target,
+        target=resolved.name,
         storage=storage,
         min_runtime=runtime_of(graph),
         operators=dict(collections.Counter(op.code for op in graph.ops)),
         float_layers=[node.name for node in frozen.nodes if node.is_float],
-        layers=layers,
+        layers=[_layer(node, graph) for node in frozen.nodes if node.weight],
         verification=verification,
+        snippets=snippets_of(graph, path.name),
+        on_cpu=on_cpu,
     )
+    if data is not None:
+        _run_on_data(report, graph, frozen, model, data, verbose)
+        examples = first_examples(data, model.input_names, BATCH_SIZE)
+        report.storages = compare_storages(model, graph, frozen, examples, to_graph)
+    if benchmark:
+        _measure(report, graph, to_graph(freeze_model(model)), frozen, verbose)
+    if resolved.name == "edgetpu":
+        mapping = compile_for_edgetpu(content)
+        report.compiler = [ONLY_RULES] if mapping is None else [*map(str, mapping)]
+    write_atomically(path, content)
+    return report
+
+
+def _layer(node: FrozenNode, graph: TFLiteGraph) -> LayerReport:
+    """Returns what the file holds of one operator with a kernel."""
+    weight = graph.tensors[f"{node.name}/weight"]
+    bias = graph.tensors.get(f"{node.name}/bias")
+    constants = [weight] if bias is None else [weight, bias]
+    sign = node.weight.sign
+    return LayerReport(
+        name=node.name,
+        kind=node.kind,
+        num_bits=node.weight.num_bits,
+        container=weight.dtype,
+        num_codes=int(weight.data.size),
+        num_channels=0 if bias is None else int(bias.data.size),
+        num_bytes=sum(tensor.num_bytes for tensor in constants),
+        multiplier=node.weight.multiplier,
+        constant_channels=0 if sign is None else int(np.sum(sign == 0)),
+        bias_error=node.weight.bias_error,
+        remark=node.weight.remark,
+    )
+
+
+def _run_on_data(
+    report: ExportReport,
+    graph: TFLiteGraph,
+    frozen: FrozenModel,
+    model: keras.Model,
+    data: Any,
+    verbose: bool,
+) -> None:
+    """Runs the file, and says how quantizers use their integers."""
+    verification = report.verification
+    examples = first_examples(data, model.input_names, BATCH_SIZE)
+    verification.points = check_points(
+        graph, frozen, examples, report.path, statistics=True
+    )
+    check_end_to_end(graph, frozen, model, data, verification, verbose=verbose)
+    nodes = frozen.by_name()
+    for layer in report.layers:
+        wrapper = nodes[layer.name].node.model_layer
+        if isinstance(wrapper, LSQWrapper):
+            layer.statistics = kernel_statistics(wrapper)
+
+
+def _measure(
+    report: ExportReport,
+    graph: TFLiteGraph,
+    int8: TFLiteGraph,
+    frozen: FrozenModel,
+    verbose: bool,
+) -> None:
+    """Measures latencies."""
+    report.latency, layers = measure_latency(graph, int8, frozen, verbose=verbose)
+    report.latency_setting = describe_setting()
+    for layer in report.layers:
+        layer.latency = layers.get(layer.name)

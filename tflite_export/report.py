@@ -1,4 +1,4 @@
-"""What export and verification found, as objects that print well."""
+"""What verification found, as objects that print well."""
 
 from __future__ import annotations
 
@@ -6,6 +6,36 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeStatistics:
+    """How a quantizer uses its integers.
+
+    Attributes:
+        num_bits: Bits of one integer.
+        q_min: Smallest integer of the range.
+        q_max: Largest integer of the range.
+        counts: How often each integer from `q_min` to `q_max` is used.
+        clipped: Share of the values that lie more than half a step beyond the range.
+            Negative values of an unsigned range do not count: they are its ReLU's.
+        step: The learned step, unit of the values; the geometric mean where channels
+            have steps of their own.
+        mse_step: The step with the least mean squared error for the same values.
+    """
+
+    num_bits: int
+    q_min: int
+    q_max: int
+    counts: list[int]
+    clipped: float
+    step: float
+    mse_step: float
+
+    @property
+    def dead_levels(self) -> int:
+        """Integers of the range that are never used."""
+        return self.counts.count(0)
 
 
 @dataclasses.dataclass
@@ -19,6 +49,8 @@ class PointReport:
         off_by_one: How many of them differ by one.
         max_difference: Largest difference, in codes.
         twin_differences: Codes that the integer twin computes otherwise.
+        statistics: Of its quantization point, where they were asked for, at the first
+            tensor on the point's grid.
     """
 
     name: str
@@ -27,6 +59,7 @@ class PointReport:
     off_by_one: int
     max_difference: int
     twin_differences: int = 0
+    statistics: CodeStatistics | None = None
 
 
 @dataclasses.dataclass
@@ -189,95 +222,6 @@ class VerificationReport:
                 f"TFLite {self.tflite_accuracy:.2%}"
             )
         return "\n".join(lines)
-
-
-@dataclasses.dataclass
-class LayerReport:
-    """One operator with a kernel in the file.
-
-    Attributes:
-        name: Output tensor of the operator.
-        kind: Operator.
-        num_bits: Bits of the trained codes; None in float.
-        container: Type that stores the codes.
-        num_codes: Codes of the kernel.
-        num_channels: Channels with a scale and a bias of their own.
-        num_bytes: Bytes of kernel and bias.
-        multiplier: Integer that the trained codes were multiplied with.
-        constant_channels: Channels whose batch norm lets nothing through.
-        remark: Why the codes are not in the container that was asked for.
-    """
-
-    name: str
-    kind: str
-    num_bits: int | None
-    container: str
-    num_codes: int
-    num_channels: int
-    num_bytes: int
-    multiplier: int
-    constant_channels: int
-    remark: str = ""
-
-
-@dataclasses.dataclass
-class ExportReport:
-    """What `export_model` wrote.
-
-    Attributes:
-        path: The file.
-        file_bytes: Its size.
-        target: What it was made for.
-        storage: How codes are stored.
-        min_runtime: The oldest TensorFlow Lite, and LiteRT, that run the file.
-        operators: Number of operators by name.
-        float_layers: Operators left in float, by name.
-        layers: Operators with a kernel.
-        verification: Structure and weights of the file against the model.
-        on_cpu: Operators that the target leaves to the CPU, and why.
-        compiler: For the Edge TPU, where its compiler puts the operators, or that it
-            was not there to be asked.
-    """
-
-    path: str
-    file_bytes: int
-    target: str
-    storage: str
-    min_runtime: str
-    operators: dict[str, int]
-    float_layers: list[str]
-    layers: list[LayerReport]
-    verification: VerificationReport
-    on_cpu: list[str] = dataclasses.field(default_factory=list)
-    compiler: list[str] = dataclasses.field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain data."""
-        return {
-            **dataclasses.asdict(self),
-            "verification": self.verification.to_dict(),
-        }
-
-    def __str__(self) -> str:
-        """Returns a table to read."""
-        width = max([len(layer.name) for layer in self.layers] + [5])
-        lines = [
-            f"{self.path}: {self.file_bytes} bytes for {self.target}",
-            f"{'layer':<{width}}  operator   bits  stored as   bytes",
-        ]
-        for layer in self.layers:
-            bits = "float" if layer.num_bits is None else str(layer.num_bits)
-            lines.append(
-                f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "
-                f"{layer.container:<9} {layer.num_bytes:>7}"
-                + (f"  {layer.remark}" if layer.remark else "")
-            )
-        operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
-        lines.append(f"operators            {operators}")
-        lines.append(f"runs on              {self.min_runtime} or newer")
-        lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
-        lines += [*self.on_cpu, *self.compiler]
-        return "\n".join([*lines, str(self.verification)])
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -152,3 +152,46 @@ class TFLiteGraph:
                 end += "#probe"
             outputs[end] = name
         return dataclasses.replace(self, outputs=outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """One input or output of a file.
+
+    Attributes:
+        name: In the signature.
+        dtype: Type of the tensor.
+        shape: Sizes; -1 for an open batch.
+        scale: Unit of the values per code, None for floats.
+        zero_point: Code of the value 0, None for floats.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    scale: float | None
+    zero_point: int | None
+
+
+def ends_of(graph: TFLiteGraph, ends: dict[str, str]) -> list[End]:
+    """Returns the inputs or outputs of a file.
+
+    Args:
+        graph: The file's graph.
+        ends: Its `inputs` or `outputs`.
+    """
+    found = []
+    for name, tensor_name in ends.items():
+        tensor = graph.tensors[tensor_name]
+        grid = tensor.quantization
+        batch = (-1,) if tensor.dynamic_batch else tensor.shape[:1]
+        found.append(
+            End(
+                name,
+                tensor.dtype,
+                (*batch, *tensor.shape[1:]),
+                None if grid is None else float(grid.scale[0]),
+                None if grid is None else grid.zero_point,
+            )
+        )
+    return found

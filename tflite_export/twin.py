@@ -12,6 +12,7 @@ Between operators flow the codes less their zero point, as float32 tensors.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -70,7 +71,8 @@ def integer_twin(
 
     Returns:
         A `tf_keras` model with the inputs and outputs of `model`, uncompiled. The
-        layer of each operator of the file has its name, "/" written as ".".
+        layer of each operator of the file has its name; "." stands for "/" and for
+        whatever else TensorFlow does not allow in names.
 
     Raises:
         TypeError: If `model` is no tf_keras model.
@@ -128,8 +130,9 @@ def _input_like(model: keras.Model, node: FrozenNode) -> Any:
 
 
 def _plain(name: str) -> str:
-    """Returns a tensor's name as Keras allows for a layer."""
-    return name.replace("/", ".")
+    """Returns a tensor's name as TensorFlow allows for a layer with operators."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", ".", name)
+    return plain if plain[0].isalnum() else f".{plain}"
 
 
 class _Operator(keras.layers.Layer):

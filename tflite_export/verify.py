@@ -23,8 +23,10 @@ from tqdm.auto import tqdm
 from tf_lsq._compat import keras
 from tf_lsq.data import batches, first_examples, inputs_as_list, num_batches
 from tf_lsq.folding import input_factor
+from tf_lsq.layers import QuantizationPoint
 
 from . import expectation, flatbuffer, metadata
+from .code_statistics import activation_statistics
 from .freeze import (
     FrozenModel,
     FrozenNode,
@@ -93,7 +95,7 @@ def verify_tflite(
     if data is not None:
         examples = first_examples(data, model.input_names, point_examples)
         report.points = check_points(graph, frozen, examples, str(path))
-        _check_end_to_end(graph, frozen, model, data, report, verbose)
+        check_end_to_end(graph, frozen, model, data, report, verbose=verbose)
     return report
 
 
@@ -186,11 +188,9 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
     """Compares every tensor and operator with what the model exports to."""
     mismatches = []
     for what in ("inputs", "outputs"):
-        if getattr(graph, what) != getattr(expected, what):
-            mismatches.append(
-                f"its {what} are {getattr(graph, what)}, expected "
-                f"{getattr(expected, what)}"
-            )
+        found, wanted = (list(getattr(g, what).items()) for g in (graph, expected))
+        if found != wanted:
+            mismatches.append(f"its {what} are {found}, expected {wanted}")
     if [op.code for op in graph.ops] != [op.code for op in expected.ops]:
         mismatches.append(
             f"its operators are {[op.code for op in graph.ops]}, expected "
@@ -301,7 +301,12 @@ def _channels_last(node: FrozenNode, data: np.ndarray) -> np.ndarray:
 
 
 def check_points(
-    graph: TFLiteGraph, frozen: FrozenModel, examples: list[np.ndarray], name: str
+    graph: TFLiteGraph,
+    frozen: FrozenModel,
+    examples: list[np.ndarray],
+    name: str,
+    *,
+    statistics: bool = False,
 ) -> list[PointReport]:
     """Checks every integer tensor against the training graph.
 
@@ -310,6 +315,7 @@ def check_points(
         frozen: The model's numbers.
         examples: Inputs of the model, one array per input.
         name: How messages call the file.
+        statistics: Whether to say how each quantization point uses its integers.
 
     Returns:
         One line per operator that rounds.
@@ -320,28 +326,30 @@ def check_points(
     nodes = frozen.by_name()
     codes = probe_codes(graph, frozen, examples)
     twin = twin_differences(frozen, codes, "xnnpack")
+    counted: set[QuantizationPoint] = set()
     reports = []
     for node in frozen.nodes:
-        if node.kind == "input":
+        if node.kind == "input" or node.grid is None:
             continue
         values = [
             _real(nodes[source], codes) * input_factor(node.node)
             for source in node.inputs
         ]
-        expected = _expected(node, values)
-        if expected is None:
-            continue
-        difference = np.abs(codes[node.name].astype(np.int64) - expected)
-        reports.append(
-            PointReport(
-                name=node.name,
-                kind=node.kind,
-                num_codes=int(difference.size),
-                off_by_one=int((difference == 1).sum()),
-                max_difference=int(difference.max()),
-                twin_differences=twin[node.name],
-            )
+        real = expectation.operator_output(node.node, values)
+        difference = np.abs(codes[node.name].astype(np.int64) - _expected(node, real))
+        report = PointReport(
+            name=node.name,
+            kind=node.kind,
+            num_codes=int(difference.size),
+            off_by_one=int((difference == 1).sum()),
+            max_difference=int(difference.max()),
+            twin_differences=twin[node.name],
         )
+        if statistics and _is_final(node) and node.point not in counted:
+            counted.add(node.point)
+            integers = codes[node.name].astype(np.int64) - node.grid.zero_point
+            report.statistics = activation_statistics(node.point, integers, real)
+        reports.append(report)
     wrong = [
         f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
         for point in reports
@@ -412,18 +420,22 @@ def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
     return (found.astype(np.float64) - node.grid.zero_point) * node.grid.scale
 
 
-def _expected(node: FrozenNode, values: list[np.ndarray]) -> np.ndarray | None:
-    """Returns the exact file codes of a node, None where it computes in float."""
-    if node.grid is None:
-        return None
-    real = expectation.operator_output(node.node, values)
+def _is_final(node: FrozenNode) -> bool:
+    """Returns whether a tensor holds the integers of its point, clipped at both ends.
+
+    A grid without a point (softmax) does not, nor does the first of the two tensors of
+    signed low-bit codes, which is clipped above only.
+    """
+    return node.point is not None and clipped_grid(node.point) in (None, node.grid)
+
+
+def _expected(node: FrozenNode, real: np.ndarray) -> np.ndarray:
+    """Returns the exact file codes of a node for its exact output."""
     if node.kind in ("clip_high", "clip_low"):
         return np.clip(_on_grid(real, node.grid), node.grid.low, node.grid.high)
-    if node.point is None or clipped_grid(node.point) not in (None, node.grid):
-        # A grid without a point (softmax), or the first of the two tensors of
-        # signed low-bit codes, which is clipped above only.
-        return _on_grid(real, node.grid)
-    return expectation.point_codes(node.point, real) + node.grid.zero_point
+    if _is_final(node):
+        return expectation.point_codes(node.point, real) + node.grid.zero_point
+    return _on_grid(real, node.grid)
 
 
 def _on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
@@ -497,15 +509,25 @@ def _file_inputs(
 # --- End to end --------------------------------------------------------------
 
 
-def _check_end_to_end(
+def check_end_to_end(
     graph: TFLiteGraph,
     frozen: FrozenModel,
     model: keras.Model,
     data: Any,
     report: VerificationReport,
+    *,
     verbose: bool,
 ) -> None:
-    """Runs file and model on all of `data` and compares their outputs."""
+    """Runs file and model on all of `data` and compares their outputs.
+
+    Args:
+        graph: The file's graph.
+        frozen: The model's numbers.
+        model: The trained model.
+        data: As `verify_tflite` takes it.
+        report: Gets what is found.
+        verbose: Whether to show progress.
+    """
     runner, twin = Runner(graph), build_twin(frozen, model)
     total = num_batches(data, BATCH_SIZE)
     for x, y in tqdm(

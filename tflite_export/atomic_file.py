@@ -1,0 +1,63 @@
+"""Files that are either complete or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def check_writable(path: Path) -> None:
+    """Refuses paths that cannot be written, before any work is done.
+
+    Args:
+        path: A file that will be written.
+
+    Raises:
+        OSError: If `path` is a directory, or its directory is missing or read-only.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"`path` must be a file. Received the directory {str(path)!r}."
+        )
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"The directory of `path` must exist. Received: {str(path)!r}."
+        )
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(
+            f"The directory of `path` must be writable. Received: {str(path)!r}."
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file in one step, over one that is there.
+
+    Args:
+        path: The file.
+        content: All its bytes.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left of it then.
+    """
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(_default_mode())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _default_mode() -> int:
+    """Returns the mode that `open` would give a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

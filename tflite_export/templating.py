@@ -1,0 +1,37 @@
+"""Templates of what is generated as text: pages, and code that runs a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+_FOLDER = Path(__file__).parent / "templates"
+
+
+def render(
+    template: str,
+    *,
+    autoescape: bool,
+    filters: dict[str, Callable[..., Any]] | None = None,
+    **values: Any,
+) -> str:
+    """Returns a template filled in.
+
+    Args:
+        template: Name of a file in `templates`.
+        autoescape: Whether values are escaped for HTML.
+        filters: More filters, by name.
+        **values: What the template shows; one that is missing is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=autoescape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= filters or {}
+    return environment.get_template(template).render(**values) + "\n"
