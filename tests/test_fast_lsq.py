@@ -339,6 +339,7 @@ def test_every_form_trains_alike(choice, rng):
             "sparse_categorical_crossentropy",
             jit_compile=choice == "xla",
         )
+        tf_lsq.calibrate(student, x)
         student.fit(x, labels, batch_size=16, shuffle=False, verbose=0)
         return student
 

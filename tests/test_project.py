@@ -44,6 +44,7 @@ TRAINING = [
 EXPORT = [
     "packing",
     "quantized_tensor",
+    "rounding",
     "tflite_graph",
     "atomic_file",
     "templating",
@@ -55,6 +56,8 @@ EXPORT = [
     "edgetpu_compiler",
     "flatbuffer",
     "convert",
+    "grids",
+    "weights",
     "freeze",
     "code_statistics",
     "float_graph",
@@ -122,6 +125,7 @@ def test_the_exact_part_of_export_runs_without_tensorflow():
     for module in (
         "packing",
         "quantized_tensor",
+        "rounding",
         "tflite_graph",
         "report",
         "export_report",

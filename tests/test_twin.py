@@ -13,6 +13,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import arithmetic, freeze, twin
+from tflite_export.rounding import fixed_point
 
 layers = keras.layers
 
@@ -103,7 +104,7 @@ RATIO = st.floats(1e-6, 0.99)
 @settings(max_examples=300, deadline=None)
 @given(acc=INT32, ratio=RATIO)
 def test_fixed_point_is_the_ratio_rounded_twice(acc, ratio):
-    multiplier, exponent = (int(part) for part in arithmetic.fixed_point(ratio))
+    multiplier, exponent = (int(part) for part in fixed_point(ratio))
     assert multiplier / 2.0**31 * 2.0**exponent == pytest.approx(ratio, rel=2**-30)
     up, away = (
         int(

@@ -68,7 +68,7 @@ def bias_unit(
         Shape `[channels]`, unit of the operator's output; None where the operator
         is left in float, or its input has no step yet.
     """
-    point = _input_point(node.inputs[0])
+    point = input_point(node.inputs[0])
     if point is None or not point.is_initialised():
         return None
     input_step = np.float64(np.float32(point.step.numpy())) * input_factor(node)
@@ -160,8 +160,12 @@ def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return factor, beta - mean * factor
 
 
-def _input_point(node: Node) -> Layer | None:
-    """Returns the point whose grid a tensor is on, None for a float tensor."""
+def input_point(node: Node) -> Layer | None:
+    """Returns the point whose grid a tensor is on, None without one.
+
+    Args:
+        node: The operator that makes the tensor.
+    """
     while node.kind != "point":
         passes_on = node.properties.keeps_codes or node.properties.keeps_grid
         if not (passes_on or node.properties.joins):

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_MULTIPLIER_BITS = 31
+from .rounding import MULTIPLIER_BITS, fixed_point
+
 _ADD_BITS = 20
 _TABLE_SIZE = 256
 _MEAN_VECTOR = 16
@@ -37,22 +38,6 @@ def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
         ratio: float32, one for all or one per channel.
     """
     return tf.round(tf.cast(acc, tf.float32) * tf.constant(ratio, tf.float32))
-
-
-def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (31-bit multiplier, exponent) of positive ratios, both int64.
-
-    Args:
-        ratio: float64, any shape.
-
-    Example:
-        >>> [int(part) for part in fixed_point(0.75)]
-        [1610612736, 0]
-    """
-    fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
-    multiplier = np.floor(fraction * 2.0**_MULTIPLIER_BITS + 0.5).astype(np.int64)
-    carry = multiplier == 1 << _MULTIPLIER_BITS
-    return np.where(carry, multiplier // 2, multiplier), exponent + np.int64(carry)
 
 
 def fixed_requantize(
@@ -73,13 +58,13 @@ def fixed_requantize(
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     product = acc * tf.constant((1 << left) * np.asarray(multiplier, np.int64))
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
-    high = _shift_right(product + (1 << (_MULTIPLIER_BITS - 1)), _MULTIPLIER_BITS)
+    high = _shift_right(product + (1 << (MULTIPLIER_BITS - 1)), MULTIPLIER_BITS)
     up = _shift_right(high + half, right)
     if np.all(half_up):
         return up
     # The high half of a negative product is truncated towards zero.
-    nudged = product + (1 - (1 << (_MULTIPLIER_BITS - 1)))
-    negative = -_shift_right(-nudged, _MULTIPLIER_BITS)
+    nudged = product + (1 - (1 << (MULTIPLIER_BITS - 1)))
+    negative = -_shift_right(-nudged, MULTIPLIER_BITS)
     high = tf.where(product >= 0, high, negative)
     magnitude = _shift_right(tf.abs(high) + half, right)
     return tf.where(half_up, up, tf.sign(high) * magnitude)
@@ -162,7 +147,7 @@ def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
         ratio: float32 scale of the input by that of the output.
     """
     multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
-    shift = min(count.bit_length() - 1, 32, _MULTIPLIER_BITS + exponent)
+    shift = min(count.bit_length() - 1, 32, MULTIPLIER_BITS + exponent)
     return fixed_requantize(
         acc, (multiplier << shift) // count, exponent - shift, half_up=False
     )

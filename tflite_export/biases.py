@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.folding import code_multiplier
 from tf_lsq.model import quantization_points
 from tf_lsq.operators import Node
 
-from .freeze import Storage, check_quantized, containers_of
-from .packing import CONTAINERS
+from .freeze import check_quantized
 from .targets import TARGETS
+from .weights import Storage, bias_divisions
 
 
 def round_biases(model: keras.Model, storage: str) -> None:
@@ -33,9 +32,7 @@ def round_biases(model: keras.Model, storage: str) -> None:
     wanted = Storage(storage)
     target = TARGETS[quantization_points(model)[0].target]
 
-    def multiplier(node: Node) -> int:
-        _, room = containers_of(node, target, wanted)
-        num_bits = node.model_layer.quantizer.num_bits
-        return code_multiplier(num_bits, CONTAINERS[room].num_bits)
+    def divisions(node: Node) -> int:
+        return bias_divisions(node, target, wanted)
 
-    tf_lsq.round_biases(model, multiplier)
+    tf_lsq.round_biases(model, divisions)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tf_lsq import lsq
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 
-from .freeze import integer_bounds
+from .grids import integer_bounds
 from .report import CodeStatistics
 
 

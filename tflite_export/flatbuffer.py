@@ -164,7 +164,7 @@ def to_bytes(graph: TFLiteGraph) -> bytes:
     model.signatureDefs = [_write_signature(graph, index)]
     metadata = dict(graph.metadata)
     if codes:
-        runtime = op_versions.min_runtime(codes, graph.min_runtime)
+        runtime = op_versions.min_runtime(graph)
         metadata[op_versions.RUNTIME_METADATA] = op_versions.runtime_metadata(runtime)
     model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
     builder = flatbuffers.Builder(1 << 20)

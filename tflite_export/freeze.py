@@ -1,31 +1,15 @@
-"""Trained model -> batch norms folded, integer codes, scales, integer grids.
+"""Trained model -> operators of the file with their constants and integer grids.
 
-The only bridge between `tf_lsq` and `tflite_export`: what was a *step* in
-training is a *scale* from here on. The result is plain data.
-
-How a point's integers sit in an int8 tensor:
-
-    unsigned, b bits   zero point 127 - Q_P. The fused ReLU clips below, int8
-                       itself saturates above: the codes are exactly 0..Q_P.
-    signed, 8 bits     zero point 0.
-    signed, b < 8      two tensors. The first has zero point 127 - Q_P and
-                       saturates above, the second -128 + Q_N and saturates
-                       below; a QUANTIZE stands between them.
-
-On a symmetric target all zero points are 0, and MINIMUM and MAXIMUM clip what int8
-itself does not.
+The only bridge between `tf_lsq` and `tflite_export`, with `grids` and `weights`: what
+was a *step* in training is a *scale* from here on. The result is plain data.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from tf_lsq._compat import keras
-from tf_lsq.folding import affine_part, code_multiplier, input_factor
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import check_calibrated, quantization_points
@@ -33,102 +17,11 @@ from tf_lsq.operators import Graph, Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
 from .convert import convert_layer
-from .packing import CONTAINERS, PACKED, SMALLEST_FIRST
-from .quantized_tensor import QuantizedTensor
-from .targets import STORAGES, TARGETS, Target, container
+from .grids import Grid, clipped_grid, fixed_grid, grid_of, widened
+from .packing import PACKED
+from .targets import TARGETS, Target
 from .tflite_graph import TFLiteGraph
-
-INT8_MIN, INT8_MAX = -128, 127
-INT32_MAX = 2**31 - 1
-# A channel that moves its output by less than this share of one code at most is
-# constant: its codes may be replaced by zeros.
-NEGLIGIBLE = 2.0**-9
-CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
-# A rounded bias may move an output by this many codes at most: with the rounding of
-# the output itself, a code is off by one then, and never by more.
-LARGEST_BIAS_ERROR = 0.5
-BIAS_GRIDS = ("own", "packed")
-# Operators whose kernels may be packed -> their name in the file.
-PACKABLE = {
-    "conv": "CONV_2D",
-    "depthwise": "DEPTHWISE_CONV_2D",
-    "dense": "FULLY_CONNECTED",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """The grid of an int8 activation tensor.
-
-    Attributes:
-        scale: Unit of the tensor per code, exactly representable in float32.
-        zero_point: File code of the value 0.
-        low: Smallest file code in use.
-        high: Largest file code in use.
-    """
-
-    scale: float
-    zero_point: int
-    low: int = INT8_MIN
-    high: int = INT8_MAX
-
-
-@dataclasses.dataclass(eq=False)
-class Weight:
-    """The weight and bias of one operator, ready for the file.
-
-    File codes are ``trained codes * sign * multiplier``.
-
-    Attributes:
-        codes: The file's codes, or None in float.
-        bias: int32 codes, or None in float.
-        float_kernel: The folded kernel, for an operator left in float.
-        float_bias: The folded bias of such an operator.
-        sign: -1, 0 or 1 per channel, from the folded batch norm.
-        multiplier: Integer that the trained codes were multiplied with, so that
-            the bias gets a finer grid.
-        num_bits: Bits of the trained codes.
-        container: Type that stores the codes: "int8", "int4" or "int2".
-        bias_error: How far rounding the bias moves an output at most, in codes.
-        remark: Why the codes are not in the container that was asked for.
-    """
-
-    codes: QuantizedTensor | None = None
-    bias: QuantizedTensor | None = None
-    float_kernel: np.ndarray | None = None
-    float_bias: np.ndarray | None = None
-    sign: np.ndarray | None = None
-    multiplier: int = 1
-    num_bits: int | None = None
-    container: str = "int8"
-    bias_error: float = 0.0
-    remark: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Storage:
-    """How the codes of kernels are stored.
-
-    Attributes:
-        name: "int8": one byte per code, the fastest on a CPU. "packed": as small as
-            the target can hold. "auto": as small as it can without being slower.
-        bias_grid: "own": the finest that each container can hold. "packed": that of
-            the packed container, whatever the codes are stored in, so that files of
-            all storages compute the same integers.
-    """
-
-    name: str = "int8"
-    bias_grid: str = "own"
-
-    def __post_init__(self) -> None:
-        """Checks both."""
-        for name, options in (("name", STORAGES), ("bias_grid", BIAS_GRIDS)):
-            value = getattr(self, name)
-            if value not in options:
-                argument = "storage" if name == "name" else name
-                raise ValueError(
-                    f"`{argument}` must be one of {list(options)}. Received: {value!r}."
-                )
+from .weights import Storage, Weight, freeze_weight, rooms_of
 
 
 @dataclasses.dataclass(eq=False)
@@ -137,8 +30,9 @@ class FrozenNode:
 
     Attributes:
         name: Name of its output tensor.
-        kind: A key of `tf_lsq.graph.KINDS`, "quantize", or "clip_high" and "clip_low",
-            which clip codes to the end of `grid`.
+        kind: A key of `tf_lsq.graph.KINDS`; "quantize"; "clip_high" and "clip_low",
+            which clip codes to the end of `grid`; or "pointwise", a 1x1 convolution as
+            a fully connected operator.
         inputs: Names of its input tensors.
         shape: Output shape with batch 1.
         grid: Grid of the output; None: float.
@@ -232,48 +126,6 @@ def freeze_model(model: keras.Model, storage: Storage | None = None) -> FrozenMo
     )
 
 
-def grid_of(point: QuantizationPoint) -> Grid:
-    """Returns the grid on which a point's codes are computed.
-
-    Where `clipped_grid` is not None, the codes still need it behind them.
-    """
-    q_min, q_max = integer_bounds(point)
-    if TARGETS[point.target].symmetric:
-        return Grid(_scale(point), 0, INT8_MIN if q_min else 0, INT8_MAX)
-    zero_point = INT8_MAX - q_max
-    low = zero_point + q_min
-    return Grid(_scale(point), zero_point, max(low, INT8_MIN), INT8_MAX)
-
-
-def clipped_grid(point: QuantizationPoint) -> Grid | None:
-    """Returns the grid behind `grid_of` that clips the codes, None where not needed."""
-    q_min, q_max = integer_bounds(point)
-    if TARGETS[point.target].symmetric:
-        grid = Grid(_scale(point), 0, q_min, q_max)
-        return None if grid == grid_of(point) else grid
-    if q_min == 0 or q_max - q_min == INT8_MAX - INT8_MIN:
-        return None
-    zero_point = INT8_MIN - q_min
-    return Grid(_scale(point), zero_point, INT8_MIN, zero_point + q_max)
-
-
-def _fixed_grid(node: Node) -> Grid:
-    """Returns the grid that TFLite prescribes for an output without a point."""
-    signed = node.properties.range == "signed"
-    return Grid(float(np.float32(node.properties.fixed_step)), 0 if signed else -128)
-
-
-def integer_bounds(point: QuantizationPoint) -> tuple[int, int]:
-    """Returns the smallest and largest integer of a point."""
-    bounds = point.integer_range
-    return int(bounds.q_min), int(bounds.q_max)
-
-
-def _scale(point: QuantizationPoint) -> float:
-    """Returns the trained step, the scale of the tensor."""
-    return float(np.float32(point.step.numpy()))
-
-
 class _Freezer:
     """Walks the training graph and gives every tensor its grid."""
 
@@ -281,6 +133,7 @@ class _Freezer:
         self.dynamic_batch, self.target, self.storage = dynamic_batch, target, storage
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[Node, FrozenNode] = {}
+        self._wide: dict[tuple[str, int], FrozenNode] = {}
         self._names: set[str] = set()
 
     def tensor(self, node: Node) -> str:
@@ -320,9 +173,15 @@ class _Freezer:
         elif node.properties.joins:
             frozen.grid, frozen.point = inputs[0].grid, inputs[0].point
         elif node.properties.fixed_step and point is None:
-            frozen.grid = _fixed_grid(node)
-        rooms = containers_of(node, self.target, self.storage)
-        frozen.weight = _freeze_weight(frozen, inputs, rooms)
+            frozen.grid = fixed_grid(node)
+        rooms = rooms_of(node, self.target, self.storage)
+        grids = (inputs[0].grid if inputs else None, frozen.grid)
+        frozen.weight = freeze_weight(node, frozen.name, grids, rooms)
+        if frozen.weight is not None and frozen.weight.container in PACKED:
+            frozen.kind = rooms.kind
+        if frozen.weight is not None and frozen.weight.widening > 1:
+            factor = frozen.weight.widening
+            frozen.inputs[0] = self._widened(node.inputs[0], inputs[0], factor).name
         if node.kind == "foreign":
             frozen.converted = convert_layer(node, dynamic_batch=self.dynamic_batch)
         self._append(node, frozen)
@@ -364,6 +223,21 @@ class _Freezer:
             node=node,
             point=node.layer,
         )
+
+    def _widened(self, node: Node, source: FrozenNode, factor: int) -> FrozenNode:
+        """Adds the operator that multiplies the codes of a tensor, once."""
+        while node.kind != "point":
+            node = node.inputs[0]
+        key = source.name, factor
+        if key not in self._wide:
+            grid = widened(source.grid, factor, symmetric=self.target.symmetric)
+            wide = self._quantize(node, source, grid)
+            wide = dataclasses.replace(
+                wide, name=self._unique(f"{source.name}_x{factor}"), point=None
+            )
+            self.nodes.append(wide)
+            self._wide[key] = wide
+        return self._wide[key]
 
     def _append(self, node: Node, frozen: FrozenNode) -> FrozenNode:
         """Adds an operator whose output is that of `node`."""
@@ -414,285 +288,6 @@ def _is_float(node: Node, inputs: list[FrozenNode]) -> bool:
     if node.properties.keeps_codes or node.properties.fixed_step:
         return False
     return _point_behind(node) is None
-
-
-# --- Weights -----------------------------------------------------------------
-
-
-_AFFINE = ("affine", "hard_sigmoid")
-
-
-def containers_of(node: Node, target: Target, storage: Storage) -> tuple[str, str]:
-    """Returns (container of the codes, container that sets the grid of the bias)."""
-    wrapper = node.model_layer
-    if node.kind not in PACKABLE or not isinstance(wrapper, LSQWrapper):
-        return "int8", "int8"
-    stored, packed = (
-        container(
-            PACKABLE[node.kind],
-            wrapper.quantizer.num_bits,
-            target,
-            name,
-            int(node.inputs[0].shape[-1]),
-        )
-        for name in (storage.name, "packed")
-    )
-    return stored, packed if storage.bias_grid == "packed" else stored
-
-
-def _freeze_weight(
-    frozen: FrozenNode, inputs: list[FrozenNode], rooms: tuple[str, str]
-) -> Weight | None:
-    """Returns the constants of an operator, None if it has none."""
-    node = frozen.node
-    if node.kind == "prelu":
-        return _slope(frozen)
-    if not (node.properties.matmul or node.kind in _AFFINE):
-        return None
-    factor, bias = affine_part(node)
-    factor = factor * input_factor(node)
-    if frozen.is_float and node.kind == "hard_sigmoid":
-        return None
-    if frozen.is_float:
-        kernel = factor if node.kind == "affine" else _times(node, factor)
-        return Weight(float_kernel=kernel, float_bias=bias)
-    codes, step, num_bits = trained_codes(node)
-    if frozen.kind in _AFFINE:
-        step, factor = 1.0 / INT8_MAX, affine_part(node)[0]
-    found = TrainedKernel(codes, step * factor, bias, num_bits)
-    return _integer_weight(frozen, inputs[0].grid, found, rooms)
-
-
-def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns (codes, scale per channel, bits) as the training graph has them.
-
-    Codes of a kernel are read off the training op and have the channels last; a
-    depthwise kernel is `[height, width, channels]`, 1D ones have a height of 1. A
-    batch norm or scaling by itself is a 1x1 depthwise kernel: codes 127, the rest of
-    the factor is scale. The constant slope of a leaky ReLU has the one code 127.
-    """
-    if node.kind in _AFFINE:
-        factor, _ = affine_part(node)
-        scale = np.abs(factor) / INT8_MAX
-        return np.full((1, 1, len(factor)), INT8_MAX), scale, 8
-    wrapper = node.model_layer
-    if not isinstance(wrapper, LSQWrapper):
-        slope = np.array([leaky_slope(node.layer) / INT8_MAX])
-        return np.full((1,), INT8_MAX), slope, 8
-    codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
-    step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
-    channels = codes.shape[-1]
-    return codes, np.broadcast_to(step, (channels,)), wrapper.quantizer.num_bits
-
-
-def leaky_slope(layer: Layer) -> float:
-    """Returns the slope of a `LeakyReLU` layer for negative values."""
-    return float(layer.alpha)
-
-
-def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
-    """Returns a kernel as the file's operators know it, output channels last."""
-    if getattr(node.layer, "rank", 2) == 1:
-        kernel = kernel[np.newaxis]
-    if node.kind == "depthwise":
-        return kernel.reshape(*kernel.shape[:2], -1)
-    if node.kind == "transposed_conv":
-        return kernel.transpose(0, 1, 3, 2)
-    return kernel
-
-
-def _times(node: Node, factor: np.ndarray) -> np.ndarray:
-    """Returns a float kernel with the batch norm folded, channels last."""
-    attribute, _ = QUANTIZED_WEIGHTS[type(node.layer)]
-    kernel = getattr(node.layer, attribute).numpy().astype(np.float64)
-    return _channels_last(node, kernel) * factor
-
-
-def _slope(frozen: FrozenNode) -> Weight:
-    """Returns the slopes of a leaky ReLU for negative values."""
-    if frozen.is_float:
-        layer = frozen.layer
-        slope = layer.alpha.numpy() if hasattr(layer.alpha, "numpy") else layer.alpha
-        return Weight(float_kernel=np.atleast_1d(np.float64(slope)))
-    codes, scale, num_bits = trained_codes(frozen.node)
-    scale = scale.astype(np.float32)
-    return Weight(
-        codes=QuantizedTensor(codes, scale[:1]), sign=np.ones(1), num_bits=num_bits
-    )
-
-
-@dataclasses.dataclass(eq=False)
-class TrainedKernel:
-    """A kernel and its bias as they were trained, batch norm folded.
-
-    Attributes:
-        codes: Trained codes, channels last.
-        signed_scale: Kernel step times batch norm factor, per channel.
-        bias: Real bias per channel.
-        num_bits: Bits of the codes.
-    """
-
-    codes: np.ndarray
-    signed_scale: np.ndarray
-    bias: np.ndarray
-    num_bits: int
-
-
-def _integer_weight(
-    frozen: FrozenNode, grid: Grid, kernel: TrainedKernel, rooms: tuple[str, str]
-) -> Weight:
-    """Returns weight and bias codes, the bias on the finest grid there is room for.
-
-    Args:
-        frozen: The operator.
-        grid: The grid of its input.
-        kernel: What was trained.
-        rooms: Container of the codes, and the one that sets the grid of the bias.
-    """
-    codes = kernel.codes
-    reach = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0) * _reach(grid)
-    bias = _clip_bias(
-        kernel.bias, frozen.grid, reach * np.abs(kernel.signed_scale) * grid.scale
-    )
-    sign, scale = _channel_signs(frozen, grid, reach, kernel.signed_scale, bias)
-    signed = codes * sign.astype(np.int64)
-    reach = np.where(sign == 0, 0, reach)
-    error = _bias_error(bias, scale, grid, frozen.grid)
-    stored, multiplier, remark = _choose_container(
-        signed, kernel.num_bits, rooms, error
-    )
-    while not _fits(bias, scale / multiplier, grid, reach * multiplier).all():
-        multiplier -= 1
-    tensor_scale = (scale / multiplier).astype(np.float32)
-    bias_scale = np.float32(grid.scale) * tensor_scale
-    bias_codes = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int64)
-    return Weight(
-        codes=QuantizedTensor(signed * multiplier, tensor_scale, codes.ndim - 1),
-        bias=QuantizedTensor(bias_codes, bias_scale),
-        sign=sign,
-        multiplier=multiplier,
-        num_bits=kernel.num_bits,
-        container=stored,
-        bias_error=error(multiplier),
-        remark=remark,
-    )
-
-
-def _choose_container(
-    codes: np.ndarray,
-    num_bits: int,
-    rooms: tuple[str, str],
-    bias_error: Callable[[int], float],
-) -> tuple[str, int, str]:
-    """Returns (container, multiplier, why it is not the container asked for).
-
-    Args:
-        codes: Trained codes times the sign of their channel.
-        num_bits: Bits of the trained codes.
-        rooms: Container of the codes, and the one that sets the grid of the bias.
-        bias_error: Multiplier -> how far the rounded bias moves an output.
-    """
-    stored, room = rooms
-    remarks = []
-    for candidate in SMALLEST_FIRST[SMALLEST_FIRST.index(room) :]:
-        multiplier = multiplier_of(codes, num_bits, candidate)
-        error = bias_error(multiplier) if multiplier else 0.0
-        room = candidate
-        if multiplier == 0:
-            remarks.append(f"{room} cannot hold its codes times the sign of gamma")
-        elif room in PACKED and error > LARGEST_BIAS_ERROR:
-            remarks.append(f"in {room} its bias would move an output by {error:.2g}")
-        else:
-            break
-    stored = max(stored, room, key=SMALLEST_FIRST.index)
-    return stored, multiplier, "; ".join(remarks)
-
-
-def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
-    """Returns by how much codes are multiplied in a container; 0 if they do not fit.
-
-    Args:
-        codes: Trained codes times the sign of their channel.
-        num_bits: Bits of the trained codes.
-        room: A key of `packing.CONTAINERS`.
-    """
-    limits = CONTAINERS[room]
-    multiplier = code_multiplier(num_bits, limits.num_bits)
-    low, high = int(codes.min()), int(codes.max())
-    while low * multiplier < limits.low or high * multiplier > limits.high:
-        multiplier -= 1
-    return multiplier
-
-
-def _bias_error(
-    bias: np.ndarray, scale: np.ndarray, grid: Grid, output: Grid
-) -> Callable[[int], float]:
-    """Returns how far a bias on the grid of a multiplier moves an output, in codes."""
-
-    def error(multiplier: int) -> float:
-        unit = grid.scale * scale / multiplier
-        return float(np.abs(np.rint(bias / unit) * unit - bias).max() / output.scale)
-
-    return error
-
-
-def _channel_signs(
-    frozen: FrozenNode,
-    grid: Grid,
-    reach: np.ndarray,
-    signed_scale: np.ndarray,
-    bias: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (sign, positive scale) per channel.
-
-    A channel is constant, sign 0, if its gamma is 0 or so small that its output
-    cannot move by `NEGLIGIBLE` of a code; or by half a code, where the grid of
-    its weights is too fine for an int32 bias.
-
-    Raises:
-        ValueError: If a bias does not fit, and the channel does move.
-    """
-    scale = np.abs(signed_scale)
-    moves = reach * scale * grid.scale / frozen.grid.scale
-    constant_scale = frozen.grid.scale / grid.scale * CONSTANT_SHARE
-    constant = moves < NEGLIGIBLE
-    fits = _fits(bias, np.where(constant, constant_scale, scale), grid, reach)
-    constant |= ~fits & (moves < 0.5)
-    too_large = np.flatnonzero(~fits & ~constant)
-    if too_large.size:
-        raise ValueError(
-            f"`{frozen.name}`: every bias must fit 32 bits on the grid of input step "
-            f"times kernel step. Received channels that do not: {too_large.tolist()}. "
-            "Their kernel is almost 0 beside their bias; prune them or train further."
-        )
-    sign = np.where(constant, 0.0, np.sign(signed_scale))
-    return sign, np.where(constant, constant_scale, scale)
-
-
-def _fits(
-    bias: np.ndarray, scale: np.ndarray, grid: Grid, reach: np.ndarray
-) -> np.ndarray:
-    """Returns per channel whether bias and accumulator fit 32 bits."""
-    return np.abs(bias) / (grid.scale * scale) + reach < INT32_MAX
-
-
-def _reach(grid: Grid) -> int:
-    """Returns the largest distance of an input code from its zero point."""
-    return max(grid.high - grid.zero_point, grid.zero_point - grid.low)
-
-
-def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
-    """Clips biases that saturate the output whatever the input is.
-
-    Args:
-        bias: Real bias per channel.
-        grid: The output's grid.
-        moves: How far the kernel can move the output, per channel.
-    """
-    room = moves + 2 * grid.scale
-    low = (INT8_MIN - grid.zero_point) * grid.scale - room
-    high = (INT8_MAX - grid.zero_point) * grid.scale + room
-    return np.clip(bias, low, high)
 
 
 # --- Checks ------------------------------------------------------------------

@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from .freeze import FrozenModel, FrozenNode, Grid
+from .freeze import FrozenModel, FrozenNode
+from .grids import Grid
 from .op_versions import newest
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
 ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
+_ONE_NAME = "rescale/one"
 _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 _ENDS = ("inputs", "outputs")
 _PLAIN = {"fused_activation_function": "NONE"}
@@ -187,22 +189,18 @@ def _constants(
         )
         return names
     scale, bias = weight.codes.scale, weight.bias
-    if node.kind == "dense" and (scale == scale[0]).all():
-        scale = scale[:1]
-        axis = 0
     codes = _reorder(weight.codes.codes.astype(np.int8), order)
-    bias_scale = bias.scale[: len(scale)]
     return (
         builder.constant(
             f"{node.name}/weight",
             codes,
-            TensorQuantization(scale, 0, axis),
+            TensorQuantization(scale, 0, axis if len(scale) > 1 else 0),
             weight.container,
         ),
         builder.constant(
             f"{node.name}/bias",
             bias.codes.astype(np.int32),
-            TensorQuantization(bias_scale, 0, 0),
+            TensorQuantization(bias.scale, 0, 0),
         ),
     )
 
@@ -295,16 +293,32 @@ def _transposed_conv(builder: _Builder, node: FrozenNode, inputs: list[str]) -> 
 
 def _dense(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
     """Fully connected: weights as [out, in]."""
-    weight, bias = _constants(builder, node, (1, 0), 0)
+    _fully_connected(builder, node, [inputs[0], *_constants(builder, node, (1, 0), 0)])
+
+
+def _fully_connected(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Adds the operator; axes in front of the last are kept."""
     builder.op(
         "FULLY_CONNECTED",
-        [inputs[0], weight, bias],
+        inputs,
         builder.activation(node.name, node),
         fused_activation_function=_FUSED[node.activation],
         keep_num_dims=len(node.shape) > 2,
         asymmetric_quantize_inputs=False,
         weights_format="DEFAULT",
     )
+
+
+def _pointwise(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Fully connected at every pixel: the weights of a 1x1 convolution as [out, in].
+
+    XNNPACK has packed kernels for it, which convolutions lack.
+    """
+    weight, bias = _constants(builder, node, (3, 0, 1, 2), 0)
+    tensor = builder.graph.tensors[weight]
+    tensor.data = tensor.data.reshape(tensor.shape[0], -1)
+    tensor.shape = tensor.data.shape
+    _fully_connected(builder, node, [inputs[0], weight, bias])
 
 
 def _affine(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
@@ -534,12 +548,12 @@ def _rescale(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
 
     XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
     """
-    one = builder.constant(
-        f"{node.name}/one", np.array([ONE], np.int8), _per_tensor(1.0 / ONE, 0)
-    )
+    if _ONE_NAME not in builder.graph.tensors:
+        one = np.array([ONE], np.int8)
+        builder.constant(_ONE_NAME, one, _per_tensor(1.0 / ONE, 0))
     builder.op(
         "MUL",
-        [inputs[0], one],
+        [inputs[0], _ONE_NAME],
         builder.activation(node.name, node),
         fused_activation_function=_FUSED[node.activation],
     )
@@ -564,6 +578,7 @@ OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "depthwise": _depthwise,
     "transposed_conv": _transposed_conv,
     "dense": _dense,
+    "pointwise": _pointwise,
     "affine": _affine,
     "hard_sigmoid": _hard_sigmoid,
     "prelu": _prelu,

@@ -17,8 +17,10 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.layers import LSQWrapper
 
-from .freeze import FrozenModel, FrozenNode, Storage, integer_bounds
+from .freeze import FrozenModel, FrozenNode
+from .grids import integer_bounds
 from .tflite_graph import TFLiteGraph
+from .weights import Storage
 
 METADATA_NAME = "tf_lsq"
 FORMAT = 1

@@ -4,7 +4,10 @@ Phones with an old runtime and the Edge TPU compiler refuse versions that are ne
 than they know, so every operator gets the smallest version that covers its use.
 
 References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc of
-https://github.com/google-ai-edge/LiteRT
+https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were found by
+running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
+2.14, TensorFlow 2.15 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there says 2.11
+for INT4, which 2.11 refuses.
 """
 
 from __future__ import annotations
@@ -50,13 +53,15 @@ _VERSIONS: dict[str, tuple[int, int]] = {
     "TRANSPOSE": (1, 2),
     "TRANSPOSE_CONV": (1, 2),
 }
+# The version of FULLY_CONNECTED does not tell this: older releases refuse it.
+_INT4_PER_CHANNEL = "2.19.0"
 # Operator -> {version: first TFLite release that runs it}.
 _RELEASES: dict[str, dict[int, str]] = {
     "ADD": {1: "1.5.0", 2: "1.14.0"},
     "AVERAGE_POOL_2D": {1: "1.5.0", 2: "1.14.0"},
     "CONCATENATION": {1: "1.5.0", 2: "1.14.0"},
-    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0", 7: "2.11.0"},
-    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.11.0"},
+    "CONV_2D": {1: "1.5.0", 3: "1.14.0", 6: "2.9.0", 7: "2.12.0"},
+    "DEPTHWISE_CONV_2D": {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.12.0"},
     "DEQUANTIZE": {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
     "FULLY_CONNECTED": {
         1: "1.5.0",
@@ -64,7 +69,7 @@ _RELEASES: dict[str, dict[int, str]] = {
         4: "1.14.0",
         5: "2.0.0",
         6: "2.1.0",
-        10: "2.11.0",
+        10: "2.13.0",
         14: "2.21.0",
     },
     "LOGISTIC": {1: "1.14.0", 2: "1.14.0"},
@@ -226,15 +231,14 @@ _RULES: dict[str, Callable[[TFLiteOp, TFLiteGraph], int]] = {
 }
 
 
-def min_runtime(codes: Iterable[tuple[str, int]], other: str = "") -> str:
+def min_runtime(graph: TFLiteGraph) -> str:
     """Returns the first TensorFlow release whose TFLite runs a file.
 
     Args:
-        codes: Operators with their versions.
-        other: A release that operators unknown here need, or "".
+        graph: The file's graph.
     """
-    found = [first_release(code, version) for code, version in codes]
-    return newest([*found, other])
+    found = {first_release(op, graph) for op in graph.ops}
+    return newest([*found, graph.min_runtime])
 
 
 def runtime_of(graph: TFLiteGraph) -> str:
@@ -243,24 +247,24 @@ def runtime_of(graph: TFLiteGraph) -> str:
     Args:
         graph: The file's graph.
     """
-    codes = {(op.code, op_version(op, graph)) for op in graph.ops}
-    return runtime_names(min_runtime(codes, graph.min_runtime))
+    return runtime_names(min_runtime(graph))
 
 
 def runtime_names(release: str) -> str:
     """Returns a TensorFlow release with the LiteRT release that is as old.
 
-    LiteRT counts anew. Its first releases have the kernels of TensorFlow 2.18, and 2.1
-    is the first with INT2 (run with each release of ai-edge-litert for Python).
+    LiteRT counts anew. Its first release has the kernels of TensorFlow 2.18, the next
+    those of 2.19, and 2.1 is the first with INT2.
 
     Args:
         release: First TensorFlow release that runs a file.
 
     Example:
-        >>> runtime_names("2.11.0"), runtime_names("2.21.0")
-        ('TensorFlow Lite 2.11.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
+        >>> runtime_names("2.12.0"), runtime_names("2.21.0")
+        ('TensorFlow Lite 2.12.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
     """
     litert = "2.1" if is_newer(release, "2.20.0") else "1.0"
+    litert = "1.1" if release == _INT4_PER_CHANNEL else litert
     return f"TensorFlow Lite {release}, LiteRT {litert}"
 
 
@@ -273,14 +277,20 @@ def runtime_metadata(release: str) -> bytes:
     return release.encode().ljust(_RUNTIME_BYTES, b"\0")
 
 
-def first_release(code: str, version: int) -> str:
+def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Returns the first TFLite release that runs an operator, "" if unknown.
 
     Args:
-        code: Name of the operator.
-        version: Its version.
+        op: The operator.
+        graph: The graph that holds its tensors.
     """
-    return _RELEASES.get(code, {}).get(version, "")
+    release = _RELEASES.get(op.code, {}).get(op_version(op, graph), "")
+    if op.code == "FULLY_CONNECTED":
+        weight = graph.tensors[op.inputs[1]]
+        scales = weight.quantization.scale if weight.quantization else ()
+        if weight.dtype == "int4" and len(scales) > 1:
+            release = newest([release, _INT4_PER_CHANNEL])
+    return release
 
 
 def is_newer(release: str, limit: str) -> bool:

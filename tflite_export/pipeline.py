@@ -18,7 +18,7 @@ from .atomic_file import check_writable, write_atomically
 from .code_statistics import kernel_statistics
 from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
 from .export_report import ExportReport, LayerReport
-from .freeze import FrozenModel, FrozenNode, Storage, freeze_model
+from .freeze import FrozenModel, FrozenNode, freeze_model
 from .integerize import integerize
 from .latency import describe_setting, measure_latency
 from .op_versions import runtime_of
@@ -27,6 +27,7 @@ from .storages import compare_storages
 from .targets import check_graph, resolve_target
 from .tflite_graph import TFLiteGraph
 from .verify import BATCH_SIZE, check_end_to_end, check_points, verify_content
+from .weights import Storage
 
 
 def export_model(

@@ -267,7 +267,7 @@ def _dynamic(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 def _version(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     version = op_version(op, graph)
-    release = first_release(op.code, version)
+    release = first_release(op, graph)
     if is_newer(release, target.newest_release):
         return f"version {version}, of TensorFlow {release or '(unknown)'}"
     return ""

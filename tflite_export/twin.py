@@ -22,26 +22,16 @@ import tensorflow as tf
 from tf_lsq._compat import keras, model_structure
 
 from . import arithmetic, expectation
-from .freeze import (
-    INT8_MAX,
-    INT8_MIN,
-    PACKABLE,
-    FrozenModel,
-    FrozenNode,
-    Grid,
-    Storage,
-    freeze_model,
-)
+from .freeze import FrozenModel, FrozenNode, freeze_model
+from .grids import INT8_MAX, INT8_MIN, Grid
 from .integerize import ONE
+from .rounding import fixed_point, half_up_channels
 from .targets import TARGETS, takes_container
+from .weights import PACKABLE, Storage
 
 KERNELS = ("xnnpack", "builtin")
 _EXACT_FLOAT32 = 2**24
 _RELU6 = np.float32(6.0)
-# TFLite's depthwise kernel rounds channels in vectors of eight in one way, and those
-# that are left in another.
-_VECTOR = 8
-_MATRIX_KERNELS = ("conv", "dense")
 _CPU = TARGETS["phone"]
 
 Compute = Callable[[list[tf.Tensor]], tf.Tensor]
@@ -278,13 +268,12 @@ def _product(context: _Context) -> Compute:
     if not node.properties.matmul:
         return lambda inputs: tf.cast(inputs[0], tf.int64) * INT8_MAX
     kernel = tf.round(node.model_layer.codes())
-    grid = context.sources[0].grid
-    reach = max(grid.high - grid.zero_point, grid.zero_point - grid.low)
+    reach = context.sources[0].grid.reach
     codes = np.abs(context.node.weight.codes.codes) // context.node.weight.multiplier
     largest = reach * int(codes.reshape(-1, codes.shape[-1]).sum(axis=0).max())
     dtype = tf.float32 if largest < _EXACT_FLOAT32 else tf.float64
     kernel = tf.cast(kernel, dtype)
-    multiply = expectation.PRODUCTS[context.node.kind]
+    multiply = expectation.PRODUCTS[node.kind]
     return lambda inputs: tf.cast(
         tf.round(multiply(node, tf.cast(inputs[0], dtype), kernel)), tf.int64
     )
@@ -306,13 +295,10 @@ def _requantize(context: _Context) -> Callable[[tf.Tensor], tf.Tensor]:
     if context.family == "xnnpack":
         return lambda acc: arithmetic.float_requantize(acc, source * scale / output)
     ratio = np.float64(source) * np.float64(scale)
-    if context.node.kind == "dense" and (scale == scale[0]).all():
+    if context.node.kind == "dense" and len(scale) == 1:
         ratio = np.float64(source * scale)  # One scale per tensor: a float32 product.
-    multiplier, exponent = arithmetic.fixed_point(ratio / np.float64(output))
-    half_up: Any = True
-    if context.node.kind not in _MATRIX_KERNELS:
-        whole = len(scale) // _VECTOR * _VECTOR
-        half_up = np.arange(len(scale)) < whole
+    multiplier, exponent = fixed_point(ratio / np.float64(output))
+    half_up = half_up_channels(context.node.kind, len(scale))
     return lambda acc: arithmetic.fixed_requantize(
         acc, multiplier, exponent, half_up=half_up
     )
@@ -322,7 +308,7 @@ def _elementwise(context: _Context, ratio: Any) -> Callable[[tf.Tensor], tf.Tens
     """Returns accumulator -> codes of the output, for an elementwise operator."""
     if context.family == "xnnpack":
         return lambda acc: arithmetic.float_requantize(acc, ratio)
-    multiplier, exponent = arithmetic.fixed_point(np.float64(ratio))
+    multiplier, exponent = fixed_point(np.float64(ratio))
     return lambda acc: arithmetic.fixed_requantize(
         acc, multiplier, exponent, half_up=False
     )
@@ -453,7 +439,7 @@ def _prelu(context: _Context) -> Compute:
     source, output = context.scales
     weight = context.node.weight.codes
     ratios = (source / output, source * weight.scale[0] / output)
-    (positive, negative) = (arithmetic.fixed_point(np.float64(r)) for r in ratios)
+    (positive, negative) = (fixed_point(np.float64(r)) for r in ratios)
     slope = tf.constant(weight.codes)
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -497,6 +483,7 @@ def _integers(codes: tf.Tensor) -> tf.Tensor:
 
 OPERATORS: dict[str, Callable[[_Context], Compute]] = {
     **dict.fromkeys(expectation.PRODUCTS, _matmul),
+    "pointwise": _matmul,
     "affine": _matmul,
     "hard_sigmoid": _matmul,
     "prelu": _prelu,

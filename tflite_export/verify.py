@@ -27,19 +27,14 @@ from tf_lsq.layers import QuantizationPoint
 
 from . import expectation, flatbuffer, metadata
 from .code_statistics import activation_statistics
-from .freeze import (
-    FrozenModel,
-    FrozenNode,
-    Grid,
-    clipped_grid,
-    freeze_model,
-    trained_codes,
-)
+from .freeze import FrozenModel, FrozenNode, freeze_model
+from .grids import Grid, clipped_grid
 from .integerize import integerize
 from .op_versions import op_version
 from .report import PointReport, VerificationReport
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 from .twin import build_twin, twin_operators
+from .weights import trained_codes
 
 BATCH_SIZE = 64
 _MAX_NAMED = 8
@@ -292,6 +287,8 @@ def _channels_last(node: FrozenNode, data: np.ndarray) -> np.ndarray:
         return data.transpose(1, 2, 3, 0)
     if node.kind == "dense":
         return data.T
+    if node.kind == "pointwise":
+        return data.T.reshape(1, 1, *data.T.shape)
     if node.kind == "prelu":
         return data
     return data[0]

@@ -1,0 +1,71 @@
+"""Rounding of TFLite's own kernels, and biases that make up for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tflite_export import arithmetic, rounding
+
+
+def rounded_twice(acc, ratio, half_up):
+    return arithmetic.fixed_requantize(
+        np.asarray(acc, np.int64), *rounding.fixed_point(ratio), half_up=half_up
+    ).numpy()
+
+
+@given(
+    # No ratio that makes exact ties.
+    ratio=st.floats(0.001, 0.9).map(lambda ratio: ratio * 2**-0.5),
+    bias=st.floats(-300, 300),
+    spacing=st.sampled_from([1, 4, 15, 60]),
+    low=st.sampled_from([-128, 0]),
+    half_up=st.booleans(),
+)
+def test_compensated_biases_are_at_least_as_good_as_rounded_ones(
+    ratio, bias, spacing, low, half_up
+):
+    codes, high = (low, 127), 127
+    [found] = rounding.compensate(
+        np.array([bias]), np.array([ratio]), spacing, codes, np.array([half_up])
+    )
+    assert abs(found - bias) <= spacing // 2 + 2
+    reach = int(max(-low, high) / ratio / spacing) + 2
+    sums = spacing * np.arange(-reach, reach)
+    # The reference: rounded once, half to even, in float64.
+    exact = np.clip(np.rint((sums + bias) * ratio), low, high)
+
+    def wrong(code):
+        twice = np.clip(rounded_twice(sums + code, ratio, half_up), low, high)
+        return np.abs(twice - exact).sum()
+
+    assert wrong(found) <= wrong(int(np.rint(bias)))
+
+
+def test_a_ratio_of_a_quarter_is_mended_by_one_unit():
+    # By hand: 0.25 is 0.5 * 2**-1, so every threshold comes a unit too early.
+    sums = np.arange(0, 400)
+    exact = np.rint(sums * 0.25)
+    [code] = rounding.compensate(
+        np.zeros(1), np.array([0.25]), 1, (0, 100), np.array([True])
+    )
+    assert code == -1
+    wrong = (rounded_twice(sums, 0.25, True) != exact).mean()
+    mended = (rounded_twice(sums + code, 0.25, True) != exact).mean()
+    assert wrong == pytest.approx(0.375) and mended == pytest.approx(0.125)
+
+
+def test_sums_with_room_between_them_are_mostly_exact():
+    rng = np.random.default_rng(0)
+    ratios, biases = rng.uniform(0.002, 0.004, 50), rng.uniform(-400, 400, 50)
+    codes = rounding.compensate(biases, ratios, 15, (0, 15), np.ones(50, bool))
+    sums = 15 * np.arange(-500, 1000)
+    wrong = {"rounded": 0, "compensated": 0}
+    for ratio, bias, code in zip(ratios, biases, codes, strict=True):
+        exact = np.clip(np.rint((sums + bias) * ratio), 0, 15)
+        for name, own in (("rounded", int(np.rint(bias))), ("compensated", code)):
+            twice = np.clip(rounded_twice(sums + own, ratio, True), 0, 15)
+            wrong[name] += int((twice != exact).sum())
+    assert 4 * wrong["compensated"] < wrong["rounded"]

@@ -1,0 +1,99 @@
+"""How TFLite's own kernels round an accumulator, and biases that make up for it.
+
+They multiply an int32 accumulator with a ratio ``q * 2**-n``, q in [0.5, 1), in two
+steps: the product with q is rounded to an integer, and that is shifted by n bits and
+rounded again. The first rounding moves every threshold between two output codes by
+``0.5 / q`` accumulator units, in the same direction. XNNPACK rounds once.
+
+NumPy only.
+
+References: tflite/kernels/internal/common.h (`MultiplyByQuantizedMultiplier`) and
+quantization_util.cc of https://github.com/google-ai-edge/LiteRT
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MULTIPLIER_BITS = 31
+# TFLite's depthwise kernel rounds channels in vectors of eight in one way, and those
+# that are left in another.
+_VECTOR = 8
+_MATRIX_KERNELS = ("conv", "dense", "pointwise")
+
+
+def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (31-bit multiplier, exponent) of positive ratios, both int64.
+
+    Args:
+        ratio: float64, any shape.
+
+    Example:
+        >>> [int(part) for part in fixed_point(0.75)]
+        [1610612736, 0]
+    """
+    fraction, exponent = np.frexp(np.asarray(ratio, np.float64))
+    multiplier = np.floor(fraction * 2.0**MULTIPLIER_BITS + 0.5).astype(np.int64)
+    carry = multiplier == 1 << MULTIPLIER_BITS
+    return np.where(carry, multiplier // 2, multiplier), exponent + np.int64(carry)
+
+
+def half_up_channels(kind: str, channels: int) -> np.ndarray:
+    """Returns per channel whether ties of the shift go up, else away from zero.
+
+    Args:
+        kind: Operator: a matrix kernel, or one whose kernel is depthwise.
+        channels: How many it has.
+
+    Example:
+        >>> half_up_channels("conv", 2), half_up_channels("depthwise", 2)
+        (array([ True,  True]), array([False, False]))
+    """
+    whole = channels if kind in _MATRIX_KERNELS else channels // _VECTOR * _VECTOR
+    return np.arange(channels) < whole
+
+
+def compensate(
+    bias: np.ndarray,
+    ratio: np.ndarray,
+    spacing: int,
+    codes: tuple[int, int],
+    half_up: np.ndarray,
+) -> np.ndarray:
+    """Returns bias codes with which rounding twice equals rounding once most often.
+
+    Without its bias the accumulator is a multiple of `spacing`: the bias can be moved
+    between two such sums until as many as possible are on the right side of the
+    threshold next to them.
+
+    Args:
+        bias: Real bias per channel, in accumulator units.
+        ratio: Output codes per accumulator unit, per channel.
+        spacing: Distance of neighbouring accumulators, at least 1.
+        codes: Smallest and largest output code, less the zero point.
+        half_up: See `half_up_channels`.
+
+    Returns:
+        int64 per channel, within `spacing` of `bias`.
+    """
+    multiplier, exponent = fixed_point(ratio)
+    fraction = multiplier / 2.0**MULTIPLIER_BITS
+    shift = np.where(exponent < 0, 0.5 / fraction, 0.0)[:, np.newaxis]
+    thresholds = np.arange(*codes) + 0.5
+    moved = np.where(half_up[:, np.newaxis] | (thresholds > 0), shift, -shift)
+    thresholds = thresholds / ratio[:, np.newaxis]
+    wanted = np.ceil((thresholds - bias[:, np.newaxis]) / spacing)
+    rounded = np.rint(bias)
+    reach = spacing // 2 + 1
+    offsets = sorted(range(-reach, reach + 1), key=abs)
+    wrong = [
+        np.abs(
+            np.ceil((thresholds - moved - (rounded + offset)[:, np.newaxis]) / spacing)
+            - wanted
+        ).sum(axis=1)
+        for offset in offsets
+    ]
+    best = np.asarray(offsets)[np.argmin(wrong, axis=0)]
+    return rounded.astype(np.int64) + best
