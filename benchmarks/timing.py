@@ -9,7 +9,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ai_edge_litert
@@ -19,6 +18,7 @@ import tf_keras as keras
 from tensorflow.python.util import _pywrap_util_port
 
 import tf_lsq
+from tflite_export.latency import processor
 
 _NUM_BLOCKS = 3
 
@@ -96,14 +96,5 @@ def machine() -> dict[str, str]:
         "ai-edge-litert": ai_edge_litert.__version__,
         "tf_lsq": tf_lsq.__version__,
         "oneDNN": "on" if _pywrap_util_port.IsMklEnabled() else "off",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {processor()}",
     }
-
-
-def _processor() -> str:
-    """Returns the name of the processor, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x for x in lines if "model name" in x).split(":")[1].strip()
-    except (OSError, StopIteration):
-        return platform.processor()

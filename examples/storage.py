@@ -2,8 +2,10 @@
 
 A pre-activation network of the paper is exported at 8, 4, 3 and 2 bits for the table
 of sizes, which needs no training. A small residual network with pre-activation batch
-norms, depthwise layers, poolings and additions is trained on CIFAR-10 in float, and
-from there with LSQ at 8, 4 and 2 bits; 1,000 test images go through files and twins:
+norms, depthwise layers, poolings and additions is trained on Fashion-MNIST in float,
+and from there with LSQ at 8, 4 and 2 bits; 1,000 test images go through files and
+twins. With `--resnet8 DIR`, where `cifar10_resnet8.py --output DIR` has kept its
+models, these are compared, too:
 
     python examples/storage.py --data-dir DIR --output docs/storage.md
 """
@@ -29,13 +31,14 @@ import tf_keras as keras
 import tf_lsq
 import tflite_export
 from tflite_export import verify
+from tflite_export.latency import processor
 
 layers = keras.layers
 IMAGES = 1000
 
 
 def network(shape: tuple[int, int, int], classes: int) -> keras.Model:
-    """Returns the residual network of the second and third table."""
+    """Returns the residual network that is trained."""
     inputs = layers.Input(shape, name="image")
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(24, 3, padding="same", use_bias=False)(x)
@@ -103,35 +106,55 @@ def codes_of(student: keras.Model, path: Path, x: np.ndarray, kernels: str) -> A
     return frozen, verify.probe_codes(graph, frozen, [x], kernels)
 
 
-def storage_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> Any:
+def different(codes: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> Any:
+    """Returns, per tensor that both files have, the share of codes that differ."""
+    return {
+        name: float((codes[name] != base[name]).mean())
+        for name in base
+        if name in codes
+    }
+
+
+def storage_rows(
+    head: str, student: keras.Model, x: np.ndarray, folder: Path
+) -> tuple[list[str], dict[str, float]]:
     """Returns how the files of all storages differ, and per tensor by what share."""
-    rows, tensors = [], {}
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str, str, str], Any] = {}
     for storage in ("int8", "packed", "auto"):
-        for grid, kernels in (("packed", "builtin"), ("own", "xnnpack")):
+        for grid, kernels in (
+            ("packed", "builtin"), ("own", "xnnpack"), ("own", "builtin"),
+        ):  # fmt: skip
             path = folder / f"{storage}.tflite"
             tflite_export.export_model(student, path, storage=storage, bias_grid=grid)
             frozen, codes = codes_of(student, path, x, kernels)
-            found[storage, grid] = codes
+            found[storage, grid, kernels] = codes
     [output] = frozen.outputs.values()
-    for storage in ("packed", "auto"):
-        shared, own = found[storage, "packed"], found[storage, "own"]
-        base, fast = found["int8", "packed"], found["int8", "own"]
+    fast = found["int8", "own", "xnnpack"]
+
+    def agreement(codes: dict[str, np.ndarray]) -> str:
+        same = codes[output].argmax(-1) == fast[output].argmax(-1)
+        return f"{same.mean():.2%}"
+
+    rows, tensors = [], {}
+    for storage in ("int8", "packed", "auto"):
+        shared = found[storage, "packed", "builtin"]
+        base = found["int8", "packed", "builtin"]
         unequal = sum(int((shared[name] != base[name]).sum()) for name in base)
-        agree = (own[output].argmax(-1) == fast[output].argmax(-1)).mean()
-        shares = {name: float((own[name] != fast[name]).mean()) for name in fast}
-        total = sum(shares[name] * fast[name].size for name in fast)
+        own = found[storage, "own", "xnnpack"]
+        shares = different(own, fast)
+        total = sum(share * fast[name].size for name, share in shares.items())
         rows.append(
-            f"| {bits} | {storage} | {unequal} | {agree:.2%} | "
-            f"{total / sum(codes.size for codes in fast.values()):.3%} |"
+            f"| {head} | {storage} | {unequal} | {agreement(own)} | "
+            f"{total / sum(fast[name].size for name in shares):.3%} | "
+            f"{agreement(found[storage, 'own', 'builtin'])} |"
         )
         if storage == "packed":
             tensors = shares
     return rows, tensors
 
 
-def tensor_rows(shares: dict[int, dict[str, float]]) -> list[str]:
-    """Returns a row per tensor: the share of its codes that differ, by bit width."""
+def tensor_rows(shares: dict[str, dict[str, float]]) -> list[str]:
+    """Returns a row per tensor: the share of its codes that differ, by column."""
     names = list(dict.fromkeys(name for found in shares.values() for name in found))
     return [
         f"| `{name}` | "
@@ -162,16 +185,33 @@ def twin_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> A
     return rows
 
 
+def resnet8_rows(
+    models: Path, data_dir: str | None, folder: Path
+) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """Returns the same rows for the models of `cifar10_resnet8.py`."""
+    data = datasets.load("cifar10", data_dir).limited(1, IMAGES)
+    x = data.x_test.astype(np.float32)
+    rows, tensors = [], {}
+    for bits in (8, 4, 2):
+        student = keras.models.load_model(models / f"lsq{bits}.keras", compile=False)
+        head = f"ResNet-8, {bits} bits"
+        more, tensors[head] = storage_rows(head, student, x, folder)
+        rows += more
+    return rows, tensors
+
+
 def main() -> None:
     """Trains, exports, compares and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps its files")
     parser.add_argument("--epochs", type=int, default=3, help="in float, and with LSQ")
-    parser.add_argument("--train", type=int, default=20_000, help="training images")
+    parser.add_argument("--train", type=int, default=60_000, help="training images")
+    parser.add_argument("--resnet8", type=Path, help="output of cifar10_resnet8.py")
     parser.add_argument("--output", type=Path, help="a Markdown file")
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    data = datasets.load("cifar10", arguments.data_dir).limited(arguments.train, IMAGES)
+    data = datasets.load("fashion_mnist", arguments.data_dir)
+    data = data.limited(arguments.train, IMAGES)
     x = data.x_test.astype(np.float32)
     model = network(x.shape[1:], 10)
     accuracies = [f"float {train(model, data, 0.1, arguments.epochs):.2%}"]
@@ -185,9 +225,13 @@ def main() -> None:
             )
             accuracy = train(student, data, 0.01, arguments.epochs)
             accuracies.append(f"{bits} bits {accuracy:.2%}")
-            rows, tensors[bits] = storage_rows(student, bits, x, folder)
+            head = f"residual, {bits} bits"
+            rows, tensors[head] = storage_rows(head, student, x, folder)
             storages += rows
             twins += twin_rows(student, bits, x, folder)
+        if arguments.resnet8 is not None:
+            rows, more = resnet8_rows(arguments.resnet8, arguments.data_dir, folder)
+            storages, tensors = storages + rows, tensors | more
     text = _text(arguments, sizes, accuracies, storages, tensors, twins)
     print(text)
     if arguments.output is not None:
@@ -199,22 +243,23 @@ def _text(
     sizes: list[str],
     accuracies: list[str],
     storages: list[str],
-    tensors: dict[int, dict[str, float]],
+    tensors: dict[str, dict[str, float]],
     twins: list[str],
 ) -> str:
     """Returns the tables with what they were made of."""
     versions = (
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
         f"{keras.__version__}, ai-edge-litert {ai_edge_litert.__version__}, "
-        f"{platform.machine()}"
+        f"{platform.machine()} {processor()}"
     )
+    also = " --resnet8 RESNET8" if arguments.resnet8 else ""
     return "\n".join(
         [
             "# Storage: size, agreement, exactness",
             "",
             f"Made by `python examples/storage.py --data-dir DIR --epochs "
-            f"{arguments.epochs} --train {arguments.train} --output docs/storage.md` "
-            f"with {versions}.",
+            f"{arguments.epochs} --train {arguments.train}{also} --output "
+            f"docs/storage.md` with {versions}.",
             "",
             "## Size",
             "",
@@ -228,28 +273,34 @@ def _text(
             "",
             "## Agreement of storages",
             "",
-            f"The network of the script, seed 0; accuracy on {IMAGES:,} test images: "
-            f"{', '.join(accuracies)}. All files get the same {IMAGES:,} images. "
-            "Unequal codes: of all tensors, against int8 storage, with one shared bias "
-            'grid (`bias_grid="packed"`) under TFLite\'s own kernels. The last two '
-            "columns: each container with its own bias grid, under XNNPACK.",
+            f"The residual network of the script, Fashion-MNIST, seed 0; accuracy on "
+            f"{IMAGES:,} test images: {', '.join(accuracies)}. ResNet-8 is MLPerf "
+            "Tiny's, trained on CIFAR-10 by `examples/cifar10_resnet8.py`; its models "
+            "are in RESNET8. Every file gets the same "
+            f"{IMAGES:,} images of its data set.",
             "",
-            "| bits | storage | unequal codes, shared grid | top-1 agreement with int8 "
-            "| codes that differ |",
-            "|---|---|---|---|---|",
+            "Unequal codes: of all tensors, against int8 storage, with one shared bias "
+            'grid (`bias_grid="packed"`) under TFLite\'s own kernels. The other '
+            "columns: each container with its own bias grid, against the int8 file "
+            "under XNNPACK. XNNPACK leaves INT4 convolutions to TFLite's own kernels, "
+            "which round twice; the last column shows what these alone change.",
+            "",
+            "| network | storage | unequal codes, shared grid | top-1 agreement | "
+            "codes that differ | top-1 agreement, own kernels only |",
+            "|---|---|---|---|---|---|",
             *storages,
             "",
             "Share of codes in which packed and int8 storage differ, own grids, under "
             "XNNPACK; differences of earlier tensors add up:",
             "",
-            f"| tensor | {' | '.join(f'{bits} bits' for bits in tensors)} |",
+            f"| tensor | {' | '.join(tensors)} |",
             f"|---{'|---' * len(tensors)}|",
             *tensor_rows(tensors),
             "",
             "## The integer twin against LiteRT",
             "",
-            "Codes that the twin computes otherwise, each operator fed with the "
-            f"integers of the runtime, {IMAGES:,} images:",
+            "The residual network. Codes that the twin computes otherwise, each "
+            f"operator fed with the integers of the runtime, {IMAGES:,} images:",
             "",
             "| bits | storage | kernels | codes that differ |",
             "|---|---|---|---|",
