@@ -81,6 +81,22 @@ def test_export_and_verify(files, tmp_path):
     assert (found["keras_accuracy"] is None) == (data == "x.npy")
 
 
+def test_export_reports(files, tmp_path):
+    path, page = tmp_path / "model.tflite", tmp_path / "report.html"
+    output = run(
+        "export", files / "student.keras", path, "--storage", "packed",
+        "--data", files / "data.npz", "--benchmark", "--html", page,
+        "--snippet", "kotlin",
+    ).output  # fmt: skip
+    for expected in ("fun predict", "x int8", "top-1 agreement", "other storage"):
+        assert expected in output
+    assert "<svg" in page.read_text()
+    missing = tmp_path / "none" / "report.html"
+    path.unlink()
+    run("export", files / "student.keras", path, "--html", missing, code=3)
+    assert not path.exists()
+
+
 def test_a_file_of_another_model_is_a_no(files, tmp_path):
     graph = flatbuffer.from_bytes((files / "model.tflite").read_bytes())
     weight = graph.tensors["re_lu_1/weight"]
@@ -164,15 +180,16 @@ def test_the_command_is_installed():
 # --- Damaged files -------------------------------------------------------------------
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
-)
-@given(data=st.data())
-def test_damaged_files_are_read_or_refused(data, files, tmp_path_factory):
-    content = bytearray((files / "model.tflite").read_bytes())
+LIMITS = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "derandomize": True,
+}
+
+
+def damaged(data, content):
+    """A file of which something was changed, None if nothing was."""
+    content, before = bytearray(content), bytes(content)
     kind = data.draw(st.sampled_from(["bytes", "words", "cut", "zeros", "swap"]))
     place = st.integers(0, len(content) - 5)
     if kind == "cut":
@@ -185,11 +202,37 @@ def test_damaged_files_are_read_or_refused(data, files, tmp_path_factory):
         for _ in range(data.draw(st.integers(1, 8))):
             at, size = data.draw(place), 4 if kind == "words" else 1
             content[at : at + size] = data.draw(st.binary(min_size=size, max_size=size))
+    return None if content == before else bytes(content)
+
+
+@settings(max_examples=150, **LIMITS)
+@given(data=st.data())
+def test_damaged_files_are_read_or_refused(data, files, tmp_path_factory):
+    content = damaged(data, (files / "model.tflite").read_bytes())
+    if content is None:
+        return
     path = tmp_path_factory.mktemp("damaged") / "model.tflite"
     path.write_bytes(content)
-    if content == (files / "model.tflite").read_bytes():
-        return
     try:
         str(tflite_export.inspect_tflite(path))
     except ValueError as error:
         assert "metadata" in str(error) or "readable" in str(error)
+
+
+@settings(max_examples=60, **LIMITS)
+@given(data=st.data())
+def test_damaged_files_equal_the_model_or_are_rejected(data, files, tmp_path_factory):
+    content = damaged(data, (files / "model.tflite").read_bytes())
+    if content is None:
+        return
+    path = tmp_path_factory.mktemp("damaged") / "model.tflite"
+    path.write_bytes(content)
+    student = load_model(files / "student.keras")
+    graphs = [files / "model.tflite", path]
+    try:
+        tflite_export.verify_tflite(path, student)
+    except (tflite_export.VerificationError, ValueError):
+        return
+    # What passes is what was exported, but for bytes that nobody reads.
+    own, found = (flatbuffer.from_bytes(p.read_bytes()) for p in graphs)
+    assert flatbuffer.to_bytes(own) == flatbuffer.to_bytes(found)

@@ -482,6 +482,16 @@ def change_an_activation(graph):
     graph.ops[0].options["fused_activation_function"] = "NONE"
 
 
+def add_an_option(graph):
+    """One that this library leaves at its default."""
+    op = next(op for op in graph.ops if op.code == "FULLY_CONNECTED")
+    op.options["keep_num_dims"] = True
+
+
+def raise_a_version(graph):
+    graph.ops[0].version = 5
+
+
 def drop_an_operator(graph):
     graph.ops.pop(1)
 
@@ -513,6 +523,8 @@ CORRUPTIONS = {
     change_a_bias: "re_lu_1/bias",
     swap_two_layers: "reads.*expected",
     change_an_activation: "fused_activation_function",
+    add_an_option: "keep_num_dims is True, expected False",
+    raise_a_version: "CONV_2D has version 5, expected 3",
     drop_an_operator: "its operators are",
     rename_an_output: "its outputs are",
     lie_about_a_step: "re_lu_1`: its metadata is .*0.5",

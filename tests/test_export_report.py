@@ -305,6 +305,19 @@ def test_the_report_is_plain_data(exported):
     assert set(found["snippets"]) == {"python", "kotlin", "swift"}
 
 
+def test_what_is_out_of_the_ordinary_is_noted(exported, tmp_path):
+    report, _, _ = exported
+    layer = dataclasses.replace(
+        report.layers[0], remark="why", constant_channels=2, bias_error=0.15
+    )
+    notes = "why; 2 constant channels; its bias moves outputs by up to 0.15 codes"
+    assert layer.notes == notes
+    assert dataclasses.replace(report.layers[0], bias_error=0.01).notes == ""
+    changed = dataclasses.replace(report, layers=[layer])
+    _, text = page_of(changed, tmp_path / "report.html")
+    assert notes in text and notes in str(changed)
+
+
 # --- Snippets ------------------------------------------------------------------------
 
 

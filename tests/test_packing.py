@@ -265,6 +265,22 @@ def test_a_pointwise_convolution_is_fully_connected_where_it_is_packed(rng, tmp_
     assert kinds["int8"] == kinds["auto"] == [("conv", "int8")] * 4
 
 
+@pytest.mark.parametrize("storage", ["packed", "auto"])
+@pytest.mark.parametrize("bits", [4, 2])
+def test_packed_files_of_a_symmetric_target(bits, storage, rng, tmp_path):
+    student, x = student_of(rng, bits, target="symmetric")
+    tf_lsq.round_biases(student)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, storage=storage)
+    assert any(layer.container != "int8" for layer in report.layers)
+    graph = flatbuffer.from_bytes(path.read_bytes())
+    grids = [tensor.quantization for tensor in graph.tensors.values()]
+    assert {grid.zero_point for grid in grids if grid is not None} == {0}
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.twin_differences == 0
+    assert found.off_by_one < 1e-3
+
+
 def test_packed_files_are_nearly_as_exact_as_int8_ones(rng, tmp_path):
     student, x = student_of(rng, 4)
     tf_lsq.round_biases(student)

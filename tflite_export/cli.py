@@ -16,6 +16,8 @@ from typing import Annotated, Any, NoReturn
 import numpy as np
 import typer
 
+from .atomic_file import check_writable
+
 NO, UNREADABLE = 1, 3
 app = typer.Typer(
     no_args_is_help=True,
@@ -138,6 +140,8 @@ def export(
     def work() -> tuple[Any, bool]:
         import tflite_export
 
+        if html is not None:
+            check_writable(html)
         arrays = None if data is None else _read_data(data)
         report = tflite_export.export_model(
             _load(model, unsafe),

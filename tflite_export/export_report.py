@@ -7,6 +7,9 @@ from typing import Any
 
 from .report import CodeStatistics, VerificationReport
 
+# In output codes; `round_biases` makes it 0 where the file's grid is fine enough.
+NOTABLE_BIAS_ERROR = 0.05
+
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
@@ -64,6 +67,16 @@ class LayerReport:
     remark: str = ""
     statistics: CodeStatistics | None = None
     latency: Latency | None = None
+
+    @property
+    def notes(self) -> str:
+        """What is out of the ordinary, "" if nothing is."""
+        found = [self.remark] if self.remark else []
+        if self.constant_channels:
+            found.append(f"{self.constant_channels} constant channels")
+        if self.bias_error > NOTABLE_BIAS_ERROR:
+            found.append(f"its bias moves outputs by up to {self.bias_error:.2g} codes")
+        return "; ".join(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +181,6 @@ class ExportReport:
             lines.append(
                 f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "
                 f"{layer.container:<9} {layer.num_bytes:>7}{time}"
-                + (f"  {layer.remark}" if layer.remark else "")
+                + (f"  {layer.notes}" if layer.notes else "")
             )
         return lines

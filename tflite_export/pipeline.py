@@ -110,9 +110,13 @@ def export_model(
         on_cpu=on_cpu,
     )
     if data is not None:
-        _run_on_data(report, graph, frozen, model, data, verbose)
         examples = first_examples(data, model.input_names, BATCH_SIZE)
         report.storages = compare_storages(model, graph, frozen, examples, to_graph)
+        verification.points = check_points(
+            graph, frozen, examples, report.path, statistics=True
+        )
+        check_end_to_end(content, frozen, model, data, verification, verbose=verbose)
+        _count_codes(report, frozen)
     if benchmark:
         _measure(report, graph, to_graph(freeze_model(model)), frozen, verbose)
     if resolved.name == "edgetpu":
@@ -143,21 +147,8 @@ def _layer(node: FrozenNode, graph: TFLiteGraph) -> LayerReport:
     )
 
 
-def _run_on_data(
-    report: ExportReport,
-    graph: TFLiteGraph,
-    frozen: FrozenModel,
-    model: keras.Model,
-    data: Any,
-    verbose: bool,
-) -> None:
-    """Runs the file, and says how quantizers use their integers."""
-    verification = report.verification
-    examples = first_examples(data, model.input_names, BATCH_SIZE)
-    verification.points = check_points(
-        graph, frozen, examples, report.path, statistics=True
-    )
-    check_end_to_end(graph, frozen, model, data, verification, verbose=verbose)
+def _count_codes(report: ExportReport, frozen: FrozenModel) -> None:
+    """Says how kernels use their integers."""
     nodes = frozen.by_name()
     for layer in report.layers:
         wrapper = nodes[layer.name].node.model_layer

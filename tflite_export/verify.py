@@ -30,7 +30,6 @@ from .code_statistics import activation_statistics
 from .freeze import FrozenModel, FrozenNode, freeze_model
 from .grids import Grid, clipped_grid
 from .integerize import integerize
-from .op_versions import op_version
 from .report import PointReport, VerificationReport
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 from .twin import build_twin, twin_operators
@@ -90,7 +89,7 @@ def verify_tflite(
     if data is not None:
         examples = first_examples(data, model.input_names, point_examples)
         report.points = check_points(graph, frozen, examples, str(path))
-        check_end_to_end(graph, frozen, model, data, report, verbose=verbose)
+        check_end_to_end(content, frozen, model, data, report, verbose=verbose)
     return report
 
 
@@ -114,7 +113,9 @@ def verify_content(
     graph = flatbuffer.from_bytes(content)
     frozen = freeze_model(model, metadata.storage_of(graph, name))
     input_type, output_type = _io_types(graph)
-    expected = integerize(frozen, input_type=input_type, output_type=output_type)
+    made = integerize(frozen, input_type=input_type, output_type=output_type)
+    # As a file says it: every option, and every version.
+    expected = flatbuffer.from_bytes(flatbuffer.to_bytes(made))
     mismatches = _float_tensors(graph, frozen, input_type, output_type)
     mismatches += _structure(graph, expected)
     equal, total, wrong = _weights(graph, frozen)
@@ -193,7 +194,7 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
         )
     else:
         for ours, theirs in zip(expected.ops, graph.ops, strict=True):
-            mismatches += _compare_ops(theirs, ours, op_version(ours, expected))
+            mismatches += _compare_ops(theirs, ours)
     missing = sorted(expected.tensors.keys() - graph.tensors.keys())
     extra = sorted(graph.tensors.keys() - expected.tensors.keys())
     mismatches += [f"`{name}` is missing" for name in missing]
@@ -203,8 +204,8 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
     return mismatches
 
 
-def _compare_ops(found: TFLiteOp, expected: TFLiteOp, version: int) -> list[str]:
-    """Compares one operator; options that we leave out have their defaults."""
+def _compare_ops(found: TFLiteOp, expected: TFLiteOp) -> list[str]:
+    """Compares one operator, all its options included."""
     name = expected.outputs[0]
     if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
         return [
@@ -212,14 +213,16 @@ def _compare_ops(found: TFLiteOp, expected: TFLiteOp, version: int) -> list[str]
             f"expected {expected.inputs} and {expected.outputs}"
         ]
     mismatches = []
-    if found.version != version:
+    if found.version != expected.version:
         mismatches.append(
-            f"`{name}`: {found.code} has version {found.version}, expected {version}"
+            f"`{name}`: {found.code} has version {found.version}, expected "
+            f"{expected.version}"
         )
     return mismatches + [
-        f"`{name}`: {option} is {found.options.get(option)!r}, expected {value!r}"
-        for option, value in expected.options.items()
-        if found.options.get(option) != value
+        f"`{name}`: {option} is {found.options.get(option)!r}, expected "
+        f"{expected.options.get(option)!r}"
+        for option in sorted(found.options.keys() | expected.options.keys())
+        if found.options.get(option) != expected.options.get(option)
     ]
 
 
@@ -453,11 +456,14 @@ class Runner:
     Args:
         graph: The file's graph.
         kernels: "xnnpack": as a phone does; "builtin": without XNNPACK.
+        content: The file's own bytes; None: `graph` as this library writes it.
     """
 
-    def __init__(self, graph: TFLiteGraph, kernels: str = "xnnpack") -> None:
+    def __init__(
+        self, graph: TFLiteGraph, kernels: str = "xnnpack", content: bytes | None = None
+    ) -> None:
         interpreter = Interpreter(
-            model_content=flatbuffer.to_bytes(graph),
+            model_content=flatbuffer.to_bytes(graph) if content is None else content,
             experimental_op_resolver_type=_RESOLVERS[kernels],
             num_threads=_NUM_THREADS,
         )
@@ -507,7 +513,7 @@ def _file_inputs(
 
 
 def check_end_to_end(
-    graph: TFLiteGraph,
+    content: bytes,
     frozen: FrozenModel,
     model: keras.Model,
     data: Any,
@@ -518,14 +524,15 @@ def check_end_to_end(
     """Runs file and model on all of `data` and compares their outputs.
 
     Args:
-        graph: The file's graph.
+        content: The bytes of the file.
         frozen: The model's numbers.
         model: The trained model.
         data: As `verify_tflite` takes it.
         report: Gets what is found.
         verbose: Whether to show progress.
     """
-    runner, twin = Runner(graph), build_twin(frozen, model)
+    graph, twin = flatbuffer.from_bytes(content), build_twin(frozen, model)
+    runner = Runner(graph, content=content)
     total = num_batches(data, BATCH_SIZE)
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
