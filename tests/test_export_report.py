@@ -187,15 +187,20 @@ def test_a_low_bit_network_in_float_has_no_requantizing_operators(rng):
     assert len(integers.ops) - len(floats.ops) == len(extra)
 
 
-def test_one_operator_of_a_file_runs_by_itself(rng):
+def test_operators_of_a_file_run_by_themselves(rng):
     student, x = student_of(tiny.residual, rng)
     frozen = freeze.freeze_model(student, weights.Storage("packed"))
     graph = integerize(frozen)
     codes = verify.probe_codes(graph, frozen, [x], "builtin")
     op = next(op for op in graph.ops if "re_lu_1/weight" in op.inputs)
-    alone = verify.Runner(float_graph.single_operator(graph, op), "builtin")
-    [found] = alone.run({"input_0": codes[op.inputs[0]]}).values()
-    np.testing.assert_array_equal(found, codes["re_lu_1"])
+    widening = graph.producers()[op.inputs[0]]
+    assert op.inputs[0].endswith("_x15")
+    for ops in ([op], [widening, op]):
+        alone = verify.Runner(float_graph.operators_alone(graph, ops), "builtin")
+        [found] = alone.run({"input_0": codes[ops[0].inputs[0]]}).values()
+        np.testing.assert_array_equal(found, codes["re_lu_1"])
+    found = latency._kernel_operators(graph, frozen)
+    assert found["re_lu_1"] == [widening, op]
 
 
 def test_latencies_are_measured_for_the_file_and_every_kernel(exported):

@@ -36,18 +36,20 @@ def float_graph(graph: TFLiteGraph, frozen: FrozenModel) -> TFLiteGraph:
     return _with_used_tensors(graph, ops, dict(graph.inputs), ends)
 
 
-def single_operator(graph: TFLiteGraph, op: TFLiteOp) -> TFLiteGraph:
-    """Returns one operator of a graph as a graph of its own.
+def operators_alone(graph: TFLiteGraph, ops: list[TFLiteOp]) -> TFLiteGraph:
+    """Returns some operators of a graph as a graph of its own.
 
     Args:
         graph: A file's graph.
-        op: One of its operators.
+        ops: Operators in order of execution, each of which feeds the next.
     """
-    names = [name for name in op.inputs if name and graph.tensors[name].data is None]
-    tensors = {name: graph.tensors[name] for name in (*op.inputs, *op.outputs) if name}
-    inputs = {f"input_{number}": name for number, name in enumerate(names)}
-    outputs = {f"output_{number}": name for number, name in enumerate(op.outputs)}
-    return TFLiteGraph(tensors, [op], inputs, outputs)
+    used = [name for op in ops for name in (*op.inputs, *op.outputs) if name]
+    tensors = {name: graph.tensors[name] for name in used}
+    computed = {name for op in ops for name in op.outputs}
+    read = [n for n in used if tensors[n].data is None and n not in computed]
+    inputs = {f"input_{number}": name for number, name in enumerate(read)}
+    outputs = {f"output_{number}": n for number, n in enumerate(ops[-1].outputs)}
+    return TFLiteGraph(tensors, ops, inputs, outputs)
 
 
 def _with_used_tensors(

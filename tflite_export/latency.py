@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from . import flatbuffer
 from .export_report import Latency
-from .float_graph import float_graph, single_operator
+from .float_graph import float_graph, operators_alone
 from .freeze import FrozenModel
 from .packing import PACKED
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
@@ -45,18 +45,18 @@ def measure_latency(
         verbose: Whether to show progress.
 
     Returns:
-        That of the whole file; and name of the output tensor -> that of the operator,
-        without what the runtime does between operators.
+        That of the whole file; and name of the output tensor -> that of the operator
+        by itself, with the one that widens its input for it.
     """
     floats = float_graph(int8, frozen)
     forms = (own, int8, floats)
     layers = {}
-    kernels = [_kernel_operators(graph) for graph in forms]
+    kernels = [_kernel_operators(graph, frozen) for graph in forms]
     names = [name for name in kernels[0] if all(name in found for found in kernels)]
     for name in tqdm(names, "Measuring", disable=not verbose, leave=False):
         operators = [found[name] for found in kernels]
         layers[name] = _latency(
-            [single_operator(g, op) for g, op in zip(forms, operators, strict=True)]
+            [operators_alone(g, ops) for g, ops in zip(forms, operators, strict=True)]
         )
     return _latency(list(forms)), layers
 
@@ -79,10 +79,20 @@ def processor() -> str:
         return platform.processor()
 
 
-def _kernel_operators(graph: TFLiteGraph) -> dict[str, TFLiteOp]:
-    """Returns the operators with a kernel, by the name of the kernel's owner."""
+def _kernel_operators(
+    graph: TFLiteGraph, frozen: FrozenModel
+) -> dict[str, list[TFLiteOp]]:
+    """Returns the operators with a kernel, by the name of the kernel's owner.
+
+    Behind the one that widens the input, where there is one.
+    """
+    widenings = {n.name for n in frozen.nodes if n.kind == "quantize" and not n.point}
+    producers = graph.producers()
     return {
-        name.removesuffix("/weight"): op
+        name.removesuffix("/weight"): [
+            *(producers[source] for source in op.inputs if source in widenings),
+            op,
+        ]
         for op in graph.ops
         for name in op.inputs
         if name.endswith("/weight")
