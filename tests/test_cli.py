@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import test_flatbuffer
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -88,6 +89,7 @@ def test_export_reports(files, tmp_path):
         "--data", files / "data.npz", "--benchmark", "--html", page,
         "--snippet", "kotlin",
     ).output  # fmt: skip
+    run("export", files / "student.keras", path, "--bias-grid", "other", code=2)
     for expected in ("fun predict", "x int8", "top-1 agreement", "other storage"):
         assert expected in output
     assert "<svg" in page.read_text()
@@ -128,6 +130,24 @@ def test_files_of_other_tools(name, real_data, files):
     assert "CONV_2D" in output and "not written by tf_lsq" in output
     result = run("verify", path, files / "student.keras", code=3)
     assert "of another tool" in result.output
+
+
+@pytest.mark.parametrize("inputs", [["x"], ["x", "", "b"]])
+def test_an_operator_without_weights_is_read(inputs, tmp_path):
+    graph = test_flatbuffer.fully_connected()
+    graph.ops[0].inputs, graph.ops[0].version = inputs, 4
+    path = tmp_path / "odd.tflite"
+    path.write_bytes(flatbuffer.to_bytes(graph))
+    assert "1 FULLY_CONNECTED v4" in run("inspect", path).output
+
+
+def test_metadata_without_a_storage_is_named(files, tmp_path):
+    graph = flatbuffer.from_bytes((files / "model.tflite").read_bytes())
+    graph.metadata["tf_lsq"] = b'{"format": 1, "tensors": {}}'
+    path = tmp_path / "odd.tflite"
+    path.write_bytes(flatbuffer.to_bytes(graph))
+    result = run("verify", path, files / "student.keras", code=3)
+    assert "odd.tflite` must name the storage" in result.output
 
 
 def test_what_cannot_be_read(files, tmp_path):

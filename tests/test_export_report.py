@@ -17,7 +17,14 @@ import tree_sitter_swift
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import code_statistics, float_graph, freeze, latency, verify, weights
+from tflite_export import (
+    code_statistics,
+    containers,
+    float_graph,
+    freeze,
+    latency,
+    verify,
+)
 from tflite_export.export_report import Latency
 from tflite_export.integerize import integerize
 from tflite_export.snippets import snippets_of
@@ -127,6 +134,57 @@ def test_every_point_is_counted_once_with_all_its_codes(exported):
     assert len(counted) == len(points)
 
 
+@pytest.mark.parametrize("target", ["phone", "symmetric"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_statistics_of_signed_points_are_of_the_real_values(
+    bits, target, rng, tmp_path
+):
+    inputs = layers.Input((6,), name="x")
+    signed = layers.Dense(16, name="signed")(inputs)
+    x = layers.Dense(8, activation="relu", name="relu")(signed)
+    model = tiny.randomize(keras.Model(inputs, layers.Dense(3)(x)), rng)
+    student = tf_lsq.quantize_model(
+        model, weight_bits=bits, activation_bits=bits, target=target
+    )
+    x = rng.normal(size=(64, 6)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    point = student.get_layer("quantize_signed")
+    point.step_variables["unit"].assign(point.step_variables["unit"] * 0.5)
+    report = tflite_export.export_model(
+        student, tmp_path / "model.tflite", data=x, verbose=False
+    )
+    # What Keras sees in front of the points.
+    for name in ("signed", "relu"):
+        point = student.get_layer(f"quantize_{name}")
+        values = keras.Model(student.inputs, point.input).predict(x, verbose=0)
+        expected = code_statistics.activation_statistics(
+            point, np.zeros(values.shape, np.int64), values
+        )
+        found = {
+            p.statistics.step: p.statistics
+            for p in report.verification.points
+            if p.statistics is not None
+        }[expected.step]
+        assert found.q_min == expected.q_min
+        assert found.clipped == pytest.approx(expected.clipped, abs=0.01)
+        assert found.mse_step == pytest.approx(expected.mse_step, rel=0.05)
+        assert sum(found.counts) == values.size
+
+
+def test_a_point_of_the_input_is_not_counted_behind_a_pad(rng, tmp_path):
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.ZeroPadding2D(1, name="pad")(inputs)
+    x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu", name="conv")(x))
+    student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(3)(x)))
+    x = rng.normal(size=(16, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    report = tflite_export.export_model(
+        student, tmp_path / "model.tflite", data=x, verbose=False
+    )
+    found = {p.name: p.statistics for p in report.verification.points}
+    assert found["pad"] is None and found["conv"] is not None
+
+
 # --- Other storages ------------------------------------------------------------------
 
 
@@ -142,18 +200,19 @@ def test_other_storages_are_compared(exported, tmp_path):
                 integerize(frozen), frozen, [x[: verify.BATCH_SIZE]], "xnnpack"
             )
             for frozen in (
-                freeze.freeze_model(student, weights.Storage(name))
+                freeze.freeze_model(student, containers.Storage(name))
                 for name in ("packed", other.storage)
             )
         )
         common = own.keys() & theirs.keys()
         assert own.keys() - common == {n for n in own if n.endswith("_x15")}
+        common -= {"image"}  # No operator makes it.
         different = sum(int((own[name] != theirs[name]).sum()) for name in common)
         assert other.different_codes == different > 0
         assert other.num_codes == sum(own[name].size for name in common)
 
 
-def test_one_bias_grid_leaves_kernels_as_the_only_difference(rng, tmp_path):
+def test_storages_of_the_same_bytes_do_not_differ(rng, tmp_path):
     student, x = student_of(tiny.residual, rng, bits=8)
     report = tflite_export.export_model(
         student, tmp_path / "model.tflite", storage="packed", data=x, verbose=False
@@ -189,7 +248,7 @@ def test_a_low_bit_network_in_float_has_no_requantizing_operators(rng):
 
 def test_operators_of_a_file_run_by_themselves(rng):
     student, x = student_of(tiny.residual, rng)
-    frozen = freeze.freeze_model(student, weights.Storage("packed"))
+    frozen = freeze.freeze_model(student, containers.Storage("packed"))
     graph = integerize(frozen)
     codes = verify.probe_codes(graph, frozen, [x], "builtin")
     op = next(op for op in graph.ops if "re_lu_1/weight" in op.inputs)

@@ -57,6 +57,8 @@ EXPORT = [
     "flatbuffer",
     "convert",
     "grids",
+    "trained_kernel",
+    "containers",
     "weights",
     "freeze",
     "code_statistics",

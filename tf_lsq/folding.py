@@ -68,10 +68,10 @@ def bias_unit(
         Shape `[channels]`, unit of the operator's output; None where the operator
         is left in float, or its input has no step yet.
     """
-    point = input_point(node.inputs[0])
-    if point is None or not point.is_initialised():
+    point = point_of(node.inputs[0])
+    if point is None or not point.layer.is_initialised():
         return None
-    input_step = np.float64(np.float32(point.step.numpy())) * input_factor(node)
+    input_step = np.float64(np.float32(point.layer.step.numpy())) * input_factor(node)
     factor, _ = affine_part(node)
     if not node.properties.matmul:
         return input_step * np.abs(factor) / LARGEST_INT8
@@ -143,6 +143,20 @@ def input_factor(node: Node) -> float:
     return float(source.layer.scale) if source.kind == "scale" else 1.0
 
 
+def point_of(node: Node) -> Node | None:
+    """Returns the point whose grid a tensor is on, None without one.
+
+    Args:
+        node: The operator that makes the tensor.
+    """
+    while node.kind != "point":
+        passes_on = node.properties.keeps_codes or node.properties.keeps_grid
+        if not (passes_on or node.properties.joins):
+            return None
+        node = node.inputs[0]
+    return node
+
+
 def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns factor and shift of a layer at inference, float64, per channel."""
     if isinstance(layer, HardSigmoid):
@@ -158,20 +172,6 @@ def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
         factor = factor * layer.gamma.numpy().astype(np.float64)
     beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
     return factor, beta - mean * factor
-
-
-def input_point(node: Node) -> Layer | None:
-    """Returns the point whose grid a tensor is on, None without one.
-
-    Args:
-        node: The operator that makes the tensor.
-    """
-    while node.kind != "point":
-        passes_on = node.properties.keeps_codes or node.properties.keeps_grid
-        if not (passes_on or node.properties.joins):
-            return None
-        node = node.inputs[0]
-    return node.layer
 
 
 def _shift_bias(node: Node, shift: np.ndarray, factor: np.ndarray) -> None:

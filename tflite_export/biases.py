@@ -7,18 +7,18 @@ from tf_lsq._compat import keras
 from tf_lsq.model import quantization_points
 from tf_lsq.operators import Node
 
+from .containers import Storage, bias_divisions
 from .freeze import check_quantized
 from .targets import TARGETS
-from .weights import Storage, bias_divisions
 
 
 def round_biases(model: keras.Model, storage: str) -> None:
     """Moves every bias of a quantized model to the nearest one a file can hold.
 
-    `fit` ends with this for int8 storage. Packed kernels have a coarser grid of biases,
-    4-bit ones by a factor of 15: call this between `fit` and
-    `export_model(..., storage="packed")`, and the Keras model computes, and
-    `evaluate` measures, what the packed file does.
+    `fit` ends with this for int8 storage. Packed kernels of 2 to 4 bits whose inputs
+    have 5 bits or more have a coarser grid of biases: call this between `fit` and
+    `export_model(..., storage="packed")`, and `evaluate` in Keras shows what the
+    coarser grid costs. Biases on it are exact in the file, and in that of int8 storage.
 
     Args:
         model: A quantized model, trained or calibrated.

@@ -11,12 +11,12 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.model import is_calibrated, quantization_points
 
+from .containers import Storage
 from .freeze import FrozenModel, freeze_model
 from .integerize import integerize
 from .op_versions import runtime_of
 from .targets import TARGETS, find_violations, resolve_target, runs_on
 from .tflite_graph import TFLiteGraph
-from .weights import Storage
 
 _EXAMPLES = 2
 _SEED = 0

@@ -52,6 +52,13 @@ class EndType(enum.StrEnum):
     float32 = "float32"
 
 
+class BiasGrid(enum.StrEnum):
+    """Whose grid biases are on."""
+
+    own = "own"
+    packed = "packed"
+
+
 class Language(enum.StrEnum):
     """What the code that runs a file is written in."""
 
@@ -114,8 +121,9 @@ def export(
     file: File,
     storage: Chosen = Storage.int8,
     bias_grid: Annotated[
-        str, typer.Option(help='"own", or "packed" for equal files of all storages.')
-    ] = "own",
+        BiasGrid,
+        typer.Option(help="packed: files of all storages have the same biases."),
+    ] = BiasGrid.own,
     input_type: Annotated[
         EndType, typer.Option(help="Type of the inputs.")
     ] = EndType.int8,
@@ -147,7 +155,7 @@ def export(
             _load(model, unsafe),
             file,
             storage=storage.value,
-            bias_grid=bias_grid,
+            bias_grid=bias_grid.value,
             input_type=input_type.value,
             output_type=output_type.value,
             data=arrays,

@@ -46,6 +46,7 @@ class LayerReport:
         num_channels: Channels with a scale and a bias of their own.
         num_bytes: Bytes of kernel and bias.
         multiplier: Integer that the trained codes were multiplied with.
+        widening: Integer that the codes of the input are multiplied with in front.
         constant_channels: Channels whose batch norm lets nothing through.
         bias_error: How far rounding the bias moves an output at most, in codes.
         remark: Why the codes are not in the container that was asked for.
@@ -62,6 +63,7 @@ class LayerReport:
     num_channels: int
     num_bytes: int
     multiplier: int
+    widening: int
     constant_channels: int
     bias_error: float = 0.0
     remark: str = ""
@@ -86,7 +88,7 @@ class StorageReport:
     Attributes:
         storage: "int8", "packed" or "auto".
         file_bytes: Size of its file.
-        num_codes: Activation codes compared, of every tensor.
+        num_codes: Codes compared, of every tensor that an operator of both files makes.
         different_codes: Those that differ from this file's, under the same kernels.
         top1_agreement: Share of rows of the first output with the same largest code.
     """

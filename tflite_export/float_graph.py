@@ -10,7 +10,7 @@ from .freeze import FrozenModel
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 
 # Operators of the frozen model that a float network has no use for.
-_REQUANTIZING = ("quantize", "clip_high", "clip_low")
+_REQUANTIZING = ("quantize", "widen", "clip_high", "clip_low")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
 
 

@@ -7,21 +7,24 @@ was a *step* in training is a *scale* from here on. The result is plain data.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 from tf_lsq._compat import keras
+from tf_lsq.folding import point_of
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
 from tf_lsq.model import check_calibrated, quantization_points
 from tf_lsq.operators import Graph, Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
+from .containers import Storage, rooms_of
 from .convert import convert_layer
 from .grids import Grid, clipped_grid, fixed_grid, grid_of, widened
 from .packing import PACKED
 from .targets import TARGETS, Target
 from .tflite_graph import TFLiteGraph
-from .weights import Storage, Weight, freeze_weight, rooms_of
+from .weights import Weight, freeze_weight
 
 
 @dataclasses.dataclass(eq=False)
@@ -31,8 +34,8 @@ class FrozenNode:
     Attributes:
         name: Name of its output tensor.
         kind: A key of `tf_lsq.graph.KINDS`; "quantize"; "clip_high" and "clip_low",
-            which clip codes to the end of `grid`; or "pointwise", a 1x1 convolution as
-            a fully connected operator.
+            which clip codes to the end of `grid`; "widen", which multiplies them by an
+            integer; or "pointwise", a 1x1 convolution as a fully connected operator.
         inputs: Names of its input tensors.
         shape: Output shape with batch 1.
         grid: Grid of the output; None: float.
@@ -112,7 +115,7 @@ def freeze_model(model: keras.Model, storage: Storage | None = None) -> FrozenMo
     fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
     dynamic_batch = TARGETS[target].dynamic_batch and not fixed
     storage = Storage() if storage is None else storage
-    freezer = _Freezer(dynamic_batch, TARGETS[target], storage)
+    freezer = _Freezer(graph, dynamic_batch, TARGETS[target], storage)
     for node in graph.nodes:
         freezer.add(node)
     return FrozenModel(
@@ -129,8 +132,12 @@ def freeze_model(model: keras.Model, storage: Storage | None = None) -> FrozenMo
 class _Freezer:
     """Walks the training graph and gives every tensor its grid."""
 
-    def __init__(self, dynamic_batch: bool, target: Target, storage: Storage) -> None:
+    def __init__(
+        self, graph: Graph, dynamic_batch: bool, target: Target, storage: Storage
+    ) -> None:
         self.dynamic_batch, self.target, self.storage = dynamic_batch, target, storage
+        # Names of the model, which tensors that storage adds must not take.
+        self._reserved = {node.name for node in graph.nodes}
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[Node, FrozenNode] = {}
         self._wide: dict[tuple[str, int], FrozenNode] = {}
@@ -226,17 +233,20 @@ class _Freezer:
 
     def _widened(self, node: Node, source: FrozenNode, factor: int) -> FrozenNode:
         """Adds the operator that multiplies the codes of a tensor, once."""
-        while node.kind != "point":
-            node = node.inputs[0]
         key = source.name, factor
         if key not in self._wide:
+            point = point_of(node)
             grid = widened(source.grid, factor, symmetric=self.target.symmetric)
-            wide = self._quantize(node, source, grid)
-            wide = dataclasses.replace(
-                wide, name=self._unique(f"{source.name}_x{factor}"), point=None
+            self._wide[key] = FrozenNode(
+                name=self._unique(f"{source.name}_x{factor}", self._reserved),
+                kind="widen",
+                inputs=[source.name],
+                shape=source.shape,
+                grid=grid,
+                layer=point.layer,
+                node=point,
             )
-            self.nodes.append(wide)
-            self._wide[key] = wide
+            self.nodes.append(self._wide[key])
         return self._wide[key]
 
     def _append(self, node: Node, frozen: FrozenNode) -> FrozenNode:
@@ -245,10 +255,10 @@ class _Freezer:
         self._tensors[node] = frozen
         return frozen
 
-    def _unique(self, name: str) -> str:
-        """Returns a tensor name that is not taken."""
+    def _unique(self, name: str, reserved: Collection[str] = ()) -> str:
+        """Returns a tensor name that is neither taken nor reserved."""
         candidate, number = name, 1
-        while candidate in self._names:
+        while candidate in self._names or candidate in reserved:
             number += 1
             candidate = f"{name}_{number}"
         self._names.add(candidate)

@@ -604,6 +604,7 @@ OPERATORS: dict[str, Callable[[_Builder, FrozenNode, list[str]], None]] = {
     "pad": _pad,
     "foreign": _foreign,
     "quantize": _quantize,
+    "widen": _rescale,
     "clip_high": _clip("MINIMUM", "high"),
     "clip_low": _clip("MAXIMUM", "low"),
 }

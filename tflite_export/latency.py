@@ -86,7 +86,7 @@ def _kernel_operators(
 
     Behind the one that widens the input, where there is one.
     """
-    widenings = {n.name for n in frozen.nodes if n.kind == "quantize" and not n.point}
+    widenings = {node.name for node in frozen.nodes if node.kind == "widen"}
     producers = graph.producers()
     return {
         name.removesuffix("/weight"): [

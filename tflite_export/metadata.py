@@ -17,10 +17,10 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.layers import LSQWrapper
 
+from .containers import Storage
 from .freeze import FrozenModel, FrozenNode
 from .grids import integer_bounds
 from .tflite_graph import TFLiteGraph
-from .weights import Storage
 
 METADATA_NAME = "tf_lsq"
 FORMAT = 1
@@ -37,8 +37,8 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
         Versions, model, target and storage; and under "tensors", by the name of the
         tensor in the file: the layer, the bits, whether integers are signed, the
         trained step in the unit of the training graph, and for kernels also the
-        container, the integer that trained codes were multiplied with, and the
-        SHA-256 of the codes as int8 in the order of the file.
+        container, the integers that trained codes, and those of the input, were
+        multiplied with, and the SHA-256 of the codes as int8 in the order of the file.
     """
     tensors = {}
     for node in frozen.nodes:
@@ -113,7 +113,13 @@ def storage_of(graph: TFLiteGraph, name: str) -> Storage:
             f"`{name}` must carry the metadata that `export_model` writes, so that it "
             "can be compared with a model. Received a file of another tool."
         )
-    return Storage(found.get("storage", ""), found.get("bias_grid", ""))
+    try:
+        return Storage(found.get("storage", ""), found.get("bias_grid", ""))
+    except ValueError as error:
+        raise ValueError(
+            f"The metadata of `{name}` must name the storage it was exported with: "
+            f"{error}"
+        ) from error
 
 
 def code_hash(codes: np.ndarray) -> str:
@@ -149,5 +155,6 @@ def _kernel(node: FrozenNode, graph: TFLiteGraph) -> dict[str, Any]:
         "step": steps[0] if len(steps) == 1 else steps,
         "container": tensor.dtype,
         "multiplier": node.weight.multiplier,
+        "widening": node.weight.widening,
         "sha256": code_hash(tensor.data),
     }

@@ -263,8 +263,8 @@ def runtime_names(release: str) -> str:
         >>> runtime_names("2.12.0"), runtime_names("2.21.0")
         ('TensorFlow Lite 2.12.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
     """
-    litert = "2.1" if is_newer(release, "2.20.0") else "1.0"
-    litert = "1.1" if release == _INT4_PER_CHANNEL else litert
+    litert = "1.1" if is_newer(release, "2.18.1") else "1.0"
+    litert = "2.1" if is_newer(release, "2.20.0") else litert
     return f"TensorFlow Lite {release}, LiteRT {litert}"
 
 
@@ -285,7 +285,7 @@ def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
         graph: The graph that holds its tensors.
     """
     release = _RELEASES.get(op.code, {}).get(op_version(op, graph), "")
-    if op.code == "FULLY_CONNECTED":
+    if op.code == "FULLY_CONNECTED" and len(op.inputs) > 1 and op.inputs[1]:
         weight = graph.tensors[op.inputs[1]]
         scales = weight.quantization.scale if weight.quantization else ()
         if weight.dtype == "int4" and len(scales) > 1:

@@ -16,6 +16,7 @@ from tf_lsq.layers import LSQWrapper
 from . import flatbuffer, metadata
 from .atomic_file import check_writable, write_atomically
 from .code_statistics import kernel_statistics
+from .containers import Storage
 from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
 from .export_report import ExportReport, LayerReport
 from .freeze import FrozenModel, FrozenNode, freeze_model
@@ -26,8 +27,13 @@ from .snippets import snippets_of
 from .storages import compare_storages
 from .targets import check_graph, resolve_target
 from .tflite_graph import TFLiteGraph
-from .verify import BATCH_SIZE, check_end_to_end, check_points, verify_content
-from .weights import Storage
+from .verify import (
+    BATCH_SIZE,
+    check_end_to_end,
+    check_points,
+    probe_codes,
+    verify_content,
+)
 
 
 def export_model(
@@ -57,7 +63,7 @@ def export_model(
             no time on the target.
         bias_grid: "own": biases on the finest grid that each container can hold.
             "packed": on that of the packed container in any storage, so that files
-            of all storages compute the same integers.
+            of all storages compute the same integers under TFLite's own kernels.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
         target: What the file will run on; None: what the model was quantized
@@ -111,10 +117,9 @@ def export_model(
     )
     if data is not None:
         examples = first_examples(data, model.input_names, BATCH_SIZE)
-        report.storages = compare_storages(model, graph, frozen, examples, to_graph)
-        verification.points = check_points(
-            graph, frozen, examples, report.path, statistics=True
-        )
+        codes = probe_codes(graph, frozen, examples)
+        verification.points = check_points(frozen, codes, report.path, statistics=True)
+        report.storages = compare_storages(model, frozen, codes, examples, to_graph)
         check_end_to_end(content, frozen, model, data, verification, verbose=verbose)
         _count_codes(report, frozen)
     if benchmark:
@@ -141,6 +146,7 @@ def _layer(node: FrozenNode, graph: TFLiteGraph) -> LayerReport:
         num_channels=0 if bias is None else int(bias.data.size),
         num_bytes=sum(tensor.num_bytes for tensor in constants),
         multiplier=node.weight.multiplier,
+        widening=node.weight.widening,
         constant_channels=0 if sign is None else int(np.sum(sign == 0)),
         bias_error=node.weight.bias_error,
         remark=node.weight.remark,

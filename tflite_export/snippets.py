@@ -27,6 +27,8 @@ _TAKEN = {
     *("repeat", "return", "round", "self", "static", "struct", "subscript", "super"),
     *("switch", "this", "throw", "throws", "true", "try", "typealias", "typeof"),
     *("val", "var", "when", "where", "while", "max", "min"),
+    *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
+    *("List", "UInt8", "listOf", "mapOf"),
 }
 
 

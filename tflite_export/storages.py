@@ -9,18 +9,18 @@ import numpy as np
 from tf_lsq._compat import keras
 
 from . import flatbuffer, metadata
+from .containers import Storage
 from .export_report import StorageReport
 from .freeze import FrozenModel, freeze_model
 from .targets import STORAGES
 from .tflite_graph import TFLiteGraph
 from .verify import probe_codes
-from .weights import Storage
 
 
 def compare_storages(
     model: keras.Model,
-    graph: TFLiteGraph,
     frozen: FrozenModel,
+    codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
     to_graph: Callable[[FrozenModel], TFLiteGraph],
 ) -> list[StorageReport]:
@@ -30,12 +30,16 @@ def compare_storages(
 
     Args:
         model: The trained model.
-        graph: The file's graph.
-        frozen: The numbers it was made of.
+        frozen: The numbers a file was made of.
+        codes: What the runtime computed with it, from `probe_codes`.
         examples: Inputs of the model, one array per input.
         to_graph: Makes the graph of a file with the same kinds of ends.
     """
-    codes = probe_codes(graph, frozen, examples)
+    compared = {
+        node.name
+        for node in frozen.nodes
+        if node.kind != "input" and node.grid is not None
+    }
     output = next(iter(frozen.outputs.values()))
     chosen = codes[output].argmax(axis=-1)
     reports = []
@@ -46,7 +50,7 @@ def compare_storages(
         stored = to_graph(other)
         metadata.add_description(other, stored)
         found = probe_codes(stored, other, examples)
-        common = codes.keys() & found.keys()  # Some storages widen tensors.
+        common = compared & found.keys()  # Some storages widen tensors.
         different = [int((found[tensor] != codes[tensor]).sum()) for tensor in common]
         agreement = (found[output].argmax(axis=-1) == chosen).mean()
         reports.append(

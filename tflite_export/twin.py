@@ -22,12 +22,12 @@ import tensorflow as tf
 from tf_lsq._compat import keras, model_structure
 
 from . import arithmetic, expectation
+from .containers import PACKABLE, Storage
 from .freeze import FrozenModel, FrozenNode, freeze_model
 from .grids import INT8_MAX, INT8_MIN, Grid
 from .integerize import ONE
 from .rounding import fixed_point, half_up_channels
 from .targets import TARGETS, takes_container
-from .weights import PACKABLE, Storage
 
 KERNELS = ("xnnpack", "builtin")
 _EXACT_FLOAT32 = 2**24
@@ -498,6 +498,7 @@ OPERATORS: dict[str, Callable[[_Context], Compute]] = {
     "average_pool": _average_pool,
     "resize_bilinear": _bilinear,
     "quantize": _quantize,
+    "widen": _rescale,
     "clip_high": _clip,
     "clip_low": _clip,
 }

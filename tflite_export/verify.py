@@ -32,8 +32,8 @@ from .grids import Grid, clipped_grid
 from .integerize import integerize
 from .report import PointReport, VerificationReport
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
+from .trained_kernel import trained_codes
 from .twin import build_twin, twin_operators
-from .weights import trained_codes
 
 BATCH_SIZE = 64
 _MAX_NAMED = 8
@@ -88,7 +88,8 @@ def verify_tflite(
     graph, frozen, report = verify_content(content, model, name=str(path))
     if data is not None:
         examples = first_examples(data, model.input_names, point_examples)
-        report.points = check_points(graph, frozen, examples, str(path))
+        codes = probe_codes(graph, frozen, examples)
+        report.points = check_points(frozen, codes, str(path))
         check_end_to_end(content, frozen, model, data, report, verbose=verbose)
     return report
 
@@ -301,9 +302,8 @@ def _channels_last(node: FrozenNode, data: np.ndarray) -> np.ndarray:
 
 
 def check_points(
-    graph: TFLiteGraph,
     frozen: FrozenModel,
-    examples: list[np.ndarray],
+    codes: dict[str, np.ndarray],
     name: str,
     *,
     statistics: bool = False,
@@ -311,11 +311,11 @@ def check_points(
     """Checks every integer tensor against the training graph.
 
     Args:
-        graph: The file's graph.
         frozen: The model's numbers.
-        examples: Inputs of the model, one array per input.
+        codes: What the runtime computed, from `probe_codes`.
         name: How messages call the file.
-        statistics: Whether to say how each quantization point uses its integers.
+        statistics: Whether to say how each quantization point behind an operator uses
+            its integers.
 
     Returns:
         One line per operator that rounds.
@@ -324,10 +324,11 @@ def check_points(
         VerificationError: If a code is off by more than 1.
     """
     nodes = frozen.by_name()
-    codes = probe_codes(graph, frozen, examples)
     twin = twin_differences(frozen, codes, "xnnpack")
-    counted: set[QuantizationPoint] = set()
     reports = []
+    # Points whose integers were counted, and what stood in front of the others.
+    counted = {node.point for node in frozen.nodes if node.kind == "input"}
+    in_front: dict[QuantizationPoint, np.ndarray] = {}
     for node in frozen.nodes:
         if node.kind == "input" or node.grid is None:
             continue
@@ -336,20 +337,38 @@ def check_points(
             for source in node.inputs
         ]
         real = expectation.operator_output(node.node, values)
-        difference = np.abs(codes[node.name].astype(np.int64) - _expected(node, real))
-        report = PointReport(
-            name=node.name,
-            kind=node.kind,
-            num_codes=int(difference.size),
-            off_by_one=int((difference == 1).sum()),
-            max_difference=int(difference.max()),
-            twin_differences=twin[node.name],
-        )
-        if statistics and _is_final(node) and node.point not in counted:
+        report = _compare_codes(node, codes[node.name], real, twin[node.name])
+        reports.append(report)
+        if not statistics or node.point is None or node.point in counted:
+            continue
+        # Where two tensors clip one after the other, the first has the real values.
+        real = in_front.setdefault(node.point, real)
+        if _is_final(node):
             counted.add(node.point)
             integers = codes[node.name].astype(np.int64) - node.grid.zero_point
+            real = in_front.pop(node.point)
             report.statistics = activation_statistics(node.point, integers, real)
-        reports.append(report)
+    _refuse_wrong(reports, name)
+    return reports
+
+
+def _compare_codes(
+    node: FrozenNode, codes: np.ndarray, real: np.ndarray, twin_differences: int
+) -> PointReport:
+    """Compares the codes of one tensor with its exact values."""
+    difference = np.abs(codes.astype(np.int64) - _expected(node, real))
+    return PointReport(
+        name=node.name,
+        kind=node.kind,
+        num_codes=int(difference.size),
+        off_by_one=int((difference == 1).sum()),
+        max_difference=int(difference.max()),
+        twin_differences=twin_differences,
+    )
+
+
+def _refuse_wrong(reports: list[PointReport], name: str) -> None:
+    """Raises if a code is off by more than 1."""
     wrong = [
         f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
         for point in reports
@@ -357,7 +376,6 @@ def check_points(
     ]
     if wrong:
         raise VerificationError(f"`{name}`", wrong)
-    return reports
 
 
 def probe_codes(
