@@ -304,6 +304,7 @@ def test_metadata_says_how_codes_were_made(exported):
         "step": float(tf_lsq.steps(student)["quant_conv2d_1"].item()),
         "container": "int8",
         "multiplier": 30,
+        "widening": 1,
         "sha256": hashlib.sha256(codes.tobytes()).hexdigest(),
     }
     assert found["tensors"]["re_lu_1"] == {
