@@ -21,6 +21,8 @@ MULTIPLIER_BITS = 31
 # TFLite's depthwise kernel rounds channels in vectors of eight in one way, and those
 # that are left in another.
 _VECTOR = 8
+# Thresholds are off by at most one unit, so the best bias is not far.
+_OFFSETS = (0, -1, 1, -2, 2)
 _MATRIX_KERNELS = ("conv", "dense", "pointwise")
 
 
@@ -76,7 +78,7 @@ def compensate(
         half_up: See `half_up_channels`.
 
     Returns:
-        int64 per channel, within `spacing` of `bias`.
+        int64 per channel, within 3 of `bias`.
     """
     multiplier, exponent = fixed_point(ratio)
     fraction = multiplier / 2.0**MULTIPLIER_BITS
@@ -86,14 +88,12 @@ def compensate(
     thresholds = thresholds / ratio[:, np.newaxis]
     wanted = np.ceil((thresholds - bias[:, np.newaxis]) / spacing)
     rounded = np.rint(bias)
-    reach = spacing // 2 + 1
-    offsets = sorted(range(-reach, reach + 1), key=abs)
     wrong = [
         np.abs(
             np.ceil((thresholds - moved - (rounded + offset)[:, np.newaxis]) / spacing)
             - wanted
         ).sum(axis=1)
-        for offset in offsets
+        for offset in _OFFSETS
     ]
-    best = np.asarray(offsets)[np.argmin(wrong, axis=0)]
+    best = np.asarray(_OFFSETS)[np.argmin(wrong, axis=0)]
     return rounded.astype(np.int64) + best
