@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -14,6 +15,9 @@ import tf_lsq  # noqa: F401 - registers the layers
 from tf_lsq._compat import keras
 
 DATA_VARIABLE = "TF_LSQ_DATA"
+# The same examples every time, however busy the machine is.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
