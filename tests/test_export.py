@@ -584,6 +584,17 @@ def test_wrong_arithmetic_shows_at_the_points(corrupt, exported):
         verify.check_points(frozen, codes, "file")
 
 
+def test_bytes_that_only_the_runtime_reads_are_checked(exported):
+    student, path, _ = exported
+    content = bytearray(path.read_bytes())
+    # By hand: the version of the schema, 3, is the last field before the vectors.
+    at = next(i for i in range(20, 100, 4) if content[i : i + 4] == b"\3\0\0\0")
+    content[at] = 4
+    path.write_bytes(content)
+    with pytest.raises(tflite_export.VerificationError, match="LiteRT does not load"):
+        tflite_export.verify_tflite(path, student)
+
+
 def test_truncated_files_are_rejected(exported):
     student, path, _ = exported
     content = path.read_bytes()

@@ -2,7 +2,8 @@
 
 Three questions, each with its own evidence:
 
-    structure   is the file, tensor by tensor, what this model exports to?
+    structure   is the file, tensor by tensor, what this model exports to, and does
+                LiteRT load it?
     weights     is every code the trained code times sign times multiplier?
     arithmetic  does each operator, given the file's own integers, produce the
                 integers that the training graph would?
@@ -121,7 +122,7 @@ def verify_content(
     mismatches += _structure(graph, expected)
     equal, total, wrong = _weights(graph, frozen)
     if not mismatches and not wrong:
-        mismatches = _described(graph, frozen)
+        mismatches = _described(graph, frozen) or _loaded(graph, content)
     if mismatches or wrong:
         raise VerificationError(f"`{name}`", mismatches + wrong)
     return graph, frozen, VerificationReport(weight_codes=total, equal_codes=equal)
@@ -140,6 +141,15 @@ def _described(graph: TFLiteGraph, frozen: FrozenModel) -> list[str]:
         if ours != theirs:
             mismatches.append(f"`{name}`: its metadata is {theirs}, expected {ours}")
     return mismatches
+
+
+def _loaded(graph: TFLiteGraph, content: bytes) -> list[str]:
+    """Finds out whether LiteRT loads the bytes of a file."""
+    try:
+        Runner(graph, content=content)
+    except (ValueError, RuntimeError) as error:
+        return [f"LiteRT does not load it: {type(error).__name__}: {error}"]
+    return []
 
 
 # --- Structure ---------------------------------------------------------------
@@ -561,13 +571,13 @@ def check_end_to_end(
         twins = tf.nest.flatten(twin.predict_on_batch(x))
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(outputs) else [y] * len(outputs)
-        for (name, tensor), keras_output, twin_output, label in zip(
+        for (output, tensor), keras_output, twin_output, label in zip(
             frozen.outputs.items(), outputs, twins, labels, strict=True
         ):
             grid = frozen.by_name()[tensor].grid
             report.add_batch(
-                name,
-                _file_codes(found[name], grid),
+                output,
+                _file_codes(found[output], grid),
                 _on_grid(keras_output.astype(np.float64), grid),
                 keras_output,
                 _on_grid(twin_output.astype(np.float64), grid),
