@@ -53,8 +53,9 @@ class Storage:
         name: "int8": one byte per code, the fastest on a CPU. "packed": as small as
             the target can hold. "auto": as small as it can without being slower.
         bias_grid: "own": the finest that each container can hold. "packed": that of
-            the packed container, whatever the codes are stored in, so that files of
-            all storages compute the same integers under TFLite's own kernels.
+            the packed container, whatever the codes are stored in, widened inputs
+            included: files of all storages compute the same integers under TFLite's
+            own kernels.
     """
 
     name: str = "int8"
@@ -149,7 +150,8 @@ def bias_divisions(node: Node, target: Target, storage: Storage) -> int:
     if point is not None and room in PACKED:
         widest = most_widening(final_grid(point.layer), symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, room)
-    return max(_divisions(num_bits, most, widest, shared=True))
+    base = code_multiplier(num_bits)  # int8 storage divides by this.
+    return max(d for d in _divisions(num_bits, most, widest) if base % d == 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,15 +220,14 @@ def choose_container(
         if most == 0:
             remarks.append(f"{room} cannot hold its codes times the sign of gamma")
             continue
-        room_widest = widest if room in PACKED else 1
-        found = _divisions(num_bits, most, room_widest, shared=rooms.shared)
+        found = _divisions(num_bits, most, widest if room in PACKED else 1)
         divisions = max([d for d in found if fitting.fits(d)], default=1)
         if room not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
             break
         moved = fitting.error(divisions)
         remarks.append(f"in {room} its bias would move an output by {moved:.2g}")
+    # The same integers in any container, so that files on one grid compute the same.
     stored = max(rooms.stored, room, key=SMALLEST_FIRST.index)
-    most = multiplier_of(codes, num_bits, stored)
     multiplier = max(m for m in _divisors(divisions) if m <= most)
     widening = divisions // multiplier
     return Choice(stored, multiplier, widening, "; ".join(remarks))
@@ -248,17 +249,16 @@ def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
     return multiplier
 
 
-def _divisions(num_bits: int, most: int, widest: int, *, shared: bool) -> list[int]:
+def _divisions(num_bits: int, most: int, widest: int) -> list[int]:
     """Returns the products of multiplier and widening that a file may divide by.
 
     Args:
         num_bits: Bits of the trained codes.
         most: Largest multiplier.
         widest: Largest widening.
-        shared: Whether int8 storage must be able to divide alike, without a widening.
     """
     base = code_multiplier(num_bits)
-    multiples = [] if shared else range(2 * base, most * widest + 1, base)
+    multiples = range(2 * base, most * widest + 1, base)
     return [
         product
         for product in (*_divisors(base), *multiples)
