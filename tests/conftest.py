@@ -10,8 +10,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import numpy as np
 import pytest
+import tiny
 
-import tf_lsq  # noqa: F401 - registers the layers
+import tflite_export
 from tf_lsq._compat import keras
 
 DATA_VARIABLE = "TF_LSQ_DATA"
@@ -39,3 +40,21 @@ def real_data() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"no real data; set {DATA_VARIABLE} to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported_report(tmp_path_factory):
+    """A report with data and latencies, its model and data."""
+    keras.backend.clear_session()
+    rng = np.random.default_rng(0)
+    student, x = tiny.calibrated(tiny.pre_activation, rng)
+    path = tmp_path_factory.mktemp("exported") / "model.tflite"
+    report = tflite_export.export_model(
+        student,
+        path,
+        storage="packed",
+        data=(x, rng.integers(0, 5, len(x))),
+        benchmark=True,
+        verbose=False,
+    )
+    return report, student, x

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+import tf_lsq
 from tf_lsq._compat import keras
 
 layers = keras.layers
@@ -56,3 +59,15 @@ def pre_activation(num_classes=5, shape=(8, 8, 3)):
     x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(num_classes)(x), name="pre_activation")
+
+
+def calibrated(build, rng, bits=4, **options):
+    """A quantized model with random weights, as after a training, and its data."""
+    model = randomize(build(), rng)
+    student = tf_lsq.quantize_model(
+        model, weight_bits=bits, activation_bits=bits, **options
+    )
+    x = rng.uniform(-1, 1, (80, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    tf_lsq.round_biases(student)
+    return student, x
