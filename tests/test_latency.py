@@ -69,3 +69,14 @@ def test_medians_are_of_the_calls_that_were_made():
     assert len(times) == 2
     assert calls == [0, 1] * (latency.ROUNDS + 3)
     assert str(Latency(3.0, 1.0, 2.0)) == "3.000 ms (3.00 x int8, 1.50 x float32)"
+
+
+def test_an_int8_file_on_a_shared_bias_grid_is_not_taken_for_the_plain_one(rng):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    plain, shared = (
+        integerize(freeze.freeze_model(student, containers.Storage("int8", grid)))
+        for grid in ("own", "packed")
+    )
+    assert latency._equal(plain, plain)
+    assert not latency._equal(plain, shared)
+    assert len(shared.ops) > len(plain.ops)  # It widens, as the packed file does.

@@ -15,9 +15,9 @@ from .targets import TARGETS
 def round_biases(model: keras.Model, storage: str) -> None:
     """Moves every bias of a quantized model to the nearest one a file can hold.
 
-    `fit` ends with this for int8 storage. Packed kernels of 2 to 4 bits whose inputs
-    have 5 bits or more have a coarser grid of biases: call this between `fit` and
-    `export_model(..., storage="packed")`, and `evaluate` in Keras shows what the
+    `fit` ends with this for int8 storage. Packed kernels whose inputs have 5 bits or
+    more (in INT2, more than 2) have a coarser grid of biases: call this between `fit`
+    and `export_model(..., storage="packed")`, and `evaluate` in Keras shows what the
     coarser grid costs. Biases on it are exact in the file, and in that of int8 storage.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import platform
 import statistics
@@ -18,7 +19,6 @@ from . import flatbuffer
 from .export_report import Latency
 from .float_graph import float_graph, operators_alone
 from .freeze import FrozenModel
-from .packing import PACKED
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 
 NUM_THREADS = 1
@@ -102,14 +102,18 @@ def _kernel_operators(
 def _latency(graphs: list[TFLiteGraph]) -> Latency:
     """Returns the medians of the file, of int8 and of float32, run in turn."""
     own, int8, float32 = graphs
-    distinct = [own, int8, float32] if _packed(own) else [own, float32]
+    distinct = [own, float32] if _equal(own, int8) else [own, int8, float32]
     times = _side_by_side([_inference(graph) for graph in distinct])
     return Latency(times[0], times[-2], times[-1])
 
 
-def _packed(graph: TFLiteGraph) -> bool:
-    """Returns whether a graph holds anything else than int8 storage would."""
-    return any(tensor.dtype in PACKED for tensor in graph.tensors.values())
+def _equal(first: TFLiteGraph, second: TFLiteGraph) -> bool:
+    """Returns whether two graphs are the same file, but for what is said of them."""
+    plain = (
+        dataclasses.replace(graph, metadata={}, description="")
+        for graph in (first, second)
+    )
+    return len({flatbuffer.to_bytes(graph) for graph in plain}) == 1
 
 
 def _side_by_side(calls: list[Callable[[], Any]]) -> list[float]:
