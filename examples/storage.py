@@ -37,6 +37,59 @@ layers = keras.layers
 IMAGES = 1000
 
 
+# What is written; one paragraph a line.
+TEXT = """\
+# Storage: size, agreement, exactness
+
+Made by `python examples/storage.py --data-dir DIR --epochs {epochs} --train {train}\
+{also} --output docs/storage.md` with {versions}.
+
+## Size
+
+Pre-activation ResNet-18 of width 0.5 for 32x32 images, bytes of the file. The first \
+and the last layer have 8 bits, and so have batch norms that stand by themselves. \
+Ideal: bits x weights / 8, an int32 bias and a float32 scale per channel. LiteRT has \
+no INT2 or INT3 convolutions: below 4 bits they are stored in INT4.
+
+| weights | float32 | int8 | packed | ideal | packed / ideal |
+|---|---|---|---|---|---|
+{sizes}
+
+## Agreement of storages
+
+The residual network of the script, Fashion-MNIST, seed 0; accuracy on {images} test \
+images: {accuracies}. ResNet-8 is MLPerf Tiny's, trained on CIFAR-10 by \
+`examples/cifar10_resnet8.py`; its models are in RESNET8. Every file gets the same \
+{images} images of its data set.
+
+Unequal codes: of all tensors, against int8 storage, with one shared bias grid \
+(`bias_grid="packed"`) under TFLite's own kernels. The other columns: each container \
+with its own bias grid, against the int8 file under XNNPACK. XNNPACK leaves INT4 \
+convolutions to TFLite's own kernels, which round twice; the last column shows what \
+these alone change.
+
+| network | storage | unequal codes, shared grid | top-1 agreement | codes that differ \
+| top-1 agreement, own kernels only |
+|---|---|---|---|---|---|
+{storages}
+
+Share of codes in which packed and int8 storage differ, own grids, under XNNPACK; \
+differences of earlier tensors add up:
+
+| tensor | {columns} |
+|---{rule}|
+{tensors}
+
+## The integer twin against LiteRT
+
+The residual network. Codes that the twin computes otherwise, each operator fed with \
+the integers of the runtime, {images} images:
+
+| bits | storage | kernels | codes that differ |
+|---|---|---|---|
+{twins}"""
+
+
 def network(shape: tuple[int, int, int], classes: int) -> keras.Model:
     """Returns the residual network that is trained."""
     inputs = layers.Input(shape, name="image")
@@ -75,10 +128,7 @@ def size_table(folder: Path) -> list[str]:
     model = tf_lsq.models.preact_resnet18((32, 32, 3), 10, 0.5)
     x = np.random.default_rng(0).uniform(0, 1, (32, 32, 32, 3)).astype(np.float32)
     floats = len(tf.lite.TFLiteConverter.from_keras_model(model).convert())
-    lines = [
-        "| weights | float32 | int8 | packed | ideal | packed / ideal |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for bits in (8, 4, 3, 2):
         student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
         tf_lsq.calibrate(student, x)
@@ -247,65 +297,21 @@ def _text(
     twins: list[str],
 ) -> str:
     """Returns the tables with what they were made of."""
-    versions = (
-        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
-        f"{keras.__version__}, ai-edge-litert {ai_edge_litert.__version__}, "
-        f"{platform.machine()} {processor()}"
-    )
-    also = " --resnet8 RESNET8" if arguments.resnet8 else ""
-    return "\n".join(
-        [
-            "# Storage: size, agreement, exactness",
-            "",
-            f"Made by `python examples/storage.py --data-dir DIR --epochs "
-            f"{arguments.epochs} --train {arguments.train}{also} --output "
-            f"docs/storage.md` with {versions}.",
-            "",
-            "## Size",
-            "",
-            "Pre-activation ResNet-18 of width 0.5 for 32x32 images, bytes of the "
-            "file. The first and the last layer have 8 bits, and so have batch norms "
-            "that stand by themselves. Ideal: bits x weights / 8, an int32 bias and a "
-            "float32 scale per channel. LiteRT has no INT2 or INT3 convolutions: below "
-            "4 bits they are stored in INT4.",
-            "",
-            *sizes,
-            "",
-            "## Agreement of storages",
-            "",
-            f"The residual network of the script, Fashion-MNIST, seed 0; accuracy on "
-            f"{IMAGES:,} test images: {', '.join(accuracies)}. ResNet-8 is MLPerf "
-            "Tiny's, trained on CIFAR-10 by `examples/cifar10_resnet8.py`; its models "
-            "are in RESNET8. Every file gets the same "
-            f"{IMAGES:,} images of its data set.",
-            "",
-            "Unequal codes: of all tensors, against int8 storage, with one shared bias "
-            'grid (`bias_grid="packed"`) under TFLite\'s own kernels. The other '
-            "columns: each container with its own bias grid, against the int8 file "
-            "under XNNPACK. XNNPACK leaves INT4 convolutions to TFLite's own kernels, "
-            "which round twice; the last column shows what these alone change.",
-            "",
-            "| network | storage | unequal codes, shared grid | top-1 agreement | "
-            "codes that differ | top-1 agreement, own kernels only |",
-            "|---|---|---|---|---|---|",
-            *storages,
-            "",
-            "Share of codes in which packed and int8 storage differ, own grids, under "
-            "XNNPACK; differences of earlier tensors add up:",
-            "",
-            f"| tensor | {' | '.join(tensors)} |",
-            f"|---{'|---' * len(tensors)}|",
-            *tensor_rows(tensors),
-            "",
-            "## The integer twin against LiteRT",
-            "",
-            "The residual network. Codes that the twin computes otherwise, each "
-            f"operator fed with the integers of the runtime, {IMAGES:,} images:",
-            "",
-            "| bits | storage | kernels | codes that differ |",
-            "|---|---|---|---|",
-            *twins,
-        ]
+    return TEXT.format(
+        epochs=arguments.epochs,
+        train=arguments.train,
+        also=" --resnet8 RESNET8" if arguments.resnet8 else "",
+        versions=f"Python {platform.python_version()}, TensorFlow {tf.__version__}, "
+        f"tf_keras {keras.__version__}, ai-edge-litert {ai_edge_litert.__version__}, "
+        f"{platform.machine()} {processor()}",
+        images=f"{IMAGES:,}",
+        accuracies=", ".join(accuracies),
+        sizes="\n".join(sizes),
+        storages="\n".join(storages),
+        columns=" | ".join(tensors),
+        rule="|---" * len(tensors),
+        tensors="\n".join(tensor_rows(tensors)),
+        twins="\n".join(twins),
     )
 
 
