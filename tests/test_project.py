@@ -30,6 +30,7 @@ TRAINING = [
     "graph",
     "folding",
     "borrowed_sums",
+    "losses",
     "model",
     "policy",
     "layout",
@@ -39,6 +40,8 @@ TRAINING = [
     "calibration",
     "models",
     "batch_norm",
+    "recipes",
+    "distillation",
     "__init__",
 ]
 EXPORT = [

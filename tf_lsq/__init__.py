@@ -7,29 +7,37 @@ without a custom-object scope.
 from . import lsq, models
 from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .calibration import calibrate
+from .distillation import Distiller
 from .folding import round_biases
 from .keras3 import from_keras3
+from .losses import CrossEntropy, DistillationLoss
 from .model import LSQModel, steps
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from .reader import register_layer
+from .recipes import SGDL2, recipe
 from .scheme import LSQQuantizeScheme
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BatchNormReestimation",
+    "CrossEntropy",
+    "DistillationLoss",
+    "Distiller",
     "LSQActivationQuantizer",
     "LSQModel",
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
+    "SGDL2",
     "calibrate",
     "from_keras3",
     "lsq",
     "models",
     "quantize_model",
+    "recipe",
     "reestimate_batch_norm",
     "register_layer",
     "round_biases",

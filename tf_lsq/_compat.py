@@ -17,6 +17,7 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
 from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
@@ -49,6 +50,7 @@ __all__ = [
     "infers_shapes_only",
     "is_keras3_model",
     "keras",
+    "losses_container",
     "model_structure",
     "nodes_of",
     "register_for_h5",
@@ -96,6 +98,25 @@ def infers_shapes_only() -> bool:
     if tf.executing_eagerly():
         return False
     return tf.compat.v1.get_default_graph().name.endswith("_scratch_graph")
+
+
+def losses_container(
+    losses: Any, loss_weights: Any, names: list[str], *, total: str
+) -> Any:
+    """Returns what `compile` makes of losses: called with y_true, y_pred, weights.
+
+    It handles several outputs, sample weights, masks and distribution, and has the
+    metrics of the losses.
+
+    Args:
+        losses: A loss, or a structure of them.
+        loss_weights: Weights of the outputs, or None.
+        names: Of the outputs, in the names of their metrics.
+        total: Name of the metric of the sum.
+    """
+    return LossesContainer(
+        losses, loss_weights, names, total_loss_mean=keras.metrics.Mean(name=total)
+    )
 
 
 def register_for_h5(cls: type) -> type:

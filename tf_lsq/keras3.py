@@ -98,6 +98,20 @@ def is_keras3_file(path: Any) -> bool:
     return not str(metadata["keras_version"]).startswith("2.")
 
 
+def float_model(model: Any) -> keras.Model:
+    """Returns the tf_keras model that was given, or the twin of one of Keras 3.
+
+    Args:
+        model: A model of either Keras, or the path of a `.keras` or `.h5` file.
+    """
+    if isinstance(model, str | os.PathLike):
+        if str(model).endswith(".keras") and is_keras3_file(model):
+            return from_keras3(model)
+        loaded: Any = keras.models.load_model(model, compile=False)
+        return loaded
+    return from_keras3(model) if is_keras3_model(model) else model
+
+
 # --- What can be translated --------------------------------------------------
 
 

@@ -15,32 +15,36 @@ from .borrowed_sums import borrowed_sums
 from .data import batches
 from .folding import round_biases
 from .layers import LSQWrapper, QuantizationPoint
+from .losses import resolve
 
 STEP_VARIABLE_PATTERN = r"_step:0$"
 _DEFAULT_BATCH_SIZE = 32
 
 
-@register_for_h5
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class LSQModel(keras.Model):
-    """A functional Keras model with learned quantization steps.
+class StepTraining:
+    """What training needs beyond Keras' own: for `LSQModel` and for `Distiller`.
 
-    Made by `quantize_model` and `quantize_apply`. It is trained, saved and
-    loaded like any Keras model. Before the first compiled training step it runs
-    the first batch once, to give every activation step its first value; batch
-    norm statistics are put back afterwards. An optimizer's weight decay leaves
-    the steps out. At its end `fit` moves biases onto the grid of the file's int32
-    biases, see `round_biases`.
+    Before the first compiled training step it runs the first batch once, to give
+    every activation step its first value; batch norm statistics are put back
+    afterwards. An optimizer's weight decay leaves the steps out. At its end `fit`
+    moves biases onto the grid of the file's int32 biases, see `round_biases`.
     """
 
-    _wants_plain_op = False
+    @property
+    def quantized(self) -> LSQModel:
+        """The quantized model that is trained."""
+        raise NotImplementedError
 
-    def compile(self, optimizer: Any = "rmsprop", *args: Any, **kwargs: Any) -> None:
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
         """Compiles the model; steps are excluded from weight decay.
 
-        XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator.
+        XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator. A
+        `CrossEntropy` learns here whether outputs are logits.
         """
-        super().compile(optimizer, *args, **kwargs)
+        loss = resolve(loss, self.quantized)
+        super().compile(optimizer, loss, *args, **kwargs)
         self._choose_op()
         for one in tf.nest.flatten(self.optimizer):
             exclude_from_weight_decay(one, STEP_VARIABLE_PATTERN)
@@ -62,34 +66,71 @@ class LSQModel(keras.Model):
         **kw: Any,
     ) -> Any:
         """Trains the model; see `keras.Model.fit`."""
-        if not is_calibrated(self):
+        if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
-            initialise_steps(self, first, training=True)
+            initialise_steps(self.quantized, first, training=True)
         self._build_optimizer()
-        with _divergence_named(self):
+        with _divergence_named(self.quantized):
             history = super().fit(x, y, batch_size, *args, **kw)
-        round_biases(self)
+        round_biases(self.quantized)
         return history
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch; see `keras.Model.train_on_batch`."""
-        if not is_calibrated(self):
-            initialise_steps(self, x, training=True)
+        if not is_calibrated(self.quantized):
+            initialise_steps(self.quantized, x, training=True)
         self._build_optimizer()
-        with _divergence_named(self):
+        with _divergence_named(self.quantized):
             return super().train_on_batch(x, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
-        check_calibrated(self)
-        with _divergence_named(self):
+        check_calibrated(self.quantized)
+        with _divergence_named(self.quantized):
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; see `keras.Model.predict`."""
-        check_calibrated(self)
-        with _divergence_named(self):
+        check_calibrated(self.quantized)
+        with _divergence_named(self.quantized):
             return super().predict(*args, **kwargs)
+
+    def _choose_op(self) -> None:
+        """Tells every layer which form to use; what was traced is traced anew."""
+        xla = getattr(self, "jit_compile", False) or isinstance(
+            self.distribute_strategy, tf.distribute.TPUStrategy
+        )
+        model = self.quantized
+        plain = model.wants_plain_op or bool(xla)
+        for layer in (*wrapped_layers(model), *quantization_points(model)):
+            layer.plain_op = plain
+        self.train_function = self.test_function = self.predict_function = None
+
+    def _build_optimizer(self) -> None:
+        """Creates the optimizer's variables.
+
+        Created in the first training step, they would have it traced twice.
+        """
+        if hasattr(self.optimizer, "build"):
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+
+@register_for_h5
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class LSQModel(StepTraining, keras.Model):
+    """A functional Keras model with learned quantization steps.
+
+    Made by `quantize_model` and `quantize_apply`. It is trained, saved and
+    loaded like any Keras model; see `StepTraining` for what its `fit` does besides.
+    """
+
+    wants_plain_op = False
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The model itself."""
+        return self
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the layers; see `keras.Model.call`."""
@@ -107,27 +148,8 @@ class LSQModel(keras.Model):
         Args:
             plain: False: the fast form again, but where XLA compiles the model.
         """
-        self._wants_plain_op = plain
+        self.wants_plain_op = plain
         self._choose_op()
-
-    def _choose_op(self) -> None:
-        """Tells every layer which form to use; what was traced is traced anew."""
-        xla = getattr(self, "jit_compile", False) or isinstance(
-            self.distribute_strategy, tf.distribute.TPUStrategy
-        )
-        plain = self._wants_plain_op or bool(xla)
-        for layer in (*wrapped_layers(self), *quantization_points(self)):
-            layer.plain_op = plain
-        self.train_function = self.test_function = self.predict_function = None
-
-    def _build_optimizer(self) -> None:
-        """Creates the optimizer's variables.
-
-        Created in the first training step, they would have it traced twice.
-        """
-        if hasattr(self.optimizer, "build"):
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
 
 
 def quantization_points(model: keras.Model) -> list[QuantizationPoint]:
@@ -138,6 +160,11 @@ def quantization_points(model: keras.Model) -> list[QuantizationPoint]:
 def wrapped_layers(model: keras.Model) -> list[LSQWrapper]:
     """Returns the layers with a quantized kernel, in the model's order."""
     return [layer for layer in model.layers if isinstance(layer, LSQWrapper)]
+
+
+def trained_part(model: keras.Model) -> keras.Model:
+    """Returns the quantized model that a callback's model trains."""
+    return model.quantized if isinstance(model, StepTraining) else model
 
 
 def is_calibrated(model: keras.Model) -> bool:

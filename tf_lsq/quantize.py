@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from ._compat import is_keras3_model, keras
 from .graph import analyze
-from .keras3 import from_keras3, is_keras3_file
+from .keras3 import float_model
 from .layout import build_model
 from .model import LSQModel, quantization_points
 from .policy import Options, assign_bits
@@ -81,7 +79,7 @@ def quantize_model(
         target=target,
         step_init=step_init,
     )
-    model = _float_model(model)
+    model = float_model(model)
     graph = analyze(model)
     if quantization_points(model):
         raise ValueError(
@@ -89,13 +87,3 @@ def quantize_model(
             "quantized already."
         )
     return build_model(model, graph, assign_bits(graph, options), options)
-
-
-def _float_model(model: Any) -> keras.Model:
-    """Returns the tf_keras model that was given, or the twin of one of Keras 3."""
-    if isinstance(model, str | os.PathLike):
-        if str(model).endswith(".keras") and is_keras3_file(model):
-            return from_keras3(model)
-        loaded: Any = keras.models.load_model(model, compile=False)
-        return loaded
-    return from_keras3(model) if is_keras3_model(model) else model

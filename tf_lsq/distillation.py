@@ -1,0 +1,304 @@
+"""`Distiller`: trains a quantized student on labels and on a teacher's outputs.
+
+The paper's second claim: with its own float network as teacher, temperature 1 and
+both losses weighted equally, a 3-bit network reaches full precision (Esser et al.,
+Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ._compat import keras, losses_container, model_structure
+from .keras3 import float_model
+from .losses import (
+    LOGITS,
+    PROBABILITIES,
+    CrossEntropy,
+    DistillationLoss,
+    output_kinds,
+    resolve,
+)
+from .model import LSQModel, StepTraining, quantization_points
+
+_CROSS_ENTROPIES = (
+    "CrossEntropy",
+    "CategoricalCrossentropy",
+    "SparseCategoricalCrossentropy",
+    "CategoricalFocalCrossentropy",
+    "KLDivergence",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "kl_divergence",
+)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class Distiller(StepTraining, keras.Model):
+    """A Keras model that trains `student` on labels and on a teacher's outputs.
+
+    The loss is ``(1 - w) * compiled loss + w * distillation loss + regularisers``
+    with ``w = distillation_weight``. An output that is trained with a cross entropy
+    over classes is distilled with `DistillationLoss`; any other one with its own
+    loss, the teacher's output in the place of the label. `loss_weights` weight both.
+    Sample weights act on both.
+
+    Logs hold `loss`, `student_loss` (the compiled one, as a student by itself would
+    show it), `distillation_loss`, and the metrics. `predict` gives the student's
+    outputs. `save` keeps both models; `student.save` and
+    `tflite_export.export_model(student, ...)` know nothing of the teacher.
+
+    The teacher runs in inference mode and is not trained; its layers'
+    `trainable` flags are left as they are.
+
+    Args:
+        student: From `quantize_model`.
+        teacher: A float model with the same inputs and outputs, of `tf_keras` or
+            Keras 3, usually the one that was quantized.
+        temperature: Softens both distributions; the paper's is 1.
+        distillation_weight: 0 to 1; the paper's is 0.5. With 1 no labels are needed.
+        **kwargs: `name` of `keras.Model`.
+
+    Raises:
+        TypeError: If `student` is no quantized model.
+        ValueError: If a number is out of range, or the outputs of student and
+            teacher differ in number, names or shape.
+
+    Example:
+        >>> import tf_keras as keras
+        >>> import tf_lsq
+        >>> teacher = keras.Sequential([keras.layers.Dense(3, input_shape=(4,))])
+        >>> distiller = Distiller(tf_lsq.quantize_model(teacher), teacher)
+        >>> distiller.compile(**tf_lsq.recipe(weight_bits=4, steps=100))
+    """
+
+    def __init__(
+        self,
+        student: LSQModel,
+        teacher: Any,
+        *,
+        temperature: float = 1.0,
+        distillation_weight: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        _check_arguments(student, temperature, distillation_weight)
+        teacher = float_model(teacher)
+        _check_same_outputs(student, teacher)
+        super().__init__(**kwargs)
+        self.student = student
+        self._frozen = _Frozen(teacher)
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self._total = keras.metrics.Mean(name="loss")
+        self._distillation: Any = None
+        self.input_names, self.output_names = student.input_names, list(
+            output_kinds(student)
+        )
+        self.built = True
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The student."""
+        return self.student
+
+    @property
+    def teacher(self) -> keras.Model:
+        """The float model; none of its weights are among this model's."""
+        return self._frozen.model
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the student."""
+        return self.student(inputs, training=training, mask=mask)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        loss_weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compiles the distiller like any Keras model.
+
+        Raises:
+            ValueError: If there is no loss although labels count, or an output
+                has a loss that says nothing about how to distil it; all are named.
+        """
+        if loss is None and self.distillation_weight < 1:
+            raise ValueError(
+                "A `loss` for the labels is needed with distillation_weight="
+                f"{self.distillation_weight}. Received: loss=None. Give the student's "
+                "loss, or distillation_weight=1 to train on the teacher alone."
+            )
+        loss = resolve(loss, self.student)
+        distillation = self._distillation_losses(loss)
+        super().compile(optimizer, loss, metrics, loss_weights, **kwargs)
+        names = self.output_names
+        self.compiled_loss = losses_container(
+            loss, loss_weights, names, total="student_loss"
+        )
+        self._distillation = losses_container(
+            distillation,
+            loss_weights,
+            [f"{name}_distillation" for name in names],
+            total="distillation_loss",
+        )
+
+    def _distillation_losses(self, loss: Any) -> Any:
+        """Returns the loss of every output against the teacher's."""
+        students, teachers = output_kinds(self.student), output_kinds(self.teacher)
+        losses, problems = [], []
+        for one, (name, kind), teacher_kind in zip(
+            _per_output(loss, list(students)),
+            students.items(),
+            teachers.values(),
+            strict=True,
+        ):
+            try:
+                losses.append(self._distillation_loss(one, kind, teacher_kind))
+            except ValueError as error:
+                problems.append(f"`{name}`: {error}")
+        if problems:
+            raise ValueError(
+                "Every output must have a loss that says how to distil it, a cross "
+                "entropy over classes or one that takes the teacher's output as "
+                "label. Received: " + "; ".join(problems)
+            )
+        _, structure = model_structure(self.student)
+        return tf.nest.pack_sequence_as(structure, losses)
+
+    def _distillation_loss(self, loss: Any, kind: str, teacher_kind: str) -> Any:
+        """Returns the loss of one output against the teacher's."""
+        if loss is None:
+            return None
+        ends = f"student ends in {kind}, teacher in {teacher_kind}"
+        if _name_of(loss) in _CROSS_ENTROPIES:
+            if not {kind, teacher_kind} <= {LOGITS, PROBABILITIES}:
+                raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+            return DistillationLoss(
+                self.temperature,
+                from_logits=kind == LOGITS,
+                teacher_from_logits=teacher_kind == LOGITS,
+            )
+        if kind != teacher_kind or getattr(loss, "from_logits", False):
+            raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+        return loss
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Losses and metrics, in the order of the logs."""
+        soft = self._distillation.metrics if self._distillation else []
+        others = [one for one in super().metrics if one is not self._total]
+        return [self._total, *others, *soft]
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
+    ) -> tf.Tensor:
+        """Returns the loss that is trained on; see the class."""
+        teacher = tf.nest.map_structure(tf.stop_gradient, self._frozen(x))
+        soft = self._distillation(teacher, y_pred, sample_weight)
+        hard = self.compiled_loss(y, y_pred, sample_weight)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        loss = self.distillation_weight * soft
+        if hard is not None:
+            loss += (1 - self.distillation_weight) * hard
+        for regulariser in self.losses:
+            loss += tf.cast(regulariser, loss.dtype) / replicas
+        batch = tf.shape(tf.nest.flatten(y_pred)[0])[0]
+        self._total.update_state(loss * replicas, sample_weight=batch)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both models and the settings."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "student": serialize(self.student),
+            "teacher": serialize(self.teacher),
+            "temperature": self.temperature,
+            "distillation_weight": self.distillation_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds both models."""
+        config = dict(config)
+        student, teacher = (
+            keras.saving.deserialize_keras_object(config.pop(key), custom_objects)
+            for key in ("student", "teacher")
+        )
+        return cls(student, teacher, **config)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the teacher's weights, which nothing else does."""
+        for number, weight in enumerate(self.teacher.weights):
+            store[f"teacher_{number}"] = weight.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the teacher's weights."""
+        for number, weight in enumerate(self.teacher.weights):
+            weight.assign(np.asarray(store[f"teacher_{number}"]))
+
+
+class _Frozen:
+    """Holds a model out of sight of Keras' tracking, which would train and save it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model = model
+
+    def __call__(self, x: Any) -> Any:
+        """Returns the outputs in inference mode."""
+        return self.model(x, training=False)
+
+
+def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:
+    """Refuses what cannot be distilled."""
+    if not isinstance(student, LSQModel) or not quantization_points(student):
+        raise TypeError(
+            "`student` must be a quantized model from `tf_lsq.quantize_model`. "
+            f"Received: {type(student).__name__}."
+        )
+    if not temperature > 0 or not 0 <= weight <= 1:
+        raise ValueError(
+            "`temperature` must be positive and `distillation_weight` from 0 to 1. "
+            f"Received: temperature={temperature}, distillation_weight={weight}."
+        )
+
+
+def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
+    """Refuses a teacher whose outputs are not comparable with the student's."""
+    if not isinstance(teacher, keras.Model) or not hasattr(teacher, "output_shape"):
+        raise TypeError(
+            "`teacher` must be a functional or sequential Keras model. "
+            f"Received: {type(teacher).__name__}."
+        )
+    pairs = [model_structure(model)[1] for model in (student, teacher)]
+    shapes = [
+        tf.nest.map_structure(lambda t: tuple(t.shape), structure)
+        for structure in pairs
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`teacher` must have the outputs of `student`. Received: outputs of shape "
+            f"{shapes[1]}, where those of the student are {shapes[0]}."
+        )
+
+
+def _per_output(loss: Any, names: list[str]) -> list[Any]:
+    """Returns the loss of every output; without any, all are over classes."""
+    if isinstance(loss, Mapping):
+        return [loss.get(name) for name in names]
+    if isinstance(loss, list | tuple):
+        return list(loss)
+    return [CrossEntropy() if loss is None else loss] * len(names)
+
+
+def _name_of(loss: Any) -> str:
+    """Returns the name of a loss's class or function."""
+    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    return getattr(found, "__name__", type(found).__name__)

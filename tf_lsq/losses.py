@@ -1,0 +1,234 @@
+"""Cross entropy and distillation that know logits from probabilities.
+
+Whether a model ends in logits or in probabilities stands in its graph. A loss that
+is told the wrong one trains, badly, and says nothing; so it is read, not asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from ._compat import keras, model_structure
+from .graph import analyze
+from .operators import Node
+
+LOGITS, PROBABILITIES, SIGMOID, UNKNOWN = (
+    "logits",
+    "probabilities",
+    "sigmoid",
+    "unknown",
+)
+_KINDS = {"softmax": PROBABILITIES, "sigmoid": SIGMOID, "foreign": UNKNOWN}
+_SMALLEST = 1e-7  # Probability whose logarithm is taken; Keras' own epsilon.
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class CrossEntropy(keras.losses.Loss):
+    """Softmax cross entropy for class numbers or one-hot labels.
+
+    Labels of the shape of the outputs are taken as one-hot (or as probabilities),
+    others as class numbers.
+
+    Args:
+        from_logits: Whether outputs are logits. None: an `LSQModel` and a `Distiller`
+            read it off their graph when they are compiled.
+        **kwargs: `name` and `reduction` of `keras.losses.Loss`.
+
+    Example:
+        >>> loss = CrossEntropy(from_logits=True)
+        >>> round(float(loss([1], [[0.0, 0.0]])), 4)
+        0.6931
+    """
+
+    def __init__(self, from_logits: bool | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("name", "cross_entropy")
+        super().__init__(**kwargs)
+        self.from_logits = from_logits
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Returns one value per example.
+
+        Args:
+            y_true: Class numbers `[batch, ...]` or `[batch, ..., 1]`, or one-hot
+                labels `[batch, ..., classes]`.
+            y_pred: `[batch, ..., classes]`.
+
+        Raises:
+            ValueError: If nobody has said what the outputs are.
+        """
+        if self.from_logits is None:
+            raise ValueError(
+                "`CrossEntropy` must know whether outputs are logits. Received: "
+                "from_logits=None, and a model that is no `LSQModel` or `Distiller`, "
+                "which find out themselves. Say from_logits=True or from_logits=False."
+            )
+        y_pred, y_true = tf.convert_to_tensor(y_pred), tf.convert_to_tensor(y_true)
+        function = keras.losses.sparse_categorical_crossentropy
+        same_rank = y_true.shape.rank == y_pred.shape.rank
+        if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
+            function = keras.losses.categorical_crossentropy
+        return function(y_true, y_pred, from_logits=self.from_logits)
+
+    def for_output(self, kind: str, name: str) -> CrossEntropy:
+        """Returns this loss for one output of a model.
+
+        Args:
+            kind: One of those of `output_kinds`.
+            name: Of the output, for the message.
+
+        Raises:
+            ValueError: If the output is neither logits nor probabilities.
+        """
+        if kind not in (LOGITS, PROBABILITIES):
+            raise ValueError(
+                "A cross entropy over classes needs outputs that are logits or "
+                f"softmax probabilities. Received: the output `{name}`, whose last "
+                f"operator is {kind}. Compile with a loss of your own for it."
+            )
+        config = {**self.get_config(), "from_logits": kind == LOGITS}
+        return type(self).from_config(config)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {**super().get_config(), "from_logits": self.from_logits}
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class DistillationLoss(keras.losses.Loss):
+    """How far a student's distribution over classes is from a teacher's.
+
+    ``T^2 * KL(softmax(teacher / T) || softmax(student / T))``: the factor keeps the
+    size of gradients the same at any temperature T. Its gradient is that of the
+    cross entropy against the teacher's probabilities.
+
+    Args:
+        temperature: T, positive; the paper's is 1.
+        from_logits: Whether the student's outputs are logits, not probabilities.
+        teacher_from_logits: The same of the teacher's; None: like the student's.
+        **kwargs: `name` and `reduction` of `keras.losses.Loss`.
+
+    Raises:
+        ValueError: If `temperature` is not positive.
+
+    Example:
+        >>> loss = DistillationLoss(temperature=2.0)
+        >>> float(loss([[1.0, 3.0]], [[0.0, 2.0]]))  # (teacher, student)
+        0.0
+
+    References:
+        Hinton et al., "Distilling the Knowledge in a Neural Network",
+        https://arxiv.org/abs/1503.02531, Section 2; Esser et al., Section 3.7.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        *,
+        from_logits: bool = True,
+        teacher_from_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "distillation")
+        super().__init__(**kwargs)
+        if not temperature > 0:
+            raise ValueError(
+                f"`temperature` must be positive. Received: temperature={temperature}."
+            )
+        self.temperature = temperature
+        self.from_logits = from_logits
+        if teacher_from_logits is None:
+            teacher_from_logits = from_logits
+        self.teacher_from_logits = teacher_from_logits
+
+    def call(self, y_true: Any, y_pred: Any) -> tf.Tensor:
+        """Returns one value per example.
+
+        Args:
+            y_true: The teacher's outputs, `[batch, ..., classes]`.
+            y_pred: The student's, same shape.
+        """
+        teacher = self._log_probabilities(y_true, self.teacher_from_logits)
+        student = self._log_probabilities(y_pred, self.from_logits)
+        terms = tf.exp(teacher) * (teacher - student)
+        return self.temperature**2 * tf.reduce_sum(terms, axis=-1)
+
+    def _log_probabilities(self, outputs: Any, from_logits: bool) -> tf.Tensor:
+        """Returns the logarithms of softened probabilities, float32 at least."""
+        outputs = tf.convert_to_tensor(outputs)
+        if outputs.dtype.size < 4:
+            outputs = tf.cast(outputs, tf.float32)
+        if not from_logits:
+            outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
+        return tf.nn.log_softmax(outputs / self.temperature)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "from_logits": self.from_logits,
+            "teacher_from_logits": self.teacher_from_logits,
+        }
+
+
+def output_kinds(model: keras.Model) -> dict[str, str]:
+    """Returns what every output of a model holds, read off its graph.
+
+    Args:
+        model: A functional or sequential model, float or quantized.
+
+    Returns:
+        Name of the output (its key, where the model returns a dict) -> "logits" (or
+        any other linear output), "probabilities" (behind a softmax), "sigmoid" or
+        "unknown" (behind a layer this library does not know); in the model's order.
+
+    Raises:
+        ValueError: If the model has no Keras graph.
+    """
+    _, structure = model_structure(model)
+    names = sorted(structure) if isinstance(structure, dict) else model.output_names
+    outputs = analyze(model).outputs
+    return {name: _kind(node) for name, node in zip(names, outputs, strict=True)}
+
+
+def _kind(node: Node) -> str:
+    """Returns what the tensor that an operator writes holds."""
+    while node.properties.keeps_codes and node.inputs:
+        node = node.inputs[0]
+    return _KINDS.get(node.kind, LOGITS)
+
+
+def resolve(loss: Any, model: keras.Model) -> Any:
+    """Returns a `loss` of `compile` in which every `CrossEntropy` knows its outputs.
+
+    Args:
+        loss: A loss, or a list or dict of them, as `compile` takes it.
+        model: The model with these outputs.
+
+    Raises:
+        ValueError: If an output is neither logits nor probabilities.
+    """
+    if not any(_is_open(one) for one in tf.nest.flatten(loss)):
+        return loss
+    kinds = output_kinds(model)
+    _, structure = model_structure(model)
+    if _is_open(loss):
+        losses = [loss.for_output(kind, name) for name, kind in kinds.items()]
+        return tf.nest.pack_sequence_as(structure, losses)
+    if isinstance(loss, Mapping):
+        return {
+            name: one.for_output(kinds[name], name) if _is_open(one) else one
+            for name, one in loss.items()
+        }
+    return [
+        one.for_output(kind, name) if _is_open(one) else one
+        for one, (name, kind) in zip(loss, kinds.items(), strict=True)
+    ]
+
+
+def _is_open(loss: Any) -> bool:
+    """Returns whether a loss is a cross entropy that does not know its outputs."""
+    return isinstance(loss, CrossEntropy) and loss.from_logits is None
