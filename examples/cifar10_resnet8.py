@@ -83,7 +83,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _dataset(images: Images, seed: int) -> tf.data.Dataset:
+def dataset(images: Images, seed: int) -> tf.data.Dataset:
     """Returns shuffled training batches with flips and crops."""
 
     def augment(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -97,12 +97,12 @@ def _dataset(images: Images, seed: int) -> tf.data.Dataset:
     return data.batch(BATCH_SIZE, drop_remainder=True).prefetch(2)
 
 
-def _train(
+def train(
     model: keras.Model, images: Images, rate: float, epochs: int, seed: int, name: str
 ) -> None:
     """Trains with the paper's optimizer."""
     keras.utils.set_random_seed(seed)
-    data = _dataset(images, seed)
+    data = dataset(images, seed)
     steps = epochs * int(data.cardinality())
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
     optimizer = keras.optimizers.SGD(schedule, momentum=0.9)
@@ -115,7 +115,7 @@ def _float_model(args: argparse.Namespace, images: Images) -> keras.Model:
     path = args.output / "float.keras"
     if not path.exists():
         model = keras.models.load_model(args.float_model, compile=False)
-        _train(model, images, 0.01, args.float_epochs, args.seed, "float")
+        train(model, images, 0.01, args.float_epochs, args.seed, "float")
         model.save(path)
     return keras.models.load_model(path, compile=False)
 
@@ -133,13 +133,13 @@ def _lsq(
             model, weight_bits=bits, activation_bits=bits, step_init=args.step_init
         )
         rate = 0.001 if bits == 8 else 0.01
-        _train(student, images, rate, args.epochs, args.seed, f"LSQ {bits} bits")
+        train(student, images, rate, args.epochs, args.seed, f"LSQ {bits} bits")
         student.save(trained)
     student = keras.models.load_model(trained, compile=False)
     row = {}
     if bits in args.reestimated_bits:
         row["keras_before"] = _accuracy(student, images)
-        tf_lsq.reestimate_batch_norm(student, _dataset(images, args.seed))
+        tf_lsq.reestimate_batch_norm(student, dataset(images, args.seed))
     path = args.output / f"lsq{bits}.tflite"
     report = tflite_export.export_model(student, path)
     data = (images.x_test.astype(np.float32), images.y_test)

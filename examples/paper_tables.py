@@ -1,0 +1,343 @@
+"""The paper's tables on data that two cores can train on.
+
+    python examples/paper_tables.py --data-dir DIR --output docs/paper_tables
+
+Trains a small residual network on Fashion-MNIST in float, and from there at 8, 4, 3
+and 2 bits, with and without distillation, with three seeds; ablations of the recipe at
+2 bits; TF-MOT's schemes on the same network with the same budget; plain optimizers.
+With `--resnet8 pretrainedResnet.h5` MLPerf Tiny's ResNet-8 is trained on CIFAR-10,
+too. Every finished training is a line of `OUTPUT/results.json` and is not repeated;
+float networks are kept in `--models` and trained again where they are missing. At the
+end tables go to `OUTPUT.md` and plots to `OUTPUT/`.
+
+It takes about three hours on two cores; `--only` chooses trainings by a regular
+expression of their names, `--list` prints these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import ai_edge_litert
+import paper_report
+import paper_runs as runs
+import tensorflow as tf
+import tf_keras as keras
+from datasets import Images, load
+from tflite_export.latency import processor
+
+import tf_lsq
+
+BITS = (8, 4, 3, 2)
+SEEDS = (0, 1, 2)
+BUDGET = runs.Budget(float_epochs=10, epochs=8, short_epochs=2)
+SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, short_epochs=1)
+WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # Besides the 0.25e-4 of the recipe.
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "recipe, finetune", "recipe, adam")
+RESNET8_EPOCHS = {8: 3, 4: 3, 3: 8, 2: 8}
+
+
+def main() -> None:
+    """Runs what is missing, then writes tables and plots."""
+    args = _arguments()
+    args.output.mkdir(parents=True, exist_ok=True)
+    args.models.mkdir(parents=True, exist_ok=True)
+    laboratory = Laboratory(args)
+    plan = laboratory.plan()
+    if args.list:
+        print("\n".join(plan))
+        return
+    path = args.output / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name, run in plan.items():
+        if name in results or not re.search(args.only, name):
+            continue
+        keras.backend.clear_session()
+        watch = runs.Stopwatch()
+        print(f"--- {name}", flush=True)
+        results[name] = run()
+        results[name] |= {"seconds": watch(), "machine": _machine()}
+        unfinished = path.with_suffix(".part")
+        unfinished.write_text(json.dumps(results, indent=1) + "\n")
+        unfinished.replace(path)
+        print({k: v for k, v in results[name].items() if isinstance(v, float)})
+    paper_report.write(results, args.output, laboratory.budget)
+
+
+def _arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps its files")
+    parser.add_argument("--resnet8", type=Path, help="pretrainedResnet.h5")
+    parser.add_argument("--output", type=Path, default=Path("paper_tables"))
+    parser.add_argument("--models", type=Path, default=Path("paper_models"))
+    parser.add_argument("--only", default="", help="a regular expression")
+    parser.add_argument("--list", action="store_true", help="print all names")
+    parser.add_argument("--smoke", action="store_true", help="a few images only")
+    return parser.parse_args()
+
+
+def _machine() -> str:
+    """Returns what a training ran with."""
+    versions = {
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "tf_keras": keras.__version__,
+        "ai-edge-litert": ai_edge_litert.__version__,
+        "tf_lsq": tf_lsq.__version__,
+    }
+    return ", ".join(f"{k} {v}" for k, v in versions.items()) + f", {processor()}"
+
+
+class Laboratory:
+    """All trainings by name, and what they share."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._images: dict[str, Images] = {}
+        self.budget = SMOKE_BUDGET if args.smoke else BUDGET
+
+    def plan(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        """Returns the trainings in the order in which they run."""
+        plan: dict[str, Callable[[], dict[str, Any]]] = {}
+        for seed in SEEDS:
+            plan[f"fashion/{seed}/float"] = lambda s=seed: self._float(s)
+            plan[f"fashion/{seed}/float, continued"] = lambda s=seed: self._continued(s)
+            for bits in BITS:
+                name = f"fashion/{seed}/{bits}"
+                plan[name] = lambda s=seed, b=bits: self._student(s, b)
+                plan[f"{name} distilled"] = lambda s=seed, b=bits: self._distilled(s, b)
+            if seed == 0:
+                plan |= self._ablations()
+                plan |= self._comparison()
+                plan |= self._optimizers()
+                if self._args.resnet8:
+                    plan |= self._resnet8()
+        return plan
+
+    def _ablations(self) -> dict[str, Any]:
+        """Returns the trainings at 2 bits with one thing changed."""
+        plan: dict[str, Any] = {}
+        for name, scale in list(runs.GRADIENT_SCALES.items())[1:]:
+            plan[f"ablation/g = {name}"] = lambda g=scale: self._rescaled(g)
+        for decay in WEIGHT_DECAYS:
+            plan[f"ablation/weight decay {decay:g}"] = lambda d=decay: self._student(
+                0, 2, weight_decay=d
+            )
+        plan["ablation/step schedule"] = lambda: self._student(0, 2, schedule="step")
+        return plan
+
+    def _comparison(self) -> dict[str, Any]:
+        """Returns LSQ and TF-MOT on the post-activation network."""
+        plan: dict[str, Any] = {
+            "tfmot/float": lambda: self._float(0, pre_activation=False),
+            "tfmot/float, continued": lambda: self._continued(0, pre_activation=False),
+        }
+        for bits in BITS:
+            plan[f"tfmot/{bits} TF-MOT"] = lambda b=bits: self._tfmot(b)
+            plan[f"tfmot/{bits} LSQ"] = lambda b=bits: self._student(
+                0, b, pre_activation=False
+            )
+            if bits < 8:
+                plan[f"tfmot/{bits} LSQ, all layers"] = lambda b=bits: self._student(
+                    0, b, pre_activation=False, first_last_bits=b
+                )
+        return plan
+
+    def _optimizers(self) -> dict[str, Any]:
+        """Returns short fine-tunes with plain optimizers."""
+        return {
+            f"optimizer/{bits} {name}": lambda b=bits, n=name: self._short(b, n)
+            for bits in (4, 2)
+            for name in OPTIMIZERS
+        }
+
+    def _resnet8(self) -> dict[str, Any]:
+        """Returns the trainings of ResNet-8 on CIFAR-10."""
+        plan: dict[str, Any] = {"cifar10/float": self._resnet8_float}
+        for epochs in sorted(set(RESNET8_EPOCHS.values())):
+            plan[f"cifar10/float, {epochs} epochs more"] = (
+                lambda e=epochs: self._resnet8_continued(e)
+            )
+        for bits, epochs in RESNET8_EPOCHS.items():
+            plan[f"cifar10/{bits}"] = lambda b=bits, e=epochs: self._resnet8_lsq(b, e)
+        return plan
+
+    # --- Fashion-MNIST
+
+    def _fashion(self) -> Images:
+        """Returns the images."""
+        if "fashion" not in self._images:
+            images = load("fashion_mnist", self._args.data_dir)
+            self._images["fashion"] = (
+                images.limited(256, 128) if self._args.smoke else images
+            )
+        return self._images["fashion"]
+
+    def _float_network(self, seed: int, pre_activation: bool = True) -> keras.Model:
+        """Returns the float network of a seed, trained if it is not there."""
+        kind = "pre" if pre_activation else "post"
+        path = self._args.models / f"fashion_{kind}_{seed}.keras"
+        if not path.exists():
+            images, epochs = self._fashion(), self.budget.float_epochs
+            keras.utils.set_random_seed(seed)
+            model = runs.network(
+                images.x_train.shape[1:], pre_activation=pre_activation
+            )
+            steps = runs.num_steps(images, epochs)
+            arguments = tf_lsq.recipe(4, steps, learning_rate=0.1, from_logits=True)
+            runs.train(model, images, arguments, epochs, seed)
+            model.save(path)
+        return keras.models.load_model(path, compile=False)
+
+    def _float(self, seed: int, pre_activation: bool = True) -> dict[str, Any]:
+        """Returns the accuracy of the float network."""
+        model = self._float_network(seed, pre_activation)
+        return runs.measured(model, self._fashion())
+
+    def _continued(self, seed: int, pre_activation: bool = True) -> dict[str, Any]:
+        """Trains the float network as long as a student."""
+        model, images = self._float_network(seed, pre_activation), self._fashion()
+        steps = runs.num_steps(images, self.budget.epochs)
+        arguments = tf_lsq.recipe(4, steps, from_logits=True)
+        runs.train(model, images, arguments, self.budget.epochs, seed)
+        return runs.measured(model, images)
+
+    def _student(
+        self,
+        seed: int,
+        bits: int,
+        *,
+        pre_activation: bool = True,
+        first_last_bits: int = 8,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """Trains a student with the paper's recipe, but for some changes."""
+        model, images = self._float_network(seed, pre_activation), self._fashion()
+        student = tf_lsq.quantize_model(
+            model,
+            weight_bits=bits,
+            activation_bits=bits,
+            first_last_bits=first_last_bits,
+        )
+        steps = runs.num_steps(images, self.budget.epochs)
+        arguments = tf_lsq.recipe(bits, steps, **changes)
+        runs.train(student, images, arguments, self.budget.epochs, seed)
+        found = runs.finished(student, images, bits, seed)
+        if seed == 0 and pre_activation:
+            found["steps"] = runs.step_differences(student, images.x_test[:1000])
+        return found
+
+    def _distilled(self, seed: int, bits: int) -> dict[str, Any]:
+        """Trains a student with its float network as teacher."""
+        model, images = self._float_network(seed), self._fashion()
+        student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
+        epochs = self.budget.epochs
+        arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs))
+        distiller = tf_lsq.Distiller(student, model, name=f"distilled_{bits}_bits")
+        runs.train(distiller, images, arguments, epochs, seed)
+        return runs.finished(student, images, bits, seed)
+
+    def _rescaled(self, scale: Callable[[int, int], float]) -> dict[str, Any]:
+        """Trains at 2 bits with another gradient scale; it may diverge."""
+        with runs.gradient_scale(scale):
+            try:
+                return self._student(0, 2)
+            except (RuntimeError, tf.errors.InvalidArgumentError) as error:
+                return {"failed": str(error)}
+
+    def _tfmot(self, bits: int) -> dict[str, Any]:
+        """Trains TF-MOT's network with the same recipe."""
+        model, images = self._float_network(0, pre_activation=False), self._fashion()
+        student = runs.tfmot_student(model, bits)
+        steps = runs.num_steps(images, self.budget.epochs)
+        arguments = tf_lsq.recipe(bits, steps, from_logits=True)
+        runs.train(student, images, arguments, self.budget.epochs, 0)
+        return runs.measured(student, images)
+
+    def _short(self, bits: int, name: str) -> dict[str, Any]:
+        """Trains a student for a short time."""
+        model, images = self._float_network(0), self._fashion()
+        student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
+        epochs = self.budget.short_epochs
+        if name.startswith("recipe, "):
+            variant = name.removeprefix("recipe, ")
+            arguments = tf_lsq.recipe(
+                bits, runs.num_steps(images, epochs), variant=variant
+            )
+        else:
+            rate = 0.01 if name == "SGD" else 0.001
+            optimizer = getattr(keras.optimizers, name)(rate)
+            arguments = {"optimizer": optimizer, "loss": tf_lsq.CrossEntropy()}
+        runs.train(student, images, arguments, epochs, 0)
+        return {
+            "test": runs.accuracy(student, images.x_test, images.y_test),
+            **runs.exported(student, images),
+        }
+
+    # --- CIFAR-10
+
+    def _cifar10(self) -> Images:
+        """Returns the images."""
+        if "cifar10" not in self._images:
+            images = load("cifar10", self._args.data_dir)
+            self._images["cifar10"] = (
+                images.limited(256, 128) if self._args.smoke else images
+            )
+        return self._images["cifar10"]
+
+    def _resnet8_network(self) -> keras.Model:
+        """Returns ResNet-8, trained for three epochs on these images."""
+        import cifar10_resnet8 as resnet8
+
+        path = self._args.models / "resnet8.keras"
+        if not path.exists():
+            model = keras.models.load_model(self._args.resnet8, compile=False)
+            resnet8.train(model, self._cifar10(), 0.01, 3, 0, "float")
+            model.save(path)
+        return keras.models.load_model(path, compile=False)
+
+    def _resnet8_float(self) -> dict[str, Any]:
+        """Returns the accuracy of the float network."""
+        return self._resnet8_measured(self._resnet8_network())
+
+    def _resnet8_continued(self, epochs: int) -> dict[str, Any]:
+        """Trains the float network as long as a student."""
+        import cifar10_resnet8 as resnet8
+
+        model = self._resnet8_network()
+        resnet8.train(model, self._cifar10(), 0.01, epochs, 0, "float")
+        return self._resnet8_measured(model)
+
+    def _resnet8_lsq(self, bits: int, epochs: int) -> dict[str, Any]:
+        """Trains a student, with the network's own regularisers."""
+        import cifar10_resnet8 as resnet8
+
+        images = self._cifar10()
+        model = self._resnet8_network()
+        student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
+        rate = 0.001 if bits == 8 else 0.01
+        resnet8.train(student, images, rate, epochs, 0, f"ResNet-8, {bits} bits")
+        found: dict[str, Any] = {"epochs": epochs}
+        if bits <= runs.REESTIMATED_BITS:
+            found["test, moving averages"] = self._resnet8_measured(student)["test"]
+            tf_lsq.reestimate_batch_norm(student, resnet8.dataset(images, 0))
+        found |= self._resnet8_measured(student)
+        return {**found, **runs.exported(student, images, scale=1)}
+
+    def _resnet8_measured(self, model: Any) -> dict[str, Any]:
+        """Returns accuracies; this network takes pixels from 0 to 255."""
+        return runs.measured(model, self._cifar10(), scale=1)
+
+
+if __name__ == "__main__":
+    main()
