@@ -123,9 +123,7 @@ def num_steps(images: Images, epochs: int) -> int:
     return epochs * (len(images.x_train) // BATCH_SIZE)
 
 
-def accuracy(
-    model: Any, x: np.ndarray, y: np.ndarray, scale: float = SCALE
-) -> float:
+def accuracy(model: Any, x: np.ndarray, y: np.ndarray, scale: float = SCALE) -> float:
     """Returns top-1 accuracy."""
     scores = model.predict(scaled(x, scale), batch_size=500, verbose=0)
     return float((scores.argmax(axis=-1) == y).mean())

@@ -33,17 +33,17 @@ import paper_runs as runs
 import tensorflow as tf
 import tf_keras as keras
 from datasets import Images, load
-from tflite_export.latency import processor
 
 import tf_lsq
+from tflite_export.latency import processor
 
 BITS = (8, 4, 3, 2)
 SEEDS = (0, 1, 2)
-BUDGET = runs.Budget(float_epochs=10, epochs=8, short_epochs=2)
+BUDGET = runs.Budget(float_epochs=10, epochs=6, short_epochs=2)
 SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, short_epochs=1)
 WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # Besides the 0.25e-4 of the recipe.
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "recipe, finetune", "recipe, adam")
-RESNET8_EPOCHS = {8: 3, 4: 3, 3: 8, 2: 8}
+RESNET8_EPOCHS = {8: 3, 4: 3, 3: 6, 2: 6}
 
 
 def main() -> None:
@@ -165,8 +165,8 @@ class Laboratory:
         """Returns the trainings of ResNet-8 on CIFAR-10."""
         plan: dict[str, Any] = {"cifar10/float": self._resnet8_float}
         for epochs in sorted(set(RESNET8_EPOCHS.values())):
-            plan[f"cifar10/float, {epochs} epochs more"] = (
-                lambda e=epochs: self._resnet8_continued(e)
+            plan[f"cifar10/float, {epochs} epochs more"] = lambda e=epochs: (
+                self._resnet8_continued(e)
             )
         for bits, epochs in RESNET8_EPOCHS.items():
             plan[f"cifar10/{bits}"] = lambda b=bits, e=epochs: self._resnet8_lsq(b, e)

@@ -16,7 +16,7 @@ from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from .reader import register_layer
-from .recipes import SGDL2, recipe
+from .recipes import SGDWithL2, recipe
 from .scheme import LSQQuantizeScheme
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ __all__ = [
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
-    "SGDL2",
+    "SGDWithL2",
     "calibrate",
     "from_keras3",
     "lsq",

@@ -91,13 +91,13 @@ class Distiller(StepTraining, keras.Model):
         _check_same_outputs(student, teacher)
         super().__init__(**kwargs)
         self.student = student
-        self._frozen = _Frozen(teacher)
+        self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
         self.temperature = temperature
         self.distillation_weight = distillation_weight
-        self._total = keras.metrics.Mean(name="loss")
         self._distillation: Any = None
-        self.input_names, self.output_names = student.input_names, list(
-            output_kinds(student)
+        self.input_names, self.output_names = (
+            student.input_names,
+            list(output_kinds(student)),
         )
         self.built = True
 
@@ -109,7 +109,7 @@ class Distiller(StepTraining, keras.Model):
     @property
     def teacher(self) -> keras.Model:
         """The float model; none of its weights are among this model's."""
-        return self._frozen.model
+        return self._untracked.teacher
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the student."""
@@ -193,14 +193,18 @@ class Distiller(StepTraining, keras.Model):
     def metrics(self) -> list[Any]:
         """Losses and metrics, in the order of the logs."""
         soft = self._distillation.metrics if self._distillation else []
-        others = [one for one in super().metrics if one is not self._total]
-        return [self._total, *others, *soft]
+        return [self._untracked.total, *super().metrics, *soft]
 
     def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
     ) -> tf.Tensor:
         """Returns the loss that is trained on; see the class."""
-        teacher = tf.nest.map_structure(tf.stop_gradient, self._frozen(x))
+        teacher = self.teacher(x, training=False)
+        teacher = tf.nest.map_structure(tf.stop_gradient, teacher)
         soft = self._distillation(teacher, y_pred, sample_weight)
         hard = self.compiled_loss(y, y_pred, sample_weight)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -210,7 +214,7 @@ class Distiller(StepTraining, keras.Model):
         for regulariser in self.losses:
             loss += tf.cast(regulariser, loss.dtype) / replicas
         batch = tf.shape(tf.nest.flatten(y_pred)[0])[0]
-        self._total.update_state(loss * replicas, sample_weight=batch)
+        self._untracked.total.update_state(loss * replicas, sample_weight=batch)
         return loss
 
     def get_config(self) -> dict[str, Any]:
@@ -245,15 +249,12 @@ class Distiller(StepTraining, keras.Model):
             weight.assign(np.asarray(store[f"teacher_{number}"]))
 
 
-class _Frozen:
-    """Holds a model out of sight of Keras' tracking, which would train and save it."""
+class _Untracked:
+    """Holds what Keras, if it saw it, would count among the model's own weights."""
 
-    def __init__(self, model: keras.Model) -> None:
-        self.model = model
-
-    def __call__(self, x: Any) -> Any:
-        """Returns the outputs in inference mode."""
-        return self.model(x, training=False)
+    def __init__(self, teacher: keras.Model, total: keras.metrics.Mean) -> None:
+        self.teacher = teacher
+        self.total = total
 
 
 def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:

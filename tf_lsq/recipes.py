@@ -33,7 +33,7 @@ _DROPS = (20 / 90, 40 / 90, 60 / 90, 80 / 90)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class SGDL2(keras.optimizers.SGD):
+class SGDWithL2(keras.optimizers.SGD):
     """SGD whose weight decay is an L2 term of the gradient, for kernels only.
 
     This is what papers before 2019 and PyTorch's SGD call weight decay: the term
@@ -59,7 +59,7 @@ class SGDL2(keras.optimizers.SGD):
                 "`l2` must not be negative, and takes the place of `weight_decay`. "
                 f"Received: l2={l2}, weight_decay={kwargs.get('weight_decay')}."
             )
-        kwargs.setdefault("name", "SGDL2")
+        kwargs.setdefault("name", "SGDWithL2")
         super().__init__(learning_rate, **kwargs)
         self.l2 = l2
 
@@ -153,7 +153,7 @@ def recipe(
         optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     else:
-        optimizer = SGDL2(rate, momentum=momentum, l2=weight_decay)
+        optimizer = SGDWithL2(rate, momentum=momentum, l2=weight_decay)
     return {"optimizer": optimizer, "loss": CrossEntropy(from_logits)}
 
 
@@ -172,6 +172,11 @@ def _check(steps: Any, variant: str, schedule: str) -> None:
             raise ValueError(
                 f"`{name}` must be one of {list(allowed)}. Received: {name}={value!r}."
             )
+    if variant == "finetune" and schedule != "cosine":
+        raise ValueError(
+            "The variant 'finetune' warms up into a cosine decay. "
+            f"Received: schedule={schedule!r}."
+        )
 
 
 def _weight_decay(weight_bits: int, variant: str) -> float:

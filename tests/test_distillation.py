@@ -1,0 +1,322 @@
+"""The distiller: its loss, its logs, what it trains, saves and refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import tf_lsq
+import tflite_export
+from tf_lsq._compat import keras
+
+layers = keras.layers
+
+
+@pytest.fixture
+def data(rng):
+    x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    return x, rng.integers(0, 5, 64)
+
+
+@pytest.fixture
+def teacher(rng):
+    return tiny.randomize(tiny.residual(), rng)
+
+
+def log_softmax(x):
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def expected_distillation(teacher, student, temperature, logits=(True, True)):
+    """T^2 KL(teacher || student) per example, in float64."""
+    outputs = [np.asarray(o, np.float64) for o in (teacher, student)]
+    t, s = (
+        log_softmax((o if is_logits else np.log(o)) / temperature)
+        for o, is_logits in zip(outputs, logits, strict=True)
+    )
+    return temperature**2 * (np.exp(t) * (t - s)).sum(axis=-1)
+
+
+@pytest.mark.parametrize("logits", [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_the_loss_is_that_of_float64(logits, temperature, rng):
+    outputs = [rng.normal(0, 2, (6, 5)) for _ in range(2)]
+    outputs = [
+        o if is_logits else np.exp(log_softmax(o))
+        for o, is_logits in zip(outputs, logits, strict=True)
+    ]
+    loss = tf_lsq.DistillationLoss(
+        temperature, teacher_from_logits=logits[0], from_logits=logits[1]
+    )
+    weights = np.arange(6.0)
+    found = loss(*map(tf.constant, outputs), sample_weight=weights)
+    expected = expected_distillation(*outputs, temperature, logits)
+    assert float(found) == pytest.approx((weights * expected).mean(), rel=1e-6)
+
+
+def test_its_gradient_is_the_cross_entropys_at_any_temperature(rng):
+    teacher, student = (tf.constant(rng.normal(size=(4, 5))) for _ in range(2))
+    for temperature in (1.0, 2.0):
+        with tf.GradientTape() as tape:
+            tape.watch(student)
+            loss = tf_lsq.DistillationLoss(temperature)(teacher, student)
+        softened = [tf.nn.softmax(o / temperature) for o in (student, teacher)]
+        expected = temperature * (softened[0] - softened[1]) / 4
+        np.testing.assert_allclose(tape.gradient(loss, student), expected, rtol=1e-6)
+
+
+def test_sixteen_bit_outputs_are_computed_in_float32():
+    scores = tf.constant([[0.0, 12.0]], tf.float16)
+    found = tf_lsq.DistillationLoss()(scores, tf.zeros_like(scores))
+    assert found.dtype == tf.float32
+    expected = expected_distillation([[0, 12.0]], [[0, 0]], 1)
+    assert float(found) == pytest.approx(expected[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_evaluate_shows_the_weighted_sum(weighted, teacher, data, rng):
+    x, y = data
+    weights = rng.uniform(0, 2, 64).astype(np.float32) if weighted else None
+    student = tf_lsq.quantize_model(teacher, weight_bits=2, activation_bits=2)
+    tf_lsq.calibrate(student, x)
+    distiller = tf_lsq.Distiller(
+        student, teacher, temperature=2.0, distillation_weight=0.3
+    )
+    distiller.compile(**tf_lsq.recipe(4, 10), metrics=["accuracy"])
+    found = distiller.evaluate(x, y, sample_weight=weights, verbose=0, return_dict=True)
+    scores, goal = (m.predict(x, verbose=0) for m in (student, teacher))
+    weights = np.ones(64) if weights is None else weights
+    hard = -np.log(scores[np.arange(64), y].astype(np.float64))
+    soft = expected_distillation(goal, scores, 2.0, (False, False))
+    expected = {
+        "student_loss": (weights * hard).mean(),
+        "distillation_loss": (weights * soft).mean(),
+        "accuracy": (scores.argmax(-1) == y).mean(),
+    }
+    expected["loss"] = (
+        0.7 * expected["student_loss"] + 0.3 * expected["distillation_loss"]
+    )
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert list(found) == [
+        "loss",
+        "student_loss",
+        "accuracy",
+        "distillation_loss",
+    ]
+
+
+def test_without_distillation_it_trains_like_the_student(teacher, data):
+    students = [tf_lsq.quantize_model(teacher) for _ in range(2)]
+    models = [
+        students[0],
+        tf_lsq.Distiller(students[1], teacher, distillation_weight=0),
+    ]
+    for model in models:
+        model.compile(**tf_lsq.recipe(4, 4))
+        model.fit(*data, batch_size=32, epochs=2, shuffle=False, verbose=0)
+    found = [student.get_weights() for student in students]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_regularisers_count_in_full(data):
+    kernel = keras.regularizers.L2(0.1)
+    teacher = keras.Sequential(
+        [
+            layers.Flatten(input_shape=(8, 8, 3)),
+            layers.Dense(5, kernel_regularizer=kernel),
+        ]
+    )
+    student = tf_lsq.quantize_model(teacher)
+    tf_lsq.calibrate(student, data[0])
+    distiller = tf_lsq.Distiller(student, teacher)
+    distiller.compile("sgd", tf_lsq.CrossEntropy())
+    found = distiller.evaluate(*data, verbose=0, return_dict=True)
+    expected = 0.5 * (found["student_loss"] + found["distillation_loss"])
+    expected += 0.1 * np.square(teacher.layers[-1].kernel.numpy()).sum()
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_teacher_is_frozen_and_runs_in_inference_mode(data):
+    inputs = layers.Input((8, 8, 3))
+    x = tiny.conv_bn_relu(inputs)
+    x = layers.Dropout(0.5)(layers.GlobalAveragePooling2D()(x))
+    teacher = keras.Model(inputs, layers.Dense(5)(x))
+    before = teacher.get_weights()
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    distiller.compile(**tf_lsq.recipe(4, 10))
+    distiller.fit(*data, epochs=2, verbose=0)
+    for one, other in zip(before, teacher.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert teacher.trainable and all(layer.trainable for layer in teacher.layers)
+    ids = {id(v) for v in distiller.weights}
+    assert not ids & {id(v) for v in teacher.weights}
+    assert ids == {id(v) for v in distiller.student.weights}
+    one, other = (
+        distiller.evaluate(*data, verbose=0, return_dict=True)["distillation_loss"]
+        for _ in range(2)
+    )
+    assert one == other  # A dropout in the teacher would differ.
+
+
+def test_a_student_learns_from_the_teacher_alone(teacher, data):
+    distiller = tf_lsq.Distiller(
+        tf_lsq.quantize_model(teacher, weight_bits=2, activation_bits=2),
+        teacher,
+        distillation_weight=1.0,
+    )
+    distiller.compile(keras.optimizers.Adam(1e-3))
+    losses = distiller.fit(data[0], epochs=10, verbose=0).history["loss"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_fit_does_for_the_student_what_its_own_fit_does(teacher, data):
+    student = tf_lsq.quantize_model(teacher)
+    distiller = tf_lsq.Distiller(student, teacher)
+    optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
+    distiller.compile(optimizer, tf_lsq.CrossEntropy())
+    callback = tf_lsq.BatchNormReestimation(data, num_batches=1)
+    distiller.fit(*data, verbose=0, callbacks=[callback])
+    assert all(step > 0 for step in tf_lsq.steps(student).values())
+    decayed = [
+        v.name for v in distiller.trainable_variables if optimizer._use_weight_decay(v)
+    ]
+    assert not [name for name in decayed if name.endswith("_step:0")]
+    weights = student.get_weights()
+    tf_lsq.round_biases(student)  # Nothing is left to round.
+    for one, other in zip(weights, student.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_the_student_is_exported_and_the_distiller_is_not(teacher, data, tmp_path):
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    distiller.compile(**tf_lsq.recipe(4, 10))
+    distiller.fit(*data, verbose=0)
+    np.testing.assert_array_equal(
+        distiller.predict(data[0], verbose=0),
+        distiller.student.predict(data[0], verbose=0),
+    )
+    path = tmp_path / "model.tflite"
+    with pytest.raises((TypeError, ValueError), match=r"student"):
+        tflite_export.export_model(distiller, path)
+    assert not path.exists()
+    tflite_export.export_model(distiller.student, path, verbose=False)
+    tflite_export.verify_tflite(path, distiller.student, data[0], verbose=False)
+
+
+def test_a_saved_distiller_goes_on_where_it_was(teacher, data, tmp_path):
+    distiller = tf_lsq.Distiller(
+        tf_lsq.quantize_model(teacher), teacher, temperature=2.0, name="both"
+    )
+    distiller.compile(keras.optimizers.Adam(1e-2), tf_lsq.CrossEntropy())
+    distiller.fit(*data, verbose=0)
+    distiller.save(tmp_path / "both.keras")
+    loaded = keras.models.load_model(tmp_path / "both.keras")
+    assert (loaded.temperature, loaded.name) == (2.0, "both")
+    np.testing.assert_array_equal(loaded.teacher(data[0]), teacher(data[0]))
+    for model in (distiller, loaded):
+        model.fit(*data, shuffle=False, verbose=0)
+    for one, other in zip(distiller.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpoints_hold_the_student_only(teacher, data, tmp_path):
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    distiller.compile("adam", tf_lsq.CrossEntropy())
+    distiller.fit(*data, verbose=0)
+    distiller.save_weights(str(tmp_path / "weights"))
+    names = [name for name, _ in tf.train.list_variables(str(tmp_path / "weights"))]
+    assert names and not [
+        name for name in names if "untracked" in name or "teacher" in name
+    ]
+    other = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    other.load_weights(str(tmp_path / "weights")).expect_partial()
+    np.testing.assert_array_equal(
+        other.predict(data[0], verbose=0), distiller.predict(data[0], verbose=0)
+    )
+
+
+def two_headed():
+    inputs = layers.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(tiny.conv_bn_relu(inputs))
+    ends = {"box": layers.Dense(4, name="b")(x), "label": layers.Dense(5, name="l")(x)}
+    return keras.Model(inputs, ends)
+
+
+def test_outputs_are_distilled_as_their_losses_say(data, rng):
+    teacher = two_headed()
+    x, y = data
+    labels = {"label": y, "box": rng.normal(size=(64, 4)).astype(np.float32)}
+    student = tf_lsq.quantize_model(teacher, weight_bits=2)
+    distiller = tf_lsq.Distiller(student, teacher)
+    distiller.compile(
+        "sgd",
+        {"label": tf_lsq.CrossEntropy(), "box": "mse"},
+        loss_weights={"label": 1.0, "box": 10.0},
+        metrics={"label": "accuracy"},
+    )
+    distiller.fit(x, labels, verbose=0)
+    found = distiller.evaluate(x, labels, verbose=0, return_dict=True)
+    scores, goal = (m.predict(x, verbose=0) for m in (student, teacher))
+    soft = expected_distillation(goal["label"], scores["label"], 1.0).mean()
+    box = np.square(scores["box"] - goal["box"]).mean()
+    assert found["label_distillation_loss"] == pytest.approx(soft, rel=1e-3)
+    assert found["box_distillation_loss"] == pytest.approx(box, rel=1e-3)
+    assert found["distillation_loss"] == pytest.approx(soft + 10 * box, rel=1e-3)
+    assert "label_accuracy" in found
+
+
+def test_a_teacher_of_keras_3_will_do(data):
+    import keras as keras3
+
+    inputs = keras3.Input((8, 8, 3))
+    x = keras3.layers.Conv2D(4, 3, activation="relu")(inputs)
+    teacher = keras3.Model(inputs, keras3.layers.Dense(5)(keras3.layers.Flatten()(x)))
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    distiller.compile(**tf_lsq.recipe(4, 10))
+    distiller.fit(*data, verbose=0)
+    np.testing.assert_allclose(
+        distiller.teacher(data[0]), teacher(data[0]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_what_cannot_be_distilled_is_refused(teacher, data):
+    student = tf_lsq.quantize_model(teacher)
+    with pytest.raises(TypeError, match=r"quantize_model.*Received: Functional"):
+        tf_lsq.Distiller(teacher, teacher)
+    with pytest.raises(TypeError, match="`teacher` must be a functional"):
+        tf_lsq.Distiller(student, teacher.predict)
+    with pytest.raises(ValueError, match=r"outputs of shape \(None, 7\)"):
+        tf_lsq.Distiller(student, tiny.residual(num_classes=7))
+    for wrong in ({"temperature": 0.0}, {"distillation_weight": 1.5}):
+        with pytest.raises(ValueError, match="distillation_weight"):
+            tf_lsq.Distiller(student, teacher, **wrong)
+    with pytest.raises(ValueError, match="loss=None"):
+        tf_lsq.Distiller(student, teacher).compile("sgd")
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
+        tf_lsq.DistillationLoss(-1.0)
+
+
+def test_losses_that_say_nothing_about_distillation_are_all_named():
+    inputs = layers.Input((4,))
+    x = layers.Dense(3)(inputs)
+    ends = {
+        "a": layers.Activation("sigmoid")(x),
+        "b": layers.Dense(2)(x),
+        "c": layers.Dense(2)(x),
+    }
+    teacher = keras.Model(inputs, ends)
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    losses = {
+        "a": "categorical_crossentropy",
+        "b": keras.losses.BinaryCrossentropy(from_logits=True),
+        "c": "mse",
+    }
+    with pytest.raises(
+        ValueError, match=r"`a`: student ends in sigmoid.*`b`: "
+    ) as error:
+        distiller.compile("sgd", losses)
+    assert "`c`" not in str(error.value)
