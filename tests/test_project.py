@@ -30,6 +30,7 @@ TRAINING = [
     "graph",
     "folding",
     "borrowed_sums",
+    "distribution",
     "model",
     "policy",
     "layout",

@@ -19,6 +19,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
+from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
 from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
@@ -53,6 +54,7 @@ __all__ = [
     "nodes_of",
     "register_for_h5",
     "tfmot",
+    "value_as_stored",
 ]
 
 
@@ -96,6 +98,15 @@ def infers_shapes_only() -> bool:
     if tf.executing_eagerly():
         return False
     return tf.compat.v1.get_default_graph().name.endswith("_scratch_graph")
+
+
+def value_as_stored(variable: tf.Variable) -> tf.Tensor:
+    """Returns the value of a variable in the variable's own dtype.
+
+    Under a mixed-precision policy a layer sees 16-bit copies of its variables.
+    """
+    with enable_auto_cast_variables(None):
+        return tf.convert_to_tensor(variable)
 
 
 def register_for_h5(cls: type) -> type:
