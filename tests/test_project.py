@@ -31,6 +31,7 @@ TRAINING = [
     "folding",
     "borrowed_sums",
     "losses",
+    "distribution",
     "model",
     "policy",
     "layout",

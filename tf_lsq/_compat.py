@@ -20,6 +20,7 @@ import tf_keras as keras
 from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
+from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
 from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
@@ -55,6 +56,7 @@ __all__ = [
     "nodes_of",
     "register_for_h5",
     "tfmot",
+    "value_as_stored",
 ]
 
 
@@ -117,6 +119,15 @@ def losses_container(
     return LossesContainer(
         losses, loss_weights, names, total_loss_mean=keras.metrics.Mean(name=total)
     )
+
+
+def value_as_stored(variable: tf.Variable) -> tf.Tensor:
+    """Returns the value of a variable in the variable's own dtype.
+
+    Under a mixed-precision policy a layer sees 16-bit copies of its variables.
+    """
+    with enable_auto_cast_variables(None):
+        return tf.convert_to_tensor(variable)
 
 
 def register_for_h5(cls: type) -> type:

@@ -124,7 +124,7 @@ def _borrows(point: QuantizationPoint) -> bool:
         and not point.plain_op
         and not point.initialising
         and point.is_initialised()
-        and point.compute_dtype == "float32"
+        and point.output.dtype == tf.float32
         and point.output.shape[1:].is_fully_defined()
     )
 

@@ -17,7 +17,8 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     training under `tf.distribute` with a loop of your own.
 
     Steps are set anew, also those that were trained. Batch norms use their
-    moving averages, as in inference.
+    moving averages, as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy`
+    every worker must call it; all get the first worker's steps.
 
     Args:
         model: A quantized model.

@@ -1,7 +1,7 @@
-"""Keras layers for what functional code writes as TensorFlow calls.
+"""Float layers that Keras does not have, or does not save as they are.
 
-The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like by these, so that a
-quantized model consists of layers that save, load and have a name.
+The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like by such layers, so that
+a quantized model consists of layers that save, load and have a name.
 """
 
 from __future__ import annotations
@@ -150,3 +150,18 @@ class Reduction(_Settings):
             if self.keepdims or axis not in self.axes
         ]
         return tuple(kept)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
+    """A batch norm over the batch of all replicas, also in a copy of it.
+
+    Keras leaves `synchronized` out of a layer's config, so that a copy and a loaded
+    layer would have the statistics of one replica.
+
+    Args:
+        **kwargs: Settings of `keras.layers.BatchNormalization`, by name.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(synchronized=True, **kwargs)

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from ._compat import OpLambda, SlicingOpLambda, keras
-from .float_layers import ConstantPadding, HardSigmoid, Reduction, StridedSlice
+from .float_layers import (
+    ConstantPadding,
+    HardSigmoid,
+    Reduction,
+    StridedSlice,
+    SynchronizedBatchNormalization,
+)
 from .layers import LSQWrapper, QuantizationPoint
 from .lowering import (
     Call,
@@ -270,6 +276,7 @@ LAYERS: dict[type, LayerRule] = {
     ),
     layers.Dense: LayerRule(with_activation("dense"), _check_activation),
     layers.BatchNormalization: LayerRule(single("affine"), _check_batch_norm),
+    SynchronizedBatchNormalization: LayerRule(single("affine"), _check_batch_norm),
     layers.Rescaling: LayerRule(single("affine"), _check_rescaling),
     layers.Normalization: LayerRule(normalization, _check_normalization),
     layers.Activation: LayerRule(activation_layer, _check_activation),
@@ -355,6 +362,7 @@ INTERNAL = {
     HardSigmoid,
     Reduction,
     StridedSlice,
+    SynchronizedBatchNormalization,
     ConstantPadding,
     OpLambda,
     SlicingOpLambda,

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from . import fast_lsq, lsq
-from ._compat import keras
+from ._compat import keras, value_as_stored
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, Variables, is_initialised
 
@@ -31,7 +31,7 @@ class LSQWrapper(keras.layers.Wrapper):
         layer: A layer of a class in `quantize_configs.QUANTIZED_WEIGHTS`.
         quantize_config: Bits of the kernel and how its steps are shared.
         **kwargs: Keras' layer arguments. The name is `quant_<layer's name>`
-            unless given; `trainable` is the layer's own.
+            unless given; `trainable` and `dtype` are the layer's own.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class LSQWrapper(keras.layers.Wrapper):
     ) -> None:
         kwargs.setdefault("name", f"quant_{layer.name}")
         kwargs.setdefault("trainable", layer.trainable)
+        kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.layer.trainable = kwargs["trainable"]
         self.quantize_config = quantize_config
@@ -84,9 +85,9 @@ class LSQWrapper(keras.layers.Wrapper):
         self.quantizer.initialise(self.kernel, self.step_variables)
 
     def quantized_kernel(self) -> tf.Tensor:
-        """Returns the kernel as the layer uses it: learned step times codes."""
+        """Returns learned step times codes, float32 under any policy."""
         return self.quantizer(
-            self.kernel,
+            value_as_stored(self.kernel),
             training=False,
             weights=self.step_variables,
             plain_op=self.plain_op,
@@ -98,7 +99,7 @@ class LSQWrapper(keras.layers.Wrapper):
 
     def call(self, inputs: Any) -> tf.Tensor:
         """Calls the wrapped layer with the quantized kernel in place."""
-        kernel = self.quantized_kernel()
+        kernel = tf.cast(self.quantized_kernel(), self.compute_dtype)
         if self.lends_to is not None:
             step, scale = self.lends_to
             [kernel] = fast_lsq.lend_sum([kernel], step, scale)
@@ -128,7 +129,7 @@ class LSQWrapper(keras.layers.Wrapper):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class QuantizationPoint(keras.layers.Layer):
-    """Quantizes the tensor that flows through it.
+    """Quantizes the tensor that flows through it, in the dtype that arrives.
 
     Args:
         num_bits: Bits of one integer, 2 to 8.
@@ -159,7 +160,7 @@ class QuantizationPoint(keras.layers.Layer):
         target: str = "phone",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.quantizer = LSQActivationQuantizer(num_bits, signed, step_init, max_value)
         if fixed_step is not None and signed is None:
             raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")

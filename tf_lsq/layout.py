@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from . import lsq
 from ._compat import keras, model_structure, tfmot
+from .float_layers import SynchronizedBatchNormalization
 from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint
 from .model import LSQModel
@@ -289,7 +290,10 @@ class _Builder:
             config = {**part.layer.get_config(), "name": part.layer_name}
             if "activation" in config and self._absorbs_relu(owner):
                 config["activation"] = "linear"
-            copy = type(part.layer).from_config(config)
+            layer_class = type(part.layer)
+            if getattr(part.layer, "synchronized", False):
+                layer_class = SynchronizedBatchNormalization
+            copy = layer_class.from_config(config)
             bits = self.bits[owner]
             if type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float:
                 config = LSQQuantizeConfig(

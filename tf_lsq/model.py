@@ -13,6 +13,7 @@ import tensorflow as tf
 from ._compat import exclude_from_weight_decay, keras, register_for_h5
 from .borrowed_sums import borrowed_sums
 from .data import batches
+from .distribution import assign_chiefs_values
 from .folding import round_biases
 from .layers import LSQWrapper, QuantizationPoint
 from .losses import resolve
@@ -205,7 +206,8 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
     """Gives every activation step that has none its first value.
 
     The batch flows through the model once, eagerly; each point sets its step
-    from the values that arrive, which earlier points have quantized already.
+    from the values that arrive, which earlier points have quantized already. Where
+    several workers train, all of them call this and get the first worker's steps.
 
     Args:
         model: A quantized model.
@@ -216,6 +218,13 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
     with _batch_norm_statistics_kept(model), _points_initialising(model):
         model(tf.nest.map_structure(tf.convert_to_tensor, x), training=training)
     check_calibrated(model)
+    first_values = [
+        variable
+        for point in quantization_points(model)
+        for name, variable in point.step_variables.items()
+        if name != "step"
+    ]
+    assign_chiefs_values(model.distribute_strategy, first_values)
 
 
 @contextlib.contextmanager

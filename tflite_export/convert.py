@@ -30,7 +30,8 @@ def convert_layer(node: Node, *, dynamic_batch: bool) -> TFLiteGraph:
         keras.Input(batch_shape=(batch, *source.shape[1:]), name=f"input_{number}")
         for number, source in enumerate(node.inputs)
     ]
-    copy = type(node.layer).from_config(node.layer.get_config())
+    config = {**node.layer.get_config(), "dtype": "float32"}  # Whatever it trained in.
+    copy = type(node.layer).from_config(config)
     model = keras.Model(inputs, node.call(copy, inputs), name="layer")
     copy.set_weights(node.layer.get_weights())
     try:

@@ -1,0 +1,152 @@
+"""Trains one small model under a strategy; run by `test_distribution`.
+
+Arguments: "one", "mirrored" or "worker" (which reads TF_CONFIG), several of them
+joined by "+", and the `.json` file for what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import tf_lsq
+from tf_lsq._compat import keras
+
+BATCH_SIZE, EXAMPLES = 16, 64
+DEVICES = ("CPU:0", "CPU:1")
+layers = keras.layers
+
+
+def main() -> None:
+    kinds, path = sys.argv[1].split("+"), Path(sys.argv[2])
+    found = {}
+    if "mirrored" in kinds:
+        [cpu] = tf.config.list_physical_devices("CPU")
+        devices = [tf.config.LogicalDeviceConfiguration() for _ in DEVICES]
+        tf.config.set_logical_device_configuration(cpu, devices)
+    if "one" in kinds:
+        strategy = tf.distribute.get_strategy()
+        found["one"] = trained(strategy, arrays())
+        found["one, shuffled"] = [trained(strategy, shuffled(seed)) for seed in (0, 1)]
+        found["one, loop"] = loop(strategy)
+    if "mirrored" in kinds:
+        strategy = tf.distribute.MirroredStrategy(DEVICES)
+        found["mirrored"] = trained(strategy, arrays())
+        found["mirrored, loop"] = loop(strategy)
+        found["errors"] = errors(strategy)
+    if "worker" in kinds:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        found["worker"] = trained(strategy, arrays())
+        # An order of its own for every worker.
+        number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        found["worker, shuffled"] = trained(strategy, shuffled(number))
+    path.write_text(json.dumps(found))
+
+
+def arrays():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 1, (EXAMPLES, 6, 6, 3)).astype(np.float32)
+    # The part of a global batch that the second replica gets is larger.
+    x[np.arange(EXAMPLES) % BATCH_SIZE >= BATCH_SIZE // 2] *= 3
+    return x, rng.integers(0, 4, EXAMPLES)
+
+
+def shuffled(seed):
+    data = tf.data.Dataset.from_tensor_slices(arrays())
+    return data.shuffle(EXAMPLES, seed=seed).batch(BATCH_SIZE)
+
+
+def student_of(strategy):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        inputs = layers.Input((6, 6, 3), name="image")
+        x = layers.Conv2D(8, 3, use_bias=False)(inputs)
+        x = layers.ReLU()(layers.BatchNormalization(synchronized=True)(x))
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
+        student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(4)(x)))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        student.compile(keras.optimizers.Adam(1e-2), loss)
+    return student
+
+
+def trained(strategy, data):
+    """Losses of the first training steps, learned steps before and after."""
+    student = student_of(strategy)
+    # Keras adds up what the workers log, though each has the loss of the whole batch.
+    student.distribute_reduction_method = "first"
+    losses, first = [], {}
+    callback = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: first.update(numbers(student)),
+        on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]),
+    )
+    options = {"verbose": 0, "callbacks": [callback]}
+    if isinstance(data, tuple):
+        student.fit(*data, batch_size=BATCH_SIZE, shuffle=False, **options)
+    else:
+        student.fit(data, **options)
+    weights = [float(value) for w in student.get_weights() for value in w.flat]
+    last = numbers(student)
+    return {"losses": losses, "first": first, "last": last, "weights": weights}
+
+
+def numbers(student):
+    return {name: step.tolist() for name, step in tf_lsq.steps(student).items()}
+
+
+def train_without_fit(student, strategy):
+    """Returns the losses of a training loop."""
+
+    def step_of_replica(x, y):
+        with tf.GradientTape() as tape:
+            scores = student(x, training=True)
+            each = keras.losses.sparse_categorical_crossentropy(y, scores, True)
+            loss = tf.nn.compute_average_loss(each, global_batch_size=BATCH_SIZE)
+        variables = student.trainable_variables
+        gradients = tape.gradient(loss, variables)
+        student.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return loss
+
+    @tf.function
+    def step(x, y):
+        return strategy.reduce("SUM", strategy.run(step_of_replica, (x, y)), axis=None)
+
+    return [float(step(x, y)) for x, y in distributed(strategy)]
+
+
+def distributed(strategy):
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH_SIZE)
+    return strategy.experimental_distribute_dataset(data)
+
+
+def loop(strategy):
+    """Losses and learned steps of a training without `fit`."""
+    student = student_of(strategy)
+    tf_lsq.calibrate(student, arrays()[0])
+    first = numbers(student)
+    losses = train_without_fit(student, strategy)
+    return {"losses": losses, "first": first, "last": numbers(student)}
+
+
+def errors(strategy):
+    """What is said where activation steps cannot be initialised."""
+    found = []
+    student = student_of(strategy)
+    for call in (
+        lambda: train_without_fit(student, strategy),
+        lambda: student.fit(distributed(strategy), verbose=0),
+    ):
+        try:
+            call()
+        except RuntimeError as error:
+            found.append(str(error))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What the workers of a distributed training must agree on.
+
+`MultiWorkerMirroredStrategy` keeps trainable variables equal by summing gradients.
+What a worker assigns outside of a training step stays its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def assign_chiefs_values(
+    strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]
+) -> None:
+    """Gives scalar variables the values they have on the first worker.
+
+    Every worker has to call this, each waits for the others. Where one process
+    holds all replicas there is nothing to do.
+
+    Args:
+        strategy: What the variables were created under.
+        variables: Float32, shape `[]`.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return
+
+    @tf.function
+    def chiefs(values: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        is_chief = tf.equal(replica.replica_id_in_sync_group, 0)
+        own = tf.where(is_chief, values, tf.zeros_like(values))
+        return replica.all_reduce(tf.distribute.ReduceOp.SUM, own)
+
+    values = tf.stack([tf.convert_to_tensor(variable) for variable in variables])
+    result = strategy.run(chiefs, (values,))
+    [values, *_] = strategy.experimental_local_results(result)
+    for variable, value in zip(variables, tf.unstack(values), strict=True):
+        variable.assign(value)
