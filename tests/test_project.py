@@ -39,6 +39,9 @@ TRAINING = [
     "calibration",
     "models",
     "batch_norm",
+    "plots",
+    "diagnostics",
+    "oscillation",
     "__init__",
 ]
 EXPORT = [

@@ -7,9 +7,11 @@ without a custom-object scope.
 from . import lsq, models
 from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .calibration import calibrate
+from .diagnostics import Diagnostics
 from .folding import round_biases
 from .keras3 import from_keras3
 from .model import LSQModel, steps
+from .oscillation import OscillationTracking
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
@@ -20,11 +22,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BatchNormReestimation",
+    "Diagnostics",
     "LSQActivationQuantizer",
     "LSQModel",
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
+    "OscillationTracking",
     "calibrate",
     "from_keras3",
     "lsq",
