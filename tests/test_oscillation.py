@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
@@ -15,17 +16,6 @@ from tf_lsq.model import wrapped_layers
 from tf_lsq.oscillation import CodeTracker
 
 layers = keras.layers
-
-
-class Holder(keras.Model):
-    """Trains a quantized model that it holds, as a distiller does."""
-
-    def __init__(self, student):
-        super().__init__(name="holder")
-        self.student = student
-
-    def call(self, inputs, training=None):
-        return self.student(inputs, training=training)
 
 
 class Codes(keras.callbacks.Callback):
@@ -161,25 +151,25 @@ def test_frequencies_are_those_of_the_training(data, tmp_path):
 def test_frozen_weights_keep_their_codes(held, data):
     student = trainable()
     tf_lsq.calibrate(student, data[0])
-    trained = Holder(student) if held else student
-    trained.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
-    callback = tf_lsq.OscillationTracking(momentum=0.1, freeze_above=0.15)
+    trained = tiny.Holder(student) if held else student
+    trained.compile(keras.optimizers.SGD(0.1), "mse")
+    callback = tf_lsq.OscillationTracking(momentum=0.1, freeze_above=0.12)
     codes = Codes(student)
     moments = []
     note = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: moments.append(callback.frozen())
     )
     history = trained.fit(
-        *data, batch_size=8, epochs=4, verbose=0, callbacks=[callback, codes, note]
+        *data, batch_size=4, epochs=4, verbose=0, callbacks=[callback, codes, note]
     ).history
     for name, frozen in callback.frozen().items():
-        assert 0.05 < frozen.mean() < 1
+        assert 0.02 < frozen.mean() < 1
         assert callback.history["frozen"][name][-1] == frozen.mean()
         sequence = np.array(codes.found[name][1:])
         when = np.array([moment[name] for moment in moments])
         kept = np.where(when[:-1], sequence[1:] == sequence[:-1], True)
         assert kept.all()
-        # Without the callback they would have moved on.
+        # They had moved before.
         assert (sequence[1:] != sequence[:-1])[:, frozen].any()
         layer = student.get_layer(name)
         on_grid = layer.step.numpy() * sequence[-1]

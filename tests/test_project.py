@@ -40,6 +40,7 @@ TRAINING = [
     "models",
     "batch_norm",
     "plots",
+    "probe",
     "diagnostics",
     "oscillation",
     "__init__",

@@ -102,7 +102,7 @@ def steps_per_execution(model: keras.Model) -> int | None:
     """
     if model.autotune_steps_per_execution:
         return None
-    return int(model._steps_per_execution)
+    return int(keras.backend.get_value(model._steps_per_execution))
 
 
 def infers_shapes_only() -> bool:

@@ -80,8 +80,7 @@ def _over_training(
 ) -> Figure:
     """Returns lines over the batches: kernels on the left, activations on the right."""
     lines = content["lines"]
-    rows = max(sum(name in kernels for name in lines), len(lines) // 2, 1)
-    figure = Figure((_WIDTH, 2.5 + 0.13 * rows), layout="constrained")
+    figure = Figure((_WIDTH, 2.5 + 0.1 * len(lines)), layout="constrained")
     colors = mpl.colormaps["viridis"]
     kinds = ("kernels", "activations")
     for axes, kind in zip(figure.subplots(1, 2, sharey=True), kinds, strict=True):
@@ -92,12 +91,10 @@ def _over_training(
         axes.set_title(kind)
         axes.set_xlabel("batches")
         axes.set_yscale(content["scale"])
-        if content["scale"] == "log":
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="#e5e5e5")
         if names:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), frameon=False)
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.axes[0].set_ylabel(content["label"])
     return figure
 
@@ -127,6 +124,7 @@ def _ratio_figure(history: History, kernels: set[str]) -> Figure:
         axes.plot([], [], color=color, label=label)
     axes.axvline(1, color="#888", lw=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("relative update of the step / relative update of the weights")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
