@@ -65,8 +65,8 @@ class Diagnostics(keras.callbacks.Callback):
         frequency: "epoch", or a number of batches.
         loss: A Keras loss for the ratios, of a model with one output. None: the loss
             that the model is compiled with, regularisers included. A model that holds
-            the quantized one as `student` is asked for its own loss of the student's
-            outputs.
+            the quantized one as `student` is asked for its own loss (`compute_loss`)
+            of the student's outputs.
 
     Raises:
         ValueError: If `frequency` or `batch_size` is less than 1, or `data` has no

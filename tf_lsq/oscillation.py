@@ -25,7 +25,8 @@ from .model import student_of, wrapped_layers
 class OscillationTracking(keras.callbacks.Callback):
     """Measures how often weights oscillate, and freezes those that do if asked to.
 
-    After every batch the codes of a kernel are compared with those before it. The
+    The model that `fit` trains is a quantized one, or holds it as `student`. After
+    every batch the codes of a kernel are compared with those before it. The
     frequency of a weight is the moving average of its oscillations:
     ``f = momentum * o + (1 - momentum) * f``, where o is 1 if the weight has
     oscillated, else 0. `history` holds, of the last `fit`:

@@ -42,8 +42,8 @@ def write_plots(
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(_STYLE):
         figures = {
-            "steps": _over_training(history, kernels, _relative_steps(history)),
-            "clipped": _over_training(history, kernels, _clipped_percent(history)),
+            "steps": _relative_steps(history, kernels),
+            "clipped": _clipped_shares(history, kernels),
             "codes": _codes_figure(history, codes, kernels),
         }
         if "ratio" in history:
@@ -57,29 +57,31 @@ def write_plots(
 # --- Over the training ---------------------------------------------------------------
 
 
-def _relative_steps(history: History) -> dict[str, Any]:
-    """Returns the lines of the steps: each beside its first value."""
-    means = {name: _channel_means(found) for name, found in history["step"].items()}
-    lines = {name: mean / mean[0] for name, mean in means.items()}
-    return {"lines": lines, "label": "step / first recorded step", "scale": "log"}
+def _relative_steps(history: History, kernels: set[str]) -> Figure:
+    """Returns the steps, each beside its first value."""
+    means = {n: [np.mean(step) for step in s] for n, s in history["step"].items()}
+    lines = {name: np.array(mean) / mean[0] for name, mean in means.items()}
+    figure = _over_training(history, kernels, lines, "step / first recorded step")
+    # To powers of two, one at least on each side.
+    farthest = max(np.abs(np.log2(line)).max() for line in lines.values())
+    reach = 2.0 ** max(np.ceil(farthest), 1)
+    for axes in figure.axes:
+        axes.set_yscale("log", base=2)
+        axes.set_ylim(0.95 / reach, 1.05 * reach)
+        axes.yaxis.set_major_formatter("{x:g}")
+    return figure
 
 
-def _clipped_percent(history: History) -> dict[str, Any]:
-    """Returns the lines of the clipped shares."""
+def _clipped_shares(history: History, kernels: set[str]) -> Figure:
+    """Returns the clipped shares."""
     lines = {name: 100 * np.array(found) for name, found in history["clipped"].items()}
-    return {"lines": lines, "label": "% of values clipped", "scale": "linear"}
-
-
-def _channel_means(found: list[np.ndarray]) -> np.ndarray:
-    """Returns the mean over channels, per record."""
-    return np.array([np.mean(value) for value in found])
+    return _over_training(history, kernels, lines, "% of values clipped")
 
 
 def _over_training(
-    history: History, kernels: set[str], content: dict[str, Any]
+    history: History, kernels: set[str], lines: dict[str, np.ndarray], label: str
 ) -> Figure:
     """Returns lines over the batches: kernels on the left, activations on the right."""
-    lines = content["lines"]
     figure = Figure((_WIDTH, 2.5 + 0.1 * len(lines)), layout="constrained")
     colors = mpl.colormaps["viridis"]
     kinds = ("kernels", "activations")
@@ -90,12 +92,10 @@ def _over_training(
             axes.plot(history["batch"], lines[name], color=color, lw=1.2, label=name)
         axes.set_title(kind)
         axes.set_xlabel("batches")
-        axes.set_yscale(content["scale"])
-        axes.yaxis.set_major_formatter("{x:g}")
         axes.grid(color="#e5e5e5")
         if names:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.axes[0].set_ylabel(content["label"])
+    figure.axes[0].set_ylabel(label)
     return figure
 
 
