@@ -43,6 +43,10 @@ TRAINING = [
     "batch_norm",
     "recipes",
     "distillation",
+    "plots",
+    "probe",
+    "diagnostics",
+    "oscillation",
     "__init__",
 ]
 EXPORT = [

@@ -61,6 +61,17 @@ def pre_activation(num_classes=5, shape=(8, 8, 3)):
     return keras.Model(inputs, layers.Dense(num_classes)(x), name="pre_activation")
 
 
+class Holder(keras.Model):
+    """Trains a quantized model that it holds, as a distiller does."""
+
+    def __init__(self, student):
+        super().__init__(name="holder")
+        self.student = student
+
+    def call(self, inputs, training=None):
+        return self.student(inputs, training=training)
+
+
 def calibrated(build, rng, bits=4, **options):
     """A quantized model with random weights, as after a training, and its data."""
     model = randomize(build(), rng)

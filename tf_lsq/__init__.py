@@ -7,11 +7,13 @@ without a custom-object scope.
 from . import lsq, models
 from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .calibration import calibrate
+from .diagnostics import Diagnostics
 from .distillation import Distiller
 from .folding import round_biases
 from .keras3 import from_keras3
 from .losses import CrossEntropy, DistillationLoss
 from .model import LSQModel, steps
+from .oscillation import OscillationTracking
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchNormReestimation",
     "CrossEntropy",
+    "Diagnostics",
     "DistillationLoss",
     "Distiller",
     "LSQActivationQuantizer",
@@ -31,6 +34,7 @@ __all__ = [
     "LSQQuantizeConfig",
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
+    "OscillationTracking",
     "SGDWithL2",
     "calibrate",
     "from_keras3",

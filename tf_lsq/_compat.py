@@ -54,7 +54,9 @@ __all__ = [
     "losses_container",
     "model_structure",
     "nodes_of",
+    "random_layers",
     "register_for_h5",
+    "steps_per_execution",
     "tfmot",
     "value_as_stored",
 ]
@@ -89,6 +91,22 @@ def nodes_of(model: keras.Model) -> list[Any]:
     return [
         node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
     ]
+
+
+def random_layers(model: keras.Model) -> list[Any]:
+    """Returns the layers of a model that draw random numbers in training."""
+    kind = keras.__internal__.layers.BaseRandomLayer
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+def steps_per_execution(model: keras.Model) -> int | None:
+    """Returns how many batches a call of the training function takes.
+
+    None: Keras tunes the number while it trains.
+    """
+    if model.autotune_steps_per_execution:
+        return None
+    return int(keras.backend.get_value(model._steps_per_execution))
 
 
 def infers_shapes_only() -> bool:

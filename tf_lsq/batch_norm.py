@@ -17,7 +17,7 @@ import tensorflow as tf
 from ._compat import keras
 from .data import batches
 from .folding import round_biases
-from .model import check_calibrated, trained_part
+from .model import check_calibrated, student_of
 
 
 def reestimate_batch_norm(
@@ -102,7 +102,7 @@ class BatchNormReestimation(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measures the statistics."""
-        reestimate_batch_norm(trained_part(self.model), self._data, **self._counts)
+        reestimate_batch_norm(student_of(self.model), self._data, **self._counts)
 
 
 def _check_counts(num_batches: int, batch_size: int) -> None:

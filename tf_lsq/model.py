@@ -163,9 +163,23 @@ def wrapped_layers(model: keras.Model) -> list[LSQWrapper]:
     return [layer for layer in model.layers if isinstance(layer, LSQWrapper)]
 
 
-def trained_part(model: keras.Model) -> keras.Model:
-    """Returns the quantized model that a callback's model trains."""
-    return model.quantized if isinstance(model, StepTraining) else model
+def student_of(model: keras.Model) -> keras.Model:
+    """Returns the quantized model that `model.fit` trains.
+
+    Args:
+        model: A quantized model, or one that holds it as its attribute `student`.
+
+    Raises:
+        ValueError: If it has no quantized layers.
+    """
+    student = getattr(model, "student", model)
+    if not wrapped_layers(student) and not quantization_points(student):
+        raise ValueError(
+            "The model that is trained must be quantized, or hold a quantized model as "
+            f"`student`. Received: `{student.name}`, which has no quantized layers. "
+            "Call `tf_lsq.quantize_model` first."
+        )
+    return student
 
 
 def is_calibrated(model: keras.Model) -> bool:

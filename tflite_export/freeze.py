@@ -14,7 +14,7 @@ from tf_lsq._compat import keras
 from tf_lsq.folding import point_of
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
-from tf_lsq.model import check_calibrated, quantization_points, trained_part
+from tf_lsq.model import StepTraining, check_calibrated, quantization_points
 from tf_lsq.operators import Graph, Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
@@ -322,7 +322,7 @@ def check_quantized(model: Any) -> None:
             f"that another scheme wrapped: {foreign}. Pass `LSQQuantizeScheme()` as "
             "`scheme` to `quantize_apply`."
         )
-    if trained_part(model) is not model:
+    if isinstance(model, StepTraining) and model.quantized is not model:
         raise ValueError(
             "`model` must be the quantized model itself. Received the "
             f"{type(model).__name__} `{model.name}`: export its `student`."
