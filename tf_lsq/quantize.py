@@ -11,7 +11,7 @@ from .graph import analyze
 from .keras3 import from_keras3, is_keras3_file
 from .layout import build_model
 from .model import LSQModel, quantization_points
-from .policy import Options, assign_bits
+from .policy import Options, Override, assign_bits
 
 
 def quantize_model(
@@ -21,7 +21,7 @@ def quantize_model(
     activation_bits: int = 4,
     first_last_bits: int = 8,
     per_channel: bool = False,
-    overrides: Mapping[str, int | str] | None = None,
+    overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     step_init: str = "mse",
 ) -> LSQModel:
@@ -44,9 +44,9 @@ def quantize_model(
         per_channel: One step per output channel of a kernel instead of one per
             kernel (the paper's setting).
         overrides: Layer-name patterns (regular expressions for the whole name)
-            to bits of kernel and input, or to "float": the layer stays float,
-            and the file converts in front of it and behind it. Where several
-            patterns match, the last one counts.
+            to bits of kernel and input, to a pair `(weight_bits, activation_bits)`,
+            or to "float": the layer stays float, and the file converts in front of
+            it and behind it. Where several patterns match, the last one counts.
         target: What the file will run on: "phone", "edgetpu", or "symmetric", for
             accelerators that need zero points of 0: activations that cannot be
             negative have 7 bits at most there.
@@ -81,7 +81,7 @@ def quantize_model(
         target=target,
         step_init=step_init,
     )
-    model = _float_model(model)
+    model = float_model(model)
     graph = analyze(model)
     if quantization_points(model):
         raise ValueError(
@@ -91,8 +91,12 @@ def quantize_model(
     return build_model(model, graph, assign_bits(graph, options), options)
 
 
-def _float_model(model: Any) -> keras.Model:
-    """Returns the tf_keras model that was given, or the twin of one of Keras 3."""
+def float_model(model: Any) -> keras.Model:
+    """Returns the tf_keras model that was given, or the twin of one of Keras 3.
+
+    Args:
+        model: As `quantize_model` takes it.
+    """
     if isinstance(model, str | os.PathLike):
         if str(model).endswith(".keras") and is_keras3_file(model):
             return from_keras3(model)
