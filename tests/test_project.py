@@ -78,6 +78,7 @@ EXPORT = [
     "bit_suggestion",
     "knapsack",
     "mixed_bits",
+    "budget",
     "sensitivity",
     "bit_search",
     "inspect",

@@ -1,8 +1,9 @@
 """Exact full-integer TFLite files from models trained with `tf_lsq`."""
 
 from .biases import round_biases
-from .bit_search import BudgetError, suggest_bits
+from .bit_search import suggest_bits
 from .bit_suggestion import BitSuggestion
+from .budget import BudgetError
 from .check import CheckReport, check_model
 from .export_report import ExportReport
 from .html_report import write_html_report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,35 +10,18 @@ from tqdm.auto import tqdm
 
 from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.data import batches, first_examples
+from tf_lsq.calibration import check_num_examples
+from tf_lsq.data import batches
 from tf_lsq.graph import analyze
 from tf_lsq.policy import Override
 from tf_lsq.quantize import float_model
 
 from .bit_suggestion import BitSuggestion, LayerBits, TradeOff
+from .budget import Made, Table, Walk, best_file
 from .containers import Storage
-from .knapsack import Front, pareto_front
+from .knapsack import pareto_front
 from .mixed_bits import FileSize, MixedBits
 from .sensitivity import DIVERGENCES, Trial, is_softmax, measure_sensitivities
-
-# Layer -> bits of its kernel -> bytes, or sensitivity.
-Table = dict[str, dict[int, Any]]
-# Layer -> bits of its kernel, and the file that they make.
-Made = tuple[dict[str, int], FileSize]
-# Exports beyond the best point found first.
-_MORE_FILES = 8
-
-
-class BudgetError(ValueError):
-    """No choice of bits makes a file that is small enough.
-
-    Attributes:
-        smallest_bytes: Size of the smallest file.
-    """
-
-    def __init__(self, message: str, smallest_bytes: int) -> None:
-        super().__init__(message)
-        self.smallest_bytes = smallest_bytes
 
 
 def suggest_bits(
@@ -104,21 +87,24 @@ def suggest_bits(
     Example:
         >>> import numpy as np, tf_keras as keras
         >>> x = np.random.default_rng(0).normal(size=(32, 64)).astype("float32")
+        >>> dense = keras.layers.Dense
         >>> model = keras.Sequential(
-        ...     [keras.layers.Dense(64, input_shape=(64,)), keras.layers.Dense(64)])
+        ...     [dense(64, input_shape=(64,), name="a"), dense(64, name="b")])
         >>> found = suggest_bits(model, x, budget_bytes=8_000, verbose=False)
-        >>> found.file_bytes <= 8_000, found.overrides
+        >>> found.file_bytes <= 8_000, list(found.overrides)
+        (True, ['a', 'b'])
 
     References:
-        Layers measured one by one: Wang et al., "HAQ", CVPR 2019; Dong et al.,
-        "HAWQ-V2", NeurIPS 2020, which also sums their effects and asks for the Pareto
-        front.
+        Sums of layers' divergences, and their Pareto front: Cai et al., "ZeroQ", CVPR
+        2020, Section 3.2, https://arxiv.org/abs/2001.00281
     """
     candidates = _checked(candidates, activation_bits, budget_bytes, divergence)
+    check_num_examples(num_examples)
     stored, model = Storage(storage), float_model(model)
     mixed = MixedBits(
         model,
-        first_examples(data, list(model.input_names), num_examples),
+        data,
+        num_examples,
         activation_bits=activation_bits,
         fixed=overrides or {},
         storage=stored,
@@ -139,10 +125,10 @@ def suggest_bits(
         [list(own.values()) for own in options.values()],
         [[losses[layer][bits] for bits in own] for layer, own in options.items()],
     )
-    made = [(dict.fromkeys(costs, bits), size) for bits, size in sizes.items()]
-    walk = _Walk(mixed, front, options, made, budget_bytes)
+    made = [Made(dict.fromkeys(costs, bits), size) for bits, size in sizes.items()]
+    walk = Walk(mixed, front, options, made, budget_bytes)
     made += tqdm(walk.files(), "Exporting", disable=not verbose, leave=False)
-    bits, size = _best(made, losses, budget_bytes)
+    bits, size = best_file(made, losses, budget_bytes)
     rest = size.file_bytes - sum(own[bits[layer]] for layer, own in costs.items())
     return BitSuggestion(
         overrides=mixed.overrides(bits),
@@ -272,95 +258,3 @@ def _worth_choosing(own: Mapping[int, int]) -> dict[int, int]:
         for bits, num_bytes in own.items()
         if all(num_bytes < own[other] for other in own if other > bits)
     }
-
-
-class _Walk:
-    """Makes files along the front, towards the last point that fits a budget.
-
-    What a file holds beside its kernels depends a little on their bits: where tensors
-    change their bits, or low-bit codes are widened, it has another operator.
-
-    Args:
-        mixed: Makes the files.
-        front: The choices to choose from.
-        options: Layers and bits that the numbers in `front` stand for.
-        made: Files that were made already.
-        budget_bytes: What a file may have.
-    """
-
-    def __init__(
-        self,
-        mixed: MixedBits,
-        front: Front,
-        options: Table,
-        made: Sequence[Made],
-        budget_bytes: int,
-    ) -> None:
-        self._mixed, self._front, self._options = mixed, front, options
-        self._budget_bytes = budget_bytes
-        sizes = [size for _, size in made]
-        self._least_rest = min(
-            size.file_bytes - sum(size.layer_bytes[layer] for layer in options)
-            for size in sizes
-        )
-
-    def files(self) -> Iterator[Made]:
-        """Yields every file on the way.
-
-        Each says where to look next, between the best point that fits and the cheapest
-        that does not. Then points beyond that one are tried, the best first: there may
-        be one that holds less beside its kernels.
-        """
-        fits, too_large = -1, len(self._front)
-        point = max(self._within(self._least_rest), 0)
-        while point > fits:
-            made = self._make(point)
-            yield made
-            rest = made[1].file_bytes - int(self._front.costs[point])
-            self._least_rest = min(self._least_rest, rest)
-            if made[1].file_bytes <= self._budget_bytes:
-                fits = point
-            else:
-                too_large = point
-            point = min(max(self._within(rest), 0), too_large - 1)
-        beyond = self._within(self._least_rest)
-        count = min(_MORE_FILES, beyond - fits)
-        for point in np.linspace(beyond, fits + 1, max(count, 0), dtype=int):
-            made = self._make(point)
-            yield made
-            if made[1].file_bytes <= self._budget_bytes:
-                return
-
-    def _within(self, rest: int) -> int:
-        """Returns the last point that fits if a file holds so much beside kernels."""
-        return self._front.within(self._budget_bytes - rest)
-
-    def _make(self, point: int) -> Made:
-        """Returns the bits of a point, and the file that they make."""
-        chosen = zip(self._options.items(), self._front.choices[point], strict=True)
-        bits = {layer: [*own][option] for (layer, own), option in chosen}
-        return bits, self._mixed.size(bits)
-
-
-def _best(made: Sequence[Made], losses: Table, budget_bytes: int) -> Made:
-    """Returns the file with the least loss that fits, of equal ones the smallest.
-
-    Raises:
-        BudgetError: If all are too large.
-    """
-    fitting = [found for found in made if found[1].file_bytes <= budget_bytes]
-    if not fitting:
-        smallest = min(size.file_bytes for _, size in made)
-        raise BudgetError(
-            f"`budget_bytes` must be at least {smallest}, the bytes of the smallest "
-            f"file. Received: {budget_bytes}. Allow kernels fewer bits with "
-            "`candidates`, or make the model smaller.",
-            smallest,
-        )
-
-    def loss(found: Made) -> tuple[float, int]:
-        bits, size = found
-        total = sum(own[bits[layer]] for layer, own in losses.items())
-        return total, size.file_bytes
-
-    return min(fitting, key=loss)

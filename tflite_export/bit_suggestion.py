@@ -183,7 +183,8 @@ class BitSuggestion:
         axes.axvline(self.budget_bytes, color="#888", lw=0.8, label="budget")
         # Logarithmic down to the smallest value, then linear: 0 has a place, too.
         axes.set_yscale("symlog", linthresh=min(positive, default=1.0))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 2 * max(positive, default=1.0))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.set_xlabel("bytes of the file")
         axes.set_ylabel(f"sum of sensitivities ({self.divergence})")
         axes.grid(color="#e5e5e5")

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 import tf_lsq
 from tf_lsq import lsq
 from tf_lsq._compat import keras
+from tf_lsq.data import first_examples
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper
 from tf_lsq.policy import Override, first_and_last
@@ -46,7 +45,8 @@ class MixedBits:
 
     Args:
         model: The float model.
-        examples: What it is calibrated with, one array per input.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        num_examples: How many of the first examples calibrate it.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
             kernel. The first and the last layer get 8.
         fixed: Overrides that come before what this class is asked for.
@@ -57,17 +57,19 @@ class MixedBits:
     def __init__(
         self,
         model: keras.Model,
-        examples: list[np.ndarray],
+        data: Any,
+        num_examples: int,
         *,
         activation_bits: int | None,
         fixed: Mapping[str, Override],
         storage: Storage,
         **options: Any,
     ) -> None:
-        self.model, self.examples, self.options = model, examples, options
+        self.model, self._options = model, options
         self._activation_bits, self._fixed = activation_bits, dict(fixed)
         self._storage = storage
         graph = analyze(model)
+        self.examples = first_examples(data, list(model.input_names), num_examples)
         kernels = [node for node in graph.nodes if node.properties.matmul]
         # Layers of the quantized model -> the user's.
         self.layer_names = {node.layer_name: node.origin for node in kernels}
@@ -91,19 +93,16 @@ class MixedBits:
         Args:
             bits: Layer -> bits of its kernel.
         """
-        found: dict[str, Override] = {}
-        # "conv" also means "model/conv", and of several patterns the last one counts.
-        for layer in sorted(bits, key=lambda layer: layer.count("/")):
-            pair = bits[layer], self.activation_bits(layer, bits[layer])
-            found[re.escape(layer)] = pair[0] if pair[0] == pair[1] else pair
-        free = {name: own for name, own in found.items() if name not in self._fixed}
-        return {**free, **self._fixed}
+        pairs = {
+            layer: (own, self.activation_bits(layer, own))
+            for layer, own in bits.items()
+        }
+        return self._patterns(pairs)
 
     def whole(self) -> keras.Model:
         """Returns the quantized model with 8 bits everywhere, calibrated."""
-        every = dict.fromkeys(map(re.escape, self.layers), lsq.MAX_NUM_BITS)
-        free = {name: own for name, own in every.items() if name not in self._fixed}
-        return self._student({**free, **self._fixed})
+        most = lsq.MAX_NUM_BITS
+        return self._student(self._patterns(dict.fromkeys(self.layers, (most, most))))
 
     def size(self, bits: Mapping[str, int]) -> FileSize:
         """Returns what the file takes, made as `export_model` makes it.
@@ -133,9 +132,24 @@ class MixedBits:
             size.layer_bits[layer] = wrapper.quantizer.num_bits
         return size
 
+    def _patterns(self, pairs: Mapping[str, tuple[int, int]]) -> dict[str, Override]:
+        """Returns bits of kernels and inputs as overrides, the fixed ones last."""
+        found: dict[str, Override] = {}
+        # "conv" also means "model/conv", and of several patterns the last one counts.
+        for layer in sorted(pairs, key=lambda layer: layer.count("/")):
+            weight, activation = pairs[layer]
+            pattern = re.escape(layer)
+            if pattern not in self._fixed:
+                found[pattern] = (
+                    weight if weight == activation else (weight, activation)
+                )
+        return {**found, **self._fixed}
+
     def _student(self, overrides: Mapping[str, Override]) -> keras.Model:
         """Returns a quantized model, calibrated."""
-        student = tf_lsq.quantize_model(self.model, overrides=overrides, **self.options)
+        student = tf_lsq.quantize_model(
+            self.model, overrides=overrides, **self._options
+        )
         arrays: Any = dict(zip(student.input_names, self.examples, strict=True))
         tf_lsq.calibrate(student, arrays, num_examples=len(self.examples[0]))
         return student

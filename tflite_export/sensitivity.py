@@ -91,8 +91,9 @@ def measure_sensitivities(
     ) as progress:
         for batch, expected in zip(batches, wanted, strict=True):
             for trial, found in runner.run(batch):
-                values = map(lambda m, *pair: m(*pair), measures, expected, found)
-                sums[trial] += sum(values) * len(batch[0]) / len(examples[0])
+                ends = zip(measures, expected, found, strict=True)
+                value = sum(measure(one, other) for measure, one, other in ends)
+                sums[trial] += value * len(batch[0]) / len(examples[0])
                 progress.update(trial is not None)
     return {trial: max(0.0, sums[trial] - sums[None]) for trial in trials}
 
@@ -156,11 +157,8 @@ class _Runner:
         trials: Sequence[Trial],
     ) -> None:
         graph = analyze(student)
-        self._nodes, self._inputs, self.outputs = (
-            graph.nodes,
-            graph.inputs,
-            graph.outputs,
-        )
+        self._nodes, self._inputs = graph.nodes, graph.inputs
+        self.outputs = graph.outputs
         self._last_reader = {
             source: node for node in self._nodes for source in node.inputs
         }
