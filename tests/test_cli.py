@@ -63,6 +63,29 @@ def test_check(files):
     assert "from 2 to 8" in wrong.output
 
 
+def test_suggest(files, tmp_path):
+    arguments = ["suggest", files / "float.keras", "--data", files / "data.npz"]
+    plot = tmp_path / "plot.svg"
+    found = json.loads(
+        run(
+            *arguments, "--budget-bytes", 12_000, "--activation-bits", 8,
+            "--candidate", 4, "--candidate", 8, "--plot", plot, "--json",
+        ).stdout
+    )  # fmt: skip
+    assert found["file_bytes"] <= found["budget_bytes"] == 12_000
+    assert set(found["uniform"]) == {"4", "8"} and found["divergence"] == "kl"
+    model = load_model(files / "float.keras")
+    tf_lsq.quantize_model(model, overrides=found["overrides"])
+    assert "bytes of the file" in plot.read_text()
+    small = run(
+        *arguments, "--budget-bytes", 100, "--candidate", 2, "--candidate", 8, code=1
+    )
+    assert "the smallest file" in small.output.replace("\n", " ")
+    run(*arguments, code=2)
+    missing = tmp_path / "none" / "plot.svg"
+    run(*arguments, "--budget-bytes", 12_000, "--plot", missing, code=3)
+
+
 def test_export_and_verify(files, tmp_path):
     path = tmp_path / "packed.tflite"
     found = json.loads(
@@ -193,7 +216,7 @@ def test_the_command_is_installed():
         timeout=120,
     )
     assert done.returncode == 0
-    for command in ("check", "export", "verify", "inspect", "Exit codes"):
+    for command in ("check", "suggest", "export", "verify", "inspect", "Exit codes"):
         assert command in done.stdout
 
 

@@ -88,6 +88,35 @@ def test_overrides_set_bits_and_float():
     assert type(student.get_layer("d")) is layers.Dense
 
 
+def test_overrides_set_bits_of_kernel_and_input(tmp_path):
+    student = tf_lsq.quantize_model(
+        chain(), overrides={"a": (3, 8), "[bc]": (2, 6), "c": [8, 5]}
+    )
+    assert kernel_bits(student) == {"a": 3, "b": 2, "c": 8, "d": 8}
+    found = points(student)
+    bits = [found[f"quantize_{name}"][0] for name in ("image", "a", "b", "c", "d")]
+    assert bits == [8, 6, 5, 8, 8]
+    x = np.random.default_rng(0).uniform(0, 1, (4, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    student.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    assert kernel_bits(loaded) == kernel_bits(student)
+    np.testing.assert_array_equal(loaded(x), student(x))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ((4,), r"pair \(weight_bits, activation_bits\), or 'float'. Received"),
+        ((4, 9), r"overrides\['a'\]\[1\]` must be an integer from 2 to 8"),
+        ("four", r"overrides\['a'\]` must be an integer from 2 to 8"),
+    ],
+)
+def test_wrong_overrides_are_named(value, expected):
+    with pytest.raises(ValueError, match=expected):
+        tf_lsq.quantize_model(chain(), overrides={"a": value})
+
+
 def test_patterns_that_match_nothing_are_all_named():
     with pytest.raises(ValueError, match=r"'x' matches no layer.*'pool' matches no"):
         tf_lsq.quantize_model(chain(), overrides={"x": 4, "pool": 3, "a": 4})

@@ -83,6 +83,12 @@ EXPORT = [
     "storages",
     "pipeline",
     "html_report",
+    "bit_suggestion",
+    "knapsack",
+    "mixed_bits",
+    "budget",
+    "sensitivity",
+    "bit_search",
     "inspect",
     "loading",
     "__init__",
@@ -142,6 +148,7 @@ def test_the_exact_part_of_export_runs_without_tensorflow():
         "snippets",
         "targets",
         "op_versions",
+        "knapsack",
     ):
         used = {n for n, _ in imports(ROOT / "tflite_export" / f"{module}.py")}
         assert not used & {"tensorflow", "tf_lsq", "ai_edge_litert"}

@@ -35,13 +35,25 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
             f"`model` must be quantized. Received: `{model.name}`, which has no "
             "quantization points. Call `tf_lsq.quantize_model` first."
         )
-    if num_examples < 1:
-        raise ValueError(
-            f"`num_examples` must be at least 1. Received: {num_examples}."
-        )
+    check_num_examples(num_examples)
     names = model.input_names
     arrays = first_examples(data, names, num_examples)
     for point in points:
         point.reset()
     x = dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
     initialise_steps(model, x, training=False)
+
+
+def check_num_examples(num_examples: int) -> None:
+    """Refuses to take no examples.
+
+    Args:
+        num_examples: How many of the first examples are used.
+
+    Raises:
+        ValueError: If `num_examples` is less than 1.
+    """
+    if num_examples < 1:
+        raise ValueError(
+            f"`num_examples` must be at least 1. Received: {num_examples}."
+        )

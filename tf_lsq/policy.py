@@ -17,6 +17,8 @@ from .operators import Graph, Node
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 FLOAT = "float"
+# Bits of kernel and input; bits of each; or "float".
+Override = int | tuple[int, int] | str
 TARGETS = ("phone", "edgetpu", "symmetric")
 # All zero points are 0 there: an unsigned tensor has the 128 integers 0..127.
 SYMMETRIC_TARGETS = ("symmetric",)
@@ -33,7 +35,7 @@ class Options:
     activation_bits: int = 4
     first_last_bits: int = 8
     per_channel: bool = False
-    overrides: Mapping[str, int | str] | None = None
+    overrides: Mapping[str, Override] | None = None
     target: str = "phone"
     step_init: str = "mse"
 
@@ -49,8 +51,22 @@ class Options:
             )
         for pattern, value in (self.overrides or {}).items():
             if value != FLOAT:
-                lsq.check_num_bits(value, f"overrides[{pattern!r}]")
+                _check_override(value, f"overrides[{pattern!r}]")
             re.compile(pattern)
+
+
+def _check_override(value: Any, name: str) -> None:
+    """Refuses what is neither bits nor a pair of bits."""
+    if not isinstance(value, tuple | list):
+        lsq.check_num_bits(value, name)
+        return
+    if len(value) != 2:
+        raise ValueError(
+            f"`{name}` must be bits, a pair (weight_bits, activation_bits), or "
+            f"{FLOAT!r}. Received: {name}={value!r}."
+        )
+    for position, num_bits in enumerate(value):
+        lsq.check_num_bits(num_bits, f"{name}[{position}]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +108,14 @@ def assign_bits(
             of them are named.
     """
     _check_patterns(graph, options)
-    first_last = _first_and_last(graph)
+    ends = first_and_last(graph)
     bits = {}
     for node in graph.nodes:
         config = (configs or {}).get(node.origin)
         override = _override(node, options)
         left_out = configs is not None and node.origin not in configs
         if node.kind == "input" or (override != FLOAT and not left_out):
-            bits[node] = _bits_of(node, options, node in first_last, override, config)
+            bits[node] = _bits_of(node, options, node in ends, override, config)
         else:
             bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
     graph.check(lambda node: bits[node].is_float)
@@ -139,13 +155,19 @@ def _bits_of(
     if config is not None:
         weight, activation = config.weight_bits, config.activation_bits
         per_channel, step_init = config.per_channel, config.step_init
-    if override is not None:
+    if isinstance(override, tuple | list):
+        weight, activation = override
+    elif override is not None:
         weight = activation = override
     return Bits(weight, activation, per_channel=per_channel, step_init=step_init)
 
 
-def _first_and_last(graph: Graph) -> set[Node]:
-    """Returns matmuls with no other in front of them, or none behind."""
+def first_and_last(graph: Graph) -> set[Node]:
+    """Returns matmuls with no other in front of them, or none behind.
+
+    Args:
+        graph: The fused graph of a model.
+    """
     behind: set[Node] = set()
     for node in graph.nodes:
         if any(n in behind or n.properties.matmul for n in node.inputs):
@@ -170,7 +192,7 @@ def _names(node: Node) -> list[str]:
     return list(dict.fromkeys([*paths, *(path.split("/")[-1] for path in paths)]))
 
 
-def _override(node: Node, options: Options) -> int | str | None:
+def _override(node: Node, options: Options) -> Override | None:
     """Returns the override of a node: the last pattern that matches it."""
     found = None
     for pattern, value in (options.overrides or {}).items():

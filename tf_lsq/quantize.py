@@ -9,7 +9,7 @@ from .graph import analyze
 from .keras3 import float_model
 from .layout import build_model
 from .model import LSQModel, quantization_points
-from .policy import Options, assign_bits
+from .policy import Options, Override, assign_bits
 
 
 def quantize_model(
@@ -19,7 +19,7 @@ def quantize_model(
     activation_bits: int = 4,
     first_last_bits: int = 8,
     per_channel: bool = False,
-    overrides: Mapping[str, int | str] | None = None,
+    overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     step_init: str = "mse",
 ) -> LSQModel:
@@ -42,9 +42,9 @@ def quantize_model(
         per_channel: One step per output channel of a kernel instead of one per
             kernel (the paper's setting).
         overrides: Layer-name patterns (regular expressions for the whole name)
-            to bits of kernel and input, or to "float": the layer stays float,
-            and the file converts in front of it and behind it. Where several
-            patterns match, the last one counts.
+            to bits of kernel and input, to a pair `(weight_bits, activation_bits)`,
+            or to "float": the layer stays float, and the file converts in front of
+            it and behind it. Where several patterns match, the last one counts.
         target: What the file will run on: "phone", "edgetpu", or "symmetric", for
             accelerators that need zero points of 0: activations that cannot be
             negative have 7 bits at most there.

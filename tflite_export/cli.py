@@ -1,7 +1,8 @@
-"""The command `tf-lsq`: check, export, verify and inspect, from a shell.
+"""The command `tf-lsq`: check, suggest, export, verify and inspect, from a shell.
 
-Exit codes: 0 yes, 1 no (a target refuses the model, a file does not equal the model,
-codes were changed), 2 wrong usage, 3 something could not be read or written.
+Exit codes: 0 yes, 1 no (a target refuses the model, no file fits the budget, a file
+does not equal the model, codes were changed), 2 wrong usage, 3 something could not be
+read or written.
 """
 
 from __future__ import annotations
@@ -111,6 +112,59 @@ def check(
             _load(model, unsafe), target=target, storage=storage.value, **options
         )
         return found, found.ok
+
+    _run(work, as_json)
+
+
+@app.command()
+def suggest(
+    model: Model,
+    data: Annotated[Path, typer.Option(help="Inputs, as for export.")],
+    budget_bytes: Annotated[int, typer.Option(help="What the file may have.")],
+    candidate: Annotated[
+        list[int] | None,
+        typer.Option(help="Bits that a kernel may have; give it several times."),
+    ] = None,
+    activation_bits: Annotated[
+        int | None,
+        typer.Option(help="Bits of the inputs; those of the kernel if not given."),
+    ] = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="One step per channel of a kernel.")
+    ] = False,
+    target: Annotated[Target, typer.Option(help="What it will run on.")] = Target.phone,
+    storage: Chosen = Storage.packed,
+    num_examples: Annotated[
+        int, typer.Option(help="How many of the first examples are used.")
+    ] = 256,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the trade-off as .png, .svg or .pdf.")
+    ] = None,
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> None:
+    """Suggests bits for every layer of a float model, for a file of so many bytes."""
+    options = {} if candidate is None else {"candidates": candidate}
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        if plot is not None:
+            check_writable(plot)
+        found = tflite_export.suggest_bits(
+            _load(model, unsafe),
+            _read_data(data),
+            budget_bytes=budget_bytes,
+            activation_bits=activation_bits,
+            per_channel=per_channel,
+            target=target.value,
+            storage=storage.value,
+            num_examples=num_examples,
+            **options,
+        )
+        if plot is not None:
+            found.plot(plot)
+        return found, True
 
     _run(work, as_json)
 
@@ -229,7 +283,7 @@ def _exit_code(error: Exception) -> int | None:
     """Returns the exit code of an expected error, None for others."""
     import tflite_export
 
-    if isinstance(error, tflite_export.VerificationError):
+    if isinstance(error, tflite_export.VerificationError | tflite_export.BudgetError):
         return NO
     if isinstance(error, ValueError | TypeError | OSError | RuntimeError):
         return UNREADABLE

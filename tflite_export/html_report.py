@@ -25,7 +25,7 @@ _COLORS = {
 }
 _OWN, _INT8, _FLOAT32 = "#3ca951", "#4269d0", "#9c6b4e"
 _KERNEL, _ACTIVATION = "#4269d0", "#ff725c"
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",  # Text stays text: small, and it can be searched.
     "svg.hashsalt": "tf_lsq",
     "font.family": "sans-serif",
@@ -63,7 +63,7 @@ def write_html_report(report: ExportReport, path: str | Path) -> None:
         "integer": "{:,}".format,
         "histogram": _histogram,
     }
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         page = render(
             "report.html.j2",
             autoescape=True,
