@@ -224,7 +224,7 @@ def step_differences(student: tf_lsq.LSQModel, x: np.ndarray) -> dict[str, Any]:
     Returns:
         "weights" and "activations" -> layer name -> (learned, least squares).
     """
-    from tf_lsq.model import quantization_points, wrapped_layers
+    from tf_lsq.step_values import quantization_points, wrapped_layers
 
     found: dict[str, Any] = {"weights": {}, "activations": {}}
     for layer in wrapped_layers(student):

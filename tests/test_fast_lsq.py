@@ -18,7 +18,7 @@ from tf_lsq import fast_lsq, lsq
 from tf_lsq._compat import keras
 from tf_lsq.borrowed_sums import borrowed_sums, find_loans
 from tf_lsq.layers import LSQWrapper, QuantizationPoint
-from tf_lsq.model import quantization_points
+from tf_lsq.step_values import quantization_points
 
 layers = keras.layers
 

@@ -11,7 +11,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph import analyze
-from tf_lsq.model import quantization_points, wrapped_layers
+from tf_lsq.step_values import quantization_points, wrapped_layers
 
 layers = keras.layers
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAINING = [
     "_compat",
     "lsq",
+    "lsq_plus",
     "fast_lsq",
     "data",
     "quantizers",
@@ -32,6 +33,7 @@ TRAINING = [
     "borrowed_sums",
     "losses",
     "distribution",
+    "step_values",
     "model",
     "policy",
     "layout",

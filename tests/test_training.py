@@ -12,7 +12,7 @@ import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.model import is_calibrated, quantization_points, wrapped_layers
+from tf_lsq.step_values import is_calibrated, quantization_points, wrapped_layers
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from .distillation import Distiller
 from .folding import round_biases
 from .keras3 import from_keras3
 from .losses import CrossEntropy, DistillationLoss
-from .model import LSQModel, steps
+from .model import LSQModel
 from .oscillation import OscillationTracking
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
@@ -20,6 +20,7 @@ from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from .reader import register_layer
 from .recipes import SGDWithL2, recipe
 from .scheme import LSQQuantizeScheme
+from .step_values import steps
 
 __version__ = "0.1.0"
 

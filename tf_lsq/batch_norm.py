@@ -17,7 +17,7 @@ import tensorflow as tf
 from ._compat import keras
 from .data import batches
 from .folding import round_biases
-from .model import check_calibrated, student_of
+from .step_values import check_calibrated, student_of
 
 
 def reestimate_batch_norm(

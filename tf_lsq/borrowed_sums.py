@@ -122,6 +122,7 @@ def _borrows(point: QuantizationPoint) -> bool:
         point.fixed_step is None
         and point.trainable
         and not point.plain_op
+        and not point.quantizer.asymmetric
         and not point.initialising
         and point.is_initialised()
         and point.output.dtype == tf.float32

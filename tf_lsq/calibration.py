@@ -6,7 +6,7 @@ from typing import Any
 
 from ._compat import keras
 from .data import first_examples
-from .model import initialise_steps, quantization_points
+from .step_values import initialise_steps, quantization_points
 
 
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from ._compat import keras
 from .data import batches
-from .model import is_calibrated, student_of
 from .plots import write_plots
 from .probe import Measurement, Probe
+from .step_values import is_calibrated, student_of
 
 _SCALARS = ("step", "ratio", "unscaled_ratio", "clipped")
 

@@ -23,7 +23,8 @@ from .losses import (
     output_kinds,
     resolve,
 )
-from .model import LSQModel, StepTraining, quantization_points
+from .model import LSQModel, StepTraining
+from .step_values import quantization_points
 
 _CROSS_ENTROPIES = (
     "CrossEntropy",

@@ -12,6 +12,7 @@ leaves the wrapped layer as it is.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -143,6 +144,7 @@ class QuantizationPoint(keras.layers.Layer):
             ReLU itself: its lowest integer is 0, and no gradient passes below.
         max_value: Of that ReLU, None where it has none; see
             `LSQActivationQuantizer`.
+        asymmetric: Whether the integer range has a learned offset (LSQ+).
         target: Name of the target the model was quantized for.
         **kwargs: Keras' layer arguments.
     """
@@ -157,11 +159,14 @@ class QuantizationPoint(keras.layers.Layer):
         float_input: bool = False,
         absorbed_relu: str | None = None,
         max_value: float | None = None,
+        asymmetric: bool = False,
         target: str = "phone",
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
-        self.quantizer = LSQActivationQuantizer(num_bits, signed, step_init, max_value)
+        self.quantizer = LSQActivationQuantizer(
+            num_bits, signed, step_init, max_value, asymmetric
+        )
         if fixed_step is not None and signed is None:
             raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
         self.fixed_step = fixed_step
@@ -175,6 +180,7 @@ class QuantizationPoint(keras.layers.Layer):
         self.target = target
         self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.initialising = False  # Set while a first batch flows, also in inference.
+        self.first_extremes: tuple[float, float] | None = None  # Of that batch.
         # See `borrowed_sums`.
         self.known_step: tf.Tensor | None = None
         self.sum_outputs = self.sum_inputs = True
@@ -224,7 +230,8 @@ class QuantizationPoint(keras.layers.Layer):
             return lsq.fake_quantize(inputs, self.step, self.integer_range)
         if training is None:
             training = keras.backend.learning_phase()
-        training = True if self.initialising else training
+        if self.initialising and not self.is_initialised():
+            training, self.first_extremes = True, _extremes(inputs)
         return self.quantizer(
             inputs,
             training,
@@ -249,6 +256,13 @@ class QuantizationPoint(keras.layers.Layer):
             "absorbed_relu": self.absorbed_relu,
             "target": self.target,
         }
+
+
+def _extremes(values: tf.Tensor) -> tuple[float, float]:
+    """Returns smallest and largest value; NaN if there is one that is not finite."""
+    if not tf.reduce_all(tf.math.is_finite(values)):
+        return math.nan, math.nan
+    return float(tf.reduce_min(values)), float(tf.reduce_max(values))
 
 
 class _untracked:

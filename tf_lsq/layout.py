@@ -311,9 +311,15 @@ class _Builder:
         """Returns the layer of a point, one for all its places."""
         if spec not in self._points:
             num_bits, signed = _for_target(spec, self.options.target)
+            asymmetric = (
+                self.options.asymmetric_activations
+                and signed is not False
+                and spec.fixed_step is None
+            )
             self._points[spec] = QuantizationPoint(
                 num_bits,
-                signed=signed,
+                signed=True if asymmetric else signed,
+                asymmetric=asymmetric,
                 step_init=self.options.step_init,
                 fixed_step=spec.fixed_step,
                 float_input=spec.float_input,

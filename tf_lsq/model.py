@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from . import lsq
 from ._compat import exclude_from_weight_decay, keras, register_for_h5
 from .borrowed_sums import borrowed_sums
 from .data import batches
-from .distribution import assign_chiefs_values
 from .folding import round_biases
-from .layers import LSQWrapper, QuantizationPoint
 from .losses import resolve
+from .step_values import (
+    check_calibrated,
+    check_steps,
+    initialise_steps,
+    is_calibrated,
+    quantization_points,
+    wrapped_layers,
+)
 
-STEP_VARIABLE_PATTERN = r"_step:0$"
+# Steps and offsets, which no weight decay may touch.
+QUANTIZER_VARIABLES = r"_(step|offset):0$"
 _DEFAULT_BATCH_SIZE = 32
 
 
@@ -30,6 +39,8 @@ class StepTraining:
     afterwards. An optimizer's weight decay leaves the steps out. At its end `fit`
     moves biases onto the grid of the file's int32 biases, see `round_biases`.
     """
+
+    _traced_signs: list[float] | None = None
 
     @property
     def quantized(self) -> LSQModel:
@@ -48,7 +59,7 @@ class StepTraining:
         super().compile(optimizer, loss, *args, **kwargs)
         self._choose_op()
         for one in tf.nest.flatten(self.optimizer):
-            exclude_from_weight_decay(one, STEP_VARIABLE_PATTERN)
+            exclude_from_weight_decay(one, QUANTIZER_VARIABLES)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model, and builds its optimizer for its state.
@@ -63,16 +74,29 @@ class StepTraining:
         x: Any = None,
         y: Any = None,
         batch_size: Any = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
         *args: Any,
-        **kw: Any,
+        **kwargs: Any,
     ) -> Any:
-        """Trains the model; see `keras.Model.fit`."""
+        """Trains the model; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: If the first batch, which sets the steps, is degenerate.
+            RuntimeError: If a step has become NaN, at the end of the epoch at the
+                latest; the layers are named.
+        """
         if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             initialise_steps(self.quantized, first, training=True)
         self._build_optimizer()
+        self._follow_signs()
+        callbacks = _with_guard(callbacks)
         with _divergence_named(self.quantized):
-            history = super().fit(x, y, batch_size, *args, **kw)
+            history = super().fit(
+                x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+            )
         round_biases(self.quantized)
         return history
 
@@ -81,18 +105,21 @@ class StepTraining:
         if not is_calibrated(self.quantized):
             initialise_steps(self.quantized, x, training=True)
         self._build_optimizer()
+        self._follow_signs()
         with _divergence_named(self.quantized):
             return super().train_on_batch(x, *args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
         check_calibrated(self.quantized)
+        self._follow_signs()
         with _divergence_named(self.quantized):
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts; see `keras.Model.predict`."""
         check_calibrated(self.quantized)
+        self._follow_signs()
         with _divergence_named(self.quantized):
             return super().predict(*args, **kwargs)
 
@@ -106,6 +133,22 @@ class StepTraining:
         for layer in (*wrapped_layers(model), *quantization_points(model)):
             layer.plain_op = plain
         self.train_function = self.test_function = self.predict_function = None
+
+    def _follow_signs(self) -> None:
+        """Has everything traced anew if the sign of an input has changed.
+
+        A traced function holds the sign that the first batch gave as a constant;
+        `calibrate` and loaded weights may bring another.
+        """
+        points = quantization_points(self.quantized)
+        signs = [
+            float(point.step_variables["signed"])
+            for point in points
+            if "signed" in point.step_variables
+        ]
+        if signs != self._traced_signs:
+            self._traced_signs = signs
+            self.train_function = self.test_function = self.predict_function = None
 
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables.
@@ -153,92 +196,47 @@ class LSQModel(StepTraining, keras.Model):
         self._choose_op()
 
 
-def quantization_points(model: keras.Model) -> list[QuantizationPoint]:
-    """Returns the quantization points of a model, in the model's order."""
-    return [layer for layer in model.layers if isinstance(layer, QuantizationPoint)]
+def _with_guard(callbacks: Any) -> Any:
+    """Returns the callbacks of a `fit` and a `StepGuard` behind them."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        guard = StepGuard()
+        guard.set_model(callbacks.model)
+        callbacks.append(guard)
+        return callbacks
+    return [*tf.nest.flatten(callbacks or []), StepGuard()]
 
 
-def wrapped_layers(model: keras.Model) -> list[LSQWrapper]:
-    """Returns the layers with a quantized kernel, in the model's order."""
-    return [layer for layer in model.layers if isinstance(layer, LSQWrapper)]
+class StepGuard(keras.callbacks.Callback):
+    """Looks at the steps after every epoch of every `fit` of a quantized model."""
 
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets what was said in an earlier training."""
+        self._reported: set[str] = set()
 
-def student_of(model: keras.Model) -> keras.Model:
-    """Returns the quantized model that `model.fit` trains.
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops a training with NaN, and tells of steps that have collapsed.
 
-    Args:
-        model: A quantized model, or one that holds it as its attribute `student`.
-
-    Raises:
-        ValueError: If it has no quantized layers.
-    """
-    student = getattr(model, "student", model)
-    if not wrapped_layers(student) and not quantization_points(student):
-        raise ValueError(
-            "The model that is trained must be quantized, or hold a quantized model as "
-            f"`student`. Received: `{student.name}`, which has no quantized layers. "
-            "Call `tf_lsq.quantize_model` first."
-        )
-    return student
-
-
-def is_calibrated(model: keras.Model) -> bool:
-    """Returns whether every step of a model has its first value."""
-    return not _missing(model)
-
-
-def check_calibrated(model: keras.Model) -> None:
-    """Raises unless every step of a model has its first value.
-
-    Raises:
-        RuntimeError: Naming the points without a step.
-    """
-    missing = _missing(model)
-    if missing:
-        raise RuntimeError(
-            f"`{model.name}` must be trained or calibrated before it is used. These "
-            f"quantization points have no step yet: {missing}. Call `model.fit`, or "
-            "`tf_lsq.calibrate(model, data)`."
-        )
-
-
-def steps(model: keras.Model) -> dict[str, Any]:
-    """Returns the learned steps, in the unit of what they quantize.
-
-    Args:
-        model: A quantized model.
-
-    Returns:
-        Layer name -> NumPy array: shape `[]`, or size 1 on every axis of the
-        kernel that shares a step.
-    """
-    layers = [*wrapped_layers(model), *quantization_points(model)]
-    return {layer.name: layer.step.numpy() for layer in layers}
-
-
-def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
-    """Gives every activation step that has none its first value.
-
-    The batch flows through the model once, eagerly; each point sets its step
-    from the values that arrive, which earlier points have quantized already. Where
-    several workers train, all of them call this and get the first worker's steps.
-
-    Args:
-        model: A quantized model.
-        x: One batch of inputs.
-        training: Whether batch norms use the batch's statistics, as in a
-            training step. Their moving averages are left as they were.
-    """
-    with _batch_norm_statistics_kept(model), _points_initialising(model):
-        model(tf.nest.map_structure(tf.convert_to_tensor, x), training=training)
-    check_calibrated(model)
-    first_values = [
-        variable
-        for point in quantization_points(model)
-        for name, variable in point.step_variables.items()
-        if name != "step"
-    ]
-    assign_chiefs_values(model.distribute_strategy, first_values)
+        Raises:
+            RuntimeError: If a step is NaN.
+        """
+        model = self.model.quantized
+        check_steps(model)
+        collapsed = [
+            layer.name
+            for layer in (*wrapped_layers(model), *quantization_points(model))
+            if "step" in layer.step_variables
+            and np.any(layer.step_variables["step"] <= lsq.MIN_STEP_FACTOR)
+        ]
+        new = [name for name in collapsed if name not in self._reported]
+        self._reported.update(new)
+        if new:
+            warnings.warn(
+                "Learned steps have shrunk to 1/1000 of their first value, the least "
+                f"they may have, after epoch {epoch + 1}: {new}. Almost all values are "
+                "clipped there. Start again with a lower learning rate, or with the "
+                "optimizer's `clipnorm`.",
+                stacklevel=2,
+            )
 
 
 @contextlib.contextmanager
@@ -246,55 +244,18 @@ def _divergence_named(model: keras.Model) -> Iterator[None]:
     """Says which steps are no numbers any more, where TensorFlow's kernels refuse."""
     try:
         yield
-    except tf.errors.InvalidArgumentError as error:
-        lost = [name for name, step in steps(model).items() if np.isnan(step).any()]
-        if not lost:
-            raise
-        raise RuntimeError(
-            f"The training of `{model.name}` has diverged: these layers have a learned "
-            f"step that is NaN: {lost}. Start again from finite weights, with a lower "
-            "learning rate or with the optimizer's `clipnorm`."
-        ) from error
-
-
-def _missing(model: keras.Model) -> list[str]:
-    """Returns the names of the points without a first value."""
-    return [p.name for p in quantization_points(model) if not p.is_initialised()]
-
-
-@contextlib.contextmanager
-def _points_initialising(model: keras.Model) -> Iterator[None]:
-    """Lets points take what flows through as their first batch."""
-    points = quantization_points(model)
-    for point in points:
-        point.initialising = True
-    try:
-        yield
-    finally:
-        for point in points:
-            point.initialising = False
-
-
-@contextlib.contextmanager
-def _batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
-    """Puts the moving averages of batch norms back."""
-    norms = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    kept = [
-        (v, tf.identity(v)) for n in norms for v in (n.moving_mean, n.moving_variance)
-    ]
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
+    except tf.errors.InvalidArgumentError:
+        check_steps(model)
+        raise
 
 
 def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
     """Returns the first batch of inputs, and what `fit` shall read instead of x."""
+    if isinstance(x, keras.utils.experimental.DatasetCreator):
+        raise RuntimeError(
+            "`model` must be calibrated before it trains on a `DatasetCreator`. "
+            "Call `tf_lsq.calibrate(model, data)` first."
+        )
     if isinstance(x, keras.utils.Sequence):
         return _inputs_of(x[0]), x
     if isinstance(x, Iterator):

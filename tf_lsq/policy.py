@@ -38,6 +38,7 @@ class Options:
     overrides: Mapping[str, Override] | None = None
     target: str = "phone"
     step_init: str = "mse"
+    asymmetric_activations: bool = False
 
     def __post_init__(self) -> None:
         """Checks every option."""
@@ -48,6 +49,11 @@ class Options:
             raise ValueError(
                 f"`target` must be one of {list(TARGETS)}. "
                 f"Received: target={self.target!r}."
+            )
+        if self.asymmetric_activations and self.target in SYMMETRIC_TARGETS:
+            raise ValueError(
+                f"The target {self.target!r} needs zero points of 0. Received: "
+                "asymmetric_activations=True. Leave it out, or choose another target."
             )
         for pattern, value in (self.overrides or {}).items():
             if value != FLOAT:

@@ -19,7 +19,7 @@ from ._compat import keras, model_structure, random_layers
 from .folding import point_of
 from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint, replaced_attributes
-from .model import quantization_points, steps, wrapped_layers
+from .step_values import quantization_points, steps, wrapped_layers
 
 Quantizer = LSQWrapper | QuantizationPoint
 # Quantity -> layer name -> value.
@@ -57,7 +57,7 @@ class Probe:
     def codes(self) -> dict[str, np.ndarray]:
         """The integers of every quantizer that is measured."""
         ranges = {layer.name: _range(layer) for layer in self._layers}
-        return {name: np.arange(r.q_min, r.q_max + 1) for name, r in ranges.items()}
+        return {name: np.arange(int(r.q_min), int(r.q_max) + 1) for name, r in ranges.items()}
 
     @property
     def _layers(self) -> list[Quantizer]:
@@ -113,6 +113,7 @@ class Probe:
                 [kernels[n] for n in compared]
             )
             scale = layer.quantizer.gradient_scale(values[name], _range(layer).q_max)
+            scale = tf.cast(scale, of_step.dtype)
             found["ratio"][name] = of_step / of_kernels
             found["unscaled_ratio"][name] = of_step / of_kernels / scale
         return found
@@ -187,14 +188,14 @@ def _use(layer: Quantizer, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         values = tf.minimum(values, layer.quantizer.max_value)
     quotients = values / layer.step
     beyond = quotients > integers.q_max + 0.5
-    if integers.q_min < 0:
-        beyond |= quotients < integers.q_min - 0.5
+    # What an unsigned range does not hold is what its ReLU removes.
+    beyond |= (quotients < integers.q_min - 0.5) & (integers.q_min < 0)
     number = tf.cast(tf.size(beyond), tf.float64)
     share = tf.cast(tf.math.count_nonzero(beyond), tf.float64) / number
-    codes = tf.cast(lsq.quantize(values, layer.step, integers), tf.int32)
-    length = integers.q_max - integers.q_min + 1
+    codes = lsq.quantize(values, layer.step, integers) - integers.q_min
+    length = tf.cast(integers.q_max - integers.q_min + 1, tf.int32)
     counts = tf.math.bincount(
-        tf.reshape(codes - integers.q_min, [-1]), minlength=length, maxlength=length
+        tf.reshape(tf.cast(codes, tf.int32), [-1]), minlength=length, maxlength=length
     )
     return share, counts
 

@@ -8,8 +8,9 @@ from typing import Any
 from .graph import analyze
 from .keras3 import float_model
 from .layout import build_model
-from .model import LSQModel, quantization_points
+from .model import LSQModel
 from .policy import Options, Override, assign_bits
+from .step_values import quantization_points
 
 
 def quantize_model(
@@ -22,6 +23,7 @@ def quantize_model(
     overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     step_init: str = "mse",
+    asymmetric_activations: bool = False,
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
@@ -50,6 +52,10 @@ def quantize_model(
             negative have 7 bits at most there.
         step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
             `tf_lsq.lsq.initial_step`.
+        asymmetric_activations: Whether activations that can be negative learn where
+            their integer range begins, beside their step (LSQ+): for swish, hard
+            swish and linear bottlenecks, whose negative values are few and small. The
+            offset is a whole number of steps, and becomes the zero point of the file.
 
     Returns:
         A `tf_keras` model, uncompiled.
@@ -68,7 +74,8 @@ def quantize_model(
 
     References:
         Esser et al., "Learned Step Size Quantization", ICLR 2020,
-        https://arxiv.org/abs/1902.08153
+        https://arxiv.org/abs/1902.08153; Bhalgat et al., "LSQ+", CVPR Workshops 2020,
+        https://arxiv.org/abs/2004.09576 (`asymmetric_activations`)
     """
     options = Options(
         weight_bits=weight_bits,
@@ -78,6 +85,7 @@ def quantize_model(
         overrides=overrides,
         target=target,
         step_init=step_init,
+        asymmetric_activations=asymmetric_activations,
     )
     model = float_model(model)
     graph = analyze(model)

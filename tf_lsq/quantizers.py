@@ -7,6 +7,7 @@ under the name of what is quantized (`kernel`, `activation`, ...):
     <name>_step_unit   not trainable, first value of the step, 0 until it is known
     <name>_signed      not trainable, 1 if the first batch had negative values;
                        only where the graph cannot tell
+    <name>_offset      trainable, where the range begins (LSQ+); only if asymmetric
 
 The step in the unit of the values is ``lsq.learned_step(step, step_unit)``.
 """
@@ -21,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from . import fast_lsq, lsq
+from . import fast_lsq, lsq, lsq_plus
 from ._compat import infers_shapes_only, keras, tfmot
 
 Variables = dict[str, tf.Variable]
@@ -118,6 +119,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         with tf.control_dependencies(ready):
             integer_range = self.range_when_traced(weights)
             step = self.step(weights) if step is None else step
+            if "offset" in weights:
+                return self._asymmetric(inputs, step, weights)
             fast = not plain_op and fast_lsq.is_supported(inputs, step, integer_range)
             scale = self.gradient_scale(inputs, integer_range.q_max)
             if fast:
@@ -286,6 +289,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
         step_init: First value of the step, see `lsq.initial_step`.
         max_value: Unsigned values beyond it count as this value (6: the quantizer
             is a ReLU6, too). The step stays within ``max_value / q_max``.
+        asymmetric: Whether the range of a signed activation has a learned offset, see
+            `lsq_plus`.
 
     References:
         Esser et al., Section 2, https://arxiv.org/abs/1902.08153
@@ -295,6 +300,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
     signed: bool | None = None
     step_init: str = "mse"
     max_value: float | None = None
+    asymmetric: bool = False
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -305,12 +311,26 @@ class LSQActivationQuantizer(_LSQQuantizer):
                 "A quantizer with a `max_value` must be unsigned. "
                 f"Received: max_value={self.max_value}, signed={self.signed}."
             )
+        if self.asymmetric and not self.signed:
+            raise ValueError(
+                "An asymmetric quantizer must be signed. "
+                f"Received: asymmetric=True, signed={self.signed}."
+            )
 
     def build(
         self, tensor_shape: Any, name: str, layer: keras.layers.Layer
     ) -> Variables:
         """Creates the variables; TF-MOT may pass no shape, none is needed."""
         variables = self._add_variables(name, layer, ())
+        if self.asymmetric:
+            variables["offset"] = layer.add_weight(
+                name=f"{name}_offset",
+                shape=(),
+                initializer="zeros",
+                dtype=tf.float32,
+                trainable=True,
+                experimental_autocast=False,
+            )
         if self.signed is None:
             variables["signed"] = layer.add_weight(
                 name=f"{name}_signed",
@@ -323,11 +343,30 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return variables
 
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
-        """Returns the range; as tensors where the first batch decides the sign."""
+        """Returns the range; as tensors where it is learned or the data's."""
+        if self.asymmetric:
+            return lsq_plus.offset_range(
+                self.offset(weights), self.step(weights), self.num_bits
+            )
         if self.signed is not None:
             return lsq.activation_range(self.num_bits, signed=self.signed)
         half = weights["signed"] * 2.0 ** (self.num_bits - 1)
         return lsq.IntegerRange(-half, 2.0**self.num_bits - 1.0 - half)
+
+    def offset(self, weights: Variables) -> tf.Tensor:
+        """Returns the value of the smallest integer, not yet on the grid."""
+        return lsq_plus.learned_offset(
+            weights["offset"], weights["unit"], self.num_bits
+        )
+
+    def _asymmetric(
+        self, inputs: tf.Tensor, step: tf.Tensor, weights: Variables
+    ) -> tf.Tensor:
+        """Returns `inputs` on the grid that begins at the offset."""
+        scale = self.gradient_scale(inputs, lsq_plus.num_levels(self.num_bits))
+        return lsq_plus.fake_quantize(
+            inputs, step, self.offset(weights), self.num_bits, gradient_scale=scale
+        )
 
     def range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
         """Returns plain integers where the first batch has decided already."""
@@ -339,6 +378,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
 
     def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
         """Counts the features of one example, without the batch axis."""
+        if self.asymmetric:
+            q_max = lsq_plus.num_levels(self.num_bits)
         features: Any = inputs.shape[1:].num_elements()
         if features is None:
             features = tf.reduce_prod(tf.shape(inputs)[1:])
@@ -355,6 +396,15 @@ class LSQActivationQuantizer(_LSQQuantizer):
 
     def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
         """Sets the step from `inputs`, of which the largest may not count."""
+        if self.asymmetric:
+            unit, offset = lsq_plus.initial_values(
+                inputs, self.num_bits, method=self.step_init
+            )
+            weights["unit"].assign(unit)
+            weights["step"].assign(tf.ones_like(unit))
+            width = unit * lsq_plus.num_levels(self.num_bits)
+            weights["offset"].assign(offset / width)
+            return
         if self.max_value is not None:
             inputs = tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
         super().initialise(inputs, weights)

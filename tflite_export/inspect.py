@@ -154,10 +154,19 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
         entry = entry if isinstance(entry, dict) else {}
         steps = entry.get("step")
         step = f"{len(steps)} steps" if isinstance(steps, list) else f"step {steps}"
-        sign = "signed" if entry.get("signed") else "unsigned"
+        sign = _range_of(entry)
         lines.append(
             f"  {name}: {entry.get('kind')} of {entry.get('layer')!r}, "
             f"{entry.get('bits')} bits {sign}, {step}"
         )
     lines += [f"CHANGED since it was exported: `{name}`" for name in changed]
     return lines
+
+
+def _range_of(entry: dict[str, Any]) -> str:
+    """Returns which integers a tensor uses, in a word."""
+    bits, smallest = entry.get("bits"), entry.get("smallest")
+    if isinstance(bits, int) and isinstance(smallest, int):
+        if smallest not in (0, -(2 ** (bits - 1))):
+            return f"from {smallest}"
+    return "signed" if entry.get("signed") else "unsigned"

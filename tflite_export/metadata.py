@@ -139,6 +139,7 @@ def _activation(node: FrozenNode) -> dict[str, Any]:
         "layer": node.point.name,
         "bits": node.point.num_bits,
         "signed": q_min < 0,
+        "smallest": q_min,
         "step": float(node.point.step.numpy()),
     }
 
