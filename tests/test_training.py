@@ -210,7 +210,8 @@ def test_steps_stay_positive_at_any_learning_rate(optimizer, model, data):
         tf_lsq.quantize_model(model, weight_bits=2, activation_bits=2),
         getattr(keras.optimizers, optimizer)(10.0),
     )
-    student.fit(*data, epochs=2, verbose=0)
+    with pytest.warns(UserWarning, match=r"shrunk to 1/1000.*epoch 1: \['qu.*lower"):
+        student.fit(*data, epochs=2, verbose=0)
     assert all((step > 0).all() for step in tf_lsq.steps(student).values())
 
 
@@ -319,6 +320,81 @@ def test_rounding_biases_moves_them_by_half_a_unit_at_most(model, data):
         assert np.abs(bias - before[name][0]).max() <= 0.5001 * unit.max()
         codes = bias / unit
         np.testing.assert_allclose(codes, np.rint(codes), atol=0.02)
+
+
+# --- First batches and steps that say what is wrong ---------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+@pytest.mark.parametrize("way", ["fit", "train_on_batch", "calibrate"])
+def test_a_constant_first_batch_is_refused(value, way, model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    x = np.full_like(data[0], value)
+    call = {
+        "fit": lambda: student.fit(x, data[1], verbose=0),
+        "train_on_batch": lambda: student.train_on_batch(x, data[1]),
+        "calibrate": lambda: tf_lsq.calibrate(student, x),
+    }[way]
+    with pytest.raises(ValueError, match=rf"real data.*\[{value}\] everywhere"):
+        call()
+    student.fit(*data, verbose=0)
+    assert is_calibrated(student)
+
+
+def test_a_first_batch_with_nan_names_the_points_it_reaches(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    x = data[0].copy()
+    x[3, 2, 1, 0] = np.nan
+    with pytest.raises(ValueError, match=r"finite.*quantize_image.*quantize_scores"):
+        student.fit(x, data[1], verbose=0)
+    assert not is_calibrated(student)
+    student.fit(*data, verbose=0)
+
+
+def test_tensors_of_zeros_in_the_first_batch_are_named(model, data):
+    norm = model.layers[2]
+    norm.gamma.assign(tf.zeros_like(norm.gamma))
+    norm.beta.assign(-tf.ones_like(norm.beta))  # The ReLU behind it gives zeros.
+    student = compiled(tf_lsq.quantize_model(model))
+    with pytest.warns(UserWarning, match=r"nothing but zeros.*\['quantize_re_lu'"):
+        student.fit(*data, verbose=0)
+    assert is_calibrated(student)
+
+
+def test_a_step_of_nan_ends_a_training_of_the_plain_form(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    tf_lsq.calibrate(student, data)
+    student.use_plain_op()
+    [point] = [p for p in quantization_points(student) if p.name == "quantize_re_lu"]
+
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                point.step_variables["step"].assign(np.nan)
+
+    with pytest.raises(RuntimeError, match=r"diverged.*\['quantize_re_lu'\].*lower"):
+        student.fit(*data, epochs=4, verbose=0, callbacks=Spoil())
+    assert int(student.optimizer.iterations) == 4  # Two epochs of two batches.
+
+
+def test_a_sign_that_changes_reaches_traced_functions(data):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    student = tf_lsq.quantize_model(model)
+    signed = data[0].reshape(-1, 4)[:64] - 0.5
+    tf_lsq.calibrate(student, np.abs(signed))
+    student.predict(signed, verbose=0)
+    tf_lsq.calibrate(student, signed)
+    np.testing.assert_allclose(
+        student.predict(signed, verbose=0), student(signed), atol=1e-6
+    )
+
+
+def test_a_creator_of_datasets_needs_calibration(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    creator = keras.utils.experimental.DatasetCreator(lambda context: None)
+    with pytest.raises(RuntimeError, match=r"DatasetCreator.*calibrate"):
+        student.fit(creator, steps_per_epoch=1, verbose=0)
 
 
 # --- Batch norm statistics of the final weights ------------------------------------

@@ -142,7 +142,7 @@ class StepTraining:
         """
         points = quantization_points(self.quantized)
         signs = [
-            float(point.step_variables["signed"])
+            float(point.step_variables["signed"].numpy())
             for point in points
             if "signed" in point.step_variables
         ]
