@@ -19,6 +19,7 @@ from progress import ProgressBar
 
 import tf_lsq
 import tflite_export
+from tf_lsq.step_values import quantization_points, wrapped_layers
 
 BATCH_SIZE = 128
 SCALE = 255  # Networks for Fashion-MNIST take images from 0 to 1.
@@ -88,12 +89,12 @@ def _post_activation_block(x: Any, filters: int, strides: int) -> Any:
     return layers.ReLU()(layers.Add()([norm()(_conv(y, filters, 3)), shortcut]))
 
 
-def batches(images: Images, seed: int) -> tf.data.Dataset:
+def batches(images: Images, seed: int, scale: float = SCALE) -> tf.data.Dataset:
     """Returns shuffled training batches, flipped at random and moved by 2 pixels."""
     height, width, channels = images.x_train.shape[1:]
 
     def augment(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.image.random_flip_left_right(tf.cast(x, tf.float32) / SCALE)
+        x = tf.image.random_flip_left_right(tf.cast(x, tf.float32) / scale)
         x = tf.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]])
         return tf.image.random_crop(x, [BATCH_SIZE, height, width, channels]), y
 
@@ -109,13 +110,18 @@ def scaled(x: np.ndarray, scale: float) -> np.ndarray:
 
 
 def train(
-    model: Any, images: Images, arguments: dict[str, Any], epochs: int, seed: int
+    model: Any,
+    images: Images,
+    arguments: dict[str, Any],
+    epochs: int,
+    seed: int,
+    scale: float = SCALE,
 ) -> None:
     """Trains a model for some epochs with arguments for `compile`."""
     keras.utils.set_random_seed(seed)
     model.compile(**arguments, metrics=["accuracy"])
     bar = ProgressBar(model.name)
-    model.fit(batches(images, seed), epochs=epochs, verbose=0, callbacks=[bar])
+    model.fit(batches(images, seed, scale), epochs=epochs, verbose=0, callbacks=[bar])
 
 
 def num_steps(images: Images, epochs: int) -> int:
@@ -152,16 +158,34 @@ def measured(model: Any, images: Images, scale: float = SCALE) -> dict[str, Any]
 
 
 def exported(
-    student: tf_lsq.LSQModel, images: Images, scale: float = SCALE
+    student: tf_lsq.LSQModel,
+    images: Images,
+    scale: float = SCALE,
+    storage: str = "int8",
 ) -> dict[str, Any]:
     """Returns size and accuracy of the file of a student."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         report = tflite_export.export_model(
-            student, path, input_type="float32", output_type="float32", verbose=False
+            student,
+            path,
+            storage=storage,
+            input_type="float32",
+            output_type="float32",
+            verbose=False,
         )
         found = tflite_accuracy(path, images.x_test, images.y_test, scale)
     return {"tflite": found, "bytes": report.file_bytes}
+
+
+def packed_bytes(student: tf_lsq.LSQModel) -> int:
+    """Returns the size of the packed file of a student."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.tflite"
+        report = tflite_export.export_model(
+            student, path, storage="packed", verbose=False
+        )
+    return report.file_bytes
 
 
 def finished(
@@ -224,8 +248,6 @@ def step_differences(student: tf_lsq.LSQModel, x: np.ndarray) -> dict[str, Any]:
     Returns:
         "weights" and "activations" -> layer name -> (learned, least squares).
     """
-    from tf_lsq.step_values import quantization_points, wrapped_layers
-
     found: dict[str, Any] = {"weights": {}, "activations": {}}
     for layer in wrapped_layers(student):
         best = tf_lsq.lsq.initial_step(
@@ -237,6 +259,34 @@ def step_differences(student: tf_lsq.LSQModel, x: np.ndarray) -> dict[str, Any]:
     for point, values in zip(points, inside(scaled(x, SCALE)), strict=True):
         best = tf_lsq.lsq.initial_step(values, point.integer_range)
         found["activations"][point.name] = (float(point.step), float(best))
+    return found
+
+
+def update_ratios(
+    student: tf_lsq.LSQModel, images: Images, iterations: int
+) -> dict[str, Any]:
+    """Returns the ratio R of every layer, at every tenth iteration of a training.
+
+    Args:
+        student: A student, compiled.
+        images: What it trains on.
+        iterations: How many batches it trains.
+
+    Returns:
+        "weights" and "activations" -> layer name -> "ratio" and "unscaled_ratio".
+    """
+    x, y = next(iter(batches(images, 1)))
+    callback = tf_lsq.Diagnostics(data=(x, y), batch_size=BATCH_SIZE, frequency=10)
+    student.fit(
+        batches(images, 0).repeat().take(iterations), verbose=0, callbacks=[callback]
+    )
+    found: dict[str, Any] = {"weights": {}, "activations": {}}
+    kernels = {layer.name for layer in wrapped_layers(student)}
+    for name in callback.history["ratio"]:
+        kind = "weights" if name in kernels else "activations"
+        found[kind][name] = {
+            key: callback.history[key][name] for key in ("ratio", "unscaled_ratio")
+        }
     return found
 
 

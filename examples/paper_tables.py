@@ -35,6 +35,7 @@ import tf_keras as keras
 from datasets import Images, load
 
 import tf_lsq
+import tflite_export
 from tflite_export.latency import processor
 
 BITS = (8, 4, 3, 2)
@@ -43,6 +44,7 @@ BUDGET = runs.Budget(float_epochs=10, epochs=6, short_epochs=2)
 SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, short_epochs=1)
 WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # Besides the 0.25e-4 of the recipe.
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "recipe, finetune", "recipe, adam")
+RATIO_ITERATIONS = 200  # The ratio R is measured at every tenth.
 RESNET8_EPOCHS = {8: 3, 4: 3, 3: 6, 2: 6}
 
 
@@ -70,7 +72,7 @@ def main() -> None:
         unfinished.write_text(json.dumps(results, indent=1) + "\n")
         unfinished.replace(path)
         print({k: v for k, v in results[name].items() if isinstance(v, float)})
-    paper_report.write(results, args.output, laboratory.budget)
+    paper_report.write(results, args.output, laboratory.budget, RATIO_ITERATIONS)
 
 
 def _arguments() -> argparse.Namespace:
@@ -117,9 +119,12 @@ class Laboratory:
                 plan[name] = lambda s=seed, b=bits: self._student(s, b)
                 plan[f"{name} distilled"] = lambda s=seed, b=bits: self._distilled(s, b)
             if seed == 0:
-                plan |= self._ablations()
+                for bits in BITS:
+                    plan[f"ratio/{bits}"] = lambda b=bits: self._ratio(b)
                 plan |= self._comparison()
                 plan |= self._optimizers()
+                plan |= self._ablations()
+                plan |= self._mixed()
                 if self._args.resnet8:
                     plan |= self._resnet8()
         return plan
@@ -160,6 +165,18 @@ class Laboratory:
             for bits in (4, 2)
             for name in OPTIMIZERS
         }
+
+    def _mixed(self) -> dict[str, Any]:
+        """Returns uniform bits and suggested ones on the same network."""
+        plan: dict[str, Any] = {"mixed/float": self._separable_float}
+        for bits in BITS:
+            plan[f"mixed/{bits} bits"] = lambda b=bits: self._separable(b, None)
+        budgets = {"8 bits": (8,), "4 bits": (4,), "between 4 and 2 bits": (4, 2)}
+        for name, widths in budgets.items():
+            plan[f"mixed/suggested, bytes of {name}"] = lambda w=widths: (
+                self._suggested(w)
+            )
+        return plan
 
     def _resnet8(self) -> dict[str, Any]:
         """Returns the trainings of ResNet-8 on CIFAR-10."""
@@ -284,6 +301,72 @@ class Laboratory:
             **runs.exported(student, images),
         }
 
+    def _ratio(self, bits: int) -> dict[str, Any]:
+        """Measures R along the first iterations of a training."""
+        model, images = self._float_network(0), self._fashion()
+        student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
+        keras.utils.set_random_seed(0)
+        steps = runs.num_steps(images, self.budget.epochs)
+        student.compile(**tf_lsq.recipe(bits, steps))
+        return runs.update_ratios(student, images, RATIO_ITERATIONS)
+
+    # --- Mixed bits, with the network of storage.py
+
+    def _separable_network(self) -> keras.Model:
+        """Returns the float network, trained if it is not there."""
+        import storage
+
+        path = self._args.models / "separable.keras"
+        if not path.exists():
+            images, epochs = self._fashion(), self.budget.epochs
+            keras.utils.set_random_seed(0)
+            model = storage.network(images.x_train.shape[1:], 10)
+            steps = runs.num_steps(images, epochs)
+            arguments = tf_lsq.recipe(4, steps, learning_rate=0.1, from_logits=True)
+            runs.train(model, images, arguments, epochs, 0, scale=1)
+            model.save(path)
+        return keras.models.load_model(path, compile=False)
+
+    def _separable_float(self) -> dict[str, Any]:
+        """Returns the accuracy of the float network."""
+        return runs.measured(self._separable_network(), self._fashion(), scale=1)
+
+    def _separable(self, bits: int, overrides: Any) -> dict[str, Any]:
+        """Trains a student with 8-bit activations."""
+        images, epochs = self._fashion(), self.budget.epochs
+        student = tf_lsq.quantize_model(
+            self._separable_network(),
+            weight_bits=bits,
+            activation_bits=8,
+            overrides=overrides,
+        )
+        arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs))
+        runs.train(student, images, arguments, epochs, 0, scale=1)
+        tflite_export.round_biases(student, "packed")
+        found = runs.measured(student, images, scale=1)
+        return found | runs.exported(student, images, scale=1, storage="packed")
+
+    def _suggested(self, widths: tuple[int, ...]) -> dict[str, Any]:
+        """Trains with bits suggested for the mean bytes of untrained uniform files."""
+        model, images = self._separable_network(), self._fashion()
+        sizes = []
+        for bits in widths:
+            student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=8)
+            tf_lsq.calibrate(student, images.x_train[:256].astype("float32"))
+            tflite_export.round_biases(student, "packed")
+            sizes.append(runs.packed_bytes(student))
+        budget = sum(sizes) // len(sizes)
+        chosen = tflite_export.suggest_bits(
+            model,
+            (images.x_train[:1024].astype("float32"), images.y_train[:1024]),
+            budget_bytes=budget,
+            activation_bits=8,
+            num_examples=1024,
+        )
+        print(chosen)
+        found = self._separable(min(widths), chosen.overrides)
+        return {**found, "budget": budget, "overrides": dict(chosen.overrides)}
+
     # --- CIFAR-10
 
     def _cifar10(self) -> Images:
@@ -316,7 +399,7 @@ class Laboratory:
 
         model = self._resnet8_network()
         resnet8.train(model, self._cifar10(), 0.01, epochs, 0, "float")
-        return self._resnet8_measured(model)
+        return {"epochs": epochs, **self._resnet8_measured(model)}
 
     def _resnet8_lsq(self, bits: int, epochs: int) -> dict[str, Any]:
         """Trains a student, with the network's own regularisers."""
