@@ -14,7 +14,7 @@ from paper_runs import BATCH_SIZE, GRADIENT_SCALES, Budget
 Results = dict[str, dict[str, Any]]
 WIDTHS = (8, 4, 3, 2)
 MISSING = "not run"
-# The paper's accuracies at 2 bits, ImageNet, ResNet-18 (Tables 2 and 3, Section 3.4).
+# The paper's accuracies at 2 bits, ImageNet, ResNet-18 (Tables 2 and 3, Section 3.5).
 PAPER = {
     "g = 1 / sqrt(N Q_P)": "67.6",
     "g = 1 / sqrt(N)": "67.3",

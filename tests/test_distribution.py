@@ -86,6 +86,19 @@ def test_a_training_loop_of_your_own_under_a_strategy(one_process):
     assert_same_training(one_process["mirrored, loop"], one_process["one, loop"])
 
 
+def test_mirrored_replicas_distil_as_one_device_does(one_process):
+    found, expected = (one_process[f"{k}, distilled"] for k in ("mirrored", "one"))
+    assert list(expected["logs"]) == [
+        "loss",
+        "student_loss",
+        "accuracy",
+        "distillation_loss",
+    ]
+    for name, values in expected["logs"].items():
+        assert found["logs"][name] == pytest.approx(values, rel=1e-5), name
+    assert found["last"] == pytest.approx(expected["last"], rel=1e-4)
+
+
 def test_replicas_cannot_initialise_steps(one_process):
     in_loop, in_fit = one_process["errors"]
     for text in ("`quantize_image/activation` has no step", "tf_lsq.calibrate"):

@@ -166,6 +166,29 @@ def test_a_model_trained_in_mixed_precision_is_exported(policy, data, tmp_path):
     assert found.off_by_one < 0.02
 
 
+def test_16_bit_outputs_are_distilled_in_float32(policy, data):
+    def losses():
+        keras.backend.clear_session()
+        keras.utils.set_random_seed(0)
+        inputs = layers.Input((6, 6, 3))
+        x = layers.Flatten()(layers.Conv2D(8, 3, activation="relu")(inputs))
+        teacher = keras.Model(inputs, layers.Dense(4)(x))
+        student = tf_lsq.quantize_model(teacher, weight_bits=2, activation_bits=2)
+        distiller = tf_lsq.Distiller(student, teacher)
+        distiller.compile(**tf_lsq.recipe(2, 8))
+        tf_lsq.calibrate(student, data)
+        assert distiller(data[0]).dtype == teacher.compute_dtype
+        logs = distiller.fit(*data, batch_size=8, shuffle=False, verbose=0).history
+        return {name: value[0] for name, value in logs.items()}
+
+    found = losses()
+    keras.mixed_precision.set_global_policy("float32")
+    expected = losses()
+    rounding = POLICIES[policy.name]
+    for name, loss in expected.items():
+        assert found[name] == pytest.approx(loss, rel=50 * rounding, abs=10 * rounding)
+
+
 # --- XLA -------------------------------------------------------------------------
 
 

@@ -140,15 +140,16 @@ class Distiller(StepTraining, keras.Model):
         distillation = self._distillation_losses(loss)
         super().compile(optimizer, loss, metrics, loss_weights, **kwargs)
         names = self.output_names
-        self.compiled_loss = losses_container(
-            loss, loss_weights, names, total="student_loss"
-        )
-        self._distillation = losses_container(
-            distillation,
-            loss_weights,
-            [f"{name}_distillation" for name in names],
-            total="distillation_loss",
-        )
+        with self.distribute_strategy.scope():
+            self.compiled_loss = losses_container(
+                loss, loss_weights, names, total="student_loss"
+            )
+            self._distillation = losses_container(
+                distillation,
+                loss_weights,
+                [f"{name}_distillation" for name in names],
+                total="distillation_loss",
+            )
 
     def _distillation_losses(self, loss: Any) -> Any:
         """Returns the loss of every output against the teacher's."""
@@ -211,7 +212,7 @@ class Distiller(StepTraining, keras.Model):
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = self.distillation_weight * soft
         if hard is not None:
-            loss += (1 - self.distillation_weight) * hard
+            loss += (1 - self.distillation_weight) * tf.cast(hard, loss.dtype)
         for regulariser in self.losses:
             loss += tf.cast(regulariser, loss.dtype) / replicas
         batch = tf.shape(tf.nest.flatten(y_pred)[0])[0]

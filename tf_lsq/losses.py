@@ -65,7 +65,7 @@ class CrossEntropy(keras.losses.Loss):
                 "from_logits=None, and a model that is no `LSQModel` or `Distiller`, "
                 "which find out themselves. Say from_logits=True or from_logits=False."
             )
-        y_pred, y_true = tf.convert_to_tensor(y_pred), tf.convert_to_tensor(y_true)
+        y_pred, y_true = _at_least_float32(y_pred), tf.convert_to_tensor(y_true)
         function = keras.losses.sparse_categorical_crossentropy
         same_rank = y_true.shape.rank == y_pred.shape.rank
         if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
@@ -157,9 +157,7 @@ class DistillationLoss(keras.losses.Loss):
 
     def _log_probabilities(self, outputs: Any, from_logits: bool) -> tf.Tensor:
         """Returns the logarithms of softened probabilities, float32 at least."""
-        outputs = tf.convert_to_tensor(outputs)
-        if outputs.dtype.size < 4:
-            outputs = tf.cast(outputs, tf.float32)
+        outputs = _at_least_float32(outputs)
         if not from_logits:
             outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
         return tf.nn.log_softmax(outputs / self.temperature)
@@ -172,6 +170,12 @@ class DistillationLoss(keras.losses.Loss):
             "from_logits": self.from_logits,
             "teacher_from_logits": self.teacher_from_logits,
         }
+
+
+def _at_least_float32(outputs: Any) -> tf.Tensor:
+    """Returns outputs as a tensor; 16-bit ones have no room for a loss."""
+    outputs = tf.convert_to_tensor(outputs)
+    return tf.cast(outputs, tf.float32) if outputs.dtype.size < 4 else outputs
 
 
 def output_kinds(model: keras.Model) -> dict[str, str]:

@@ -57,7 +57,10 @@ class Probe:
     def codes(self) -> dict[str, np.ndarray]:
         """The integers of every quantizer that is measured."""
         ranges = {layer.name: _range(layer) for layer in self._layers}
-        return {name: np.arange(int(r.q_min), int(r.q_max) + 1) for name, r in ranges.items()}
+        return {
+            name: np.arange(int(r.q_min), int(r.q_max) + 1)
+            for name, r in ranges.items()
+        }
 
     @property
     def _layers(self) -> list[Quantizer]:

@@ -100,7 +100,7 @@ def recipe(
       term of the gradient of kernels. Steps, biases and batch norms have none.
     - `momentum`: 0.9 (Section 3).
     - `schedule`: "cosine" (Section 3); "step" is the paper's comparison, a tenth of
-      the learning rate every 20/90 of the steps (Section 3.4); "constant".
+      the learning rate every 20/90 of the steps (Section 3.5); "constant".
     - The loss is the softmax cross entropy, for class numbers and one-hot labels.
 
     Widths the paper does not have, 5 to 7 bits, are trained like 4 bits.
@@ -137,7 +137,7 @@ def recipe(
         2.5e-05
 
     References:
-        Esser et al., Sections 3 and 3.4, Table 2.
+        Esser et al., Sections 3, 3.1 and 3.5, Table 2.
     """
     lsq.check_num_bits(weight_bits, "weight_bits")
     _check(steps, variant, schedule)
