@@ -25,6 +25,7 @@ PAPER = {
     "weight decay 5e-05": "67.3",
     "weight decay 2.5e-05": "67.6",
     "weight decay 1.25e-05": "67.4",
+    "updates of steps not bounded": "67.6",
     "cosine schedule": "67.6",
     "step schedule": "67.2",
 }

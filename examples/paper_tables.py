@@ -138,6 +138,9 @@ class Laboratory:
             plan[f"ablation/weight decay {decay:g}"] = lambda d=decay: self._student(
                 0, 2, weight_decay=d
             )
+        plan["ablation/updates of steps not bounded"] = lambda: self._student(
+            0, 2, step_clip=None
+        )
         plan["ablation/step schedule"] = lambda: self._student(0, 2, schedule="step")
         return plan
 

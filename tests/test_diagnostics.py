@@ -16,8 +16,6 @@ from tf_lsq._compat import keras
 from tf_lsq.step_values import quantization_points, wrapped_layers
 
 layers = keras.layers
-# So fast a training of so small a network.
-pytestmark = pytest.mark.filterwarnings("ignore:Learned steps have shrunk")
 
 
 def network():

@@ -93,7 +93,7 @@ def test_what_is_out_of_range_is_refused(wrong):
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_l2_goes_through_the_momentum_for_kernels_only(nesterov, rng):
-    names = ("a/kernel", "a/depthwise_kernel", "a/bias", "a/gamma", "a/kernel_step")
+    names = ("a/kernel", "a/depthwise_kernel", "a/bias", "a/gamma", "a/beta")
     start = rng.normal(size=(len(names), 3))
     variables = [
         tf.Variable(v, name=name, dtype=tf.float32)
@@ -110,6 +110,18 @@ def test_l2_goes_through_the_momentum_for_kernels_only(nesterov, rng):
         momentum = 0.9 * momentum - 0.1 * total
         expected += (0.9 * momentum - 0.1 * total) if nesterov else momentum
     np.testing.assert_allclose([v.numpy() for v in variables], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("clip", "largest"), [(1.0, 1.0), (0.25, 0.25), (None, 9.0)])
+def test_updates_of_steps_and_offsets_are_bounded(clip, largest):
+    names = ("a/kernel_step", "a/activation_step", "a/activation_offset", "a/bias")
+    variables = [tf.Variable(1.0, name=name) for name in names]
+    optimizer = tf_lsq.SGDWithL2(0.1, step_clip=clip, l2=0.5)
+    optimizer.apply_gradients([(tf.constant(9.0), v) for v in variables])
+    moved = [1.0 - float(v) for v in variables]
+    np.testing.assert_allclose(moved, [0.1 * largest] * 3 + [0.9], rtol=1e-6)
+    with pytest.raises(ValueError, match="step_clip"):
+        tf_lsq.SGDWithL2(step_clip=0.0)
 
 
 def test_l2_equals_a_regulariser_and_not_keras_weight_decay(data):
@@ -129,7 +141,7 @@ def test_l2_equals_a_regulariser_and_not_keras_weight_decay(data):
         return student.get_weights()
 
     sgd = keras.optimizers.SGD
-    found = trained(tf_lsq.SGDWithL2(0.05, l2=0.1, momentum=0.9))
+    found = trained(tf_lsq.SGDWithL2(0.05, l2=0.1, momentum=0.9, step_clip=None))
     expected = trained(sgd(0.05, momentum=0.9), l2=0.1)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)

@@ -207,34 +207,31 @@ def _with_guard(callbacks: Any) -> Any:
 
 
 class StepGuard(keras.callbacks.Callback):
-    """Looks at the steps after every epoch of every `fit` of a quantized model."""
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets what was said in an earlier training."""
-        self._reported: set[str] = set()
+    """Looks at the steps in every `fit` of a quantized model."""
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stops a training with NaN, and tells of steps that have collapsed.
+        """Stops a training with NaN.
 
         Raises:
             RuntimeError: If a step is NaN.
         """
+        check_steps(self.model.quantized)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Tells of steps that have collapsed, and not recovered."""
         model = self.model.quantized
-        check_steps(model)
         collapsed = [
             layer.name
             for layer in (*wrapped_layers(model), *quantization_points(model))
             if "step" in layer.step_variables
             and np.any(layer.step_variables["step"] <= lsq.MIN_STEP_FACTOR)
         ]
-        new = [name for name in collapsed if name not in self._reported]
-        self._reported.update(new)
-        if new:
+        if collapsed:
             warnings.warn(
                 "Learned steps have shrunk to 1/1000 of their first value, the least "
-                f"they may have, after epoch {epoch + 1}: {new}. Almost all values are "
-                "clipped there. Start again with a lower learning rate, or with the "
-                "optimizer's `clipnorm`.",
+                f"they may have: {collapsed}. Almost all values are clipped there. "
+                "Start again with a lower learning rate, with `tf_lsq.recipe`, which "
+                "bounds the updates of steps, or with the optimizer's `clipnorm`.",
                 stacklevel=2,
             )
 
