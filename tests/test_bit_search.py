@@ -262,13 +262,13 @@ def test_reports(rng, tmp_path):
     ],
 )
 def test_wrong_options_are_named(options, error, expected, rng):
-    model, x = side_by_side(), np.ones((4, 64), np.float32)
+    model, x = side_by_side(), np.eye(4, 64, dtype=np.float32)
     with pytest.raises(error, match=expected):
         suggest_bits(model, x, **{"budget_bytes": 9_000, "verbose": False, **options})
 
 
 def test_wrong_models_and_data_are_refused(rng):
-    model, x = side_by_side(), np.ones((4, 64), np.float32)
+    model, x = side_by_side(), np.eye(4, 64, dtype=np.float32)
     with pytest.raises(TypeError, match="`data` must be an array"):
         suggest_bits(model, None, budget_bytes=9_000)
     with pytest.raises(TypeError, match="Received: int"):

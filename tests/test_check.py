@@ -68,7 +68,7 @@ def test_what_the_target_refuses_and_what_it_leaves_to_the_cpu(tmp_path):
         "map" in remark and "runs on the CPU" in remark and "(1, 10, 10, 4)" in remark
     )
     student = tf_lsq.quantize_model(model, target="edgetpu")
-    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    tf_lsq.calibrate(student, np.random.default_rng(0).uniform(size=(2, 8, 8, 3)))
     with pytest.raises(ValueError, match=r"(?s)refuses.*up.*version 4"):
         tflite_export.export_model(student, tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())

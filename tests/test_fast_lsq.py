@@ -234,7 +234,7 @@ def branched(**options):
     left = layers.Conv2D(8, 3, name="left", **options)(x)
     right = layers.Conv2D(8, 3, name="right")(x)
     student = tf_lsq.quantize_model(keras.Model(inputs, [left, right]))
-    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    tf_lsq.calibrate(student, np.random.default_rng(0).uniform(size=(2, 8, 8, 3)))
     return student
 
 
@@ -259,7 +259,7 @@ def test_sums_that_are_not_the_whole_are_not_borrowed():
     student = tf_lsq.quantize_model(
         keras.Model(inputs, [x, layers.Conv2D(4, 3, name="head")(x)])
     )
-    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    tf_lsq.calibrate(student, np.random.default_rng(0).uniform(size=(2, 8, 8, 3)))
     assert "quantize_stem" not in loans_by_name(student)
 
 
@@ -270,7 +270,7 @@ def test_a_layer_that_is_used_twice_lends_nothing():
     x = layers.ReLU(name="first")(norm(conv(inputs)))
     x = layers.ReLU(name="second")(norm(conv(x)))
     student = tf_lsq.quantize_model(keras.Model(inputs, x))
-    tf_lsq.calibrate(student, np.ones((2, 8, 8, 3), np.float32))
+    tf_lsq.calibrate(student, np.random.default_rng(0).uniform(size=(2, 8, 8, 3)))
     assert not loans_by_name(student)
 
 

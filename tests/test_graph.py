@@ -178,6 +178,7 @@ def own_layer_model():
     return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
 
+@pytest.mark.filterwarnings("ignore:The first batch gave nothing but zeros")
 @pytest.mark.usefixtures("_known")
 def test_a_registered_layer_is_quantized_part_by_part(rng, tmp_path):
     model = own_layer_model()
