@@ -37,14 +37,14 @@ class ImageNet:
 
     def __post_init__(self) -> None:
         """Refuses data of another structure."""
-        splits, features = set(self.builder.info.splits), self.builder.info.features
-        if not {"train", "validation"} <= splits or not {"image", "label"} <= set(
-            features
-        ):
+        info = self.builder.info
+        found = {*info.splits, *info.features}
+        if not {"train", "validation", "image", "label"} <= found:
             raise ValueError(
-                "The data set must have splits 'train' and 'validation' and features "
-                f"'image' and 'label'. Received: `{self.builder.name}` with "
-                f"{sorted(splits)} and {sorted(features)} in {self.builder.data_dir}."
+                "The data set must be prepared, have splits 'train' and 'validation', "
+                f"and features 'image' and 'label'. Received: `{self.builder.name}` in "
+                f"{self.builder.data_dir}, with splits {sorted(info.splits)} and "
+                f"features {sorted(info.features)}."
             )
 
     @property
@@ -101,15 +101,22 @@ class ImageNet:
         first = (epoch * workers + worker) * _EPOCH
         return data.repeat().enumerate(first)
 
-    def validation(self, batch_size: int | None = None) -> tf.data.Dataset:
-        """Returns the validation images once, in order, all to every worker.
+    def validation(
+        self, *, batch_size: int | None = None, count: int = -1
+    ) -> tf.data.Dataset:
+        """Returns validation images in order; `tf.distribute` divides every batch.
 
         Args:
-            batch_size: That of `fit` unless given.
+            batch_size: That of the training unless given.
+            count: How many of the first images; -1: all.
+
+        Returns:
+            Pairs of uint8 images `[batch, height, width, 3]` and class numbers.
         """
         data = self._examples("validation", tfds.ReadConfig(), shuffled=False)
+        data = data.take(count)
         data = data.map(self._central_crop, tf.data.AUTOTUNE, deterministic=True)
-        data = data.batch(batch_size or self.batch_size).prefetch(tf.data.AUTOTUNE)
+        data = data.batch(batch_size or self.batch_size)
         return _sharding(data, tf.data.experimental.AutoShardPolicy.DATA)
 
     def _examples(
