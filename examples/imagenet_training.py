@@ -153,7 +153,8 @@ def _fit(
     """Trains with the paper's recipe, from the last finished epoch on."""
     with setting.strategy.scope():
         arguments = tf_lsq.recipe(bits, epochs * setting.images.steps, **options)
-        model.compile(**arguments, metrics=metrics())
+        top5 = keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")
+        model.compile(**arguments, metrics=["accuracy", top5])
     # Keras adds up what workers log, though each has the figures of all.
     model.distribute_reduction_method = "first"
     epoch = tf.Variable(0, dtype=tf.int64)
@@ -198,9 +199,3 @@ def _save(setting: Setting, model: keras.Model, name: str) -> None:
     else:
         own.unlink()
     wait_for_all(setting.strategy)
-
-
-def metrics() -> list[Any]:
-    """Returns top-1 and top-5 accuracy."""
-    kind = keras.metrics.SparseTopKCategoricalAccuracy
-    return [kind(k, name=f"top{k}") for k in (1, 5)]

@@ -17,7 +17,10 @@ import tensorflow_datasets as tfds
 from test_distribution import free_ports
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
+from imagenet import accuracy
 from imagenet_data import ImageNet
+
+from tf_lsq._compat import keras
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE, KILLED = ROOT / "examples/imagenet.py", ROOT / "tests/killed_imagenet.py"
@@ -138,6 +141,12 @@ def test_data_of_another_structure_is_refused(images):
         other = tfds.builder("mnist")
     with pytest.raises(ValueError, match="must be prepared, have splits 'train' and"):
         ImageNet(other)
+
+
+def test_of_equal_scores_the_first_classes_count():
+    model = keras.Sequential([keras.layers.Dense(9, kernel_initializer="zeros")])
+    data = tf.data.Dataset.from_tensor_slices((tf.ones((4, 2)), [0, 1, 4, 5])).batch(3)
+    assert accuracy(model, data) == {"top1": 0.25, "top5": 0.75}
 
 
 # --- Trainings --------------------------------------------------------------------
