@@ -25,10 +25,15 @@ AXIS = (
 )
 SPECIFICATION = "https://ai.google.dev/edge/litert/models/quantization_spec"
 TENSOR_G5 = "https://github.com/google-ai-edge/LiteRT-LM/issues/2497"
+XNNPACK_CONVOLUTION = (
+    "https://github.com/google/XNNPACK/blob/master/src/operators/convolution-nhwc.c"
+)
 VERSIONS = "https://github.com/google-coral/edgetpu/issues/879"
 DYNAMIC = "https://github.com/google-coral/edgetpu/issues/168"
 _SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
+# Of output codes for one unit of the accumulator.
+_STEEPEST = 256
 
 Found = Callable[[TFLiteOp, TFLiteGraph, "Target"], str]
 
@@ -380,6 +385,19 @@ def _unknown(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     return "" if op.code in _EDGE_TPU_OPS else f"the operator {op.code}"
 
 
+def _steep(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    scales = [
+        None if quantization is None else np.asarray(quantization.scales, np.float64)
+        for quantization in (
+            graph.tensors[name].quantization for name in (*op.inputs[:2], *op.outputs)
+        )
+    ]
+    if len(scales) != 3 or any(one is None for one in scales):
+        return ""
+    ratio = float(np.max(scales[0] * scales[1] / scales[2]))
+    return f"a ratio of {ratio:.0f}" if ratio >= _STEEPEST else ""
+
+
 # --- The targets ---------------------------------------------------------------
 
 XNNPACK = "XNNPACK"
@@ -559,7 +577,22 @@ _EDGE_TPU_RULES = (
     ),
 )
 
+_XNNPACK_RULES = (
+    Rule(
+        "rescaling",
+        _KERNELS,
+        "One unit of the accumulator, scale of input times scale of kernel, must be "
+        f"less than {_STEEPEST} steps of the output, or LiteRT does not start",
+        _steep,
+        remedy="The output's learned step has shrunk far below its values: train again, "
+        "with a lower learning rate or with `tf_lsq.recipe`.",
+        source=XNNPACK_CONVOLUTION,
+        refused=True,
+    ),
+)
+
 _SYMMETRIC_RULES = (
+    *_XNNPACK_RULES,
     Rule(
         "zero_point",
         (),
@@ -590,7 +623,7 @@ TARGETS = {
             newest_release="",
             containers=_PACKED_ON_CPU,
             fast=_FAST_ON_CPU,
-            rules=(),
+            rules=_XNNPACK_RULES,
             source=SPECIFICATION,
         ),
         Target(

@@ -144,11 +144,15 @@ def _described(graph: TFLiteGraph, frozen: FrozenModel) -> list[str]:
 
 
 def _loaded(graph: TFLiteGraph, content: bytes) -> list[str]:
-    """Finds out whether LiteRT loads the bytes of a file."""
-    try:
-        Runner(graph, content=content)
-    except (ValueError, RuntimeError) as error:
-        return [f"LiteRT does not load it: {type(error).__name__}: {error}"]
+    """Finds out whether LiteRT starts with the bytes of a file, in either kernels."""
+    for kernels in _RESOLVERS:
+        try:
+            Runner(graph, kernels, content).start()
+        except (ValueError, RuntimeError) as error:
+            return [
+                f"LiteRT does not load it ({kernels} kernels): "
+                f"{type(error).__name__}: {error}"
+            ]
     return []
 
 
@@ -495,9 +499,18 @@ class Runner:
             experimental_op_resolver_type=_RESOLVERS[kernels],
             num_threads=_NUM_THREADS,
         )
+        self._interpreter = interpreter
         self._runner = interpreter.get_signature_runner(flatbuffer.SIGNATURE_KEY)
         ends = [graph.tensors[name] for name in graph.inputs.values()]
         self._any_batch = all(tensor.dynamic_batch for tensor in ends)
+
+    def start(self) -> None:
+        """Prepares all operators, which XNNPACK may refuse to.
+
+        Raises:
+            RuntimeError: If it does.
+        """
+        self._interpreter.allocate_tensors()
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns all outputs by their signature names.
