@@ -269,6 +269,73 @@ def test_outputs_are_distilled_as_their_losses_say(data, rng):
     assert "label_accuracy" in found
 
 
+@pytest.mark.parametrize("by", ["name", "position"])
+def test_weights_by_output_name_weight_both_losses(by, data):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Flatten()(inputs)
+    ends = [layers.Dense(5, name=name)(x) for name in ("zz", "aa")]
+    teacher = keras.Model(inputs, ends)
+    student = tf_lsq.quantize_model(teacher, weight_bits=2, first_last_bits=2)
+    tf_lsq.calibrate(student, data[0])
+    distiller = tf_lsq.Distiller(student, teacher)
+    values = [0.5, 3.0]
+    weights = [np.full(64, 2.0, np.float32), np.full(64, 5.0, np.float32)]
+    if by == "name":
+        values, weights = (
+            dict(zip(distiller.output_names, v, strict=True)) for v in (values, weights)
+        )
+    distiller.compile("sgd", tf_lsq.CrossEntropy(), loss_weights=values)
+    labels = [data[1], data[1]]
+    if by == "name":
+        labels = dict(zip(distiller.output_names, labels, strict=True))
+    found = distiller.evaluate(
+        data[0], labels, sample_weight=weights, verbose=0, return_dict=True
+    )
+    scores, goals = (m.predict(data[0], verbose=0) for m in (student, teacher))
+    expected = sum(
+        factor * expected_distillation(goal, score, 1.0).mean()
+        for factor, goal, score in zip((0.5 * 2, 3 * 5), goals, scores, strict=True)
+    )
+    assert found["distillation_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_subclasses_of_class_losses_are_over_classes_and_other_losses_say_nothing(data):
+    class Smooth(keras.losses.SparseCategoricalCrossentropy):
+        pass
+
+    teacher = tiny.pre_activation()
+    student = tf_lsq.quantize_model(teacher, weight_bits=2)
+    tf_lsq.calibrate(student, data[0])
+    distiller = tf_lsq.Distiller(student, teacher)
+    distiller.compile("sgd", Smooth(from_logits=True))
+    found = distiller.evaluate(*data, verbose=0, return_dict=True)
+    scores, goal = (m.predict(data[0], verbose=0) for m in (student, teacher))
+    expected = expected_distillation(goal, scores, 1.0).mean()
+    assert found["distillation_loss"] == pytest.approx(expected, rel=1e-3)
+
+    def smooth(y, scores):
+        return keras.losses.sparse_categorical_crossentropy(y, scores, True)
+
+    with pytest.raises(ValueError, match=r"with the loss smooth"):
+        distiller.compile("sgd", smooth)
+    with pytest.raises(ValueError, match=r"one loss per output.*Received: 2"):
+        distiller.compile("sgd", ["mse", "mse"])
+
+
+def test_a_softmax_over_one_class_is_refused():
+    for loss in (tf_lsq.DistillationLoss(), tf_lsq.CrossEntropy(True)):
+        with pytest.raises(ValueError, match=r"two classes.*\(2, 1\)"):
+            loss([[0.0], [1.0]], [[0.5], [2.0]])
+
+
+def test_helpers_take_the_student_of_a_distiller(teacher, data):
+    student = tf_lsq.quantize_model(teacher)
+    distiller = tf_lsq.Distiller(student, teacher)
+    tf_lsq.calibrate(distiller, data)
+    assert tf_lsq.steps(distiller) == tf_lsq.steps(student) != {}
+    tf_lsq.reestimate_batch_norm(distiller, data)
+
+
 def test_a_teacher_of_keras_3_will_do(data):
     import keras as keras3
 
@@ -291,6 +358,11 @@ def test_what_cannot_be_distilled_is_refused(teacher, data):
         tf_lsq.Distiller(student, teacher.predict)
     with pytest.raises(ValueError, match=r"outputs of shape \(None, 7\)"):
         tf_lsq.Distiller(student, tiny.residual(num_classes=7))
+    inputs = [layers.Input((4,), name=name) for name in ("a", "b")]
+    both = keras.Model(inputs, layers.Dense(2)(layers.Add()(inputs)))
+    turned = keras.Model(inputs[::-1], layers.Dense(2)(layers.Add()(inputs)))
+    with pytest.raises(ValueError, match=r"\['a', 'b'\], in this order"):
+        tf_lsq.Distiller(tf_lsq.quantize_model(both), turned)
     for wrong in ({"temperature": 0.0}, {"distillation_weight": 1.5}):
         with pytest.raises(ValueError, match="distillation_weight"):
             tf_lsq.Distiller(student, teacher, **wrong)

@@ -187,6 +187,45 @@ def test_the_offset_is_the_files_zero_point(bits, storage, rng, data, tmp_path):
     assert zero_point == 127 - int(point.integer_range.q_max)
 
 
+def beginning_at_zero(rng):
+    """A 2-bit swish whose range holds no negative integer, though its values are."""
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.Activation("swish", name="swish")(layers.Conv2D(8, 3)(inputs))
+    x = layers.Conv2D(8, 3)(x)
+    x = layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+    student = tf_lsq.quantize_model(
+        tiny.randomize(keras.Model(inputs, x), rng),
+        weight_bits=2,
+        activation_bits=2,
+        asymmetric_activations=True,
+    )
+    x = rng.normal(size=(64, 8, 8, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    tf_lsq.round_biases(student)
+    assert 0 in [offsets(student)[name] for name in offsets(student) if "swish" in name]
+    return student, x
+
+
+def test_negative_values_are_cut_where_the_range_begins_at_zero(rng, tmp_path):
+    student, x = beginning_at_zero(rng)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path, data=x, verbose=False)
+    report = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert report.max_code_difference <= 1
+
+
+def test_the_verifier_refuses_integers_that_training_does_not_have(
+    rng, tmp_path, monkeypatch
+):
+    student, x = beginning_at_zero(rng)
+    for module in ("freeze", "verify", "grids"):
+        monkeypatch.setattr(f"tflite_export.{module}.clipped_grid", lambda point: None)
+    path = tmp_path / "model.tflite"
+    with pytest.raises(tflite_export.VerificationError, match=r"integers are -\d+\.\."):
+        tflite_export.export_model(student, path, data=x, verbose=False)
+    assert not path.exists()
+
+
 def test_offsets_train_and_are_not_decayed(rng, data):
     student = tf_lsq.quantize_model(
         tiny.randomize(mobile(), rng), asymmetric_activations=True

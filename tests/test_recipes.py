@@ -58,6 +58,8 @@ def test_variants_for_what_the_paper_did_not_do():
     assert isinstance(adam, keras.optimizers.AdamW)
     # Per step as much as the paper's SGD: rate * l2 / (1 - momentum).
     assert 1e-3 * adam.weight_decay == pytest.approx(1e-2 * 0.25e-4 / 0.1)
+    adam = tf_lsq.recipe(8, 200, variant="adam")["optimizer"]
+    assert 1e-3 * adam.weight_decay == pytest.approx(1e-3 * 1e-4 / 0.1)
 
 
 def test_adam_decays_kernels_only(data):
@@ -182,6 +184,8 @@ def ending(build):
         (layers.Dense(3, activation="softmax"), "probabilities"),
         (layers.Activation("sigmoid"), "sigmoid"),
         (lambda x: keras.Sequential([layers.Softmax()])(x), "probabilities"),
+        (lambda x: layers.Average()([layers.Softmax()(x), x]), "unknown"),
+        (layers.Activation("hard_sigmoid"), "sigmoid"),
     ],
 )
 def test_the_graph_says_what_the_outputs_are(build, kind):
@@ -226,6 +230,22 @@ def test_losses_of_several_outputs_are_told_one_by_one():
     student = tf_lsq.quantize_model(keras.Model(inputs, list(ends.values())))
     student.compile("sgd", [tf_lsq.CrossEntropy(), tf_lsq.CrossEntropy(True)])
     assert [one.from_logits for one in student.loss] == [False, True]
+
+
+def test_losses_of_outputs_that_are_not_there_are_named():
+    inputs = layers.Input((4,))
+    ends = [layers.Dense(3, name=name)(inputs) for name in ("a", "b")]
+    student = tf_lsq.quantize_model(keras.Model(inputs, ends))
+    with pytest.raises(ValueError, match=r"names of outputs.*Received: \['c'\]"):
+        student.compile("sgd", {"c": tf_lsq.CrossEntropy()})
+    with pytest.raises(ValueError, match=r"one loss per output.*Received: 1"):
+        student.compile("sgd", [tf_lsq.CrossEntropy()])
+
+
+def test_numbers_of_numpy_are_numbers():
+    steps = np.int64(100)
+    optimizer = tf_lsq.recipe(4, steps, learning_rate=np.float32(0.5))["optimizer"]
+    assert float(optimizer._learning_rate(50)) == pytest.approx(0.25)
 
 
 def test_an_open_cross_entropy_is_refused_where_nobody_knows():

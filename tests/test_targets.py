@@ -188,6 +188,19 @@ def test_the_targets_of_training_are_those_of_the_files():
     assert set(SYMMETRIC_TARGETS) == {n for n, t in TARGETS.items() if t.symmetric}
 
 
+def test_a_file_that_xnnpack_would_not_start_is_refused(rng, tmp_path):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    point = student.get_layer("quantize_re_lu_1")
+    unit = point.step_variables["unit"]
+    unit.assign(unit * 1e-6)
+    path = tmp_path / "model.tflite"
+    with pytest.raises(
+        ValueError, match=r"re_lu_1.*less than 256.*lower learning rate"
+    ):
+        tflite_export.export_model(student, path)
+    assert not path.exists()
+
+
 # --- Symmetric activations -------------------------------------------------------
 
 

@@ -385,9 +385,60 @@ def test_a_sign_that_changes_reaches_traced_functions(data):
     tf_lsq.calibrate(student, np.abs(signed))
     student.predict(signed, verbose=0)
     tf_lsq.calibrate(student, signed)
-    np.testing.assert_allclose(
-        student.predict(signed, verbose=0), student(signed), atol=1e-6
+    for predicted in (
+        student.predict(signed, verbose=0),
+        student.predict_on_batch(signed),
+    ):
+        np.testing.assert_allclose(predicted, student(signed), atol=1e-6)
+
+
+def test_a_sign_that_is_restored_inside_of_fit_leaves_fit_running(data):
+    inputs = keras.Input((4,))
+    student = tf_lsq.quantize_model(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
+    student.compile("sgd", "mse")
+    x, y = data[0].reshape(-1, 4)[:64] - 0.5, np.zeros((64, 3), np.float32)
+    tf_lsq.calibrate(student, x)
+    signed = student.get_weights()
+    tf_lsq.calibrate(student, np.abs(x))
+    restore = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: student.set_weights(signed)
     )
+    history = student.fit(
+        *(x, y), validation_data=(x, y), epochs=3, verbose=0, callbacks=[restore]
+    ).history
+    assert len(history["val_loss"]) == 3
+    assert student.evaluate(x, y, verbose=0) == pytest.approx(
+        np.square(student(x)).mean(), rel=1e-5
+    )
+
+
+def test_terminate_on_nan_ends_fit_as_in_keras(model, data):
+    student = compiled(tf_lsq.quantize_model(model))
+    tf_lsq.calibrate(student, data)
+    student.use_plain_op()
+    [point] = [p for p in quantization_points(student) if p.name == "quantize_re_lu"]
+    point.step_variables["step"].assign(np.nan)
+    callback = keras.callbacks.TerminateOnNaN()
+    history = student.fit(*data, epochs=3, verbose=0, callbacks=[callback])
+    assert len(history.history["loss"]) == 1
+
+
+def test_a_refused_calibration_keeps_the_steps(model, data):
+    student = tf_lsq.quantize_model(model)
+    tf_lsq.calibrate(student, data)
+    before = tf_lsq.steps(student)
+    for wrong in (np.zeros_like(data[0]), np.full_like(data[0], np.nan)):
+        with pytest.raises(ValueError):
+            tf_lsq.calibrate(student, wrong)
+    assert tf_lsq.steps(student) == before
+
+
+def test_one_black_image_is_a_batch(model, data):
+    x = data[0].copy()
+    x[0] = 0.0
+    student = compiled(tf_lsq.quantize_model(model))
+    with pytest.warns(UserWarning, match=r"nothing but zeros.*quantize_image"):
+        student.fit(x[:4], data[1][:4], batch_size=1, shuffle=False, verbose=0)
 
 
 def test_a_creator_of_datasets_needs_calibration(model, data):

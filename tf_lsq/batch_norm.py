@@ -45,6 +45,7 @@ def reestimate_batch_norm(
         Nagel et al., https://arxiv.org/abs/2203.11086
     """
     _check_counts(num_batches, batch_size)
+    model = student_of(model)
     check_calibrated(model)
     norms = [
         layer
@@ -102,7 +103,7 @@ class BatchNormReestimation(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Measures the statistics."""
-        reestimate_batch_norm(student_of(self.model), self._data, **self._counts)
+        reestimate_batch_norm(self.model, self._data, **self._counts)
 
 
 def _check_counts(num_batches: int, batch_size: int) -> None:

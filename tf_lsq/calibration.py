@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
+
 from ._compat import keras
 from .data import first_examples
 from .step_values import initialise_steps, quantization_points
@@ -29,6 +31,7 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
         ValueError: If `model` has no quantization points, or `num_examples` is
             less than 1.
     """
+    model = getattr(model, "student", model)
     points = quantization_points(model)
     if not points:
         raise ValueError(
@@ -38,10 +41,16 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     check_num_examples(num_examples)
     names = model.input_names
     arrays = first_examples(data, names, num_examples)
-    for point in points:
-        point.reset()
+    kept = [(v, tf.identity(v)) for p in points for v in p.step_variables.values()]
     x = dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
-    initialise_steps(model, x, training=False)
+    try:
+        for point in points:
+            point.reset()
+        initialise_steps(model, x, training=False)
+    except (ValueError, RuntimeError, tf.errors.OpError):
+        for variable, value in kept:
+            variable.assign(value)
+        raise
 
 
 def check_num_examples(num_examples: int) -> None:

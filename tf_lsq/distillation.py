@@ -26,16 +26,19 @@ from .losses import (
 from .model import LSQModel, StepTraining
 from .step_values import quantization_points
 
-_CROSS_ENTROPIES = (
-    "CrossEntropy",
-    "CategoricalCrossentropy",
-    "SparseCategoricalCrossentropy",
-    "CategoricalFocalCrossentropy",
-    "KLDivergence",
-    "categorical_crossentropy",
-    "sparse_categorical_crossentropy",
-    "categorical_focal_crossentropy",
-    "kl_divergence",
+# Losses over classes: an output with one of them is distilled by `DistillationLoss`.
+_CLASS_LOSSES = (
+    CrossEntropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.KLDivergence,
+)
+_CLASS_FUNCTIONS = (
+    keras.losses.categorical_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.kl_divergence,
 )
 
 
@@ -45,12 +48,14 @@ class Distiller(StepTraining, keras.Model):
 
     The loss is ``(1 - w) * compiled loss + w * distillation loss + regularisers``
     with ``w = distillation_weight``. An output that is trained with a cross entropy
-    over classes is distilled with `DistillationLoss`; any other one with its own
-    loss, the teacher's output in the place of the label. `loss_weights` weight both.
-    Sample weights act on both.
+    over classes is distilled with `DistillationLoss`; one with another of Keras' losses
+    with that loss, the teacher's output in the place of the label. A loss of your own
+    does not say which, unless it is a subclass of one over classes: it is refused.
+    Without any loss all outputs are taken as classes. `loss_weights` and sample weights
+    act on both losses.
 
-    Logs hold `loss`, `student_loss` (the compiled one, as a student by itself would
-    show it), `distillation_loss`, and the metrics. `predict` gives the student's
+    Logs hold `loss`, `student_loss` (the compiled one, without
+    regularisers), `distillation_loss`, and the metrics. `predict` gives the student's
     outputs. `save` keeps both models; `student.save` and
     `tflite_export.export_model(student, ...)` know nothing of the teacher.
 
@@ -62,13 +67,14 @@ class Distiller(StepTraining, keras.Model):
         teacher: A float model with the same inputs and outputs, of `tf_keras` or
             Keras 3, usually the one that was quantized.
         temperature: Softens both distributions; the paper's is 1.
-        distillation_weight: 0 to 1; the paper's is 0.5. With 1 no labels are needed.
+        distillation_weight: 0 to 1; the paper's is 0.5. With 1 and no `loss` in
+            `compile` no labels are needed.
         **kwargs: `name` of `keras.Model`.
 
     Raises:
         TypeError: If `student` is no quantized model.
-        ValueError: If a number is out of range, or the outputs of student and
-            teacher differ in number, names or shape.
+        ValueError: If a number is out of range, or the inputs or outputs of student and
+            teacher differ in number, order or shape.
 
     Example:
         >>> import tf_keras as keras
@@ -140,6 +146,7 @@ class Distiller(StepTraining, keras.Model):
         distillation = self._distillation_losses(loss)
         super().compile(optimizer, loss, metrics, loss_weights, **kwargs)
         names = self.output_names
+        loss_weights = self._by_position(loss_weights)
         with self.distribute_strategy.scope():
             self.compiled_loss = losses_container(
                 loss, loss_weights, names, total="student_loss"
@@ -151,12 +158,25 @@ class Distiller(StepTraining, keras.Model):
                 total="distillation_loss",
             )
 
+    def _by_position(self, values: Any) -> Any:
+        """Returns a dict by output as a list, where outputs are a list."""
+        _, structure = model_structure(self.student)
+        if not isinstance(values, Mapping) or isinstance(structure, Mapping):
+            return values
+        return [values.get(name) for name in self.output_names]
+
     def _distillation_losses(self, loss: Any) -> Any:
         """Returns the loss of every output against the teacher's."""
         students, teachers = output_kinds(self.student), output_kinds(self.teacher)
+        found = _per_output(loss, list(students))
+        if len(found) != len(students):
+            raise ValueError(
+                f"`loss` must have one loss per output, {list(students)}. "
+                f"Received: {len(found)}."
+            )
         losses, problems = [], []
         for one, (name, kind), teacher_kind in zip(
-            _per_output(loss, list(students)),
+            found,
             students.items(),
             teachers.values(),
             strict=True,
@@ -167,9 +187,10 @@ class Distiller(StepTraining, keras.Model):
                 problems.append(f"`{name}`: {error}")
         if problems:
             raise ValueError(
-                "Every output must have a loss that says how to distil it, a cross "
-                "entropy over classes or one that takes the teacher's output as "
-                "label. Received: " + "; ".join(problems)
+                "Every output must have a loss that says how to distil it: one of "
+                "Keras' (or a subclass of one over classes) that can take the "
+                "teacher's output. For others use `DistillationLoss` in a loop. "
+                "Received: " + "; ".join(problems)
             )
         _, structure = model_structure(self.student)
         return tf.nest.pack_sequence_as(structure, losses)
@@ -178,8 +199,9 @@ class Distiller(StepTraining, keras.Model):
         """Returns the loss of one output against the teacher's."""
         if loss is None:
             return None
+        loss = keras.losses.get(loss)
         ends = f"student ends in {kind}, teacher in {teacher_kind}"
-        if _name_of(loss) in _CROSS_ENTROPIES:
+        if isinstance(loss, _CLASS_LOSSES) or loss in _CLASS_FUNCTIONS:
             if not {kind, teacher_kind} <= {LOGITS, PROBABILITIES}:
                 raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
             return DistillationLoss(
@@ -187,7 +209,9 @@ class Distiller(StepTraining, keras.Model):
                 from_logits=kind == LOGITS,
                 teacher_from_logits=teacher_kind == LOGITS,
             )
-        if kind != teacher_kind or getattr(loss, "from_logits", False):
+        source = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+        own = getattr(source, "__module__", None) != keras.losses.Loss.__module__
+        if own or kind != teacher_kind or getattr(loss, "from_logits", False):
             raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
         return loss
 
@@ -207,7 +231,7 @@ class Distiller(StepTraining, keras.Model):
         """Returns the loss that is trained on; see the class."""
         teacher = self.teacher(x, training=False)
         teacher = tf.nest.map_structure(tf.stop_gradient, teacher)
-        soft = self._distillation(teacher, y_pred, sample_weight)
+        soft = self._distillation(teacher, y_pred, self._by_position(sample_weight))
         hard = self.compiled_loss(y, y_pred, sample_weight)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         loss = self.distillation_weight * soft
@@ -280,6 +304,11 @@ def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
             "`teacher` must be a functional or sequential Keras model. "
             f"Received: {type(teacher).__name__}."
         )
+    if list(student.input_names) != list(teacher.input_names):
+        raise ValueError(
+            f"`teacher` must have the inputs of `student`, {student.input_names}, in "
+            f"this order. Received: {teacher.input_names}."
+        )
     pairs = [model_structure(model)[1] for model in (student, teacher)]
     shapes = [
         tf.nest.map_structure(lambda t: tuple(t.shape), structure)
@@ -303,5 +332,4 @@ def _per_output(loss: Any, names: list[str]) -> list[Any]:
 
 def _name_of(loss: Any) -> str:
     """Returns the name of a loss's class or function."""
-    found = keras.losses.get(loss) if isinstance(loss, str) else loss
-    return getattr(found, "__name__", type(found).__name__)
+    return getattr(loss, "__name__", type(loss).__name__)

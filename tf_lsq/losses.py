@@ -21,7 +21,13 @@ LOGITS, PROBABILITIES, SIGMOID, UNKNOWN = (
     "sigmoid",
     "unknown",
 )
-_KINDS = {"softmax": PROBABILITIES, "sigmoid": SIGMOID, "foreign": UNKNOWN}
+_KINDS = {
+    "softmax": PROBABILITIES,
+    "sigmoid": SIGMOID,
+    "hard_sigmoid": SIGMOID,
+    "foreign": UNKNOWN,
+}
+_COMBINING = ("add", "concat", "mean", "multiply", "affine", "maximum", "minimum")
 _SMALLEST = 1e-7  # Probability whose logarithm is taken; Keras' own epsilon.
 
 
@@ -66,6 +72,7 @@ class CrossEntropy(keras.losses.Loss):
                 "which find out themselves. Say from_logits=True or from_logits=False."
             )
         y_pred, y_true = _at_least_float32(y_pred), tf.convert_to_tensor(y_true)
+        _check_classes(y_pred)
         function = keras.losses.sparse_categorical_crossentropy
         same_rank = y_true.shape.rank == y_pred.shape.rank
         if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
@@ -158,6 +165,7 @@ class DistillationLoss(keras.losses.Loss):
     def _log_probabilities(self, outputs: Any, from_logits: bool) -> tf.Tensor:
         """Returns the logarithms of softened probabilities, float32 at least."""
         outputs = _at_least_float32(outputs)
+        _check_classes(outputs)
         if not from_logits:
             outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
         return tf.nn.log_softmax(outputs / self.temperature)
@@ -176,6 +184,16 @@ def _at_least_float32(outputs: Any) -> tf.Tensor:
     """Returns outputs as a tensor; 16-bit ones have no room for a loss."""
     outputs = tf.convert_to_tensor(outputs)
     return tf.cast(outputs, tf.float32) if outputs.dtype.size < 4 else outputs
+
+
+def _check_classes(outputs: tf.Tensor) -> None:
+    """Refuses outputs whose softmax says nothing."""
+    if outputs.shape.rank and outputs.shape[-1] == 1:
+        raise ValueError(
+            "A loss over classes needs outputs of two classes at least. Received: "
+            f"shape {tuple(outputs.shape)}. Use `keras.losses.BinaryCrossentropy` for "
+            "one class, 'mse' for a number."
+        )
 
 
 def output_kinds(model: keras.Model) -> dict[str, str]:
@@ -202,6 +220,10 @@ def _kind(node: Node) -> str:
     """Returns what the tensor that an operator writes holds."""
     while node.properties.keeps_codes and node.inputs:
         node = node.inputs[0]
+    if node.kind in _COMBINING and any(
+        _kind(one) in (PROBABILITIES, UNKNOWN) for one in node.inputs
+    ):
+        return UNKNOWN  # A mean of probabilities, for one.
     return _KINDS.get(node.kind, LOGITS)
 
 
@@ -222,6 +244,7 @@ def resolve(loss: Any, model: keras.Model) -> Any:
     if _is_open(loss):
         losses = [loss.for_output(kind, name) for name, kind in kinds.items()]
         return tf.nest.pack_sequence_as(structure, losses)
+    _check_names(loss, list(kinds))
     if isinstance(loss, Mapping):
         return {
             name: one.for_output(kinds[name], name) if _is_open(one) else one
@@ -231,6 +254,20 @@ def resolve(loss: Any, model: keras.Model) -> Any:
         one.for_output(kind, name) if _is_open(one) else one
         for one, (name, kind) in zip(loss, kinds.items(), strict=True)
     ]
+
+
+def _check_names(loss: Any, names: list[str]) -> None:
+    """Refuses losses of outputs that a model does not have."""
+    if isinstance(loss, Mapping):
+        unknown = sorted(set(loss) - set(names))
+        if unknown:
+            raise ValueError(
+                f"`loss` must have the names of outputs, {names}. Received: {unknown}."
+            )
+    elif len(loss) != len(names):
+        raise ValueError(
+            f"`loss` must have one loss per output, {names}. Received: {len(loss)}."
+        )
 
 
 def _is_open(loss: Any) -> bool:

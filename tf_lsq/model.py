@@ -123,6 +123,20 @@ class StepTraining:
         with _divergence_named(self.quantized):
             return super().predict(*args, **kwargs)
 
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates one batch; see `keras.Model.test_on_batch`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().test_on_batch(*args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch; see `keras.Model.predict_on_batch`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().predict_on_batch(x)
+
     def _choose_op(self) -> None:
         """Tells every layer which form to use; what was traced is traced anew."""
         xla = getattr(self, "jit_compile", False) or isinstance(
@@ -148,7 +162,9 @@ class StepTraining:
         ]
         if signs != self._traced_signs:
             self._traced_signs = signs
-            self.train_function = self.test_function = self.predict_function = None
+            self.test_function = self.predict_function = None
+            if self.train_function is not None:  # `fit` may be using it.
+                self.make_train_function(force=True)
 
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables.
@@ -215,7 +231,8 @@ class StepGuard(keras.callbacks.Callback):
         Raises:
             RuntimeError: If a step is NaN.
         """
-        check_steps(self.model.quantized)
+        if not self.model.stop_training:  # `TerminateOnNaN` ends a training, too.
+            check_steps(self.model.quantized)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Tells of steps that have collapsed, and not recovered."""

@@ -37,6 +37,15 @@ class KeepPositive(keras.constraints.Constraint):
         return tf.maximum(w, tf.cast(lsq.MIN_STEP_FACTOR, w.dtype))
 
 
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class KeepInRange(keras.constraints.Constraint):
+    """Keeps a learned offset within a range's width below 0."""
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        """Returns `w`, from -1 to 0."""
+        return tf.clip_by_value(w, -1.0, 0.0)
+
+
 class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """What weight and activation quantizers share: variables, first value, call."""
 
@@ -329,6 +338,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
                 initializer="zeros",
                 dtype=tf.float32,
                 trainable=True,
+                constraint=KeepInRange(),
                 experimental_autocast=False,
             )
         if self.signed is None:

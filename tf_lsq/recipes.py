@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from . import lsq
@@ -28,6 +29,7 @@ SCHEDULES = ("cosine", "step", "constant")
 _LEARNING_RATE = {8: 1e-3}
 _WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}
 _MOMENTUM = 0.9
+_NO_KERNEL = r"^(?!.*kernel(:0)?$)"
 _ADAM_LEARNING_RATE = 1e-3
 _WARMUP = 0.05  # Share of the steps of a short fine-tune.
 # The paper's schedule in steps: a tenth every 20 of 90 epochs.
@@ -140,7 +142,7 @@ def recipe(
       of the steps, which spares the batch norms that meet quantized values for the
       first time, and there is no weight decay, which needs tens of epochs to matter.
     - "adam": Adam with decoupled weight decay. Its decay is that of the paper per
-      step, when learning rates are at their peak: ``0.01 * l2 / (1 - 0.9)``.
+      step, when learning rates are at their peak: ``learning_rate * l2 / (1 - 0.9)``.
 
     Args:
         weight_bits: Bits of the kernels, 2 to 8; where layers differ, the smallest
@@ -170,6 +172,7 @@ def recipe(
         Esser et al., Sections 3, 3.1 and 3.5, Table 2.
     """
     lsq.check_num_bits(weight_bits, "weight_bits")
+    steps = int(steps) if isinstance(steps, np.integer) else steps
     _check(steps, variant, schedule)
     if learning_rate is None:
         learning_rate = _LEARNING_RATE.get(weight_bits, 1e-2)
@@ -181,7 +184,7 @@ def recipe(
         weight_decay = _weight_decay(weight_bits, variant)
     if variant == "adam":
         optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(var_names=[_NO_KERNEL])
     else:
         optimizer = SGDWithL2(
             rate, momentum=momentum, l2=weight_decay, step_clip=step_clip
@@ -214,19 +217,21 @@ def _check(steps: Any, variant: str, schedule: str) -> None:
 def _weight_decay(weight_bits: int, variant: str) -> float:
     """Returns the decay of a variant."""
     l2 = _WEIGHT_DECAY.get(weight_bits, 1e-4)
+    rate = _LEARNING_RATE.get(weight_bits, 1e-2)
     if variant == "finetune":
         return 0.0
     if variant == "adam":
         # What the paper's SGD takes off a kernel per step, over Adam's learning rate.
-        return 1e-2 * l2 / (1 - _MOMENTUM) / _ADAM_LEARNING_RATE
+        return rate * l2 / (1 - _MOMENTUM) / _ADAM_LEARNING_RATE
     return l2
 
 
 def _decayed(rate: Any, steps: int, schedule: str, warmup: int) -> Any:
     """Returns a learning rate with its schedule."""
     schedules = keras.optimizers.schedules
-    if not isinstance(rate, int | float):
+    if isinstance(rate, schedules.LearningRateSchedule):
         return rate
+    rate = float(rate)
     if schedule == "cosine" and warmup:
         return schedules.CosineDecay(
             0.0, max(steps - warmup, 1), warmup_target=rate, warmup_steps=warmup

@@ -48,12 +48,13 @@ def steps(model: keras.Model) -> dict[str, Any]:
     """Returns the learned steps, in the unit of what they quantize.
 
     Args:
-        model: A quantized model.
+        model: A quantized model, or a `Distiller`.
 
     Returns:
         Layer name -> NumPy array: shape `[]`, or size 1 on every axis of the
         kernel that shares a step.
     """
+    model = getattr(model, "student", model)
     layers = [*wrapped_layers(model), *quantization_points(model)]
     return {layer.name: layer.step.numpy() for layer in layers}
 
@@ -123,7 +124,8 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
 def _check_not_constant(x: Any) -> None:
     """Raises if every input holds one value only."""
     arrays = [np.asarray(array) for array in tf.nest.flatten(x)]
-    if all(a.size > 1 and (a == a.flat[0]).all() for a in arrays):
+    # One black image is a batch; several are not.
+    if all(len(a) > 1 and (a == a.flat[0]).all() for a in arrays):
         raise ValueError(
             "The first batch, which sets the steps, must be real data. Received: "
             f"inputs that are {[a.flat[0].item() for a in arrays]} everywhere. Train "

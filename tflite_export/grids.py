@@ -2,8 +2,8 @@
 
     unsigned, b bits   zero point 127 - Q_P. The fused ReLU clips below, int8
                        itself saturates above: the codes are exactly 0..Q_P.
-    signed, 8 bits     zero point 0.
-    signed, b < 8      two tensors. The first has zero point 127 - Q_P and
+    others, 8 bits     zero point 127 - Q_P: 0 for signed ones, anything with an offset.
+    others, b < 8      two tensors. The first has zero point 127 - Q_P and
                        saturates above, the second -128 + Q_N and saturates
                        below; a QUANTIZE stands between them.
 
@@ -66,7 +66,9 @@ def clipped_grid(point: QuantizationPoint) -> Grid | None:
     if TARGETS[point.target].symmetric:
         grid = Grid(_scale(point), 0, q_min, q_max)
         return None if grid == grid_of(point) else grid
-    if q_min == 0 or q_max - q_min == INT8_MAX - INT8_MIN:
+    # Where only the data are not negative, nothing in the file cuts below.
+    cut_in_front = q_min == 0 and point.quantizer.signed is False
+    if cut_in_front or q_max - q_min == INT8_MAX - INT8_MIN:
         return None
     zero_point = INT8_MIN - q_min
     return Grid(_scale(point), zero_point, INT8_MIN, zero_point + q_max)

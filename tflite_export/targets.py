@@ -386,16 +386,13 @@ def _unknown(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def _steep(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    scales = [
-        None if quantization is None else np.asarray(quantization.scales, np.float64)
-        for quantization in (
-            graph.tensors[name].quantization for name in (*op.inputs[:2], *op.outputs)
-        )
-    ]
-    if len(scales) != 3 or any(one is None for one in scales):
+    ends = (*op.inputs[:2], *op.outputs)
+    grids = [graph.tensors[name].quantization for name in ends]
+    if None in grids:
         return ""
-    ratio = float(np.max(scales[0] * scales[1] / scales[2]))
-    return f"a ratio of {ratio:.0f}" if ratio >= _STEEPEST else ""
+    source, kernel, output = (grid.scale.astype(float) for grid in grids)
+    steps = float((source * kernel / output).max())
+    return f"{steps:.0f} steps" if steps >= _STEEPEST else ""
 
 
 # --- The targets ---------------------------------------------------------------
@@ -584,8 +581,8 @@ _XNNPACK_RULES = (
         "One unit of the accumulator, scale of input times scale of kernel, must be "
         f"less than {_STEEPEST} steps of the output, or LiteRT does not start",
         _steep,
-        remedy="The output's learned step has shrunk far below its values: train again, "
-        "with a lower learning rate or with `tf_lsq.recipe`.",
+        remedy="The output's learned step has shrunk far below its values: train "
+        "again, with a lower learning rate or with `tf_lsq.recipe`.",
         source=XNNPACK_CONVOLUTION,
         refused=True,
     ),

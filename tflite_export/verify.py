@@ -29,7 +29,7 @@ from tf_lsq.layers import QuantizationPoint
 from . import expectation, flatbuffer, metadata
 from .code_statistics import activation_statistics
 from .freeze import FrozenModel, FrozenNode, freeze_model
-from .grids import Grid, clipped_grid
+from .grids import Grid, clipped_grid, integer_bounds
 from .integerize import integerize
 from .report import PointReport, VerificationReport
 from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
@@ -147,7 +147,8 @@ def _loaded(graph: TFLiteGraph, content: bytes) -> list[str]:
     """Finds out whether LiteRT starts with the bytes of a file, in either kernels."""
     for kernels in _RESOLVERS:
         try:
-            Runner(graph, kernels, content).start()
+            _interpreter(content, kernels).allocate_tensors()  # XNNPACK may refuse.
+            Runner(graph, kernels, content)
         except (ValueError, RuntimeError) as error:
             return [
                 f"LiteRT does not load it ({kernels} kernels): "
@@ -335,11 +336,12 @@ def check_points(
         One line per operator that rounds.
 
     Raises:
-        VerificationError: If a code is off by more than 1.
+        VerificationError: If a code is off by more than 1, or outside of the range
+            that its point has in training.
     """
     nodes = frozen.by_name()
     twin = twin_differences(frozen, codes, "xnnpack")
-    reports = []
+    reports, outside = [], []
     # Points whose integers were counted, and what stood in front of the others.
     counted = {node.point for node in frozen.nodes if node.kind == "input"}
     in_front: dict[QuantizationPoint, np.ndarray] = {}
@@ -353,7 +355,9 @@ def check_points(
         real = expectation.operator_output(node.node, values)
         report = _compare_codes(node, codes[node.name], real, twin[node.name])
         reports.append(report)
-        if not statistics or node.point is None or node.point in counted:
+        if _is_final(node):
+            outside += _outside(node, codes[node.name])
+        if outside or not statistics or node.point is None or node.point in counted:
             continue
         # Where two tensors clip one after the other, the first has the real values.
         real = in_front.setdefault(node.point, real)
@@ -362,7 +366,7 @@ def check_points(
             integers = codes[node.name].astype(np.int64) - node.grid.zero_point
             real = in_front.pop(node.point)
             report.statistics = activation_statistics(node.point, integers, real)
-    _refuse_wrong(reports, name)
+    _refuse_wrong(reports, outside, name)
     return reports
 
 
@@ -381,15 +385,25 @@ def _compare_codes(
     )
 
 
-def _refuse_wrong(reports: list[PointReport], name: str) -> None:
-    """Raises if a code is off by more than 1."""
+def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
+    """Finds integers in a point's tensor that it does not have in training."""
+    integers = codes.astype(np.int64) - node.grid.zero_point
+    q_min, q_max = integer_bounds(node.point)
+    low, high = int(integers.min()), int(integers.max())
+    if q_min <= low and high <= q_max:
+        return []
+    return [f"`{node.name}`: its integers are {low}..{high}, expected {q_min}..{q_max}"]
+
+
+def _refuse_wrong(reports: list[PointReport], outside: list[str], name: str) -> None:
+    """Raises if a code is off by more than 1, or outside of its range."""
     wrong = [
         f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
         for point in reports
         if point.max_difference > 1
     ]
-    if wrong:
-        raise VerificationError(f"`{name}`", wrong)
+    if wrong or outside:
+        raise VerificationError(f"`{name}`", wrong + outside)
 
 
 def probe_codes(
@@ -482,6 +496,15 @@ _RESOLVERS = {
 }
 
 
+def _interpreter(content: bytes, kernels: str) -> Interpreter:
+    """Returns LiteRT's interpreter of a file."""
+    return Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=_RESOLVERS[kernels],
+        num_threads=_NUM_THREADS,
+    )
+
+
 class Runner:
     """Runs a file's bytes under LiteRT.
 
@@ -494,23 +517,11 @@ class Runner:
     def __init__(
         self, graph: TFLiteGraph, kernels: str = "xnnpack", content: bytes | None = None
     ) -> None:
-        interpreter = Interpreter(
-            model_content=flatbuffer.to_bytes(graph) if content is None else content,
-            experimental_op_resolver_type=_RESOLVERS[kernels],
-            num_threads=_NUM_THREADS,
-        )
-        self._interpreter = interpreter
+        content = flatbuffer.to_bytes(graph) if content is None else content
+        interpreter = _interpreter(content, kernels)
         self._runner = interpreter.get_signature_runner(flatbuffer.SIGNATURE_KEY)
         ends = [graph.tensors[name] for name in graph.inputs.values()]
         self._any_batch = all(tensor.dynamic_batch for tensor in ends)
-
-    def start(self) -> None:
-        """Prepares all operators, which XNNPACK may refuse to.
-
-        Raises:
-            RuntimeError: If it does.
-        """
-        self._interpreter.allocate_tensors()
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns all outputs by their signature names.
