@@ -304,10 +304,11 @@ def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
             "`teacher` must be a functional or sequential Keras model. "
             f"Received: {type(teacher).__name__}."
         )
-    if list(student.input_names) != list(teacher.input_names):
+    names = [list(model.input_names) for model in (student, teacher)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
         raise ValueError(
-            f"`teacher` must have the inputs of `student`, {student.input_names}, in "
-            f"this order. Received: {teacher.input_names}."
+            f"`teacher` must have the inputs of `student`, {names[0]}, in this order. "
+            f"Received: {names[1]}."
         )
     pairs = [model_structure(model)[1] for model in (student, teacher)]
     shapes = [
