@@ -40,6 +40,7 @@ def main() -> None:
         found["mirrored"] = trained(strategy, arrays())
         found["mirrored, loop"] = loop(strategy)
         found["mirrored, distilled"] = distilled(strategy)
+        found["decayed"] = decayed(strategy)
         found["errors"] = errors(strategy)
     if "worker" in kinds:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -104,10 +105,23 @@ def distilled(strategy):
         layer = layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(1))
         teacher = keras.Sequential([layers.Flatten(input_shape=(6, 6, 3)), layer])
         distiller = tf_lsq.Distiller(student, teacher, temperature=2.0)
-        distiller.compile(**tf_lsq.recipe(4, 8), metrics=["accuracy"])
+        # A decay that would be seen if it were missing on one replica.
+        arguments = tf_lsq.recipe(4, 8, weight_decay=0.5)
+        distiller.compile(**arguments, metrics=["accuracy"])
     options = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
     logs = distiller.fit(*arrays(), epochs=2, **options).history
     return {"logs": logs, "last": numbers(student)}
+
+
+def decayed(strategy):
+    """Names of the variables of each replica that AdamW of the recipe decays."""
+    student = student_of(strategy)
+    with strategy.scope():
+        student.compile(**tf_lsq.recipe(4, 8, variant="adam"))
+    optimizer = student.optimizer
+    optimizer.build(student.trainable_variables)
+    each = [v for one in student.trainable_variables for v in one.values]
+    return [v.name for v in each if optimizer._use_weight_decay(v)]
 
 
 def numbers(student):

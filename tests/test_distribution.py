@@ -99,6 +99,14 @@ def test_mirrored_replicas_distil_as_one_device_does(one_process):
     assert found["last"] == pytest.approx(expected["last"], rel=1e-4)
 
 
+def test_all_replicas_decay_kernels_only(one_process):
+    names = one_process["decayed"]
+    assert len(names) == 6  # Three kernels, two replicas.
+    assert all(
+        name.split("/replica")[0].split(":")[0][-6:] == "kernel" for name in names
+    )
+
+
 def test_replicas_cannot_initialise_steps(one_process):
     in_loop, in_fit = one_process["errors"]
     for text in ("`quantize_image/activation` has no step", "tf_lsq.calibrate"):

@@ -26,8 +26,8 @@ from .step_values import (
     wrapped_layers,
 )
 
-# Steps and offsets, which no weight decay may touch.
-QUANTIZER_VARIABLES = r"_(step|offset):0$"
+# Steps and offsets, which no weight decay may touch; replicas have names of their own.
+QUANTIZER_VARIABLES = r"_(step|offset)(/replica_\d+)?:0$"
 _DEFAULT_BATCH_SIZE = 32
 
 

@@ -29,7 +29,8 @@ SCHEDULES = ("cosine", "step", "constant")
 _LEARNING_RATE = {8: 1e-3}
 _WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}
 _MOMENTUM = 0.9
-_NO_KERNEL = r"^(?!.*kernel(:0)?$)"
+_KERNEL = r"kernel(/replica_\d+)?:0$"
+_NO_KERNEL = rf"^(?!.*{_KERNEL})"
 _ADAM_LEARNING_RATE = 1e-3
 _WARMUP = 0.05  # Share of the steps of a short fine-tune.
 # The paper's schedule in steps: a tenth every 20 of 90 epochs.
@@ -101,7 +102,7 @@ class SGDWithL2(keras.optimizers.SGD):
 
 def is_kernel(variable: tf.Variable) -> bool:
     """Returns whether a variable is the kernel of a layer, by its name."""
-    return variable.name.split(":")[0].endswith("kernel")
+    return re.search(_KERNEL, variable.name) is not None
 
 
 def is_quantizers(variable: tf.Variable) -> bool:
