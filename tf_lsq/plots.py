@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-_KERNEL, _ACTIVATION = "#4269d0", "#ff725c"
-_STYLE = {
+KERNEL, ACTIVATION = "#4269d0", "#ff725c"
+STYLE = {
     "svg.fonttype": "none",  # Text stays text: small, and it can be searched.
     "svg.hashsalt": "tf_lsq",
     "font.family": "sans-serif",
@@ -40,7 +40,7 @@ def write_plots(
         folder: Where to; it is made if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figures = {
             "steps": _relative_steps(history, kernels),
             "clipped": _clipped_shares(history, kernels),
@@ -120,7 +120,7 @@ def _ratio_figure(history: History, kernels: set[str]) -> Figure:
             axes.plot(typical, row, "o", color=color, markerfacecolor=face, ms=4)
         fill = "black" if quantity == "ratio" else "white"
         axes.plot([], [], "o", color="black", markerfacecolor=fill, ms=4, label=label)
-    for color, label in ((_KERNEL, "kernel"), (_ACTIVATION, "activation")):
+    for color, label in ((KERNEL, "kernel"), (ACTIVATION, "activation")):
         axes.plot([], [], color=color, label=label)
     axes.axvline(1, color="#888", lw=0.8)
     axes.set_xscale("log")
@@ -157,4 +157,4 @@ def _codes_figure(
 
 def _color(name: str, kernels: set[str]) -> str:
     """Returns the color of a layer."""
-    return _KERNEL if name in kernels else _ACTIVATION
+    return KERNEL if name in kernels else ACTIVATION

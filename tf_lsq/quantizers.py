@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -331,25 +332,19 @@ class LSQActivationQuantizer(_LSQQuantizer):
     ) -> Variables:
         """Creates the variables; TF-MOT may pass no shape, none is needed."""
         variables = self._add_variables(name, layer, ())
+        scalar = functools.partial(
+            layer.add_weight,
+            shape=(),
+            initializer="zeros",
+            dtype=tf.float32,
+            experimental_autocast=False,
+        )
         if self.asymmetric:
-            variables["offset"] = layer.add_weight(
-                name=f"{name}_offset",
-                shape=(),
-                initializer="zeros",
-                dtype=tf.float32,
-                trainable=True,
-                constraint=KeepInRange(),
-                experimental_autocast=False,
+            variables["offset"] = scalar(
+                name=f"{name}_offset", trainable=True, constraint=KeepInRange()
             )
         if self.signed is None:
-            variables["signed"] = layer.add_weight(
-                name=f"{name}_signed",
-                shape=(),
-                initializer="zeros",
-                dtype=tf.float32,
-                trainable=False,
-                experimental_autocast=False,
-            )
+            variables["signed"] = scalar(name=f"{name}_signed", trainable=False)
         return variables
 
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:

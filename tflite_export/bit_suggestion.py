@@ -10,8 +10,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from tf_lsq.plots import STYLE
+
 from .atomic_file import check_writable, write_atomically
-from .html_report import STYLE
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 _CURVE, _UNIFORM, _CHOSEN = "#4269d0", "#9c6b4e", "#ff725c"

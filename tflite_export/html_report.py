@@ -12,6 +12,8 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from tf_lsq.plots import ACTIVATION, KERNEL, STYLE
+
 from .atomic_file import check_writable, write_atomically
 from .export_report import ExportReport, LayerReport
 from .report import CodeStatistics, PointReport
@@ -24,17 +26,6 @@ _COLORS = {
     "float32": "#9c6b4e",
 }
 _OWN, _INT8, _FLOAT32 = "#3ca951", "#4269d0", "#9c6b4e"
-_KERNEL, _ACTIVATION = "#4269d0", "#ff725c"
-STYLE = {
-    "svg.fonttype": "none",  # Text stays text: small, and it can be searched.
-    "svg.hashsalt": "tf_lsq",
-    "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.parse_math": False,
-}
 _WIDTH = 9.0
 _ROW = 0.19  # Height of a bar, in inches.
 
@@ -88,8 +79,8 @@ def _share(value: float | None) -> str:
 def _plots(report: ExportReport) -> list[tuple[str, Markup]]:
     """Returns (title, SVG) of every plot that the report has numbers for."""
     points = report.verification.points
-    rows = [(layer.name, layer.statistics, _KERNEL) for layer in report.layers]
-    rows += [(point.name, point.statistics, _ACTIVATION) for point in points]
+    rows = [(layer.name, layer.statistics, KERNEL) for layer in report.layers]
+    rows += [(point.name, point.statistics, ACTIVATION) for point in points]
     known = [row for row in rows if row[1] is not None]
     found = [("Bytes of kernel and bias", _bytes_plot(report.layers))]
     if known:
@@ -139,7 +130,7 @@ def _step_plot(rows: list[tuple[str, CodeStatistics, str]]) -> Markup:
 
     def draw(axes: Any, places: np.ndarray) -> None:
         ratios = np.array([found.step / found.mse_step for _, found, _ in rows])
-        for color, label in ((_KERNEL, "kernel"), (_ACTIVATION, "activation")):
+        for color, label in ((KERNEL, "kernel"), (ACTIVATION, "activation")):
             chosen = [i for i, row in enumerate(rows) if row[2] == color]
             axes.plot(
                 ratios[chosen], places[chosen], "o", color=color, label=label, ms=4
@@ -161,7 +152,7 @@ def _point_plot(points: list[PointReport]) -> Markup:
     return _rows(
         [point.name for point in points],
         "% of codes off by one",
-        lambda axes, places: axes.barh(places, shares, color=_ACTIVATION),
+        lambda axes, places: axes.barh(places, shares, color=ACTIVATION),
     )
 
 
