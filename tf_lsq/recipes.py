@@ -51,7 +51,7 @@ class SGDWithL2(keras.optimizers.SGD):
     update moves a step by at most ``learning_rate * step_clip`` of that, before
     momentum. The paper needs no such bound: its tensors are large, and the gradient
     scale g makes the gradients of their steps small. In networks for phones the 8-bit
-    step of a small last layer may jump tenfold in one update.
+    step of a small last layer may run away within a few updates.
 
     Args:
         learning_rate: A number or a schedule.
