@@ -312,7 +312,6 @@ def test_metadata_says_how_codes_were_made(exported):
         "layer": "quantize_re_lu_1",
         "bits": 3,
         "signed": False,
-        "smallest": 0,
         "step": float(tf_lsq.steps(student)["quantize_re_lu_1"]),
     }
 

@@ -178,6 +178,9 @@ def test_the_offset_is_the_files_zero_point(bits, storage, rng, data, tmp_path):
     report = tflite_export.verify_tflite(path, student, data, verbose=False)
     assert report.max_code_difference <= 1
     assert report.off_by_one < 0.02
+    shown = str(tflite_export.inspect_tflite(path))
+    q_min = found["quantize_image"]
+    assert f"8 bits {'signed' if q_min == -128 else f'from {q_min}'}" in shown
     from ai_edge_litert.interpreter import Interpreter
 
     [end] = Interpreter(str(path)).get_input_details()

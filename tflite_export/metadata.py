@@ -134,14 +134,15 @@ def code_hash(codes: np.ndarray) -> str:
 def _activation(node: FrozenNode) -> dict[str, Any]:
     """Returns what was trained of an activation tensor."""
     q_min, _ = integer_bounds(node.point)
-    return {
+    found = {
         "kind": "activation",
         "layer": node.point.name,
         "bits": node.point.num_bits,
         "signed": q_min < 0,
-        "smallest": q_min,
         "step": float(node.point.step.numpy()),
     }
+    # Others begin at 0 or at -2^(b-1).
+    return found | {"smallest": q_min} if node.point.quantizer.asymmetric else found
 
 
 def _kernel(node: FrozenNode, graph: TFLiteGraph) -> dict[str, Any]:
