@@ -30,7 +30,7 @@ import ai_edge_litert
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from datasets import Images, load
+from datasets import Images, load, training_batches
 from progress import ProgressBar
 
 import tf_lsq
@@ -85,16 +85,8 @@ def _arguments() -> argparse.Namespace:
 
 def dataset(images: Images, seed: int) -> tf.data.Dataset:
     """Returns shuffled training batches with flips and crops."""
-
-    def augment(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.image.random_flip_left_right(x)
-        x = tf.image.random_crop(tf.pad(x, [[4, 4], [4, 4], [0, 0]]), [32, 32, 3])
-        return tf.cast(x, tf.float32), tf.one_hot(y, 10)
-
-    data = tf.data.Dataset.from_tensor_slices((images.x_train, images.y_train))
-    data = data.shuffle(len(images.x_train), seed=seed)
-    data = data.map(augment, num_parallel_calls=2, deterministic=True)
-    return data.batch(BATCH_SIZE, drop_remainder=True).prefetch(2)
+    data = training_batches(images, seed, batch_size=BATCH_SIZE, pad=4)
+    return data.map(lambda x, y: (x, tf.one_hot(y, 10)))
 
 
 def train(

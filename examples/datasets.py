@@ -7,8 +7,10 @@ with TensorFlow Datasets: from `data_dir` if it holds them, else downloaded.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 NAMES = ("digits", "fashion_mnist", "cifar10")
 
@@ -67,6 +69,53 @@ def load(name: str, data_dir: str | None = None) -> Images:
         )
         arrays += [np.asarray(array) for array in tfds.as_numpy(data)]
     return Images(*arrays)
+
+
+def training_batches(
+    images: Images, seed: int, *, batch_size: int, pad: int, scale: float = 1
+) -> tf.data.Dataset:
+    """Returns shuffled batches, every image flipped and shifted at random.
+
+    The same seed gives the same batches, in every epoch others.
+
+    Args:
+        images: What to train on.
+        seed: Of the order, flips and shifts.
+        batch_size: Images per batch; the rest of an epoch is left out.
+        pad: The largest shift, in pixels; zeros come in.
+        scale: Pixels are divided by it.
+
+    Returns:
+        Float32 images and class numbers.
+    """
+    data = tf.data.Dataset.from_tensor_slices((images.x_train, images.y_train))
+    data = data.shuffle(len(images.x_train), seed=seed)
+    data = data.batch(batch_size, drop_remainder=True)
+    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+
+    def augment(batch: tuple[tf.Tensor, tf.Tensor], seed: tf.Tensor) -> Any:
+        x, y = batch
+        return _augmented(tf.cast(x, tf.float32) / scale, pad, seed), y
+
+    data = tf.data.Dataset.zip(data, seeds)
+    return data.map(augment, num_parallel_calls=2, deterministic=True).prefetch(2)
+
+
+def _augmented(x: tf.Tensor, pad: int, seed: tf.Tensor) -> tf.Tensor:
+    """Returns images of a batch, each flipped or not, and shifted by its own shift."""
+    count, height, width, _ = x.shape
+    flipped, rows, columns = tf.unstack(
+        tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 3)
+    )
+    flip = tf.random.stateless_uniform([count, 1, 1, 1], flipped) < 0.5
+    x = tf.where(flip, x[:, :, ::-1], x)
+    x = tf.pad(x, [[0, 0], [pad, pad], [pad, pad], [0, 0]])
+    for axis, size, axis_seed in ((1, height, rows), (2, width, columns)):
+        shift = tf.random.stateless_uniform(
+            [count, 1], axis_seed, 0, 2 * pad + 1, tf.int32
+        )
+        x = tf.gather(x, shift + tf.range(size), axis=axis, batch_dims=1)
+    return x
 
 
 def _digits() -> Images:

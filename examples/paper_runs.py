@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-from datasets import Images
+from datasets import Images, training_batches
 from progress import ProgressBar
 
 import tf_lsq
@@ -90,18 +90,8 @@ def _post_activation_block(x: Any, filters: int, strides: int) -> Any:
 
 
 def batches(images: Images, seed: int, scale: float = SCALE) -> tf.data.Dataset:
-    """Returns shuffled training batches, flipped at random and moved by 2 pixels."""
-    height, width, channels = images.x_train.shape[1:]
-
-    def augment(x: tf.Tensor, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.image.random_flip_left_right(tf.cast(x, tf.float32) / scale)
-        x = tf.pad(x, [[0, 0], [2, 2], [2, 2], [0, 0]])
-        return tf.image.random_crop(x, [BATCH_SIZE, height, width, channels]), y
-
-    data = tf.data.Dataset.from_tensor_slices((images.x_train, images.y_train))
-    data = data.shuffle(len(images.x_train), seed=seed)
-    data = data.batch(BATCH_SIZE, drop_remainder=True)
-    return data.map(augment, num_parallel_calls=2, deterministic=True).prefetch(2)
+    """Returns training batches, flipped at random and moved by up to 2 pixels."""
+    return training_batches(images, seed, batch_size=BATCH_SIZE, pad=2, scale=scale)
 
 
 def scaled(x: np.ndarray, scale: float) -> np.ndarray:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))
+
+from datasets import Images, training_batches  # noqa: E402
 
 
 def run(script, *arguments):
@@ -40,6 +45,42 @@ def test_quickstart_reads_tensorflow_datasets_offline(real_data, tmp_path):
         *("--float-epochs", 1, "--epochs", 1, "--output", tmp_path / "model.tflite"),
     )
     assert "fashion_mnist: 4-bit weights" in shown
+
+
+def epoch(data):
+    found = list(data.as_numpy_iterator())
+    return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
+
+
+def test_training_batches_flip_and_shift_every_image_by_its_own():
+    x = np.random.default_rng(0).integers(1, 256, (640, 5, 4, 2)).astype(np.uint8)
+    images = Images(x, np.arange(640), x[:0], np.arange(0))
+    found, labels = epoch(training_batches(images, 3, batch_size=128, pad=1, scale=2))
+    assert found.dtype == np.float32 and sorted(labels) == list(range(640))
+    padded = np.pad(x / 2, [(0, 0), (1, 1), (1, 1), (0, 0)])[labels]
+    shown = np.zeros(len(x), int)
+    for flip, down, right in itertools.product((1, -1), range(3), range(3)):
+        columns = slice(right, right + 4)
+        candidate = padded[:, :, ::flip][:, down : down + 5, columns]
+        same = (candidate == found).all(axis=(1, 2, 3))
+        assert same.sum() > 10  # 640 / 18 are 36 of each.
+        shown += same
+    assert (shown == 1).all()
+
+
+def test_training_batches_repeat_by_seed_and_change_by_epoch():
+    x = np.random.default_rng(0).integers(0, 256, (64, 5, 4, 1)).astype(np.uint8)
+    images = Images(x, np.arange(64), x[:0], np.arange(0))
+    first, again = (training_batches(images, 7, batch_size=8, pad=2) for _ in range(2))
+    epochs = [epoch(first), epoch(first)]
+    for one, two in zip(epochs, [epoch(again), epoch(again)], strict=True):
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(one[1], two[1])
+    (x_one, y_one), (x_two, y_two) = epochs
+    assert (y_one != y_two).any()
+    assert (x_one[np.argsort(y_one)] != x_two[np.argsort(y_two)]).any()
+    _, other = epoch(training_batches(images, 8, batch_size=8, pad=2))
+    assert (y_one != other).any()
 
 
 @pytest.mark.slow
