@@ -50,6 +50,7 @@ def write(results: Results, folder: Path, budget: Budget, iterations: int) -> No
         epochs=budget.epochs,
         short_epochs=budget.short_epochs,
         bits=_bits_rows(results),
+        differences=_difference_rows(results),
         files=_file_rows(results),
         cifar=_cifar_rows(results),
         ablations=_ablation_rows(results),
@@ -120,6 +121,37 @@ def _bits_rows(results: Results) -> str:
             _row(f"{bits}/{bits}", test, distilled, training, training_distilled)
         )
     return "\n".join(lines)
+
+
+def _paired(results: Results, name: str, other: str) -> str:
+    """Returns the difference of two networks' test accuracies, seed by seed."""
+    differences = [
+        100 * (results[one]["test"] - results[two]["test"])
+        for seed in _seeds(results)
+        for one, two in [(f"fashion/{seed}/{name}", f"fashion/{seed}/{other}")]
+        if one in results and two in results
+    ]
+    if not differences:
+        return MISSING
+    text = f"{np.mean(differences):+.2f}"
+    if len(differences) > 1:
+        text += f" ({min(differences):+.2f} to {max(differences):+.2f})"
+    return text
+
+
+def _difference_rows(results: Results) -> str:
+    """Returns what the bits cost and what distillation brings."""
+    return "\n".join(
+        _row(
+            f"{bits}/{bits}",
+            _paired(results, f"{bits}", "float"),
+            _paired(results, f"{bits} distilled", "float"),
+            _paired(results, f"{bits} distilled", f"{bits}"),
+            _paired(results, f"{bits}", "float, continued"),
+            _paired(results, f"{bits} distilled", "float, continued"),
+        )
+        for bits in WIDTHS
+    )
 
 
 def _file_rows(results: Results) -> str:

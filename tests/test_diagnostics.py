@@ -185,12 +185,23 @@ def test_records_are_made_at_the_beginning_at_the_frequency_and_at_the_end(train
         assert callback.history["step"][name][0] != step
 
 
-def test_epochs_are_the_default_frequency_and_a_second_fit_starts_anew(data):
+def test_epochs_are_the_default_frequency_and_a_second_fit_goes_on(data):
     student = trainable()
     callback = tf_lsq.Diagnostics()
-    for epochs in (1, 2):
-        student.fit(*data, epochs=epochs, verbose=0, callbacks=[callback])
-    assert callback.history["batch"] == [0, 2, 4]
+    student.fit(*data, verbose=0, callbacks=[callback])
+    assert callback.history["batch"] == [0, 2]
+    student.fit(*data, epochs=2, verbose=0, callbacks=[callback])
+    assert callback.history["batch"] == [2, 4, 6]
+
+
+def test_a_resumed_training_counts_on(data, tmp_path):
+    def backup():
+        return keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+
+    trainable().fit(*data, epochs=2, verbose=0, callbacks=[backup()])
+    student, callback = trainable(), tf_lsq.Diagnostics(frequency=1)
+    student.fit(*data, epochs=3, verbose=0, callbacks=[backup(), callback])
+    assert callback.history["batch"] == [4, 5, 6]
 
 
 def test_codes_and_clipping_are_those_of_the_data(data):

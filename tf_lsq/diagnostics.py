@@ -32,7 +32,8 @@ class Diagnostics(keras.callbacks.Callback):
     then), at every `frequency`, and after the last batch. `history` holds, of the last
     `fit`:
 
-        batch                   how many batches had been trained, per record
+        batch                   the optimizer's `iterations`, which go on in a second
+                                `fit` and when a training is resumed, per record
         step[layer]             learned steps, see `steps`, per record
         clipped[layer]          share of the values beyond the range, per record
         counts[layer]           how often each integer is used, per record
@@ -57,7 +58,7 @@ class Diagnostics(keras.callbacks.Callback):
     Args:
         log_dir: Folder for TensorBoard: scalars `step/<layer>` (mean over channels),
             `ratio/<layer>`, `unscaled_ratio/<layer>`, `clipped/<layer>` and histograms
-            `codes/<layer>`, by number of batches. None: nothing is written.
+            `codes/<layer>`, by the optimizer's `iterations`. None: nothing is written.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. Its first batch is
             used; a dataset is read when the callback is made. A dataset that shuffles
             would go on in another order in `fit`: give one of its own.
@@ -112,7 +113,7 @@ class Diagnostics(keras.callbacks.Callback):
                 "`data` out."
             )
         self._probe = Probe(student, self._x, self._y, self._loss_of)
-        self._batches = self._epoch_start = 0
+        self._batches = self._iterations()
         self.history = {"batch": []}
         self.codes = {}
         if self._log_dir is not None:
@@ -120,13 +121,9 @@ class Diagnostics(keras.callbacks.Callback):
         if is_calibrated(student):
             self._record()
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remembers where the epoch starts."""
-        self._epoch_start = self._batches
-
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
         """Records where a multiple of `frequency` is reached."""
-        before, self._batches = self._batches, self._epoch_start + batch + 1
+        before, self._batches = self._batches, self._iterations()
         every = self._frequency
         if isinstance(every, int) and self._batches // every > before // every:
             self._record()
@@ -163,6 +160,10 @@ class Diagnostics(keras.callbacks.Callback):
             )
         kernels = {layer.name for layer in self._probe.wrappers}
         return write_plots(self.history, self.codes, kernels, Path(folder))
+
+    def _iterations(self) -> int:
+        """Returns how many batches have been trained."""
+        return int(self.model.optimizer.iterations)
 
     def _record(self) -> None:
         """Appends a record to `history`, and writes it for TensorBoard."""
