@@ -88,14 +88,21 @@ def trained(strategy, data):
         on_train_begin=lambda logs: first.update(numbers(student)),
         on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]),
     )
-    options = {"verbose": 0, "callbacks": [callback]}
+    diagnostics = tf_lsq.Diagnostics(frequency=1)
+    options = {"verbose": 0, "callbacks": [callback, diagnostics]}
     if isinstance(data, tuple):
         student.fit(*data, batch_size=BATCH_SIZE, shuffle=False, **options)
     else:
         student.fit(data, **options)
     weights = [float(value) for w in student.get_weights() for value in w.flat]
     last = numbers(student)
-    return {"losses": losses, "first": first, "last": last, "weights": weights}
+    return {
+        "losses": losses,
+        "first": first,
+        "last": last,
+        "weights": weights,
+        "records": diagnostics.history["batch"],
+    }
 
 
 def distilled(strategy):

@@ -121,6 +121,12 @@ def test_workers_learn_what_one_device_learns(workers, one_process):
     assert workers[0]["worker"] == workers[1]["worker"]
 
 
+def test_diagnostics_records_on_replicas_and_workers(workers, one_process):
+    trainings = [one_process["one"], one_process["mirrored"]]
+    trainings += [worker["worker"] for worker in workers]
+    assert [one["records"] for one in trainings] == [[0, 1, 2, 3, 4]] * 4
+
+
 def test_workers_start_from_the_first_workers_steps(workers, one_process):
     chiefs, others = (run["first"] for run in one_process["one, shuffled"])
     assert chiefs != pytest.approx(others, rel=1e-2)

@@ -163,7 +163,7 @@ class Diagnostics(keras.callbacks.Callback):
 
     def _iterations(self) -> int:
         """Returns how many batches have been trained."""
-        return int(self.model.optimizer.iterations)
+        return int(self.model.optimizer.iterations.numpy())
 
     def _record(self) -> None:
         """Appends a record to `history`, and writes it for TensorBoard."""
