@@ -201,6 +201,36 @@ def test_steps_of_many_values_are_the_best_candidates_too(bits, rng):
     assert found == pytest.approx(largest * (np.argmin(errors) + 1) / 80, rel=1e-5)
 
 
+def test_steps_of_large_tensors_are_those_of_all_channels(rng):
+    """More values are there than are looked at."""
+    scales = np.geomspace(0.01, 4, 32).astype(np.float32)
+    x = np.maximum(rng.normal(size=(64, 16, 16, 32)), 0).astype(np.float32)
+    integer_range = lsq.activation_range(4, signed=False)
+
+    def error(step, x):
+        codes = np.rint(np.clip(x / step, 0, integer_range.q_max))
+        return np.square(codes * step - x, dtype=np.float64).mean()
+
+    for order in (scales, scales[::-1], np.roll(scales, 16)):
+        scaled = x * order
+        found = lsq.initial_step(tf.constant(scaled), integer_range).numpy()
+        candidates = scaled.max() / integer_range.q_max * np.arange(1, 161) / 160
+        best = min(error(step, scaled) for step in candidates)
+        assert error(found, scaled) < 1.03 * best
+
+
+def test_a_sample_is_the_same_in_every_mode_and_may_be_everything(rng):
+    x = tf.constant(rng.normal(size=(30, 50)).astype(np.float32))
+    np.testing.assert_array_equal(lsq.sampled(x, 1500), tf.reshape(x, [-1]))
+    assert lsq.sampled(tf.zeros([0, 3]), 10).shape == [0]
+    found = lsq.sampled(x, 400)
+    assert found.shape == [400] and np.isin(found, x).all()
+    dynamic = tf.TensorSpec([None, 50])
+    for options in ({}, {"jit_compile": True}, {"input_signature": [dynamic]}):
+        again = tf.function(lambda x: lsq.sampled(x, 400), **options)(x)
+        np.testing.assert_array_equal(again, found)
+
+
 @pytest.mark.parametrize("bits", [1, 9, 4.0, True, "4"])
 def test_bits_outside_two_to_eight_are_refused(bits):
     with pytest.raises(ValueError, match=r"`num_bits` must be an integer from 2 to 8"):

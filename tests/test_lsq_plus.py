@@ -95,6 +95,18 @@ def test_first_values_of_least_error_beat_signed_ranges_on_swish(bits, rng):
     assert errors["mse"] < 0.8 * symmetric
 
 
+def test_first_values_are_those_of_all_channels(rng):
+    """More values are there than are looked at."""
+    scales = np.geomspace(0.01, 4, 32).astype(np.float32)
+    x = tf.nn.silu(rng.normal(0, 2, (16, 16, 16, 32)).astype(np.float32))
+    pairs = [
+        lsq_plus.initial_values(x * order, 4)
+        for order in (scales, scales[::-1], np.roll(scales, 16))
+    ]
+    steps, offsets = (np.array(values) for values in zip(*pairs, strict=True))
+    assert steps.max() < 1.2 * steps.min() and offsets.min() > 1.2 * offsets.max()
+
+
 def test_first_values_of_the_whole_range():
     x = tf.constant([-1.0, 0.0, 2.0])
     step, offset = lsq_plus.initial_values(x, 4, method="max")

@@ -375,9 +375,7 @@ def _mse_step(
 ) -> tf.Tensor:
     """Returns the candidate step with the smallest mean squared error."""
     if not step_shape:
-        # A regular sample of the values is enough to rank candidates.
-        x = tf.reshape(x, [-1])
-        x = x[:: tf.maximum(tf.size(x) // _MSE_SAMPLE, 1)]
+        x = sampled(x, _MSE_SAMPLE)  # Enough to rank candidates.
     largest = _max_step(x, integer_range, step_shape)
     unit = tf.maximum(largest, 1e-30) / _MSE_CANDIDATES
 
@@ -395,6 +393,28 @@ def _mse_step(
     near = tf.reshape(tf.range(1.0 - stride, stride), shape)
     best = best_of(tf.minimum(best + near, _MSE_CANDIDATES))
     return tf.where(largest > 0.0, unit * best, 0.0)
+
+
+def sampled(x: tf.Tensor, count: int) -> tf.Tensor:
+    """Returns some values of a large tensor, always those at the same places.
+
+    The places are random ones: those of a regular sample may all lie in a few of the
+    channels.
+
+    Args:
+        x: Any shape.
+        count: How many values.
+
+    Returns:
+        Shape `[count]`, or all values if they are not more than that.
+    """
+    x = tf.reshape(x, [-1])
+    size = tf.size(x)
+    taken = tf.minimum(size, count)
+    places = tf.random.stateless_uniform(
+        [taken], (0, 0), 0, tf.maximum(size, 1), tf.int32, alg="philox"
+    )
+    return tf.gather(x, tf.where(size > count, places, tf.range(taken)))
 
 
 def _squared_errors(

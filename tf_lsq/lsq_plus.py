@@ -156,8 +156,7 @@ def initial_values(
     low = tf.minimum(tf.reduce_min(x), 0.0)
     high = tf.maximum(tf.reduce_max(x), 0.0)
     if method == "mse":
-        x = x[:: tf.maximum(tf.size(x) // _SAMPLE, 1)]
-        low, high = _best_ends(x, low, high, num_bits)
+        low, high = _best_ends(lsq.sampled(x, _SAMPLE), low, high, num_bits)
     step = (high - low) / num_levels(num_bits)
     step = tf.where(step > 0.0, step, 1.0 / num_levels(num_bits))
     return step, low
