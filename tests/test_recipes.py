@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,6 +71,24 @@ def test_adam_decays_kernels_only(data):
     for variable in student.trainable_variables:
         decayed = bool(student.optimizer._use_weight_decay(variable))
         assert decayed == variable.name.endswith("kernel:0"), variable.name
+
+
+@pytest.mark.parametrize("kind", [".keras", ".h5"])
+@pytest.mark.parametrize("variant", ["paper", "adam"])
+def test_a_loaded_training_goes_on_as_it_would_have(variant, kind, data, tmp_path):
+    student = tf_lsq.quantize_model(tiny.residual())
+    # A decay that would be seen if biases or batch norms had it.
+    student.compile(**tf_lsq.recipe(4, 100, variant=variant, weight_decay=0.5))
+    student.fit(*data, verbose=0)
+    path = tmp_path / f"student{kind}"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are saving your model as an HDF5 file")
+        student.save(path)
+    loaded = keras.models.load_model(path)
+    for model in (student, loaded):
+        model.fit(*data, epochs=2, shuffle=False, verbose=0)
+    for one, other in zip(student.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

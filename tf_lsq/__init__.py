@@ -18,13 +18,14 @@ from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from .reader import register_layer
-from .recipes import SGDWithL2, recipe
+from .recipes import AdamWOnKernels, SGDWithL2, recipe
 from .scheme import LSQQuantizeScheme
 from .step_values import steps
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdamWOnKernels",
     "BatchNormReestimation",
     "CrossEntropy",
     "Diagnostics",

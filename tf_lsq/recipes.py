@@ -100,6 +100,23 @@ class SGDWithL2(keras.optimizers.SGD):
         return {**super().get_config(), "l2": self.l2, "step_clip": self.step_clip}
 
 
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class AdamWOnKernels(keras.optimizers.AdamW):
+    """AdamW that decays kernels only, also after a model was saved and loaded.
+
+    What Keras' own `exclude_from_weight_decay` was told is not saved with a model.
+
+    Args:
+        learning_rate: A number or a schedule.
+        **kwargs: Those of `keras.optimizers.AdamW`.
+    """
+
+    def __init__(self, learning_rate: Any = 0.001, **kwargs: Any) -> None:
+        kwargs.setdefault("name", "AdamWOnKernels")
+        super().__init__(learning_rate, **kwargs)
+        self.exclude_from_weight_decay(var_names=[_NO_KERNEL])
+
+
 def is_kernel(variable: tf.Variable) -> bool:
     """Returns whether a variable is the kernel of a layer, by its name."""
     return re.search(_KERNEL, variable.name) is not None
@@ -184,8 +201,7 @@ def recipe(
     if weight_decay is None:
         weight_decay = _weight_decay(weight_bits, variant)
     if variant == "adam":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
-        optimizer.exclude_from_weight_decay(var_names=[_NO_KERNEL])
+        optimizer = AdamWOnKernels(rate, weight_decay=weight_decay)
     else:
         optimizer = SGDWithL2(
             rate, momentum=momentum, l2=weight_decay, step_clip=step_clip
