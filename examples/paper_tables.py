@@ -7,7 +7,8 @@ and 2 bits, with and without distillation, with three seeds; ablations of the re
 2 bits; TF-MOT's schemes on the same network with the same budget; plain optimizers.
 With `--resnet8 pretrainedResnet.h5` MLPerf Tiny's ResNet-8 is trained on CIFAR-10,
 too. Every finished training is a line of `OUTPUT/results.json` and is not repeated;
-float networks are kept in `--models` and trained again where they are missing. At the
+float networks are kept in `--models` and trained again where they are missing: on the
+same machine with the same versions they come out the same, which is checked. At the
 end tables go to `OUTPUT.md` and plots to `OUTPUT/`.
 
 It takes about three hours on two cores; `--only` chooses trainings by a regular
@@ -53,13 +54,13 @@ def main() -> None:
     args = _arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     args.models.mkdir(parents=True, exist_ok=True)
-    laboratory = Laboratory(args)
+    path = args.output / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    laboratory = Laboratory(args, results)
     plan = laboratory.plan()
     if args.list:
         print("\n".join(plan))
         return
-    path = args.output / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
     for name, run in plan.items():
         if name in results or not re.search(args.only, name):
             continue
@@ -103,8 +104,9 @@ def _machine() -> str:
 class Laboratory:
     """All trainings by name, and what they share."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, results: dict[str, Any]) -> None:
         self._args = args
+        self._results = results
         self._images: dict[str, Images] = {}
         self.budget = SMOKE_BUDGET if args.smoke else BUDGET
 
@@ -203,12 +205,37 @@ class Laboratory:
             )
         return self._images["fashion"]
 
-    def _float_network(self, seed: int, pre_activation: bool = True) -> keras.Model:
-        """Returns the float network of a seed, trained if it is not there."""
-        kind = "pre" if pre_activation else "post"
-        path = self._args.models / f"fashion_{kind}_{seed}.keras"
+    def _network(
+        self,
+        file: str,
+        name: str,
+        trained: Callable[[], keras.Model],
+        measured: Callable[[keras.Model], dict[str, Any]],
+    ) -> keras.Model:
+        """Returns a float network from its file, trained if there is none.
+
+        Raises:
+            RuntimeError: If it is not the network that was measured before.
+        """
+        path = self._args.models / file
         if not path.exists():
-            images, epochs = self._fashion(), self.budget.float_epochs
+            model = trained()
+            found, before = measured(model), self._results.get(name, {})
+            if any(before.get(key, value) != value for key, value in found.items()):
+                raise RuntimeError(
+                    f"`{name}` is {before} in results.json, but the network that was "
+                    f"trained now gives {found}: other versions, or another machine. "
+                    f"Put {file} into --models, or remove what was trained from it "
+                    "from results.json."
+                )
+            model.save(path)
+        return keras.models.load_model(path, compile=False)
+
+    def _float_network(self, seed: int, pre_activation: bool = True) -> keras.Model:
+        """Returns the float network of a seed."""
+        images, epochs = self._fashion(), self.budget.float_epochs
+
+        def trained() -> keras.Model:
             keras.utils.set_random_seed(seed)
             model = runs.network(
                 images.x_train.shape[1:], pre_activation=pre_activation
@@ -216,8 +243,16 @@ class Laboratory:
             steps = runs.num_steps(images, epochs)
             arguments = tf_lsq.recipe(4, steps, learning_rate=0.1, from_logits=True)
             runs.train(model, images, arguments, epochs, seed)
-            model.save(path)
-        return keras.models.load_model(path, compile=False)
+            return model
+
+        kind = "pre" if pre_activation else "post"
+        name = f"fashion/{seed}/float" if pre_activation else "tfmot/float"
+        return self._network(
+            f"fashion_{kind}_{seed}.keras",
+            name,
+            trained,
+            lambda model: runs.measured(model, images),
+        )
 
     def _float(self, seed: int, pre_activation: bool = True) -> dict[str, Any]:
         """Returns the accuracy of the float network."""
@@ -316,19 +351,25 @@ class Laboratory:
     # --- Mixed bits, with the network of storage.py
 
     def _separable_network(self) -> keras.Model:
-        """Returns the float network, trained if it is not there."""
+        """Returns the float network."""
         import storage
 
-        path = self._args.models / "separable.keras"
-        if not path.exists():
-            images, epochs = self._fashion(), self.budget.epochs
+        images, epochs = self._fashion(), self.budget.epochs
+
+        def trained() -> keras.Model:
             keras.utils.set_random_seed(0)
             model = storage.network(images.x_train.shape[1:], 10)
             steps = runs.num_steps(images, epochs)
             arguments = tf_lsq.recipe(4, steps, learning_rate=0.1, from_logits=True)
             runs.train(model, images, arguments, epochs, 0, scale=1)
-            model.save(path)
-        return keras.models.load_model(path, compile=False)
+            return model
+
+        return self._network(
+            "separable.keras",
+            "mixed/float",
+            trained,
+            lambda model: runs.measured(model, images, scale=1),
+        )
 
     def _separable_float(self) -> dict[str, Any]:
         """Returns the accuracy of the float network."""
@@ -385,12 +426,14 @@ class Laboratory:
         """Returns ResNet-8, trained for three epochs on these images."""
         import cifar10_resnet8 as resnet8
 
-        path = self._args.models / "resnet8.keras"
-        if not path.exists():
+        def trained() -> keras.Model:
             model = keras.models.load_model(self._args.resnet8, compile=False)
             resnet8.train(model, self._cifar10(), 0.01, 3, 0, "float")
-            model.save(path)
-        return keras.models.load_model(path, compile=False)
+            return model
+
+        return self._network(
+            "resnet8.keras", "cifar10/float", trained, self._resnet8_measured
+        )
 
     def _resnet8_float(self) -> dict[str, Any]:
         """Returns the accuracy of the float network."""

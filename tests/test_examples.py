@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,12 @@ def test_paper_tables_resume_and_say_what_did_not_run(real_data, tmp_path):
     assert "| 3/3 | not run | not run | not run | not run |" in text
     assert not [line for line in text.splitlines() if "{" in line]
     assert (output / "ratios.svg").exists()
+    # Float networks come out the same again, and others are refused.
+    shutil.rmtree(tmp_path / "models")
+    assert "--- ratio/3" in run("paper_tables.py", *options, "^ratio/3$")
+    shutil.rmtree(tmp_path / "models")
+    found["fashion/0/float"]["test"] += 0.01
+    (output / "results.json").write_text(json.dumps(found))
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        run("paper_tables.py", *options, "^ratio/4$")
+    assert "another machine" in error.value.stderr
