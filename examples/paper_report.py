@@ -48,9 +48,11 @@ def write(results: Results, folder: Path, budget: Budget, iterations: int) -> No
         seeds=", ".join(_seeds(results)),
         float_epochs=budget.float_epochs,
         epochs=budget.epochs,
+        long_epochs=budget.long_epochs,
         short_epochs=budget.short_epochs,
         bits=_bits_rows(results),
         differences=_difference_rows(results),
+        longer=_longer_rows(results),
         files=_file_rows(results),
         cifar=_cifar_rows(results),
         ablations=_ablation_rows(results),
@@ -168,6 +170,19 @@ def _file_rows(results: Results) -> str:
             cells += [*(f"{np.mean(pair):.2f}" for pair in pairs), f"{distance:.2f}"]
         lines.append(_row(f"{bits}/{bits}", *cells))
     return "\n".join(lines)
+
+
+def _longer_rows(results: Results) -> str:
+    """Returns long trainings beside those of the main table."""
+    names = ("float, continued", "3", "3 distilled", "2", "2 distilled")
+    return "\n".join(
+        _row(
+            name if name.startswith("float") else name.replace(" ", ", "),
+            *(_percent(results, f"fashion/0/{name}", k) for k in ("test", "train")),
+            *(_percent(results, f"longer/{name}", k) for k in ("test", "train")),
+        )
+        for name in names
+    )
 
 
 def _cifar_rows(results: Results) -> str:

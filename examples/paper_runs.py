@@ -34,11 +34,13 @@ class Budget:
     Attributes:
         float_epochs: From random weights, at a learning rate of 0.1.
         epochs: From the float network; the float network itself goes on as long.
+        long_epochs: Of long trainings from the float network.
         short_epochs: Of short fine-tunes.
     """
 
     float_epochs: int
     epochs: int
+    long_epochs: int
     short_epochs: int
 
 

@@ -41,8 +41,8 @@ from tflite_export.latency import processor
 
 BITS = (8, 4, 3, 2)
 SEEDS = (0, 1, 2)
-BUDGET = runs.Budget(float_epochs=10, epochs=6, short_epochs=2)
-SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, short_epochs=1)
+BUDGET = runs.Budget(float_epochs=10, epochs=6, long_epochs=18, short_epochs=2)
+SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, long_epochs=2, short_epochs=1)
 WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # Besides the 0.25e-4 of the recipe.
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "recipe, finetune", "recipe, adam")
 RATIO_ITERATIONS = 200  # The ratio R is measured at every tenth.
@@ -123,6 +123,7 @@ class Laboratory:
             if seed == 0:
                 for bits in BITS:
                     plan[f"ratio/{bits}"] = lambda b=bits: self._ratio(b)
+                plan |= self._longer()
                 plan |= self._comparison()
                 plan |= self._optimizers()
                 plan |= self._ablations()
@@ -144,6 +145,19 @@ class Laboratory:
             0, 2, step_clip=None
         )
         plan["ablation/step schedule"] = lambda: self._student(0, 2, schedule="step")
+        return plan
+
+    def _longer(self) -> dict[str, Any]:
+        """Returns long trainings at 3 and 2 bits."""
+        epochs = self.budget.long_epochs
+        plan: dict[str, Any] = {
+            "longer/float, continued": lambda: self._continued(0, epochs=epochs)
+        }
+        for bits in (3, 2):
+            plan[f"longer/{bits}"] = lambda b=bits: self._student(0, b, epochs=epochs)
+            plan[f"longer/{bits} distilled"] = lambda b=bits: self._distilled(
+                0, b, epochs=epochs
+            )
         return plan
 
     def _comparison(self) -> dict[str, Any]:
@@ -259,12 +273,14 @@ class Laboratory:
         model = self._float_network(seed, pre_activation)
         return runs.measured(model, self._fashion())
 
-    def _continued(self, seed: int, pre_activation: bool = True) -> dict[str, Any]:
+    def _continued(
+        self, seed: int, *, pre_activation: bool = True, epochs: int | None = None
+    ) -> dict[str, Any]:
         """Trains the float network as long as a student."""
         model, images = self._float_network(seed, pre_activation), self._fashion()
-        steps = runs.num_steps(images, self.budget.epochs)
-        arguments = tf_lsq.recipe(4, steps, from_logits=True)
-        runs.train(model, images, arguments, self.budget.epochs, seed)
+        epochs = epochs or self.budget.epochs
+        arguments = tf_lsq.recipe(4, runs.num_steps(images, epochs), from_logits=True)
+        runs.train(model, images, arguments, epochs, seed)
         return runs.measured(model, images)
 
     def _student(
@@ -274,6 +290,7 @@ class Laboratory:
         *,
         pre_activation: bool = True,
         first_last_bits: int = 8,
+        epochs: int | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
         """Trains a student with the paper's recipe, but for some changes."""
@@ -284,19 +301,21 @@ class Laboratory:
             activation_bits=bits,
             first_last_bits=first_last_bits,
         )
-        steps = runs.num_steps(images, self.budget.epochs)
-        arguments = tf_lsq.recipe(bits, steps, **changes)
-        runs.train(student, images, arguments, self.budget.epochs, seed)
+        epochs = epochs or self.budget.epochs
+        arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs), **changes)
+        runs.train(student, images, arguments, epochs, seed)
         found = runs.finished(student, images, bits, seed)
         if seed == 0 and pre_activation:
             found["steps"] = runs.step_differences(student, images.x_test[:1000])
         return found
 
-    def _distilled(self, seed: int, bits: int) -> dict[str, Any]:
+    def _distilled(
+        self, seed: int, bits: int, *, epochs: int | None = None
+    ) -> dict[str, Any]:
         """Trains a student with its float network as teacher."""
         model, images = self._float_network(seed), self._fashion()
         student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
-        epochs = self.budget.epochs
+        epochs = epochs or self.budget.epochs
         arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs))
         distiller = tf_lsq.Distiller(student, model, name=f"distilled_{bits}_bits")
         runs.train(distiller, images, arguments, epochs, seed)
