@@ -181,6 +181,9 @@ class QuantizationPoint(keras.layers.Layer):
         self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.initialising = False  # Set while a first batch flows, also in inference.
         self.first_extremes: tuple[float, float] | None = None  # Of that batch.
+        # While a first batch flows in search of the inputs of every call.
+        self.first_inputs: list[tf.Tensor] | None = None
+        self.passes = False
         # See `borrowed_sums`.
         self.known_step: tf.Tensor | None = None
         self.sum_outputs = self.sum_inputs = True
@@ -219,6 +222,18 @@ class QuantizationPoint(keras.layers.Layer):
         """Returns whether the step has its first value."""
         return self.fixed_step is not None or is_initialised(self.step_variables)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several tensors are on this grid: those that are concatenated."""
+        return len(self.inbound_nodes) > 1
+
+    def initialise(self, inputs: list[tf.Tensor]) -> None:
+        """Sets the first value of the step from the inputs of all calls."""
+        values = tf.concat([tf.reshape(one, [-1]) for one in inputs], axis=0)
+        if self.initialising:
+            self.first_extremes = _extremes(values)
+        self.quantizer.initialise(values, self.step_variables)
+
     def reset(self) -> None:
         """Forgets the step; the next first batch sets it."""
         if self.fixed_step is None:
@@ -228,10 +243,15 @@ class QuantizationPoint(keras.layers.Layer):
         """Returns `inputs` on the grid."""
         if self.fixed_step is not None:
             return lsq.fake_quantize(inputs, self.step, self.integer_range)
+        if self.passes:
+            if self.first_inputs is not None:
+                self.first_inputs.append(inputs)
+            return self.quantizer.clipped(inputs)
         if training is None:
             training = keras.backend.learning_phase()
         if self.initialising and not self.is_initialised():
-            training, self.first_extremes = True, _extremes(inputs)
+            training, known = True, self.first_extremes
+            self.first_extremes = known or _extremes(inputs)
         return self.quantizer(
             inputs,
             training,

@@ -12,7 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from . import lsq
-from ._compat import exclude_from_weight_decay, keras, register_for_h5
+from ._compat import (
+    exclude_from_weight_decay,
+    infers_shapes_only,
+    keras,
+    register_for_h5,
+)
 from .borrowed_sums import borrowed_sums
 from .data import batches
 from .folding import round_biases
@@ -20,8 +25,10 @@ from .losses import resolve
 from .step_values import (
     check_calibrated,
     check_steps,
+    initialise_shared_points,
     initialise_steps,
     is_calibrated,
+    missing_shared_points,
     quantization_points,
     wrapped_layers,
 )
@@ -194,8 +201,29 @@ class LSQModel(StepTraining, keras.Model):
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the layers; see `keras.Model.call`."""
+        if isinstance(training, bool | int) and training:
+            self._initialise_shared_points(inputs, mask)
         with borrowed_sums(self):
             return super().call(inputs, training, mask)
+
+    def _initialise_shared_points(self, inputs: Any, mask: Any) -> None:
+        """Takes a first batch of a training loop of one's own."""
+        points = missing_shared_points(self)
+        known = any(point.passes for point in points) or tf.distribute.has_strategy()
+        if not points or known or infers_shapes_only():
+            return
+
+        def initialise() -> tf.Tensor:
+            call = super(LSQModel, self).call
+            initialise_shared_points(self, lambda: call(inputs, True, mask))
+            return tf.constant(True)
+
+        if tf.executing_eagerly():
+            initialise()
+            return
+        units = [point.step_variables["unit"] for point in points]
+        missing = tf.reduce_any(tf.stack(units) <= 0.0)
+        tf.cond(missing, initialise, lambda: tf.constant(False))
 
     def use_plain_op(self, plain: bool = True) -> None:
         """Chooses the plain form of the LSQ operator, `lsq.fake_quantize`.

@@ -414,6 +414,15 @@ class LSQActivationQuantizer(_LSQQuantizer):
             inputs = tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
         super().initialise(inputs, weights)
 
+    def clipped(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns `inputs` as they are but for what a ReLU would remove."""
+        if self.signed is not False:
+            return inputs
+        inputs = tf.nn.relu(inputs)
+        if self.max_value is None:
+            return inputs
+        return tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
+
     def _may_initialise(self, training: Any) -> bool:
         """Only a training batch sets the step."""
         return isinstance(training, bool | int) and bool(training)

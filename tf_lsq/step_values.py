@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -93,8 +93,9 @@ def check_steps(model: keras.Model) -> None:
 def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
     """Gives every activation step that has none its first value.
 
-    The batch flows through the model once, eagerly; each point sets its step
-    from the values that arrive, which earlier points have quantized already. Where
+    The batch flows through the model, eagerly; each point sets its step from the
+    values that arrive, which earlier points have quantized already. Points of several
+    tensors come before all others, see `initialise_shared_points`. Where
     several workers train, all of them call this and get the first worker's steps.
 
     Args:
@@ -108,8 +109,11 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
             there are NaN or infinite values; the layers are named.
     """
     _check_not_constant(x)
-    with _batch_norm_statistics_kept(model), _points_initialising(model):
-        model(tf.nest.map_structure(tf.convert_to_tensor, x), training=training)
+    x = tf.nest.map_structure(tf.convert_to_tensor, x)
+    with _points_initialising(model):
+        initialise_shared_points(model, lambda: model(x, training=training))
+        with _batch_norm_statistics_kept(model):
+            model(x, training=training)
     _check_first_values(model)
     check_calibrated(model)
     first_values = [
@@ -119,6 +123,40 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
         if name != "step"
     ]
     assign_chiefs_values(model.distribute_strategy, first_values)
+
+
+def missing_shared_points(model: keras.Model) -> list[QuantizationPoint]:
+    """Returns the points of several tensors that have no first value."""
+    points = quantization_points(model)
+    return [point for point in points if point.is_shared and not point.is_initialised()]
+
+
+def initialise_shared_points(model: keras.Model, call: Callable[[], Any]) -> None:
+    """Gives the steps of points of several tensors their first values.
+
+    The tensors that a concatenation joins are on one grid, which must hold the values
+    of all of them, not only of that which is computed first.
+
+    Args:
+        model: A quantized model.
+        call: Calls the model with the first batch. No point that lacks its step
+            quantizes then.
+    """
+    shared = missing_shared_points(model)
+    if not shared:
+        return
+    missing = [p for p in quantization_points(model) if not p.is_initialised()]
+    for point in missing:
+        point.passes = True
+        point.first_inputs = [] if point in shared else None
+    try:
+        with _batch_norm_statistics_kept(model):
+            call()
+        for point in shared:
+            point.initialise(point.first_inputs)
+    finally:
+        for point in missing:
+            point.passes, point.first_inputs = False, None
 
 
 def _check_not_constant(x: Any) -> None:
