@@ -117,3 +117,14 @@ def test_values_that_are_not_finite_are_named_wherever_they_come_from(x):
     wide.bias.assign([np.inf] * 4)
     with pytest.raises(ValueError, match=r"NaN or infinite values at.*quantize_join"):
         tf_lsq.calibrate(student, x)
+
+
+def test_diagnostics_count_the_values_of_all_tensors(x):
+    student = tf_lsq.quantize_model(network(layers.Concatenate, "small"))
+    student.compile("sgd", "mse")
+    diagnostics = tf_lsq.Diagnostics(data=x, batch_size=len(x))
+    labels = np.zeros((len(x), 3), np.float32)
+    student.fit(x, labels, verbose=0, callbacks=[diagnostics])
+    counts = diagnostics.history["counts"]["quantize_join"][-1]
+    assert counts.sum() == len(x) * 4 * 4 * 8  # Both tensors have 4 channels.
+    assert counts[:8].sum() > 100  # Only one has negative values.

@@ -48,7 +48,12 @@ class Probe:
         self._points = [] if x is None else quantization_points(student)
         if x is not None:
             inputs, outputs = model_structure(student)
-            arriving = {point.name: point.input for point in self._points}
+            arriving = {
+                point.name: [
+                    point.get_input_at(call) for call in range(len(point.inbound_nodes))
+                ]
+                for point in self._points
+            }
             self._model = keras.Model(inputs, [outputs, arriving], name="probe")
         self._compared = _compared_kernels(student)
         self._traced = tf.function(self._measure)
@@ -82,7 +87,7 @@ class Probe:
     def _measure(self) -> Measurement:
         """Returns the measurement as tensors."""
         found: Measurement = {}
-        values = {wrapper.name: wrapper.kernel for wrapper in self.wrappers}
+        values = {wrapper.name: [wrapper.kernel] for wrapper in self.wrappers}
         with _as_measured(self._student), tf.GradientTape() as tape:
             if self._x is not None:
                 outputs, arriving = self._model(self._x, training=True)
@@ -97,7 +102,7 @@ class Probe:
         return found
 
     def _ratios(
-        self, tape: tf.GradientTape, loss: tf.Tensor, values: dict[str, Any]
+        self, tape: tf.GradientTape, loss: tf.Tensor, values: dict[str, list[Any]]
     ) -> Measurement:
         """Returns R of every step that has kernels to compare with."""
         kernels = {wrapper.name: wrapper.kernel for wrapper in self.wrappers}
@@ -115,7 +120,8 @@ class Probe:
             of_kernels = _norm([d_kernels[n] for n in compared]) / _norm(
                 [kernels[n] for n in compared]
             )
-            scale = layer.quantizer.gradient_scale(values[name], _range(layer).q_max)
+            # Of every call, should there be several.
+            scale = layer.quantizer.gradient_scale(values[name][0], _range(layer).q_max)
             scale = tf.cast(scale, of_step.dtype)
             found["ratio"][name] = of_step / of_kernels
             found["unscaled_ratio"][name] = of_step / of_kernels / scale
@@ -184,9 +190,12 @@ def _range(layer: Quantizer) -> lsq.IntegerRange:
     return layer.quantizer.range_when_traced(layer.step_variables)
 
 
-def _use(layer: Quantizer, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the clipped share of `values`, and how often each integer is used."""
-    integers, values = _range(layer), tf.cast(values, tf.float32)
+def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the clipped share of values, and how often each integer is used."""
+    integers = _range(layer)
+    if len(tensors) > 1:
+        tensors = [tf.concat([tf.reshape(one, [-1]) for one in tensors], axis=0)]
+    values = tf.cast(tensors[0], tf.float32)
     if getattr(layer.quantizer, "max_value", None) is not None:
         values = tf.minimum(values, layer.quantizer.max_value)
     quotients = values / layer.step
