@@ -223,6 +223,51 @@ def test_a_saved_distiller_goes_on_where_it_was(teacher, data, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+def test_losses_a_teacher_was_compiled_with_are_not_saved(teacher, data, tmp_path):
+    def unknown_elsewhere(y_true, y_pred):
+        return tf.reduce_mean(y_pred, axis=-1)
+
+    teacher.compile("sgd", unknown_elsewhere)
+    student = tf_lsq.quantize_model(teacher)
+    student.compile("sgd", unknown_elsewhere)
+    distiller = tf_lsq.Distiller(student, teacher)
+    distiller.compile(**tf_lsq.recipe(4, 10))
+    distiller.fit(*data, verbose=0)
+    distiller.save(tmp_path / "both.keras")
+    loaded = keras.models.load_model(tmp_path / "both.keras")
+    np.testing.assert_array_equal(loaded.teacher(data[0]), teacher(data[0]))
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_both_losses_are_reduced_in_the_same_way(reduction, teacher, data):
+    student = tf_lsq.quantize_model(teacher, weight_bits=2, activation_bits=2)
+    tf_lsq.calibrate(student, data[0])
+    distiller = tf_lsq.Distiller(student, teacher)
+    distiller.compile("sgd", tf_lsq.CrossEntropy(reduction=reduction))
+    found = distiller.evaluate(*data, verbose=0, return_dict=True, batch_size=64)
+    outputs = [model.predict(data[0], verbose=0) for model in (teacher, student)]
+    each = expected_distillation(*outputs, 1.0, (False, False))
+    expected = each.sum() if reduction == "sum" else each.mean()
+    assert found["distillation_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_inputs_reach_the_student_as_they_are(data):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        inputs = layers.Input((8, 8, 3))
+        x = layers.Rescaling(1e-5, dtype="float32")(inputs)
+        x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(x))
+        teacher = keras.Model(inputs, layers.Dense(5, dtype="float32")(x))
+        student = tf_lsq.quantize_model(teacher)
+        distiller = tf_lsq.Distiller(student, teacher)
+        x = data[0] * 1e5  # More than float16 can hold.
+        tf_lsq.calibrate(student, x)
+        found = distiller.predict(x, verbose=0)
+        np.testing.assert_array_equal(found, student.predict(x, verbose=0))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
 def test_checkpoints_hold_the_student_only(teacher, data, tmp_path):
     distiller = tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
     distiller.compile("adam", tf_lsq.CrossEntropy())

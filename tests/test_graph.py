@@ -320,6 +320,28 @@ def test_ten_unsupported_things_are_all_named():
     assert "shared_axes=[1, 2]" in found and "groups must be 1" in found
 
 
+def test_activity_regularizers_are_refused_unless_they_are_layers():
+    inputs = layers.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, activity_regularizer="l2", name="conv")(inputs)
+    x = layers.ReLU(activity_regularizer="l1", name="relu")(x)
+    with pytest.raises(ValueError) as error:
+        tf_lsq.quantize_model(keras.Model(inputs, x))
+    for name in ("conv", "relu"):
+        assert f"`{name}`" in str(error.value)
+    assert str(error.value).count("`keras.layers.ActivityRegularization` behind") == 2
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.ActivityRegularization(l2=0.1)(x)
+    model = keras.Model(inputs, x)
+    student = tf_lsq.quantize_model(model, first_last_bits=8)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype(np.float32)
+    tf_lsq.calibrate(student, images)
+    losses = []
+    for one in (model, student):
+        one(images)
+        losses += one.losses
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=0.02)
+
+
 def test_ends_that_a_file_cannot_have_are_named():
     used, unused = layers.Input((4,)), layers.Input((4,), name="unused")
     x = layers.Dense(2, name="twice")(used)

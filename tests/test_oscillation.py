@@ -180,6 +180,23 @@ def test_frozen_weights_keep_their_codes(held, data):
     assert history["frozen"][-1] > history["frozen"][0]
 
 
+def test_frozen_weights_keep_their_codes_where_keras_averages_weights(data):
+    student = trainable()
+    tf_lsq.calibrate(student, data[0])
+    student.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), "mse")
+    callback = tf_lsq.OscillationTracking(momentum=0.1, freeze_above=0.12)
+    codes = Codes(student)
+    student.fit(*data, batch_size=4, epochs=4, verbose=0, callbacks=[callback, codes])
+    for name, frozen in callback.frozen().items():
+        assert frozen.any()
+        layer = student.get_layer(name)
+        held = codes.found[name][-1][frozen]
+        np.testing.assert_array_equal(layer.codes().numpy()[frozen], held)
+        np.testing.assert_allclose(
+            layer.kernel.numpy()[frozen], layer.step.numpy() * held, rtol=1e-6
+        )
+
+
 def test_training_without_freezing_is_the_same_with_the_callback(data):
     weights = []
     for callbacks in ([], [tf_lsq.OscillationTracking()]):

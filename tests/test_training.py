@@ -475,6 +475,30 @@ def test_reestimated_statistics_are_the_means_over_the_batches(model, data):
         np.testing.assert_array_equal(one, other)
 
 
+def test_reestimated_statistics_of_a_shared_batch_norm_are_of_all_its_calls(rng):
+    inputs = keras.layers.Input((6, 6, 3))
+    conv, norm = keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()
+    both = [norm(conv(x)) for x in (inputs, keras.layers.MaxPool2D(2)(inputs))]
+    pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in both]
+    student = tf_lsq.quantize_model(keras.Model(inputs, keras.layers.Add()(pooled)))
+    x = rng.normal(size=(64, 6, 6, 3)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    [norm] = [
+        la for la in student.layers if isinstance(la, keras.layers.BatchNormalization)
+    ]
+    arriving = [norm.get_input_at(call) for call in range(len(norm.inbound_nodes))]
+    inside = keras.Model(student.inputs, arriving)
+    means = [
+        np.mean(values, axis=(0, 1, 2), dtype=np.float64)
+        for batch in (x[:32], x[32:])
+        for values in inside(batch)
+    ]
+    assert len(means) == 4
+    tf_lsq.reestimate_batch_norm(student, x)
+    np.testing.assert_allclose(norm.moving_mean, np.mean(means, axis=0), rtol=1e-4)
+    assert norm.momentum == 0.99
+
+
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 def test_the_callback_measures_at_the_end_of_fit(kind, model, data):
     measured = data

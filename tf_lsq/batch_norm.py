@@ -9,12 +9,15 @@ ICML 2022, https://arxiv.org/abs/2203.11086.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from ._compat import keras
+from ._compat import keras, nodes_of
 from .data import batches
 from .folding import round_biases
 from .step_values import check_calibrated, student_of
@@ -53,26 +56,41 @@ def reestimate_batch_norm(
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
+    calls = collections.Counter(id(node.layer) for node in nodes_of(model))
+
     @tf.function(reduce_retracing=True)
-    def measure(x: Any, momentum: tf.Tensor) -> None:
-        kept = [norm.momentum for norm in norms]
-        try:
+    def measure(x: Any, seen: tf.Tensor) -> None:
+        with contextlib.ExitStack() as stack:
             for norm in norms:
-                norm.momentum = momentum
+                stack.enter_context(_averaging(norm, seen * calls[id(norm)]))
             model(x, training=True)
-        finally:
-            for norm, value in zip(norms, kept, strict=True):
-                norm.momentum = value
 
     seen = 0
     for x, _ in itertools.islice(batches(data, batch_size), num_batches):
-        # With this momentum the moving average is the mean of all batches so far.
         x = tf.nest.map_structure(tf.convert_to_tensor, x)
-        measure(x, tf.constant(seen / (seen + 1), tf.float32))
+        measure(x, tf.constant(seen, tf.float32))
         seen += 1
     if not seen:
         raise ValueError("`data` must have at least one batch. Received: none.")
     round_biases(model)
+
+
+@contextlib.contextmanager
+def _averaging(norm: Any, seen: tf.Tensor) -> Iterator[None]:
+    """Makes moving averages the means of all tensors so far, of which `seen` were."""
+    kept, number = norm.momentum, itertools.count()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before = seen + next(number)  # Several in a batch, if the layer is shared.
+        norm.momentum = before / (before + 1.0)
+        return type(norm).call(norm, *args, **kwargs)
+
+    vars(norm)["call"] = call
+    try:
+        yield
+    finally:
+        del vars(norm)["call"]
+        norm.momentum = kept
 
 
 class BatchNormReestimation(keras.callbacks.Callback):

@@ -96,7 +96,8 @@ class Distiller(StepTraining, keras.Model):
         _check_arguments(student, temperature, distillation_weight)
         teacher = float_model(teacher)
         _check_same_outputs(student, teacher)
-        super().__init__(**kwargs)
+        # The student casts for itself, where its own layers want it.
+        super().__init__(autocast=False, **kwargs)
         self.student = student
         self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
         self.temperature = temperature
@@ -208,6 +209,7 @@ class Distiller(StepTraining, keras.Model):
                 self.temperature,
                 from_logits=kind == LOGITS,
                 teacher_from_logits=teacher_kind == LOGITS,
+                reduction=getattr(loss, "reduction", "auto"),
             )
         source = type(loss) if isinstance(loss, keras.losses.Loss) else loss
         own = getattr(source, "__module__", None) != keras.losses.Loss.__module__
@@ -245,11 +247,10 @@ class Distiller(StepTraining, keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Returns both models and the settings."""
-        serialize = keras.saving.serialize_keras_object
         return {
             "name": self.name,
-            "student": serialize(self.student),
-            "teacher": serialize(self.teacher),
+            "student": _uncompiled(self.student),
+            "teacher": _uncompiled(self.teacher),
             "temperature": self.temperature,
             "distillation_weight": self.distillation_weight,
         }
@@ -273,6 +274,13 @@ class Distiller(StepTraining, keras.Model):
         """Loads the teacher's weights."""
         for number, weight in enumerate(self.teacher.weights):
             weight.assign(np.asarray(store[f"teacher_{number}"]))
+
+
+def _uncompiled(model: keras.Model) -> dict[str, Any]:
+    """Returns a model's description, without losses and optimizer of its own."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config
 
 
 class _Untracked:

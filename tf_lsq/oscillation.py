@@ -114,6 +114,11 @@ class OscillationTracking(keras.callbacks.Callback):
         """Compares codes, and puts frozen weights back."""
         self._update(tf.constant(self._limit(batch), tf.float32))
 
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts frozen weights back once more: Keras may have averaged weights."""
+        if self._freeze_above is not None:
+            self._put_back()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Adds the shares to `history` and to the logs."""
         logs = {} if logs is None else logs
@@ -172,19 +177,23 @@ class OscillationTracking(keras.callbacks.Callback):
 
     def _updates(self, wrappers: list[LSQWrapper]) -> Any:
         """Returns what is done after a batch, as a function of the limit."""
-        freezes = self._freeze_above is not None
 
         def update(limit: tf.Tensor) -> None:
             for wrapper in wrappers:
-                tracker = self._trackers[wrapper.name]
-                tracker.update(wrapper.codes(), limit)
-                if freezes:
-                    held = tf.cast(tracker.codes, tf.float32) * wrapper.step
-                    kernel = tf.convert_to_tensor(wrapper.kernel)
-                    held = tf.cast(held, kernel.dtype)
-                    wrapper.kernel.assign(tf.where(tracker.frozen, held, kernel))
+                self._trackers[wrapper.name].update(wrapper.codes(), limit)
+            if self._freeze_above is not None:
+                self._put_back()
 
         return update
+
+    def _put_back(self) -> None:
+        """Gives frozen weights their codes."""
+        for wrapper in self._tracked_layers():
+            tracker = self._trackers[wrapper.name]
+            held = tf.cast(tracker.codes, tf.float32) * wrapper.step
+            kernel = tf.convert_to_tensor(wrapper.kernel)
+            held = tf.cast(held, kernel.dtype)
+            wrapper.kernel.assign(tf.where(tracker.frozen, held, kernel))
 
 
 class CodeTracker:

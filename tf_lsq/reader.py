@@ -260,6 +260,12 @@ def _problem(call: Call, keras_node: Any) -> str | None:
         layer, OpLambda | SlicingOpLambda
     ):
         return "it reads a tensor of integers that is computed at run time"
+    regularises = getattr(layer, "activity_regularizer", None) is not None
+    if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
+        return (
+            "an `activity_regularizer` has no place in a quantized layer; put "
+            "`keras.layers.ActivityRegularization` behind the layer"
+        )
     return rule.check(layer)
 
 

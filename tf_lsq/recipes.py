@@ -53,6 +53,9 @@ class SGDWithL2(keras.optimizers.SGD):
     scale g makes the gradients of their steps small. In networks for phones the 8-bit
     step of a small last layer may run away within a few updates.
 
+    Keras' `clipnorm`, `clipvalue` and `global_clipnorm` clip the gradient of the loss
+    before the term is added.
+
     Args:
         learning_rate: A number or a schedule.
         l2: The factor of the term.
