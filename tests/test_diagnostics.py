@@ -280,6 +280,16 @@ def test_training_is_the_same_with_the_callback(data):
         np.testing.assert_array_equal(one, other)
 
 
+def test_a_cross_entropy_of_ones_own_reads_what_the_outputs_are(data):
+    student = trainable()
+    student.compile("sgd", tf_lsq.CrossEntropy())
+    own = tf_lsq.Diagnostics(data=data, loss=tf_lsq.CrossEntropy())
+    compiled = tf_lsq.Diagnostics(data=data)
+    student.fit(*data, verbose=0, callbacks=[own, compiled])
+    for name, ratios in compiled.history["ratio"].items():
+        assert own.history["ratio"][name] == pytest.approx(ratios, rel=1e-5)
+
+
 def test_a_model_that_holds_the_student_can_be_trained(data):
     student = trainable()
     tf_lsq.calibrate(student, data[0])

@@ -276,3 +276,16 @@ def test_an_open_cross_entropy_is_refused_where_nobody_knows():
         ValueError, match="`activation`, whose last operator is sigmoid"
     ):
         student.compile(**tf_lsq.recipe(4, 10))
+
+
+def test_labels_of_unknown_shape_are_refused(data):
+    student = tf_lsq.quantize_model(tiny.residual())
+    student.compile(**tf_lsq.recipe(4, 10))
+    x, y = data
+    spec = tf.TensorSpec((None, 8, 8, 3)), tf.TensorSpec((None, None))
+    labels = np.eye(5, dtype=np.float32)[y]
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter([(x, labels)]), output_signature=spec
+    )
+    with pytest.raises(ValueError, match="Labels must have a known last axis"):
+        student.fit(unknown, verbose=0)

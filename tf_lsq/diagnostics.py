@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from ._compat import keras
 from .data import batches
+from .losses import resolve
 from .plots import write_plots
 from .probe import Measurement, Probe
 from .step_values import is_calibrated, student_of
@@ -112,6 +113,7 @@ class Diagnostics(keras.callbacks.Callback):
                 f"Received: {type(self.model.distribute_strategy).__name__}. Leave "
                 "`data` out."
             )
+        self._loss = resolve(self._loss, student)
         self._probe = Probe(student, self._x, self._y, self._loss_of)
         self._batches = self._iterations()
         self.history = {"batch": []}

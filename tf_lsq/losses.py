@@ -63,7 +63,8 @@ class CrossEntropy(keras.losses.Loss):
             y_pred: `[batch, ..., classes]`.
 
         Raises:
-            ValueError: If nobody has said what the outputs are.
+            ValueError: If nobody has said what the outputs are, or the shape of the
+                labels does not say what they are.
         """
         if self.from_logits is None:
             raise ValueError(
@@ -75,6 +76,12 @@ class CrossEntropy(keras.losses.Loss):
         _check_classes(y_pred)
         function = keras.losses.sparse_categorical_crossentropy
         same_rank = y_true.shape.rank == y_pred.shape.rank
+        if same_rank and y_true.shape.rank and y_true.shape[-1] is None:
+            raise ValueError(
+                "Labels must have a known last axis: 1 for class numbers, "
+                f"{y_pred.shape[-1]} for one-hot ones. Received: {y_true.shape}. Give "
+                "the data set its shapes, with `tf.ensure_shape` for one."
+            )
         if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
             function = keras.losses.categorical_crossentropy
         return function(y_true, y_pred, from_logits=self.from_logits)
