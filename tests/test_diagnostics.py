@@ -58,6 +58,7 @@ def begun(student, **arguments):
     callback = tf_lsq.Diagnostics(**arguments)
     callback.set_model(student)
     callback.on_train_begin()
+    callback.on_epoch_begin(0)
     return callback
 
 
@@ -194,14 +195,19 @@ def test_epochs_are_the_default_frequency_and_a_second_fit_goes_on(data):
     assert callback.history["batch"] == [2, 4, 6]
 
 
-def test_a_resumed_training_counts_on(data, tmp_path):
+@pytest.mark.parametrize("first", [False, True])
+def test_a_resumed_training_counts_on(first, data, tmp_path):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
 
-    trainable().fit(*data, epochs=2, verbose=0, callbacks=[backup()])
+    stopped = trainable()
+    stopped.fit(*data, epochs=2, verbose=0, callbacks=[backup()])
     student, callback = trainable(), tf_lsq.Diagnostics(frequency=1)
-    student.fit(*data, epochs=3, verbose=0, callbacks=[backup(), callback])
+    callbacks = [callback, backup()] if first else [backup(), callback]
+    student.fit(*data, epochs=3, verbose=0, callbacks=callbacks)
     assert callback.history["batch"] == [4, 5, 6]
+    for name, step in tf_lsq.steps(stopped).items():
+        assert callback.history["step"][name][0] == step
 
 
 def test_codes_and_clipping_are_those_of_the_data(data):
@@ -300,6 +306,26 @@ def test_a_model_that_holds_the_student_can_be_trained(data):
     assert callback.history["batch"] == [0, 2]
     assert set(callback.history["step"]) == set(tf_lsq.steps(student))
     assert all(math.isfinite(r) for r in callback.history["ratio"]["quant_middle"])
+
+
+def test_negative_values_beyond_a_learned_range_are_clipped_ones(rng):
+    inputs = layers.Input((6,), name="features")
+    x = layers.Dense(8, activation="swish")(inputs)
+    student = tf_lsq.quantize_model(
+        keras.Model(inputs, layers.Dense(2)(x)), asymmetric_activations=True
+    )
+    student.compile("sgd", "mse")
+    x = rng.normal(size=(64, 6)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    points = quantization_points(student)
+    [point] = [p for p in points if "offset" in p.step_variables and "swish" in p.name]
+    point.step_variables["offset"].assign(0.0)
+    values = keras.Model(student.inputs, point.input)(x).numpy()
+    step = float(point.step)
+    beyond = (values < -0.5 * step) | (values > 15.5 * step)
+    found = begun(student, data=x, batch_size=64).history["clipped"][point.name]
+    assert found == [pytest.approx(beyond.mean())]
+    assert beyond.mean() > 0.1
 
 
 # --- What is written -----------------------------------------------------------------

@@ -289,3 +289,19 @@ def test_labels_of_unknown_shape_are_refused(data):
     )
     with pytest.raises(ValueError, match="Labels must have a known last axis"):
         student.fit(unknown, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("last", "kind"),
+    [
+        (layers.UpSampling2D(2, interpolation="bilinear"), "probabilities"),
+        (layers.AveragePooling2D(2), "probabilities"),
+        (layers.GlobalAveragePooling2D(), "unknown"),
+    ],
+)
+def test_means_of_probabilities_are_no_logits(last, kind):
+    inputs = layers.Input((4, 4, 3))
+    x = layers.Softmax()(layers.Conv2D(5, 1)(inputs))
+    assert list(output_kinds(keras.Model(inputs, last(x))).values()) == [kind]
+    difference = layers.Subtract()([x, layers.Conv2D(5, 1)(inputs)])
+    assert list(output_kinds(keras.Model(inputs, difference)).values()) == ["unknown"]

@@ -105,7 +105,7 @@ class Diagnostics(keras.callbacks.Callback):
         self.codes: dict[str, np.ndarray] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier training, and records the first steps."""
+        """Forgets an earlier training."""
         student = student_of(self.model)
         if self._x is not None and tf.distribute.has_strategy():
             raise ValueError(
@@ -120,7 +120,11 @@ class Diagnostics(keras.callbacks.Callback):
         self.codes = {}
         if self._log_dir is not None:
             self._writer = tf.summary.create_file_writer(str(self._log_dir))
-        if is_calibrated(student):
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Records the first steps: a backup has been restored by now."""
+        if not self.history["batch"] and is_calibrated(student_of(self.model)):
+            self._batches = self._iterations()
             self._record()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):

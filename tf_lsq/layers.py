@@ -222,11 +222,6 @@ class QuantizationPoint(keras.layers.Layer):
         """Returns whether the step has its first value."""
         return self.fixed_step is not None or is_initialised(self.step_variables)
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether several tensors are on this grid: those that are concatenated."""
-        return len(self.inbound_nodes) > 1
-
     def initialise(self, inputs: list[tf.Tensor]) -> None:
         """Sets the first value of the step from the inputs of all calls."""
         values = tf.concat([tf.reshape(one, [-1]) for one in inputs], axis=0)

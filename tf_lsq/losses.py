@@ -27,7 +27,10 @@ _KINDS = {
     "hard_sigmoid": SIGMOID,
     "foreign": UNKNOWN,
 }
-_COMBINING = ("add", "concat", "mean", "multiply", "affine", "maximum", "minimum")
+_COMBINING = (
+    *("add", "subtract", "multiply", "affine"),
+    *("concat", "mean", "maximum", "minimum"),
+)
 _SMALLEST = 1e-7  # Probability whose logarithm is taken; Keras' own epsilon.
 
 
@@ -225,7 +228,8 @@ def output_kinds(model: keras.Model) -> dict[str, str]:
 
 def _kind(node: Node) -> str:
     """Returns what the tensor that an operator writes holds."""
-    while node.properties.keeps_codes and node.inputs:
+    # Means over positions of distributions are distributions.
+    while (node.properties.keeps_codes or node.properties.keeps_grid) and node.inputs:
         node = node.inputs[0]
     if node.kind in _COMBINING and any(
         _kind(one) in (PROBABILITIES, UNKNOWN) for one in node.inputs

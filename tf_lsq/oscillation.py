@@ -41,7 +41,8 @@ class OscillationTracking(keras.callbacks.Callback):
 
     Freezing is the paper's: a weight whose frequency exceeds `freeze_above` gets the
     moving average of its codes, rounded, and keeps that code to the end of `fit`. Its
-    value then moves with the step of the layer only. A second `fit` starts anew.
+    value then moves with the step of the layer only. A second `fit` starts anew, and so
+    does one that `BackupAndRestore` resumes: what was frozen may move again.
 
     Args:
         momentum: Of both moving averages.
@@ -94,21 +95,24 @@ class OscillationTracking(keras.callbacks.Callback):
         return {name: t.frozen.numpy() for name, t in self._trackers.items()}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier training, and starts from the present codes."""
-        wrappers = self._tracked_layers()
+        """Forgets an earlier training."""
+        self._tracked_layers()
         self._check_training()
-        self._trackers = {
-            wrapper.name: CodeTracker(wrapper.codes(), self._momentum)
-            for wrapper in wrappers
-        }
-        self._update = tf.function(self._updates(wrappers))
+        self._trackers = {}
         self.history = {"epoch": [], "oscillating": {}}
         if self._freeze_above is not None:
             self.history["frozen"] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Remembers which epoch it is."""
+        """Starts from the present codes: a backup has been restored by now."""
         self._epoch = epoch
+        if not self._trackers:
+            wrappers = self._tracked_layers()
+            self._trackers = {
+                wrapper.name: CodeTracker(wrapper.codes(), self._momentum)
+                for wrapper in wrappers
+            }
+            self._update = tf.function(self._updates(wrappers))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
         """Compares codes, and puts frozen weights back."""
@@ -116,7 +120,7 @@ class OscillationTracking(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts frozen weights back once more: Keras may have averaged weights."""
-        if self._freeze_above is not None:
+        if self._freeze_above is not None and self._trackers:
             self._put_back()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from . import lsq
-from ._compat import keras, model_structure, random_layers
+from ._compat import keras, model_structure, nodes_of, random_layers
 from .folding import point_of
 from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint, replaced_attributes
@@ -48,12 +48,10 @@ class Probe:
         self._points = [] if x is None else quantization_points(student)
         if x is not None:
             inputs, outputs = model_structure(student)
-            arriving = {
-                point.name: [
-                    point.get_input_at(call) for call in range(len(point.inbound_nodes))
-                ]
-                for point in self._points
-            }
+            arriving: dict[str, list[Any]] = {p.name: [] for p in self._points}
+            for node in nodes_of(student):
+                if node.layer.name in arriving:
+                    arriving[node.layer.name] += node.keras_inputs
             self._model = keras.Model(inputs, [outputs, arriving], name="probe")
         self._compared = _compared_kernels(student)
         self._traced = tf.function(self._measure)
@@ -201,7 +199,8 @@ def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     quotients = values / layer.step
     beyond = quotients > integers.q_max + 0.5
     # What an unsigned range does not hold is what its ReLU removes.
-    beyond |= (quotients < integers.q_min - 0.5) & (integers.q_min < 0)
+    learned = getattr(layer.quantizer, "asymmetric", False)
+    beyond |= (quotients < integers.q_min - 0.5) & (learned | (integers.q_min < 0))
     number = tf.cast(tf.size(beyond), tf.float64)
     share = tf.cast(tf.math.count_nonzero(beyond), tf.float64) / number
     codes = lsq.quantize(values, layer.step, integers) - integers.q_min

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ._compat import keras
+from ._compat import keras, nodes_of
 from .distribution import assign_chiefs_values
 from .layers import LSQWrapper, QuantizationPoint
 
@@ -127,8 +128,11 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
 
 def missing_shared_points(model: keras.Model) -> list[QuantizationPoint]:
     """Returns the points of several tensors that have no first value."""
-    points = quantization_points(model)
-    return [point for point in points if point.is_shared and not point.is_initialised()]
+    missing = [p for p in quantization_points(model) if not p.is_initialised()]
+    if not missing:
+        return []
+    calls = collections.Counter(id(node.layer) for node in nodes_of(model))
+    return [point for point in missing if calls[id(point)] > 1]
 
 
 def initialise_shared_points(model: keras.Model, call: Callable[[], Any]) -> None:
