@@ -117,6 +117,32 @@ def test_inputs_lose_bits_with_their_kernel(rng):
         np.testing.assert_array_equal(one, other)
 
 
+def two_convolutions(policy):
+    """A network that computes with 16 bits, but for its head; the seed is fixed."""
+    keras.utils.set_random_seed(0)
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, dtype=policy)(inputs)
+    x = layers.ReLU(dtype=policy)(layers.BatchNormalization(dtype=policy)(x))
+    x = layers.Conv2D(8, 3, activation="relu", dtype=policy)(x)
+    x = layers.DepthwiseConv2D(3, dtype=policy)(x)
+    x = layers.Flatten(dtype=policy)(x)
+    return keras.Model(inputs, layers.Dense(4, dtype="float32")(x))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_sensitivities_under_mixed_precision(policy, rng):
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    found, expected = (
+        suggest_bits(
+            two_convolutions(name), x, budget_bytes=10**6, candidates=(2, 8),
+            verbose=False,
+        ).sensitivities
+        for name in (policy, "float32")
+    )  # fmt: skip
+    for one, other in zip(found.values(), expected.values(), strict=True):
+        assert one[2] == pytest.approx(other[2], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [

@@ -117,7 +117,12 @@ def _measure(
     """
     if divergence == "mse":
         variance = float(np.var(wanted, dtype=np.float64)) or 1.0
-        return lambda wanted, found: float(np.mean((wanted - found) ** 2)) / variance
+
+        def squared_error(wanted: np.ndarray, found: np.ndarray) -> float:
+            difference = wanted.astype(np.float64) - found
+            return float(np.mean(difference**2)) / variance
+
+        return squared_error
     softmax = is_softmax(node)
 
     def kl_divergence(wanted: np.ndarray, found: np.ndarray) -> float:
@@ -224,7 +229,8 @@ class _Runner:
         wrapper = node.model_layer
         kernel = self._kernel(wrapper, trial.weight_bits)
         with replaced_attributes(wrapper.layer, {wrapper.weight_attribute: kernel}):
-            return wrapper.layer.call(x)
+            # Unlike `call`, this casts input and bias under mixed precision.
+            return node.call(wrapper.layer, [x])
 
     def _input_grid(
         self, node: Node, x: tf.Tensor, num_bits: int
@@ -238,12 +244,13 @@ class _Runner:
         return self._grids[key]
 
     def _kernel(self, wrapper: LSQWrapper, num_bits: int) -> tf.Tensor:
-        """Returns a kernel on the grid of so many bits."""
+        """Returns a kernel on the grid of so many bits, in the dtype of the sum."""
         key = wrapper.name, num_bits
         if key not in self._kernels:
             integers = lsq.weight_range(num_bits)
             step = lsq.initial_step(
                 wrapper.kernel, integers, step_shape=tuple(wrapper.step.shape)
             )
-            self._kernels[key] = lsq.fake_quantize(wrapper.kernel, step, integers)
+            kernel = lsq.fake_quantize(wrapper.kernel, step, integers)
+            self._kernels[key] = tf.cast(kernel, wrapper.compute_dtype)
         return self._kernels[key]
