@@ -206,6 +206,36 @@ def test_suggested_files_fit(activation_bits, rng, tmp_path):
     assert suggested.sensitivity == pytest.approx(found.sensitivity)
 
 
+def test_asymmetric_activations(rng, tmp_path):
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = inputs
+    for number in range(3):
+        x = layers.Conv2D(16, 3, activation="swish", name=f"conv{number}")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="last")(layers.Flatten()(x)))
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    options = {"asymmetric_activations": True}
+    plain, found = (
+        suggest_bits(model, x, budget_bytes=10**6, verbose=False, **own)
+        for own in ({}, options)
+    )
+    size, _ = file_bytes(
+        model, x, found.overrides, tmp_path / "model.tflite", **options
+    )
+    assert size == found.file_bytes
+    for layer in ("conv1", "conv2"):
+        assert found.sensitivities[layer][3] < plain.sensitivities[layer][3]
+    whole = dict.fromkeys(found.sensitivities, 8)
+    expected = model(x).numpy()
+
+    def error(overrides):
+        student = tf_lsq.quantize_model(model, overrides=overrides, **options)
+        tf_lsq.calibrate(student, x)
+        return ((student(x).numpy() - expected) ** 2).mean() / expected.var()
+
+    wanted = error({**whole, "conv1": 3}) - error(whole)
+    assert found.sensitivities["conv1"][3] == pytest.approx(wanted, rel=0.05)
+
+
 def test_larger_budgets_have_no_larger_sensitivity(rng, tmp_path):
     model, x = pointwise(rng)
     before, containers = np.inf, set()
@@ -281,6 +311,11 @@ def test_reports(rng, tmp_path):
         ({"activation_bits": 9}, ValueError, "`activation_bits` must be"),
         ({"divergence": "l1"}, ValueError, r"\['kl', 'mse'\] or None"),
         ({"storage": "zip"}, ValueError, "`storage` must be one of"),
+        (
+            {"target": "symmetric", "asymmetric_activations": True},
+            ValueError,
+            "needs zero points of 0",
+        ),
         ({"target": "toaster"}, ValueError, "`target` must be one of"),
         ({"num_examples": 0}, ValueError, "`num_examples` must be at least 1"),
         ({"storage": "int8"}, ValueError, "storage='int8'.*take the same bytes"),

@@ -32,6 +32,7 @@ def suggest_bits(
     candidates: Sequence[int] = (2, 3, 4, 8),
     activation_bits: int | None = None,
     per_channel: bool = False,
+    asymmetric_activations: bool = False,
     overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     storage: str = "packed",
@@ -61,6 +62,7 @@ def suggest_bits(
             kernel. They take no bytes. The first and the last layer get inputs of 8
             bits, as in the paper.
         per_channel: As for `quantize_model`.
+        asymmetric_activations: As for `quantize_model`.
         overrides: Layers that are left out of the search, with their bits or "float",
             as for `quantize_model`.
         target: What the file will run on.
@@ -75,8 +77,9 @@ def suggest_bits(
         verbose: Whether to show progress.
 
     Returns:
-        The bits as `overrides` for `quantize_model`, with the same `per_channel` and
-        `target`; what they cost; prints as a table, and `plot` draws the trade-off.
+        The bits as `overrides` for `quantize_model`, with the same `per_channel`,
+        `asymmetric_activations` and `target`; what they cost; prints as a table, and
+        `plot` draws the trade-off.
 
     Raises:
         TypeError: If `model` is no Keras model, or `data` no data.
@@ -109,6 +112,7 @@ def suggest_bits(
         fixed=overrides or {},
         storage=stored,
         per_channel=per_channel,
+        asymmetric_activations=asymmetric_activations,
         target=target,
     )
     sizes = {
