@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -306,6 +307,8 @@ def test_reports(rng, tmp_path):
     [
         ({"budget_bytes": 0}, ValueError, "must be positive. Received: 0"),
         ({"budget_bytes": 9e3}, TypeError, "must be an integer. Received: 9000.0"),
+        ({"budget_bytes": True}, TypeError, "must be an integer. Received: True"),
+        ({"budget_bytes": np.True_}, TypeError, "must be an integer. Received: .*True"),
         ({"candidates": (4, 4)}, ValueError, r"two numbers of bits.*\[4\]"),
         ({"candidates": (1, 4)}, ValueError, "from 2 to 8"),
         ({"activation_bits": 9}, ValueError, "`activation_bits` must be"),
@@ -328,10 +331,21 @@ def test_wrong_options_are_named(options, error, expected, rng):
         suggest_bits(model, x, **{"budget_bytes": 9_000, "verbose": False, **options})
 
 
+def test_budgets_of_numpy(rng):
+    x, budget = rng.normal(size=(4, 64)).astype(np.float32), np.int64(10**5)
+    options = {"candidates": (4, 8), "verbose": False}
+    found = suggest_bits(side_by_side(), x, budget_bytes=budget, **options)
+    assert type(found.budget_bytes) is int and found.budget_bytes == budget
+
+
 def test_wrong_models_and_data_are_refused(rng):
     model, x = side_by_side(), np.eye(4, 64, dtype=np.float32)
     with pytest.raises(TypeError, match="`data` must be an array"):
         suggest_bits(model, None, budget_bytes=9_000)
+    rows = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    for empty in (rows.take(0), rows.take(1).map(lambda batch: batch[:0])):
+        with pytest.raises(ValueError, match="at least one example. Received: none"):
+            suggest_bits(model, empty, budget_bytes=9_000, verbose=False)
     with pytest.raises(TypeError, match="Received: int"):
         suggest_bits(3, x, budget_bytes=9_000)
     student = tf_lsq.quantize_model(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,8 @@ def suggest_bits(
         Sums of layers' divergences, and their Pareto front: Cai et al., "ZeroQ", CVPR
         2020, Section 3.2, https://arxiv.org/abs/2001.00281
     """
-    candidates = _checked(candidates, activation_bits, budget_bytes, divergence)
+    budget_bytes = _checked_budget(budget_bytes)
+    candidates = _checked(candidates, activation_bits, divergence)
     check_num_examples(num_examples)
     stored, model = Storage(storage), float_model(model)
     mixed = MixedBits(
@@ -156,13 +158,25 @@ def suggest_bits(
     )
 
 
+def _checked_budget(budget_bytes: Any) -> int:
+    """Returns the budget, which may be an integer of NumPy."""
+    try:
+        if isinstance(budget_bytes, bool | np.bool_):
+            raise TypeError
+        found = operator.index(budget_bytes)
+    except TypeError:
+        raise TypeError(
+            f"`budget_bytes` must be an integer. Received: {budget_bytes!r}."
+        ) from None
+    if found < 1:
+        raise ValueError(f"`budget_bytes` must be positive. Received: {found}.")
+    return found
+
+
 def _checked(
-    candidates: Sequence[int],
-    activation_bits: int | None,
-    budget_bytes: int,
-    divergence: str | None,
+    candidates: Sequence[int], activation_bits: int | None, divergence: str | None
 ) -> list[int]:
-    """Returns the candidates in order, after a look at all numbers."""
+    """Returns the candidates in order, after a look at the other options."""
     found = sorted({lsq.check_num_bits(bits, "candidates") for bits in candidates})
     if len(found) < 2:
         raise ValueError(
@@ -170,12 +184,6 @@ def _checked(
         )
     if activation_bits is not None:
         lsq.check_num_bits(activation_bits, "activation_bits")
-    if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int):
-        raise TypeError(
-            f"`budget_bytes` must be an integer. Received: {budget_bytes!r}."
-        )
-    if budget_bytes < 1:
-        raise ValueError(f"`budget_bytes` must be positive. Received: {budget_bytes}.")
     if divergence not in (None, *DIVERGENCES):
         raise ValueError(
             f"`divergence` must be one of {list(DIVERGENCES)} or None. "
