@@ -15,7 +15,9 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.step_values import quantization_points, wrapped_layers
+from tflite_export.budget import Made, Walk, best_file
 from tflite_export.knapsack import pareto_front
+from tflite_export.mixed_bits import FileSize
 from tflite_export.sensitivity import Trial, measure_sensitivities
 
 layers = keras.layers
@@ -344,13 +346,50 @@ def test_wrong_models_and_data_are_refused(rng):
         suggest_bits(model, None, budget_bytes=9_000)
     rows = tf.data.Dataset.from_tensor_slices(x).batch(2)
     for empty in (rows.take(0), rows.take(1).map(lambda batch: batch[:0])):
-        with pytest.raises(ValueError, match="at least one example. Received: none"):
+        with pytest.raises(ValueError, match=r"at least one example\. Received: none"):
             suggest_bits(model, empty, budget_bytes=9_000, verbose=False)
     with pytest.raises(TypeError, match="Received: int"):
         suggest_bits(3, x, budget_bytes=9_000)
     student = tf_lsq.quantize_model(model)
     with pytest.raises(ValueError, match="quantized already"):
         suggest_bits(student, x, budget_bytes=9_000, verbose=False)
+
+
+COSTS = {"one": {4: 10, 8: 20}, "two": {4: 10, 8: 21}, "three": {4: 10, 8: 20}}
+
+
+class CountedSizes:
+    """Makes files that hold the least beside their kernels with bits (4, 8, 4)."""
+
+    def __init__(self):
+        self.count = 0
+
+    def size(self, bits):
+        self.count += 1
+        kernels = {layer: COSTS[layer][own] for layer, own in bits.items()}
+        rest = 900 if tuple(bits.values()) == (4, 8, 4) else 1000
+        return FileSize(rest + sum(kernels.values()), kernels, dict(bits))
+
+
+def test_the_smallest_file_need_not_be_on_the_front():
+    losses = {name: {4: 1.0 if name == "two" else 5.0, 8: 0.0} for name in COSTS}
+    tables = ([[*own.values()] for own in table.values()] for table in (COSTS, losses))
+    front = pareto_front(*tables)
+    assert [0, 1, 0] not in front.choices.tolist()
+
+    def search(budget):
+        mixed = CountedSizes()
+        uniform = [dict.fromkeys(COSTS, bits) for bits in (4, 8)]
+        made = [Made(bits, mixed.size(bits)) for bits in uniform]
+        made += Walk(mixed, front, COSTS, made, budget).files()
+        assert mixed.count <= 8  # No choice is made twice.
+        return best_file(made, losses, budget)
+
+    assert list(search(950).bits.values()) == [4, 8, 4]
+    with pytest.raises(tflite_export.BudgetError, match="file found has 941") as error:
+        search(940)
+    assert search(error.value.smallest_bytes).size.file_bytes == 941
+    assert search(2000).size.file_bytes == 1061
 
 
 def test_a_budget_below_the_smallest_file_names_its_size(rng, tmp_path):

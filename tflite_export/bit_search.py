@@ -45,9 +45,11 @@ def suggest_bits(
 
     The sensitivity of a layer is by how much the outputs move further from those of
     the float model if its kernel (and input) has fewer bits, and all else has 8. Of
-    all ways to give bits to kernels, the one with the least sum is found, exactly, for
-    the bytes that kernels may take. The file is then made for real; if it is too large,
-    or leaves room, the search goes on from there. Bits that take the bytes of a larger
+    all ways to give bits to kernels, the one with the least sum is found for the bytes
+    that kernels may take. The file is then made for real; if it is too large, or leaves
+    room, the search goes on from there. What a file holds beside its kernels also
+    depends on their bits, and only files that were made are compared: there may be a
+    slightly better or smaller one. Bits that take the bytes of a larger
     number of bits, such as 3 in INT4, are measured but not suggested; unless the same
     bits for all kernels make the best file that fits.
 
@@ -86,7 +88,7 @@ def suggest_bits(
         TypeError: If `model` is no Keras model, or `data` no data.
         ValueError: If an option is out of range; if `model` cannot be quantized or the
             target refuses the file; or if bits do not change the bytes of any kernel.
-        BudgetError: If even the smallest file is larger than the budget; a ValueError.
+        BudgetError: If the smallest file found is larger than the budget; a ValueError.
 
     Example:
         >>> import numpy as np, tf_keras as keras
