@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,9 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.step_values import quantization_points, wrapped_layers
+from tflite_export.budget import Made, Walk, best_file
 from tflite_export.knapsack import pareto_front
+from tflite_export.mixed_bits import FileSize
 from tflite_export.sensitivity import Trial, measure_sensitivities
 
 layers = keras.layers
@@ -117,6 +120,32 @@ def test_inputs_lose_bits_with_their_kernel(rng):
         np.testing.assert_array_equal(one, other)
 
 
+def two_convolutions(policy):
+    """A network that computes with 16 bits, but for its head; the seed is fixed."""
+    keras.utils.set_random_seed(0)
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, dtype=policy)(inputs)
+    x = layers.ReLU(dtype=policy)(layers.BatchNormalization(dtype=policy)(x))
+    x = layers.Conv2D(8, 3, activation="relu", dtype=policy)(x)
+    x = layers.DepthwiseConv2D(3, dtype=policy)(x)
+    x = layers.Flatten(dtype=policy)(x)
+    return keras.Model(inputs, layers.Dense(4, dtype="float32")(x))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_sensitivities_under_mixed_precision(policy, rng):
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    found, expected = (
+        suggest_bits(
+            two_convolutions(name), x, budget_bytes=10**6, candidates=(2, 8),
+            verbose=False,
+        ).sensitivities
+        for name in (policy, "float32")
+    )  # fmt: skip
+    for one, other in zip(found.values(), expected.values(), strict=True):
+        assert one[2] == pytest.approx(other[2], rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
@@ -178,6 +207,36 @@ def test_suggested_files_fit(activation_bits, rng, tmp_path):
     suggested = min(found.curve, key=lambda point: abs(point.file_bytes - size))
     assert suggested.file_bytes == size
     assert suggested.sensitivity == pytest.approx(found.sensitivity)
+
+
+def test_asymmetric_activations(rng, tmp_path):
+    inputs = layers.Input((8, 8, 3), name="image")
+    x = inputs
+    for number in range(3):
+        x = layers.Conv2D(16, 3, activation="swish", name=f"conv{number}")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="last")(layers.Flatten()(x)))
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    options = {"asymmetric_activations": True}
+    plain, found = (
+        suggest_bits(model, x, budget_bytes=10**6, verbose=False, **own)
+        for own in ({}, options)
+    )
+    size, _ = file_bytes(
+        model, x, found.overrides, tmp_path / "model.tflite", **options
+    )
+    assert size == found.file_bytes
+    for layer in ("conv1", "conv2"):
+        assert found.sensitivities[layer][3] < plain.sensitivities[layer][3]
+    whole = dict.fromkeys(found.sensitivities, 8)
+    expected = model(x).numpy()
+
+    def error(overrides):
+        student = tf_lsq.quantize_model(model, overrides=overrides, **options)
+        tf_lsq.calibrate(student, x)
+        return ((student(x).numpy() - expected) ** 2).mean() / expected.var()
+
+    wanted = error({**whole, "conv1": 3}) - error(whole)
+    assert found.sensitivities["conv1"][3] == pytest.approx(wanted, rel=0.05)
 
 
 def test_larger_budgets_have_no_larger_sensitivity(rng, tmp_path):
@@ -250,11 +309,18 @@ def test_reports(rng, tmp_path):
     [
         ({"budget_bytes": 0}, ValueError, "must be positive. Received: 0"),
         ({"budget_bytes": 9e3}, TypeError, "must be an integer. Received: 9000.0"),
+        ({"budget_bytes": True}, TypeError, "must be an integer. Received: True"),
+        ({"budget_bytes": np.True_}, TypeError, "must be an integer. Received: .*True"),
         ({"candidates": (4, 4)}, ValueError, r"two numbers of bits.*\[4\]"),
         ({"candidates": (1, 4)}, ValueError, "from 2 to 8"),
         ({"activation_bits": 9}, ValueError, "`activation_bits` must be"),
         ({"divergence": "l1"}, ValueError, r"\['kl', 'mse'\] or None"),
         ({"storage": "zip"}, ValueError, "`storage` must be one of"),
+        (
+            {"target": "symmetric", "asymmetric_activations": True},
+            ValueError,
+            "needs zero points of 0",
+        ),
         ({"target": "toaster"}, ValueError, "`target` must be one of"),
         ({"num_examples": 0}, ValueError, "`num_examples` must be at least 1"),
         ({"storage": "int8"}, ValueError, "storage='int8'.*take the same bytes"),
@@ -267,15 +333,63 @@ def test_wrong_options_are_named(options, error, expected, rng):
         suggest_bits(model, x, **{"budget_bytes": 9_000, "verbose": False, **options})
 
 
+def test_budgets_of_numpy(rng):
+    x, budget = rng.normal(size=(4, 64)).astype(np.float32), np.int64(10**5)
+    options = {"candidates": (4, 8), "verbose": False}
+    found = suggest_bits(side_by_side(), x, budget_bytes=budget, **options)
+    assert type(found.budget_bytes) is int and found.budget_bytes == budget
+
+
 def test_wrong_models_and_data_are_refused(rng):
     model, x = side_by_side(), np.eye(4, 64, dtype=np.float32)
     with pytest.raises(TypeError, match="`data` must be an array"):
         suggest_bits(model, None, budget_bytes=9_000)
+    rows = tf.data.Dataset.from_tensor_slices(x).batch(2)
+    for empty in (rows.take(0), rows.take(1).map(lambda batch: batch[:0])):
+        with pytest.raises(ValueError, match=r"at least one example\. Received: none"):
+            suggest_bits(model, empty, budget_bytes=9_000, verbose=False)
     with pytest.raises(TypeError, match="Received: int"):
         suggest_bits(3, x, budget_bytes=9_000)
     student = tf_lsq.quantize_model(model)
     with pytest.raises(ValueError, match="quantized already"):
         suggest_bits(student, x, budget_bytes=9_000, verbose=False)
+
+
+COSTS = {"one": {4: 10, 8: 20}, "two": {4: 10, 8: 21}, "three": {4: 10, 8: 20}}
+
+
+class CountedSizes:
+    """Makes files that hold the least beside their kernels with bits (4, 8, 4)."""
+
+    def __init__(self):
+        self.count = 0
+
+    def size(self, bits):
+        self.count += 1
+        kernels = {layer: COSTS[layer][own] for layer, own in bits.items()}
+        rest = 900 if tuple(bits.values()) == (4, 8, 4) else 1000
+        return FileSize(rest + sum(kernels.values()), kernels, dict(bits))
+
+
+def test_the_smallest_file_need_not_be_on_the_front():
+    losses = {name: {4: 1.0 if name == "two" else 5.0, 8: 0.0} for name in COSTS}
+    tables = ([[*own.values()] for own in table.values()] for table in (COSTS, losses))
+    front = pareto_front(*tables)
+    assert [0, 1, 0] not in front.choices.tolist()
+
+    def search(budget):
+        mixed = CountedSizes()
+        uniform = [dict.fromkeys(COSTS, bits) for bits in (4, 8)]
+        made = [Made(bits, mixed.size(bits)) for bits in uniform]
+        made += Walk(mixed, front, COSTS, made, budget).files()
+        assert mixed.count <= 8  # No choice is made twice.
+        return best_file(made, losses, budget)
+
+    assert list(search(950).bits.values()) == [4, 8, 4]
+    with pytest.raises(tflite_export.BudgetError, match="file found has 941") as error:
+        search(940)
+    assert search(error.value.smallest_bytes).size.file_bytes == 941
+    assert search(2000).size.file_bytes == 1061
 
 
 def test_a_budget_below_the_smallest_file_names_its_size(rng, tmp_path):

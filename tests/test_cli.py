@@ -70,6 +70,7 @@ def test_suggest(files, tmp_path):
         run(
             *arguments, "--budget-bytes", 12_000, "--activation-bits", 8,
             "--candidate", 4, "--candidate", 8, "--plot", plot, "--json",
+            "--asymmetric-activations",
         ).stdout
     )  # fmt: skip
     assert found["file_bytes"] <= found["budget_bytes"] == 12_000

@@ -51,6 +51,9 @@ def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
         data: See the module's head.
         names: Names of the model's inputs.
         count: How many examples, or all if there are fewer.
+
+    Raises:
+        ValueError: If there are none.
     """
     parts: list[list[np.ndarray]] = []
     found = 0
@@ -59,6 +62,8 @@ def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
         found += len(parts[-1][0])
         if found >= count:
             break
+    if not found:
+        raise ValueError("`data` must have at least one example. Received: none.")
     return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 

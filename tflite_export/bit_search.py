@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ def suggest_bits(
     candidates: Sequence[int] = (2, 3, 4, 8),
     activation_bits: int | None = None,
     per_channel: bool = False,
+    asymmetric_activations: bool = False,
     overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     storage: str = "packed",
@@ -43,9 +45,11 @@ def suggest_bits(
 
     The sensitivity of a layer is by how much the outputs move further from those of
     the float model if its kernel (and input) has fewer bits, and all else has 8. Of
-    all ways to give bits to kernels, the one with the least sum is found, exactly, for
-    the bytes that kernels may take. The file is then made for real; if it is too large,
-    or leaves room, the search goes on from there. Bits that take the bytes of a larger
+    all ways to give bits to kernels, the one with the least sum is found for the bytes
+    that kernels may take. The file is then made for real; if it is too large, or leaves
+    room, the search goes on from there. What a file holds beside its kernels also
+    depends on their bits, and only files that were made are compared: there may be a
+    slightly better or smaller one. Bits that take the bytes of a larger
     number of bits, such as 3 in INT4, are measured but not suggested; unless the same
     bits for all kernels make the best file that fits.
 
@@ -61,6 +65,7 @@ def suggest_bits(
             kernel. They take no bytes. The first and the last layer get inputs of 8
             bits, as in the paper.
         per_channel: As for `quantize_model`.
+        asymmetric_activations: As for `quantize_model`.
         overrides: Layers that are left out of the search, with their bits or "float",
             as for `quantize_model`.
         target: What the file will run on.
@@ -75,14 +80,15 @@ def suggest_bits(
         verbose: Whether to show progress.
 
     Returns:
-        The bits as `overrides` for `quantize_model`, with the same `per_channel` and
-        `target`; what they cost; prints as a table, and `plot` draws the trade-off.
+        The bits as `overrides` for `quantize_model`, with the same `per_channel`,
+        `asymmetric_activations` and `target`; what they cost; prints as a table, and
+        `plot` draws the trade-off.
 
     Raises:
         TypeError: If `model` is no Keras model, or `data` no data.
         ValueError: If an option is out of range; if `model` cannot be quantized or the
             target refuses the file; or if bits do not change the bytes of any kernel.
-        BudgetError: If even the smallest file is larger than the budget; a ValueError.
+        BudgetError: If the smallest file found is larger than the budget; a ValueError.
 
     Example:
         >>> import numpy as np, tf_keras as keras
@@ -98,7 +104,8 @@ def suggest_bits(
         Sums of layers' divergences, and their Pareto front: Cai et al., "ZeroQ", CVPR
         2020, Section 3.2, https://arxiv.org/abs/2001.00281
     """
-    candidates = _checked(candidates, activation_bits, budget_bytes, divergence)
+    budget_bytes = _checked_budget(budget_bytes)
+    candidates = _checked(candidates, activation_bits, divergence)
     check_num_examples(num_examples)
     stored, model = Storage(storage), float_model(model)
     mixed = MixedBits(
@@ -109,6 +116,7 @@ def suggest_bits(
         fixed=overrides or {},
         storage=stored,
         per_channel=per_channel,
+        asymmetric_activations=asymmetric_activations,
         target=target,
     )
     sizes = {
@@ -152,13 +160,25 @@ def suggest_bits(
     )
 
 
+def _checked_budget(budget_bytes: Any) -> int:
+    """Returns the budget, which may be an integer of NumPy."""
+    try:
+        if isinstance(budget_bytes, bool | np.bool_):
+            raise TypeError
+        found = operator.index(budget_bytes)
+    except TypeError:
+        raise TypeError(
+            f"`budget_bytes` must be an integer. Received: {budget_bytes!r}."
+        ) from None
+    if found < 1:
+        raise ValueError(f"`budget_bytes` must be positive. Received: {found}.")
+    return found
+
+
 def _checked(
-    candidates: Sequence[int],
-    activation_bits: int | None,
-    budget_bytes: int,
-    divergence: str | None,
+    candidates: Sequence[int], activation_bits: int | None, divergence: str | None
 ) -> list[int]:
-    """Returns the candidates in order, after a look at all numbers."""
+    """Returns the candidates in order, after a look at the other options."""
     found = sorted({lsq.check_num_bits(bits, "candidates") for bits in candidates})
     if len(found) < 2:
         raise ValueError(
@@ -166,12 +186,6 @@ def _checked(
         )
     if activation_bits is not None:
         lsq.check_num_bits(activation_bits, "activation_bits")
-    if isinstance(budget_bytes, bool) or not isinstance(budget_bytes, int):
-        raise TypeError(
-            f"`budget_bytes` must be an integer. Received: {budget_bytes!r}."
-        )
-    if budget_bytes < 1:
-        raise ValueError(f"`budget_bytes` must be positive. Received: {budget_bytes}.")
     if divergence not in (None, *DIVERGENCES):
         raise ValueError(
             f"`divergence` must be one of {list(DIVERGENCES)} or None. "

@@ -132,6 +132,12 @@ def suggest(
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One step per channel of a kernel.")
     ] = False,
+    asymmetric_activations: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric-activations", help="Activations learn an offset, too (LSQ+)."
+        ),
+    ] = False,
     target: Annotated[Target, typer.Option(help="What it will run on.")] = Target.phone,
     storage: Chosen = Storage.packed,
     num_examples: Annotated[
@@ -157,6 +163,7 @@ def suggest(
             budget_bytes=budget_bytes,
             activation_bits=activation_bits,
             per_channel=per_channel,
+            asymmetric_activations=asymmetric_activations,
             target=target.value,
             storage=storage.value,
             num_examples=num_examples,

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from tf_lsq import lsq
+from tf_lsq import lsq, lsq_plus
 from tf_lsq._compat import keras
 from tf_lsq.graph import analyze
 from tf_lsq.layers import LSQWrapper, replaced_attributes
@@ -61,7 +61,8 @@ def measure_sensitivities(
 
     Args:
         model: The float model.
-        student: The same with 8 bits, calibrated.
+        student: The same with 8 bits, calibrated. Its points say which inputs have
+            an offset (LSQ+).
         layer_names: Name of a layer with a kernel in `student` -> user's layer.
         trials: What to try.
         examples: One array per input of the model.
@@ -117,7 +118,12 @@ def _measure(
     """
     if divergence == "mse":
         variance = float(np.var(wanted, dtype=np.float64)) or 1.0
-        return lambda wanted, found: float(np.mean((wanted - found) ** 2)) / variance
+
+        def squared_error(wanted: np.ndarray, found: np.ndarray) -> float:
+            difference = wanted.astype(np.float64) - found
+            return float(np.mean(difference**2)) / variance
+
+        return squared_error
     softmax = is_softmax(node)
 
     def kl_divergence(wanted: np.ndarray, found: np.ndarray) -> float:
@@ -224,7 +230,8 @@ class _Runner:
         wrapper = node.model_layer
         kernel = self._kernel(wrapper, trial.weight_bits)
         with replaced_attributes(wrapper.layer, {wrapper.weight_attribute: kernel}):
-            return wrapper.layer.call(x)
+            # Unlike `call`, this casts input and bias under mixed precision.
+            return node.call(wrapper.layer, [x])
 
     def _input_grid(
         self, node: Node, x: tf.Tensor, num_bits: int
@@ -232,18 +239,32 @@ class _Runner:
         """Returns step and integers of an input, from the first batch."""
         key = node, num_bits
         if key not in self._grids:
-            signed = bool(tf.reduce_any(x < 0))
-            integers = lsq.activation_range(num_bits, signed=signed)
-            self._grids[key] = lsq.initial_step(x, integers), integers
+            if _is_asymmetric(node):
+                step, offset = lsq_plus.initial_values(x, num_bits)
+                integers = lsq_plus.offset_range(offset, step, num_bits)
+            else:
+                signed = bool(tf.reduce_any(x < 0))
+                integers = lsq.activation_range(num_bits, signed=signed)
+                step = lsq.initial_step(x, integers)
+            self._grids[key] = step, integers
         return self._grids[key]
 
     def _kernel(self, wrapper: LSQWrapper, num_bits: int) -> tf.Tensor:
-        """Returns a kernel on the grid of so many bits."""
+        """Returns a kernel on the grid of so many bits, in the dtype of the sum."""
         key = wrapper.name, num_bits
         if key not in self._kernels:
             integers = lsq.weight_range(num_bits)
             step = lsq.initial_step(
                 wrapper.kernel, integers, step_shape=tuple(wrapper.step.shape)
             )
-            self._kernels[key] = lsq.fake_quantize(wrapper.kernel, step, integers)
+            kernel = lsq.fake_quantize(wrapper.kernel, step, integers)
+            self._kernels[key] = tf.cast(kernel, wrapper.compute_dtype)
         return self._kernels[key]
+
+
+def _is_asymmetric(node: Node) -> bool:
+    """Returns whether the point that an input comes from has a learned offset."""
+    source = node.inputs[0]
+    while source.kind != "point" and source.inputs:
+        source = source.inputs[0]
+    return source.kind == "point" and source.model_layer.quantizer.asymmetric
