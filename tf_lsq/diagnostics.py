@@ -126,6 +126,7 @@ class Diagnostics(keras.callbacks.Callback):
         if not self.history["batch"] and is_calibrated(student_of(self.model)):
             self._batches = self._iterations()
             self._record()
+            self.model.reset_metrics()  # As they are at the beginning of an epoch.
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
         """Records where a multiple of `frequency` is reached."""
