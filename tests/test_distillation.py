@@ -417,6 +417,15 @@ def test_what_cannot_be_distilled_is_refused(teacher, data):
         tf_lsq.DistillationLoss(-1.0)
 
 
+def test_a_teacher_with_its_outputs_in_another_order_is_refused():
+    inputs = layers.Input((4,))
+    first, second = (layers.Dense(3, name=name)(inputs) for name in "ab")
+    student = tf_lsq.quantize_model(keras.Model(inputs, [first, second]))
+    with pytest.raises(ValueError, match=r"\['a', 'b'\], in this order.*\['b', 'a'\]"):
+        tf_lsq.Distiller(student, keras.Model(inputs, [second, first]))
+    tf_lsq.Distiller(student, keras.Model(inputs, [first, second]))
+
+
 def test_losses_that_say_nothing_about_distillation_are_all_named():
     inputs = layers.Input((4,))
     x = layers.Dense(3)(inputs)

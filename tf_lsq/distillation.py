@@ -7,6 +7,7 @@ Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ class Distiller(StepTraining, keras.Model):
 
     Logs hold `loss`, `student_loss` (the compiled one, without
     regularisers), `distillation_loss`, and the metrics. `predict` gives the student's
-    outputs. `save` keeps both models; `student.save` and
+    outputs. `save` keeps both models; TensorFlow's checkpoints, `student.save` and
     `tflite_export.export_model(student, ...)` know nothing of the teacher.
 
     The teacher runs in inference mode and is not trained; its layers'
@@ -318,6 +319,12 @@ def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
             f"`teacher` must have the inputs of `student`, {names[0]}, in this order. "
             f"Received: {names[1]}."
         )
+    ends = [_float_names(model) for model in (student, teacher)]
+    if ends[0] != ends[1] and sorted(ends[0]) == sorted(ends[1]):
+        raise ValueError(
+            f"`teacher` must have the outputs of `student`, {ends[0]}, in this order. "
+            f"Received: {ends[1]}."
+        )
     pairs = [model_structure(model)[1] for model in (student, teacher)]
     shapes = [
         tf.nest.map_structure(lambda t: tuple(t.shape), structure)
@@ -328,6 +335,11 @@ def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
             "`teacher` must have the outputs of `student`. Received: outputs of shape "
             f"{shapes[1]}, where those of the student are {shapes[0]}."
         )
+
+
+def _float_names(model: keras.Model) -> list[str]:
+    """Returns what outputs are called in the float network."""
+    return [re.sub("^quant(ize)?_", "", name) for name in model.output_names]
 
 
 def _per_output(loss: Any, names: list[str]) -> list[Any]:
