@@ -113,7 +113,7 @@ class Diagnostics(keras.callbacks.Callback):
                 f"Received: {type(self.model.distribute_strategy).__name__}. Leave "
                 "`data` out."
             )
-        self._loss = resolve(self._loss, student)
+        self._student_loss = resolve(self._loss, student)
         self._probe = Probe(student, self._x, self._y, self._loss_of)
         self._batches = self._iterations()
         self.history = {"batch": []}
@@ -190,8 +190,8 @@ class Diagnostics(keras.callbacks.Callback):
 
     def _loss_of(self, x: Any, y: Any, outputs: Any) -> tf.Tensor:
         """Returns the loss of a batch, a scalar."""
-        if self._loss is not None:
-            return tf.reduce_mean(self._loss(y, outputs))
+        if self._student_loss is not None:
+            return tf.reduce_mean(self._student_loss(y, outputs))
         return self.model.compute_loss(x=x, y=y, y_pred=outputs)
 
 
