@@ -375,6 +375,21 @@ def test_per_channel_steps(case, rng, tmp_path):
     assert found.equal_codes == found.weight_codes
 
 
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("case", ["leaky_relu", "conv_leaky_relu", "prelu"])
+def test_leaky_relus_round_once(case, asymmetric, rng, tmp_path):
+    options = {"weight_bits": 4, "activation_bits": 4}
+    _, student, x = quantized(
+        CASES[case][1], rng, **options, asymmetric_activations=asymmetric
+    )
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    [point] = [point for point in found.points if point.kind == "prelu"]
+    assert point.num_codes > 1000
+    assert point.off_by_one < 1e-3 * point.num_codes
+
+
 def test_every_supported_layer_has_a_case():
     covered = {layer for layer, _ in CASES.values()}
     assert covered == layer_table.PUBLIC_LAYERS

@@ -23,6 +23,7 @@ from tf_lsq.operators import Node
 from .targets import TARGETS
 
 INT8_MIN, INT8_MAX = -128, 127
+ONE = 64  # Stands for 1.0 in constants; a power of two, so that 1/64 is exact.
 
 
 @dataclasses.dataclass(frozen=True)

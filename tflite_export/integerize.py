@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 
 from .freeze import FrozenModel, FrozenNode
-from .grids import Grid
+from .grids import ONE, Grid
 from .op_versions import newest
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
-ONE = 64  # Stands for 1.0; a power of two, so that 1/64 is exact.
 _ONE_NAME = "rescale/one"
 _FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 _ENDS = ("inputs", "outputs")
+_SIDES = ("positive", "negative", "sloped")  # Of a leaky ReLU.
 _PLAIN = {"fused_activation_function": "NONE"}
 
 
@@ -359,16 +359,38 @@ def _hard_sigmoid(builder: _Builder, node: FrozenNode, inputs: list[str]) -> Non
 
 
 def _prelu(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
-    """Leaky ReLU, with a constant slope or trained ones."""
+    """Leaky ReLU, with a constant slope or trained ones.
+
+    The kernel of PRELU rounds twice where it changes the scale. So each side of zero
+    is brought to the grid of the output by itself; their sum is exact, as one of them
+    is zero.
+    """
     weight = node.weight
     name = f"{node.name}/weight"
     if weight.codes is None:
         slope = builder.constant(name, weight.float_kernel.astype(np.float32))
-    else:
-        quantization = TensorQuantization(weight.codes.scale, 0, 0)
-        codes = weight.codes.codes.astype(np.int8)
-        slope = builder.constant(name, codes, quantization)
-    builder.op("PRELU", [inputs[0], slope], builder.activation(node.name, node))
+        builder.op("PRELU", [inputs[0], slope], builder.activation(node.name, node))
+        return
+    quantization = TensorQuantization(weight.codes.scale, 0, 0)
+    slope = builder.constant(name, weight.codes.codes.astype(np.int8), quantization)
+    positive, negative, sloped = (f"{node.name}/{n}" for n in _SIDES)
+    grid = builder.nodes[node.inputs[0]].grid
+    zero = builder.constant(
+        f"{node.name}/zero",
+        np.array([grid.zero_point], np.int8),
+        _per_tensor(grid.scale, grid.zero_point),
+    )
+    builder.tensor(negative, node.shape, grid)
+    builder.op("MINIMUM", [inputs[0], zero], negative)
+    builder.op("MUL", [negative, slope], builder.activation(sloped, node), **_PLAIN)
+    builder.op(
+        "MUL",
+        [inputs[0], _one(builder)],
+        builder.activation(positive, node),
+        fused_activation_function="RELU",
+    )
+    output = builder.activation(node.name, node)
+    builder.op("ADD", [positive, sloped], output, **_PLAIN, pot_scale_int16=False)
 
 
 def _binary(code: str, **options: Any) -> Callable[..., None]:
@@ -548,15 +570,20 @@ def _rescale(builder: _Builder, node: FrozenNode, inputs: list[str]) -> None:
 
     XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
     """
-    if _ONE_NAME not in builder.graph.tensors:
-        one = np.array([ONE], np.int8)
-        builder.constant(_ONE_NAME, one, _per_tensor(1.0 / ONE, 0))
     builder.op(
         "MUL",
-        [inputs[0], _ONE_NAME],
+        [inputs[0], _one(builder)],
         builder.activation(node.name, node),
         fused_activation_function=_FUSED[node.activation],
     )
+
+
+def _one(builder: _Builder) -> str:
+    """Returns the constant 1."""
+    if _ONE_NAME not in builder.graph.tensors:
+        one = np.array([ONE], np.int8)
+        builder.constant(_ONE_NAME, one, _per_tensor(1.0 / ONE, 0))
+    return _ONE_NAME
 
 
 def _clip(code: str, end: str) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from tf_lsq.layers import LSQWrapper
 from tf_lsq.operators import Layer, Node
 from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
 
-from .grids import INT8_MAX
+from .grids import INT8_MAX, ONE
 
 # Operators whose kernel is a factor per channel, which was not trained as codes.
 AFFINE = ("affine", "hard_sigmoid")
@@ -21,7 +21,8 @@ def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
     Codes of a kernel are read off the training op and have the channels last; a
     depthwise kernel is `[height, width, channels]`, 1D ones have a height of 1. A
     batch norm or scaling by itself is a 1x1 depthwise kernel: codes 127, the rest of
-    the factor is scale. The constant slope of a leaky ReLU has the one code 127.
+    the factor is scale. The constant slope of a leaky ReLU has the one code 64, so that
+    the rest, its scale, is the slope to the last bit but for a power of two.
     """
     if node.kind in AFFINE:
         factor, _ = affine_part(node)
@@ -29,8 +30,7 @@ def trained_codes(node: Node) -> tuple[np.ndarray, np.ndarray, int]:
         return np.full((1, 1, len(factor)), INT8_MAX), scale, 8
     wrapper = node.model_layer
     if not isinstance(wrapper, LSQWrapper):
-        slope = np.array([leaky_slope(node.layer) / INT8_MAX])
-        return np.full((1,), INT8_MAX), slope, 8
+        return np.full((1,), ONE), np.array([leaky_slope(node.layer) / ONE]), 8
     codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
     step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
     channels = codes.shape[-1]

@@ -24,8 +24,7 @@ from tf_lsq._compat import keras, model_structure
 from . import arithmetic, expectation
 from .containers import PACKABLE, Storage
 from .freeze import FrozenModel, FrozenNode, freeze_model
-from .grids import INT8_MAX, INT8_MIN, Grid
-from .integerize import ONE
+from .grids import INT8_MAX, INT8_MIN, ONE, Grid
 from .rounding import fixed_point, half_up_channels
 from .targets import TARGETS, takes_container
 
@@ -435,18 +434,18 @@ def _bilinear(context: _Context) -> Compute:
 
 
 def _prelu(context: _Context) -> Compute:
-    """Leaky ReLU; XNNPACK has no kernel for int8."""
+    """Leaky ReLU: each side of zero by itself."""
     source, output = context.scales
     weight = context.node.weight.codes
-    ratios = (source / output, source * weight.scale[0] / output)
-    (positive, negative) = (fixed_point(np.float64(r)) for r in ratios)
+    keep = _elementwise(context, source * np.float32(1.0 / ONE) / output)
+    tilt = _elementwise(context, source * weight.scale[0] / output)
     slope = tf.constant(weight.codes)
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         codes = _integers(inputs[0])
-        kept = arithmetic.fixed_requantize(codes, *positive, half_up=False)
-        sloped = arithmetic.fixed_requantize(codes * slope, *negative, half_up=False)
-        return context.limited(tf.where(codes >= 0, kept, sloped))
+        positive = context.limited(keep(codes * ONE))
+        sloped = context.limited(tilt(codes * slope))
+        return tf.where(codes >= 0, positive, sloped)
 
     return compute
 
