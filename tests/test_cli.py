@@ -59,8 +59,6 @@ def test_check(files):
     )
     assert found["ok"] and found["target"] == "phone"
     run("check", files / "float.keras", "--target", "toaster", code=2)
-    wrong = run("check", files / "float.keras", "--weight-bits", "9", code=1)
-    assert "from 2 to 8" in wrong.output
 
 
 def test_suggest(files, tmp_path):
@@ -191,6 +189,38 @@ def test_what_cannot_be_read(files, tmp_path):
     assert "must hold the array x" in result.output
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     run("verify", *arguments, tmp_path / "objects.npy", code=3)
+
+
+@pytest.mark.parametrize("name", ["data.npz", "x.npy"])
+def test_damaged_data_is_named(name, files, tmp_path):
+    content = (files / name).read_bytes()
+    arguments = ["verify", files / "model.tflite", files / "student.keras", "--data"]
+    path = tmp_path / name
+    for length in (0, 3, 100, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:length])
+        assert name in run(*arguments, path, code=3).output, length
+    if name.endswith("npz"):
+        path.write_bytes(content[:3000] + b"damage" + content[3006:])
+        assert name in run(*arguments, path, code=3).output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["check", "--weight-bits", 9],
+        ["check", "--first-last-bits", 1],
+        ["suggest", "--budget-bytes", 0],
+        ["suggest", "--candidate", 4, "--candidate", 16],
+        ["suggest", "--num-examples", 0],
+        ["suggest", "--plot", "trade_off.txt"],
+    ],
+)
+def test_wrong_usage_is_known_before_anything_is_read(options, files):
+    command, *options = options
+    arguments = [command, files / "missing.keras"]
+    if command == "suggest":
+        arguments += ["--data", files / "x.npy", "--budget-bytes", 10_000]
+    assert "Invalid value" in run(*arguments, *options, code=2).output
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

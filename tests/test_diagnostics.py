@@ -328,6 +328,46 @@ def test_negative_values_beyond_a_learned_range_are_clipped_ones(rng):
     assert beyond.mean() > 0.1
 
 
+def test_codes_of_a_range_that_moves_are_counted_from_zero(rng):
+    inputs = layers.Input((6,), name="features")
+    x = layers.Dense(8, activation="swish", name="inner")(inputs)
+    student = tf_lsq.quantize_model(
+        keras.Model(inputs, layers.Dense(2)(x)),
+        activation_bits=3,
+        first_last_bits=3,
+        asymmetric_activations=True,
+    )
+    student.compile("sgd", "mse")
+    x = rng.normal(size=(64, 6)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    [point] = [p for p in quantization_points(student) if p.name == "quantize_inner"]
+    integers = np.rint(keras.Model(student.inputs, point.output)(x) / point.step)
+    callback = begun(student, data=x, batch_size=64)
+    np.testing.assert_array_equal(callback.codes[point.name], range(8))
+    low = int(point.integer_range.q_min)
+    assert low < 0
+    [counts] = callback.history["counts"][point.name]
+    np.testing.assert_array_equal(
+        counts, [(integers == low + q).sum() for q in range(8)]
+    )
+
+
+def test_gradients_too_small_for_float16_are_scaled_as_in_training(data):
+    def ratios(factor):
+        student = trainable()
+        tf_lsq.calibrate(student, data[0])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        callback = begun(student, data=data, loss=lambda y, p: factor * loss(y, p))
+        return [ratio for [ratio] in callback.history["ratio"].values()]
+
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        found, expected = ratios(1e-5), ratios(1.0)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    assert found == pytest.approx(expected, rel=0.05)
+
+
 # --- What is written -----------------------------------------------------------------
 
 

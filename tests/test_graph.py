@@ -288,6 +288,25 @@ def test_a_layer_that_tflite_cannot_hold_is_named(rng, tmp_path):
 # --- Errors -----------------------------------------------------------------------
 
 
+def test_pixels_as_bytes_are_trained_and_exported(rng, tmp_path):
+    inputs = layers.Input((8, 8, 3), dtype="uint8", name="image")
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    student = tf_lsq.quantize_model(model)
+    pixels = rng.integers(0, 256, (32, 8, 8, 3), np.uint8)
+    student.compile(keras.optimizers.SGD(1e-6), "mse")
+    student.fit(pixels, np.zeros((32, 3), np.float32), verbose=0)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(
+        student, path, input_type="uint8", output_type="float32", data=pixels
+    )
+    assert not report.float_layers
+    error = np.abs(
+        model.predict(pixels, verbose=0) - student.predict(pixels, verbose=0)
+    )
+    assert error.max() < 0.05
+
+
 def test_ten_unsupported_things_are_all_named():
     inputs = layers.Input((8, 8, 4), name="image")
     x = layers.Conv2D(4, 3, activation="gelu", name="strange_activation")(inputs)

@@ -243,6 +243,18 @@ np.savez(folder + "/weights.npz", *model.get_weights(), iterations=iterations)
 """
 
 
+def test_a_saved_model_of_tensorflow_is_refused(model, data, tmp_path):
+    student = compiled(tf_lsq.quantize_model(model), "sgd")
+    tf_lsq.calibrate(student, data[0])
+    for name, options in [("folder", {}), ("x.keras", {"save_format": "tf"})]:
+        with pytest.raises(ValueError, match=r"\.keras.*model\.export\(folder\)"):
+            student.save(tmp_path / name, **options)
+        assert not (tmp_path / name).exists()
+    student.export(tmp_path / "exported")
+    exported = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(exported.serve(data[0]), student(data[0]), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [".keras", ".h5"])
 def test_saved_models_load_and_resume_in_a_process_that_imports_tf_lsq(
     kind, model, data, tmp_path

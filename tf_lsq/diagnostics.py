@@ -41,7 +41,8 @@ class Diagnostics(keras.callbacks.Callback):
         ratio[layer]            the paper's R, with the gradient scale g as trained
         unscaled_ratio[layer]   R without it (g = 1)
 
-    `codes[layer]` are the integers that were counted. Kernels are measured as they
+    `codes[layer]` are the integers that were counted; those of a point whose zero point
+    is learned are counted from 0, as the zero point moves. Kernels are measured as they
     are, quantization points on `data`: without it their `clipped` and `counts` are
     missing, and without labels the ratios.
 
@@ -191,8 +192,12 @@ class Diagnostics(keras.callbacks.Callback):
     def _loss_of(self, x: Any, y: Any, outputs: Any) -> tf.Tensor:
         """Returns the loss of a batch, a scalar."""
         if self._student_loss is not None:
-            return tf.reduce_mean(self._student_loss(y, outputs))
-        return self.model.compute_loss(x=x, y=y, y_pred=outputs)
+            loss = tf.reduce_mean(self._student_loss(y, outputs))
+        else:
+            loss = self.model.compute_loss(x=x, y=y, y_pred=outputs)
+        # As in training, where float16 would lose small gradients; R has no unit.
+        scaled = getattr(self.model.optimizer, "get_scaled_loss", lambda loss: loss)
+        return scaled(loss)
 
 
 def _check_numbers(batch_size: int, frequency: Any) -> None:

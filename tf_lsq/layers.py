@@ -235,7 +235,9 @@ class QuantizationPoint(keras.layers.Layer):
             self.step_variables["unit"].assign(0.0)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """Returns `inputs` on the grid."""
+        """Returns `inputs` on the grid; integers, as of pixels, become float32."""
+        if not inputs.dtype.is_floating:
+            inputs = tf.cast(inputs, tf.float32)
         if self.fixed_step is not None:
             return lsq.fake_quantize(inputs, self.step, self.integer_range)
         if self.passes:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ from .step_values import (
 # Steps and offsets, which no weight decay may touch; replicas have names of their own.
 QUANTIZER_VARIABLES = r"_(step|offset)(/replica_\d+)?:0$"
 _DEFAULT_BATCH_SIZE = 32
+_SUFFIXES = (".keras", ".h5", ".hdf5")
 
 
 class StepTraining:
@@ -143,6 +146,25 @@ class StepTraining:
         self._follow_signs()
         with _divergence_named(self.quantized):
             return super().predict_on_batch(x)
+
+    def save(
+        self, filepath: Any, overwrite: bool = True, save_format: Any = None, **kwargs
+    ) -> None:
+        """Saves the model as `.keras` or `.h5`; see `keras.Model.save`.
+
+        Raises:
+            ValueError: If the format would be TensorFlow's SavedModel, which does not
+                hold the layers of a quantized model.
+        """
+        is_path = isinstance(filepath, str | os.PathLike)
+        named = not is_path or Path(filepath).suffix in _SUFFIXES
+        if save_format == "tf" or (save_format is None and not named):
+            raise ValueError(
+                f"A quantized model is saved as one of {list(_SUFFIXES)}. Received: "
+                f"{str(filepath)!r}, save_format={save_format!r}. For a SavedModel "
+                "that predicts but is not trained use `model.export(folder)`."
+            )
+        super().save(filepath, overwrite, save_format, **kwargs)
 
     def _choose_op(self) -> None:
         """Tells every layer which form to use; what was traced is traced anew."""

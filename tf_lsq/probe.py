@@ -58,12 +58,13 @@ class Probe:
 
     @property
     def codes(self) -> dict[str, np.ndarray]:
-        """The integers of every quantizer that is measured."""
-        ranges = {layer.name: _range(layer) for layer in self._layers}
-        return {
-            name: np.arange(int(r.q_min), int(r.q_max) + 1)
-            for name, r in ranges.items()
-        }
+        """The integers of every quantizer that is measured, from 0 if they move."""
+        found = {}
+        for layer in self._layers:
+            low, high = int(_range(layer).q_min), int(_range(layer).q_max)
+            origin = low if _is_learned(layer) else 0
+            found[layer.name] = np.arange(low, high + 1) - origin
+        return found
 
     @property
     def _layers(self) -> list[Quantizer]:
@@ -188,6 +189,11 @@ def _range(layer: Quantizer) -> lsq.IntegerRange:
     return layer.quantizer.range_when_traced(layer.step_variables)
 
 
+def _is_learned(layer: Quantizer) -> bool:
+    """Returns whether the range of a layer is learned, too (LSQ+)."""
+    return getattr(layer.quantizer, "asymmetric", False)
+
+
 def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the clipped share of values, and how often each integer is used."""
     integers = _range(layer)
@@ -199,8 +205,8 @@ def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     quotients = values / layer.step
     beyond = quotients > integers.q_max + 0.5
     # What an unsigned range does not hold is what its ReLU removes.
-    learned = getattr(layer.quantizer, "asymmetric", False)
-    beyond |= (quotients < integers.q_min - 0.5) & (learned | (integers.q_min < 0))
+    negative = _is_learned(layer) | (integers.q_min < 0)
+    beyond |= (quotients < integers.q_min - 0.5) & negative
     number = tf.cast(tf.size(beyond), tf.float64)
     share = tf.cast(tf.math.count_nonzero(beyond), tf.float64) / number
     codes = lsq.quantize(values, layer.step, integers) - integers.q_min

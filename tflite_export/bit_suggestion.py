@@ -14,7 +14,7 @@ from tf_lsq.plots import STYLE
 
 from .atomic_file import check_writable, write_atomically
 
-_SUFFIXES = (".png", ".svg", ".pdf")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _CURVE, _UNIFORM, _CHOSEN = "#4269d0", "#9c6b4e", "#ff725c"
 _DPI = 150
 
@@ -140,9 +140,9 @@ class BitSuggestion:
             OSError: If `path` cannot be written.
         """
         path = Path(path)
-        if path.suffix not in _SUFFIXES:
+        if path.suffix not in PLOT_SUFFIXES:
             raise ValueError(
-                f"`path` must end with one of {list(_SUFFIXES)}. Received: "
+                f"`path` must end with one of {list(PLOT_SUFFIXES)}. Received: "
                 f"{str(path)!r}."
             )
         check_writable(path)

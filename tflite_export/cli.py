@@ -11,13 +11,18 @@ import enum
 import json
 import os
 import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import typer
 
+from tf_lsq.lsq import MAX_NUM_BITS, MIN_NUM_BITS
+
 from .atomic_file import check_writable
+from .bit_suggestion import PLOT_SUFFIXES
 
 NO, UNREADABLE = 1, 3
 app = typer.Typer(
@@ -82,17 +87,31 @@ Data = Annotated[
 Chosen = Annotated[Storage, typer.Option(help="How codes are stored.")]
 
 
+def _num_bits(text: str) -> Any:
+    """Returns an option for a number of bits."""
+    return typer.Option(help=text, min=MIN_NUM_BITS, max=MAX_NUM_BITS)
+
+
+def _picture(path: Path | None) -> Path | None:
+    """Returns the path of a picture that can be drawn."""
+    if path is not None and path.suffix not in PLOT_SUFFIXES:
+        raise typer.BadParameter(
+            f"The file must end with one of {list(PLOT_SUFFIXES)}. Received: {path}."
+        )
+    return path
+
+
 @app.command()
 def check(
     model: Model,
     target: Annotated[Target | None, typer.Option(help="What it will run on.")] = None,
     storage: Chosen = Storage.int8,
-    weight_bits: Annotated[int | None, typer.Option(help="Bits of kernels.")] = None,
+    weight_bits: Annotated[int | None, _num_bits("Bits of kernels.")] = None,
     activation_bits: Annotated[
-        int | None, typer.Option(help="Bits of the inputs of layers with kernels.")
+        int | None, _num_bits("Bits of the inputs of layers with kernels.")
     ] = None,
     first_last_bits: Annotated[
-        int | None, typer.Option(help="Bits of the first and the last layer.")
+        int | None, _num_bits("Bits of the first and the last layer.")
     ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
@@ -120,14 +139,14 @@ def check(
 def suggest(
     model: Model,
     data: Annotated[Path, typer.Option(help="Inputs, as for export.")],
-    budget_bytes: Annotated[int, typer.Option(help="What the file may have.")],
+    budget_bytes: Annotated[int, typer.Option(help="What the file may have.", min=1)],
     candidate: Annotated[
         list[int] | None,
-        typer.Option(help="Bits that a kernel may have; give it several times."),
+        _num_bits("Bits that a kernel may have; give it several times."),
     ] = None,
     activation_bits: Annotated[
         int | None,
-        typer.Option(help="Bits of the inputs; those of the kernel if not given."),
+        _num_bits("Bits of the inputs; those of the kernel if not given."),
     ] = None,
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One step per channel of a kernel.")
@@ -141,10 +160,13 @@ def suggest(
     target: Annotated[Target, typer.Option(help="What it will run on.")] = Target.phone,
     storage: Chosen = Storage.packed,
     num_examples: Annotated[
-        int, typer.Option(help="How many of the first examples are used.")
+        int, typer.Option(help="How many of the first examples are used.", min=1)
     ] = 256,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the trade-off as .png, .svg or .pdf.")
+        Path | None,
+        typer.Option(
+            help="Draw the trade-off as .png, .svg or .pdf.", callback=_picture
+        ),
     ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
@@ -308,20 +330,26 @@ def _read_data(path: Path) -> Any:
     """Returns x, or (x, y), of a file; nothing in it is executed.
 
     Raises:
+        OSError: If there is no such file.
         ValueError: If the file holds no arrays, or not these.
     """
-    found = np.load(path, allow_pickle=False)
-    if isinstance(found, np.ndarray):
-        return found
-    with found:
-        names = set(found.files)
-        if not {"x"} <= names <= {"x", "y"}:
-            raise ValueError(
-                f"{str(path)!r} must hold the array x, and y if there are labels. "
-                f"Received: {sorted(names)}. Write it with "
-                "`np.savez(path, x=..., y=...)`."
-            )
-        return (found["x"], found["y"]) if "y" in names else found["x"]
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            arrays = found if isinstance(found, np.ndarray) else {**found}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{str(path)!r} holds no readable arrays: {error} Write it with `np.save` "
+            "or `np.savez(path, x=..., y=...)`."
+        ) from error
+    if isinstance(arrays, np.ndarray):
+        return arrays
+    if not {"x"} <= arrays.keys() <= {"x", "y"}:
+        raise ValueError(
+            f"{str(path)!r} must hold the array x, and y if there are labels. "
+            f"Received: {sorted(arrays)}. Write it with `np.savez(path, x=..., y=...)`."
+        )
+    return (arrays["x"], arrays["y"]) if "y" in arrays else arrays["x"]
 
 
 if __name__ == "__main__":
