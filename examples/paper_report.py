@@ -174,7 +174,8 @@ def _file_rows(results: Results) -> str:
 
 def _longer_rows(results: Results) -> str:
     """Returns long trainings beside those of the main table."""
-    names = ("float, continued", "3", "3 distilled", "2", "2 distilled")
+    students = (f"{b}{kind}" for b in (4, 3, 2) for kind in ("", " distilled"))
+    names = ("float, continued", *students)
     return "\n".join(
         _row(
             name if name.startswith("float") else name.replace(" ", ", "),

@@ -148,12 +148,12 @@ class Laboratory:
         return plan
 
     def _longer(self) -> dict[str, Any]:
-        """Returns long trainings at 3 and 2 bits."""
+        """Returns long trainings at 4, 3 and 2 bits."""
         epochs = self.budget.long_epochs
         plan: dict[str, Any] = {
             "longer/float, continued": lambda: self._continued(0, epochs=epochs)
         }
-        for bits in (3, 2):
+        for bits in (4, 3, 2):
             plan[f"longer/{bits}"] = lambda b=bits: self._student(0, b, epochs=epochs)
             plan[f"longer/{bits} distilled"] = lambda b=bits: self._distilled(
                 0, b, epochs=epochs
