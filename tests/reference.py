@@ -1,4 +1,7 @@
-"""LSQ in NumPy float64, written from the paper alone."""
+"""LSQ in NumPy float64, written from the paper, but for the ends of the range.
+
+The paper's interval is open; here both ends belong to it, but 0 of an unsigned range.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ import numpy as np
 def lsq(x, step, q_min, q_max):
     """(codes, dy/dx, dy/dstep) per element; the quotient is taken in float32."""
     v = (np.asarray(x, np.float32) / np.asarray(step, np.float32)).astype(np.float64)
-    inside = (q_min < v) & (v < q_max)
+    end = 1 + 2.0**-22  # A value at the end of the range, but for rounding.
+    inside = (v >= q_min * end if q_min < 0 else v > 0) & (v <= q_max * end)
     codes = np.rint(np.clip(v, q_min, q_max))
     d_step = np.where(inside, np.rint(v) - v, np.where(v <= q_min, q_min, q_max))
     return codes, inside.astype(np.float64), d_step

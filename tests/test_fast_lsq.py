@@ -82,6 +82,32 @@ def test_per_channel_equals_the_reference(integer_range, step_shape, rng):
     np.testing.assert_allclose(dstep, expected[2], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("module", [lsq, fast_lsq])
+@pytest.mark.parametrize("integer_range", RANGES, ids=str)
+def test_the_last_grid_points_are_inside(module, integer_range, rng):
+    """However a step that comes from a maximum was rounded."""
+    one = np.ones(1, np.float32)
+    for end in (integer_range.q_min, integer_range.q_max):
+        for largest in rng.uniform(0.01, 100, 4).astype(np.float32):
+            step = largest / np.float32(abs(end) or 1)
+            x = np.sign(np.float32(end)) * largest * one
+            _, dx, dstep = run(module, x, step, integer_range, one)
+            assert dx == (1.0 if end else 0.0)  # At 0 a ReLU has no gradient.
+            assert abs(dstep) <= 1e-6 * max(abs(end), 1)
+
+
+@pytest.mark.parametrize("module", [lsq, fast_lsq])
+@pytest.mark.parametrize("integer_range", RANGES, ids=str)
+def test_gradients_beyond_the_last_grid_points_are_those_outside(module, integer_range):
+    one = np.ones(1, np.float32)
+    for end in (integer_range.q_min, integer_range.q_max):
+        beyond = np.copysign(1e-5, end or -1) * max(abs(end), 1)
+        x = np.float32(0.5 * (end + beyond)) * one
+        _, dx, dstep = run(module, x, np.float32(0.5), integer_range, one)
+        assert dx == 0.0
+        assert dstep == end
+
+
 def test_what_has_no_kernel_is_told():
     x, integer_range = tf.zeros((3, 3, 5, 6)), lsq.weight_range(4)
 
@@ -139,8 +165,11 @@ def trained(rng):
 
 
 def step_gradients(student, x, labels):
-    """Returns the gradients of the steps of activations by name: found, float64's."""
-    exact, calls = {}, []
+    """Returns the gradients of the steps of activations by name: found, float64's.
+
+    Both as multiples of the root of the sum of squares of their terms, which cancel.
+    """
+    exact, squares, calls = {}, {}, []
 
     def recording(original):
         def fake_quantize(values, step, integer_range, *, gradient_scale=1.0, **kw):
@@ -155,8 +184,10 @@ def step_gradients(student, x, labels):
                         integer_range.q_min,
                         integer_range.q_max,
                     )
-                    total = np.sum(upstream.numpy().astype(np.float64) * per_value)
-                    exact[name] = exact.get(name, 0.0) + gradient_scale * total
+                    terms = upstream.numpy().astype(np.float64) * per_value
+                    terms *= gradient_scale
+                    exact[name] = exact.get(name, 0.0) + terms.sum()
+                    squares[name] = squares.get(name, 0.0) + (terms**2).sum()
                     return upstream
 
                 return y, gradient
@@ -190,7 +221,11 @@ def step_gradients(student, x, labels):
         point.name: float(gradient) * float(point.step_variables["unit"])
         for point, gradient in zip(learned, gradients, strict=True)
     }
-    return found, {name: exact[name] for name in found}
+    sizes = {name: max(squares[name] ** 0.5, 1e-30) for name in found}
+    return (
+        {name: found[name] / size for name, size in sizes.items()},
+        {name: exact[name] / size for name, size in sizes.items()},
+    )
 
 
 def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
@@ -202,12 +237,12 @@ def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
     found, expected = step_gradients(student, x, labels)
     assert len(found) > 5
     for name in found:
-        np.testing.assert_allclose(found[name], expected[name], 1e-3, err_msg=name)
+        assert found[name] == pytest.approx(expected[name], abs=1e-3), name
     with monkeypatch.context() as patch:
         patch.setattr(tf_lsq.borrowed_sums, "find_loans", lambda model: [])
         found, expected = step_gradients(student, x, labels)
     for name in found:
-        np.testing.assert_allclose(found[name], expected[name], 1e-3, err_msg=name)
+        assert found[name] == pytest.approx(expected[name], abs=1e-3), name
     student.use_plain_op()
     assert not find_loans(student)
     found, expected = step_gradients(student, x, labels)
@@ -340,6 +375,7 @@ def test_every_form_trains_alike(choice, rng):
             jit_compile=choice == "xla",
         )
         tf_lsq.calibrate(student, x)
+        student.range_watch = None  # A rounding error may decide what it does.
         student.fit(x, labels, batch_size=16, shuffle=False, verbose=0)
         return student
 
@@ -353,3 +389,73 @@ def test_every_form_trains_alike(choice, rng):
     for name, step in tf_lsq.steps(expected).items():
         np.testing.assert_allclose(steps[name], step, rtol=1e-4, err_msg=name)
     np.testing.assert_allclose(found(x), expected(x), atol=2e-3)
+
+
+def test_second_order_gradients_name_the_plain_form(rng):
+    student = tf_lsq.quantize_model(
+        keras.Sequential([keras.layers.Dense(3, input_shape=(4,))]), per_channel=True
+    )
+    x = tf.constant(rng.normal(size=(8, 4)), tf.float32)
+    tf_lsq.calibrate(student, x)
+
+    def penalty():
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                total = tf.reduce_sum(tf.square(student(x, training=True)))
+            value = tf.reduce_sum(tf.square(inner.gradient(total, x)))
+        return outer.gradient(value, student.trainable_variables)
+
+    for call in (penalty, tf.function(penalty)):
+        with pytest.raises(Exception, match=r"Call `student.use_plain_op\(\)`"):
+            call()
+    student.use_plain_op()
+    assert any(g is not None for g in penalty())
+
+
+def test_no_digits_are_lost_to_tensor_float_32(rng, monkeypatch):
+    """Without a GPU: what the traced gradients would run there."""
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, use_bias=False, input_shape=(8, 8, 3)),
+            keras.layers.BatchNormalization(),
+            keras.layers.ReLU(),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    student = tf_lsq.quantize_model(model)
+    x = tf.constant(rng.normal(size=(8, 8, 8, 3)), tf.float32)
+    tf_lsq.calibrate(student, x)
+    steps = [v for v in student.trainable_variables if "_step" in v.name]
+
+    def products():
+        """How many products of rows there are, beside those of the dense layer."""
+
+        @tf.function
+        def gradients():
+            with tf.GradientTape() as tape:
+                total = tf.reduce_sum(tf.square(student(x, training=True)))
+            return tape.gradient(total, steps)
+
+        graph = gradients.get_concrete_function().graph
+        rows = [op for op in graph.get_operations() if op.type == "MatMul"]
+        return sum(1 in op.outputs[0].shape[:1] for op in rows), gradients()
+
+    count, expected = products()
+    assert count > 0 and find_loans(student)
+    devices = tf.config.list_logical_devices
+    monkeypatch.setattr(
+        tf.config, "list_logical_devices", lambda kind=None: devices("CPU")
+    )
+    assert not fast_lsq.matmul_keeps_digits()
+    count, found = products()
+    assert count == 0
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        assert fast_lsq.matmul_keeps_digits()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(True)

@@ -77,18 +77,6 @@ def test_a_tie_rounds_to_even():
     np.testing.assert_array_equal(codes, [0, 2, 2, 0, -2])
 
 
-def test_gradients_on_the_bounds_are_those_outside():
-    integer_range = lsq.weight_range(4)
-    x = np.float32([-8, 7]) * 0.5
-    for index, bound in enumerate((-8.0, 7.0)):
-        upstream = np.eye(2, dtype=np.float32)[index]
-        _, dx, dstep = forward_and_gradients(
-            x, np.float32(0.5), integer_range, upstream
-        )
-        assert dx[index] == 0.0
-        assert dstep == bound
-
-
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=50),

@@ -25,7 +25,8 @@ def reference(x, step, offset, bits, upstream):
     q_min = np.clip(np.rint(offset / step), 1 - levels, 0)
     v = x / step
     codes = np.rint(np.clip(v, q_min, q_min + levels))
-    inside = (v > q_min) & (v < q_min + levels)
+    end = 1 + 2.0**-22
+    inside = (v >= q_min * end) & (v <= (q_min + levels) * end)
     per_value = np.where(inside, codes - v, codes - q_min)
     return (
         codes * step,

@@ -4,9 +4,10 @@ The gradient of an activation's step is ``scale / step * (sum(dy * y) - sum(dx *
 two passes over large tensors (see `fast_lsq`). Often both sums are known elsewhere,
 over tensors that are a hundred times smaller:
 
-- Every kernel W that reads y gives an output that is linear in y and in W. The sum
-  of gradient times value is the same for both: ``sum(dy * y)`` is the sum of
-  ``sum(dW * W)`` over the kernels.
+- Where the output of a layer is linear in its input y and in its kernel W, the sum of
+  gradient times value is the same for both: ``sum(dy * y)`` is the sum of
+  ``sum(dW * W)`` over the kernels that read y. Each kind of layer states whether it is
+  so (`QuantizedWeight.bilinear`).
 - A batch norm writes ``x = gamma * n + beta``, where n does not depend on gamma and
   beta: ``sum(dx * x) = sum(dgamma * gamma) + sum(dbeta * beta)``.
 
@@ -89,9 +90,11 @@ def find_loans(model: keras.Model) -> list[Loan]:
 def borrowed_sums(model: keras.Model) -> Iterator[None]:
     """Lets the layers of a model exchange sums while it is called.
 
-    Replicas may take turns in the middle of a call, so they do without.
+    Replicas may take turns in the middle of a call, so they do without; so do GPUs that
+    round what they multiply, because the gradients of kernels are sums of products.
     """
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1 or not fast_lsq.matmul_keeps_digits():
         yield
         return
     with contextlib.ExitStack() as stack:
@@ -132,7 +135,9 @@ def _borrows(point: QuantizationPoint) -> bool:
 
 def _hold_outputs(layers: list[Any], point: QuantizationPoint) -> bool:
     """Returns whether `layers` are kernels whose sums are those of the outputs."""
-    if not layers or not all(isinstance(layer, LSQWrapper) for layer in layers):
+    if not layers or not all(
+        isinstance(layer, LSQWrapper) and layer.is_bilinear for layer in layers
+    ):
         return False
     sizes = [layer.kernel.shape.num_elements() for layer in layers]
     size = point.output.shape[1:].num_elements()

@@ -12,8 +12,10 @@ up to::
 Nothing is kept for the backward pass but x and y, which the layers around keep anyway.
 Where those hold one of the two sums as well (see `borrowed_sums`), it is left out here,
 and `lend_sum` adds it to the gradient of the same step. Codes and mask are the plain
-form's, except where the quotient is within float32's rounding of a tie or a bound: the
-kernel multiplies by 1 / step.
+form's, except where the quotient is within float32's rounding of a tie: the kernel
+multiplies by 1 / step.
+
+The kernels have no gradients of their own, so there are none of second order.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .lsq import IntegerRange
+from .lsq import ROUNDING, SMALLEST, IntegerRange
 
 # Long dot products are summed in chunks: more precise, and two cores share them.
 # A chunk that starts at a multiple of TensorFlow's alignment is a view, not a copy.
@@ -32,8 +34,10 @@ _NUM_CHUNKS = 4
 _CHUNKED_SIZE = 1 << 19
 _CHUNKED_EXAMPLE = 1 << 14
 _ALIGNMENT = 16  # Of float32 values.
-_ULP = 2.0**-23  # Of float32.
-_SMALLEST = 1.2e-38  # Positive normal float32.
+_FIRST_ORDER_ONLY = (
+    "The fast form of the LSQ operator has no gradients of second order. Call "
+    "`student.use_plain_op()`, whose operator has them."
+)
 
 
 def is_supported(x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange) -> bool:
@@ -47,6 +51,17 @@ def is_supported(x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange) -> 
     return step.dtype == tf.float32 and (
         step.shape.rank == 0 or _num_channels(x, step) is not None
     )
+
+
+def matmul_keeps_digits() -> bool:
+    """Returns whether matrix products multiply float32 numbers as they are.
+
+    With TensorFloat-32, which TensorFlow uses on GPUs unless told otherwise, factors
+    are rounded to 10 bits. The sums for a step's gradient cancel, and would lose all
+    of their digits.
+    """
+    rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+    return not (rounds and tf.config.list_logical_devices("GPU"))
 
 
 def fake_quantize(
@@ -108,7 +123,7 @@ def lend_sum(
     def lent(step: tf.Tensor, *tensors: tf.Tensor) -> Any:
         def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             parts = [_dot(dt, t) for dt, t in zip(upstream, tensors, strict=True)]
-            return _step_gradient(parts, step, scale), *upstream
+            return _first_order(_step_gradient(parts, step, scale)), *upstream
 
         return [tf.identity(t) for t in tensors], gradient
 
@@ -142,7 +157,8 @@ def _per_tensor(
                     parts.append(_dot(dy_part, y_part))
                 elif sum_inputs:
                     parts.append(-_dot(dx_part, x_part))
-            return dx, _step_gradient(parts, step, scale)
+            step_gradient = _step_gradient(parts, step, scale)
+            return _first_order(dx), _first_order(step_gradient)
 
         return y, gradient
 
@@ -170,7 +186,8 @@ def _per_channel(
                 out_backprop=tf.reshape(upstream * per_value, rows)
             )
             step_gradient = scale * tf.reshape(sums, tf.shape(step))
-            return _inside(upstream, v, one, bounds), step_gradient
+            dx = _inside(upstream, v, one, bounds)
+            return _first_order(dx), _first_order(step_gradient)
 
         return codes * step, gradient
 
@@ -199,11 +216,11 @@ def _rounded(
 def _inside(
     upstream: tf.Tensor, x: tf.Tensor, step: tf.Tensor, bounds: tuple[int, int]
 ) -> tf.Tensor:
-    """Returns `upstream` where `x` is strictly between the bounds, 0 elsewhere.
+    """Returns `upstream` where `lsq.is_inside` says so, 0 elsewhere.
 
-    The kernel's bounds are inclusive: they move inwards by a rounding error or two.
+    The kernel's bounds are inclusive: they move outwards by a rounding error or two.
     """
-    low, high = (q * (1.0 - 2.0 * _ULP) * step if q else _SMALLEST for q in bounds)
+    low, high = (q * (1.0 + ROUNDING) * step if q else SMALLEST for q in bounds)
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(
         gradients=upstream, input=x, input_min=low, input_max=high, axis=-1
     )[0]
@@ -227,8 +244,15 @@ def _chunks(*tensors: tf.Tensor) -> Iterator[tuple[tf.Tensor, ...]]:
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Returns the dot product of two tensors of one shape, shape `[1, 1]`."""
+    if not matmul_keeps_digits():
+        return tf.reshape(tf.reduce_sum(a * b), [1, 1])
     a, b = (t if _is_row(t) else tf.reshape(t, [1, -1]) for t in (a, b))
     return tf.matmul(a, b, transpose_b=True)
+
+
+def _first_order(gradient: tf.Tensor) -> tf.Tensor:
+    """Returns a gradient as it is; to differentiate it is an error that names a way."""
+    return tf.raw_ops.PreventGradient(input=gradient, message=_FIRST_ORDER_ONLY)
 
 
 def _is_row(t: tf.Tensor) -> bool:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from . import fast_lsq, lsq
 from ._compat import keras, value_as_stored
-from .quantize_configs import LSQQuantizeConfig
+from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, Variables, is_initialised
 
 
@@ -67,9 +67,19 @@ class LSQWrapper(keras.layers.Wrapper):
         )
 
     @property
+    def is_bilinear(self) -> bool:
+        """Whether the output, without bias, is linear in the kernel and the input."""
+        return QUANTIZED_WEIGHTS[type(self.layer)].bilinear
+
+    @property
     def kernel(self) -> tf.Variable:
         """The float kernel that is trained."""
         return getattr(self.layer, self.weight_attribute)
+
+    @property
+    def num_bits(self) -> int:
+        """Bits of one integer of the kernel."""
+        return self.quantizer.num_bits
 
     @property
     def step_variables(self) -> Variables:
@@ -184,6 +194,8 @@ class QuantizationPoint(keras.layers.Layer):
         # While a first batch flows in search of the inputs of every call.
         self.first_inputs: list[tf.Tensor] | None = None
         self.passes = False
+        # Sees what arrives, before it is quantized; see `range_watch`.
+        self.observer: Callable[[QuantizationPoint, tf.Tensor], None] | None = None
         # See `borrowed_sums`.
         self.known_step: tf.Tensor | None = None
         self.sum_outputs = self.sum_inputs = True
@@ -244,6 +256,8 @@ class QuantizationPoint(keras.layers.Layer):
             if self.first_inputs is not None:
                 self.first_inputs.append(inputs)
             return self.quantizer.clipped(inputs)
+        if self.observer is not None:
+            self.observer(self, inputs)
         if training is None:
             training = keras.backend.learning_phase()
         if self.initialising and not self.is_initialised():

@@ -25,6 +25,10 @@ STEP_INITS = ("mse", "lsq", "max")
 # A learned step may shrink to this share of its first value, never below:
 # the quantizer stays defined whatever an optimizer does.
 MIN_STEP_FACTOR = 1e-3
+# A value of exactly ``step * q`` may have a quotient that is this much larger than q.
+ROUNDING = 2.0**-22  # Relative: two units in the last place of float32.
+# The least positive quotient: below the smallest normal float32 there is only 0.
+SMALLEST = 1.2e-38
 _MSE_CANDIDATES = 80
 # With many values the error is a smooth function of the step: candidates are tried
 # in strides, then next to the best.
@@ -186,10 +190,10 @@ def fake_quantize(
     Always equal to ``step * quantize(x, step, integer_range)``: training and
     export share one definition. Ties round to even.
 
-    Gradients: with ``v = x / step``, strictly inside the range the gradient of
-    `x` passes through and that of `step` is ``round(v) - v``; at or beyond a
-    bound the gradient of `x` is 0 and that of `step` is the bound itself.
-    `gradient_scale` multiplies the latter.
+    Gradients: with ``v = x / step``, inside the range the gradient of `x` passes
+    through and that of `step` is ``round(v) - v``; outside of it the gradient of `x`
+    is 0 and that of `step` is the bound itself. `gradient_scale` multiplies the
+    latter. What counts as inside is said by `is_inside`.
 
     Args:
         x: Float values, shape `[..., channels]`, any unit. 16-bit values are
@@ -217,11 +221,7 @@ def fake_quantize(
     def quantized(x: tf.Tensor, step: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             v = x / step
-            inside = tf.cast(
-                (v > _bound(integer_range.q_min, v))
-                & (v < _bound(integer_range.q_max, v)),
-                upstream.dtype,
-            )
+            inside = tf.cast(is_inside(v, integer_range), upstream.dtype)
             # Inside the range round(v) - v, outside it the bound: the codes are
             # clipped to the bound there, and v times 0 drops out.
             per_value = _codes(v, integer_range) - inside * _clip(v, integer_range)
@@ -231,6 +231,31 @@ def fake_quantize(
         return _codes(x / step, integer_range) * step, gradient
 
     return tf.cast(quantized(tf.cast(x, step.dtype), step), x.dtype)
+
+
+def is_inside(v: tf.Tensor, integer_range: IntegerRange) -> tf.Tensor:
+    """Returns which quotients are inside the range: gradients pass through there.
+
+    The interval of the paper is open. A step that comes from a maximum puts the
+    largest value exactly on the last grid point, where it has no error; counted as
+    clipped, it would pull the step with the full bound, and lose its own gradient. So
+    the interval is closed here, and the rounding of the quotient is allowed for. The
+    end at 0 of an unsigned range stays open: that is the gradient of a ReLU.
+
+    Args:
+        v: Values divided by their step, any shape.
+        integer_range: Integers that may be used.
+
+    Returns:
+        bool, shape of `v`.
+
+    References:
+        Esser et al., Equations 3 and 5.
+    """
+    slack = 1.0 + ROUNDING
+    low, high = (_bound(q, v) for q in (integer_range.q_min, integer_range.q_max))
+    low = tf.where(low < 0.0, low * slack, SMALLEST)
+    return (v >= low) & (v <= high * slack)
 
 
 def learned_step(

@@ -88,11 +88,12 @@ def fake_quantize(
 ) -> tf.Tensor:
     """Returns `x` moved to the grid that begins at the rounded offset.
 
-    Gradients, with ``v = x / step``: strictly inside the range that of `x` passes
-    through, that of `step` is ``round(v) - v`` and that of `offset` 0; at or beyond a
-    bound that of `x` is 0, that of `offset` 1, and that of `step` the distance of the
-    bound from the smallest integer. The rounding of the offset is passed straight
-    through. `gradient_scale` multiplies the gradients of step and offset.
+    Gradients, with ``v = x / step``: inside the range, whose ends belong to it (see
+    `lsq.is_inside`), that of `x` passes through, that of `step` is ``round(v) - v`` and
+    that of `offset` 0; outside of it that of `x` is 0, that of `offset` 1, and that of
+    `step` the distance of the bound from the smallest integer. The rounding of the
+    offset is passed straight through. `gradient_scale` multiplies the gradients of step
+    and offset.
 
     Args:
         x: Float values, any shape, any unit.
@@ -116,7 +117,9 @@ def fake_quantize(
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             v = x / step
-            inside = tf.cast((v > bounds.q_min) & (v < bounds.q_max), upstream.dtype)
+            slack = 1.0 + lsq.ROUNDING
+            inside = (v >= bounds.q_min * slack) & (v <= bounds.q_max * slack)
+            inside = tf.cast(inside, upstream.dtype)
             beyond = upstream * (1.0 - inside)
             distance = lsq.quantize(x, step, bounds) - bounds.q_min
             within = upstream * inside * (distance + bounds.q_min - v)

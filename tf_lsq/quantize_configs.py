@@ -9,21 +9,40 @@ wrapped layer.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from . import lsq
 from ._compat import keras, tfmot
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
-# Layer class -> (attribute of the quantized weight, axes of its channels).
-QUANTIZED_WEIGHTS: dict[type, tuple[str, tuple[int, ...]]] = {
-    keras.layers.Dense: ("kernel", (-1,)),
-    keras.layers.Conv1D: ("kernel", (-1,)),
-    keras.layers.Conv2D: ("kernel", (-1,)),
-    keras.layers.Conv2DTranspose: ("kernel", (-2,)),
-    keras.layers.DepthwiseConv1D: ("depthwise_kernel", (-2, -1)),
-    keras.layers.DepthwiseConv2D: ("depthwise_kernel", (-2, -1)),
-    keras.layers.PReLU: ("alpha", (-1,)),
+
+@dataclasses.dataclass(frozen=True)
+class QuantizedWeight:
+    """The weight of a layer that is quantized.
+
+    Attributes:
+        attribute: Where the layer holds it.
+        channel_axes: Its axes with one index per channel.
+        bilinear: Whether the layer's output, but for its bias, is linear in this weight
+            and linear in the layer's input. Only then do both have the same sum of
+            gradient times value, see `borrowed_sums`.
+    """
+
+    attribute: str
+    channel_axes: tuple[int, ...]
+    bilinear: bool
+
+
+QUANTIZED_WEIGHTS: dict[type, QuantizedWeight] = {
+    keras.layers.Dense: QuantizedWeight("kernel", (-1,), True),
+    keras.layers.Conv1D: QuantizedWeight("kernel", (-1,), True),
+    keras.layers.Conv2D: QuantizedWeight("kernel", (-1,), True),
+    keras.layers.Conv2DTranspose: QuantizedWeight("kernel", (-2,), True),
+    keras.layers.DepthwiseConv1D: QuantizedWeight("depthwise_kernel", (-2, -1), True),
+    keras.layers.DepthwiseConv2D: QuantizedWeight("depthwise_kernel", (-2, -1), True),
+    # Linear in alpha where an input is negative, and only there.
+    keras.layers.PReLU: QuantizedWeight("alpha", (-1,), False),
 }
 
 
@@ -60,7 +79,8 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
 
     def weight_attribute(self, layer: keras.layers.Layer) -> str | None:
         """Returns the attribute that holds the layer's kernel, or None."""
-        return QUANTIZED_WEIGHTS.get(type(layer), (None, ()))[0]
+        weight = QUANTIZED_WEIGHTS.get(type(layer))
+        return weight and weight.attribute
 
     def get_weights_and_quantizers(
         self, layer: keras.layers.Layer
@@ -68,11 +88,13 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         """Returns the kernel with its quantizer; nothing for layers without."""
         if type(layer) not in QUANTIZED_WEIGHTS:
             return []
-        attribute, axes = QUANTIZED_WEIGHTS[type(layer)]
+        weight = QUANTIZED_WEIGHTS[type(layer)]
         quantizer = LSQWeightQuantizer(
-            self.weight_bits, axes if self.per_channel else None, self.step_init
+            self.weight_bits,
+            weight.channel_axes if self.per_channel else None,
+            self.step_init,
         )
-        return [(getattr(layer, attribute), quantizer)]
+        return [(getattr(layer, weight.attribute), quantizer)]
 
     def get_activations_and_quantizers(
         self, layer: keras.layers.Layer

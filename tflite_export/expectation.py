@@ -128,7 +128,7 @@ PRODUCTS = {
 
 def _matmul(node: Node, inputs: list[tf.Tensor]) -> tf.Tensor:
     """Product with the quantized kernel, and the bias."""
-    attribute, _ = QUANTIZED_WEIGHTS[type(node.layer)]
+    attribute = QUANTIZED_WEIGHTS[type(node.layer)].attribute
     product = PRODUCTS[node.kind](node, inputs[0], _kernel(node, attribute))
     return _with_bias(node.layer, product)
 

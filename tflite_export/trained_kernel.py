@@ -60,6 +60,6 @@ def float_kernel(node: Node, factor: np.ndarray) -> np.ndarray:
         node: An operator that is left in float.
         factor: Of its batch norm, per channel.
     """
-    attribute, _ = QUANTIZED_WEIGHTS[type(node.layer)]
+    attribute = QUANTIZED_WEIGHTS[type(node.layer)].attribute
     kernel = getattr(node.layer, attribute).numpy().astype(np.float64)
     return _channels_last(node, kernel) * factor
