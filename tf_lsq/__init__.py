@@ -13,12 +13,13 @@ from .folding import round_biases
 from .keras3 import from_keras3
 from .losses import CrossEntropy, DistillationLoss
 from .model import LSQModel
+from .optimizers import AdamWOnKernels, SGDWithL2, prepare_optimizer
 from .oscillation import OscillationTracking
 from .quantize import quantize_model
 from .quantize_configs import LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 from .reader import register_layer
-from .recipes import AdamWOnKernels, SGDWithL2, recipe
+from .recipes import recipe
 from .scheme import LSQQuantizeScheme
 from .step_values import steps
 
@@ -42,6 +43,7 @@ __all__ = [
     "from_keras3",
     "lsq",
     "models",
+    "prepare_optimizer",
     "quantize_model",
     "recipe",
     "reestimate_batch_norm",

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -21,6 +22,7 @@ from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
 from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
 from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
+from tf_keras.src.optimizers.legacy.optimizer_v2 import _var_key
 from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
 
 _LEGACY = "TF_USE_LEGACY_KERAS"
@@ -48,7 +50,9 @@ __all__ = [
     "SlicingOpLambda",
     "exclude_from_weight_decay",
     "import_keras3",
+    "inference_only",
     "infers_shapes_only",
+    "inner_optimizer",
     "is_keras3_model",
     "keras",
     "losses_container",
@@ -56,6 +60,10 @@ __all__ = [
     "nodes_of",
     "random_layers",
     "register_for_h5",
+    "replaced_call",
+    "reset_slots",
+    "softmax_input",
+    "split_clipping",
     "steps_per_execution",
     "tfmot",
     "value_as_stored",
@@ -97,6 +105,42 @@ def random_layers(model: keras.Model) -> list[Any]:
     """Returns the layers of a model that draw random numbers in training."""
     kind = keras.__internal__.layers.BaseRandomLayer
     return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+def softmax_input(probabilities: Any) -> tf.Tensor | None:
+    """Returns what a softmax over the last axis was taken of, None if that is lost.
+
+    Keras' activation notes it; in a graph the operator has it. A cast of the
+    probabilities, as under mixed precision, is looked through.
+    """
+    noted = getattr(probabilities, "_keras_logits", None)
+    if noted is not None or not tf.is_symbolic_tensor(probabilities):
+        return noted
+    operator = probabilities.op
+    while operator.type in ("Identity", "Cast"):
+        operator = operator.inputs[0].op
+    return operator.inputs[0] if operator.type == "Softmax" else None
+
+
+@contextlib.contextmanager
+def inference_only(layer: Any) -> Iterator[None]:
+    """Has a layer compute as in inference, whatever it is told."""
+
+    def call(inputs: Any, training: Any = None, **kwargs: Any) -> Any:
+        return type(layer).call(layer, inputs, training=False, **kwargs)
+
+    with replaced_call(layer, call):
+        yield
+
+
+@contextlib.contextmanager
+def replaced_call(layer: Any, call: Callable[..., Any]) -> Iterator[None]:
+    """Gives a layer another `call`."""
+    vars(layer)["call"] = call
+    try:
+        yield
+    finally:
+        del vars(layer)["call"]
 
 
 def steps_per_execution(model: keras.Model) -> int | None:
@@ -158,6 +202,11 @@ def register_for_h5(cls: type) -> type:
     return cls
 
 
+def inner_optimizer(optimizer: Any) -> Any:
+    """Returns the optimizer inside a loss-scale wrapper, or the optimizer itself."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
 def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
     """Adds a name pattern to the variables that `optimizer` does not decay.
 
@@ -173,7 +222,7 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
         ValueError: If the optimizer was built before without the exclusion
             and would decay the variables.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     if not getattr(optimizer, "weight_decay", None):
         return
     names = list(getattr(optimizer, "_exclude_from_weight_decay_names", None) or [])
@@ -190,3 +239,113 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
     optimizer.exclude_from_weight_decay(var_names=[*names, pattern])
     if chosen:
         optimizer._exclude_from_weight_decay = chosen
+
+
+def split_clipping(
+    optimizer: Any, is_apart: Callable[[tf.Variable], bool], bound: float | None
+) -> None:
+    """Has an optimizer clip the gradients of some variables apart from all others.
+
+    Their values are clipped to ``-bound .. bound``; `clipnorm`, `clipvalue`,
+    `global_clipnorm` and the transformers of a legacy optimizer see the others only.
+    Keras clips once per variable and update, after replicas have been summed and the
+    scale of the loss has been divided out.
+
+    The methods are replaced in the instance, so an optimizer of any class stays of its
+    class, and is saved as it was.
+
+    Args:
+        optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
+        is_apart: Which variables.
+        bound: Positive. None: all variables are clipped alike again.
+    """
+    optimizer = inner_optimizer(optimizer)
+    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+    methods = _legacy_clipping if is_legacy else _clipping
+    for name, method in methods(is_apart, bound).items():
+        if bound is None:
+            vars(optimizer).pop(name, None)
+        else:
+            vars(optimizer)[name] = types.MethodType(method, optimizer)
+
+
+def _clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
+    """Returns the methods of an optimizer that clip, by name."""
+
+    def apply_gradients(self: Any, grads_and_vars: Any, *args: Any, **kwargs: Any):
+        pairs = list(grads_and_vars)
+        # Keras' own method is not told whose gradients it clips.
+        vars(self)["_clipped"] = [is_apart(v) for g, v in pairs if g is not None]
+        return type(self).apply_gradients(self, pairs, *args, **kwargs)
+
+    def clip_gradients(self: Any, grads: Sequence[Any]) -> list[Any]:
+        apart = vars(self)["_clipped"]
+        others = [g for g, alone in zip(grads, apart, strict=True) if not alone]
+        others = iter(type(self)._clip_gradients(self, others) if others else [])
+        return [
+            tf.clip_by_value(g, -bound, bound) if alone else next(others)
+            for g, alone in zip(grads, apart, strict=True)
+        ]
+
+    return {"apply_gradients": apply_gradients, "_clip_gradients": clip_gradients}
+
+
+def _legacy_clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
+    """Returns the method of a legacy optimizer that clips, by name."""
+
+    def transform_gradients(self: Any, grads_and_vars: Any) -> list[Any]:
+        pairs = list(grads_and_vars)
+        others = [(g, v) for g, v in pairs if not is_apart(v)]
+        if others:
+            others = type(self)._transform_gradients(self, others)
+        apart = [(g, v) for g, v in pairs if is_apart(v)]
+        return [*others, *((tf.clip_by_value(g, -bound, bound), v) for g, v in apart)]
+
+    return {"_transform_gradients": transform_gradients}
+
+
+def reset_slots(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
+    """Gives what an optimizer keeps of some variables the values of the beginning.
+
+    Momenta and moments become 0, accumulators their initial value, and a moving average
+    the present value of its variable.
+
+    Args:
+        optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
+        variables: Those it has not seen are left out.
+    """
+    optimizer = inner_optimizer(optimizer)
+    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
+    slots_of = _legacy_slots if is_legacy else _slots
+    for variable in variables:
+        for name, slot in slots_of(optimizer, variable):
+            if name == "_model_variables_moving_average":
+                slot.assign(variable)
+            else:
+                slot.assign(tf.fill(slot.shape, _initial_value(optimizer, name, slot)))
+
+
+def _slots(optimizer: Any, variable: tf.Variable) -> Iterator[tuple[str, Any]]:
+    """Yields the slots that an optimizer has for a variable, with their names."""
+    places = getattr(optimizer, "_index_dict", {})
+    place = places.get(optimizer._var_key(variable))
+    if place is None:
+        return
+    for name, slots in vars(optimizer).items():
+        is_slots = isinstance(slots, list) and len(slots) == len(places)
+        if is_slots and name != "_variables" and isinstance(slots[place], tf.Variable):
+            yield name, slots[place]
+
+
+def _legacy_slots(optimizer: Any, variable: tf.Variable) -> Iterator[tuple[str, Any]]:
+    """Yields the slots that an optimizer of the old kind has for a variable."""
+    yield from optimizer._slots.get(_var_key(variable), {}).items()
+
+
+def _initial_value(optimizer: Any, name: str, slot: tf.Variable) -> tf.Tensor:
+    """Returns what a slot starts from: 0, but for the accumulators of some."""
+    value = 0.0
+    if name.strip("_") in ("accumulator", "accumulators"):
+        for attribute in ("initial_accumulator_value", "_initial_accumulator_value"):
+            value = getattr(optimizer, attribute, value)
+    return tf.cast(value, slot.dtype)

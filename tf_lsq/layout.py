@@ -215,6 +215,7 @@ def build_model(
         tf.nest.pack_sequence_as(output_structure, outputs),
         name=model.name,
     )
+    student.step_clip = options.step_clip
     builder.transfer_weights()
     return student
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import lsq
 from .operators import Graph, Node
+from .optimizers import DEFAULT_STEP_CLIP, check_step_clip
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 
 FLOAT = "float"
@@ -39,12 +40,14 @@ class Options:
     target: str = "phone"
     step_init: str = "mse"
     asymmetric_activations: bool = False
+    step_clip: float | None = DEFAULT_STEP_CLIP
 
     def __post_init__(self) -> None:
         """Checks every option."""
         for name in ("weight_bits", "activation_bits", "first_last_bits"):
             lsq.check_num_bits(getattr(self, name), name)
         lsq.check_step_init(self.step_init)
+        check_step_clip(self.step_clip, may_be_models=False)
         if self.target not in TARGETS:
             raise ValueError(
                 f"`target` must be one of {list(TARGETS)}. "

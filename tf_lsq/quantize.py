@@ -9,6 +9,7 @@ from .graph import analyze
 from .keras3 import float_model
 from .layout import build_model
 from .model import LSQModel
+from .optimizers import DEFAULT_STEP_CLIP
 from .policy import Options, Override, assign_bits
 from .step_values import quantization_points
 
@@ -24,6 +25,7 @@ def quantize_model(
     target: str = "phone",
     step_init: str = "mse",
     asymmetric_activations: bool = False,
+    step_clip: float | None = DEFAULT_STEP_CLIP,
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
@@ -56,6 +58,10 @@ def quantize_model(
             their integer range begins, beside their step (LSQ+): for swish, hard
             swish and linear bottlenecks, whose negative values are few and small. The
             offset is a whole number of steps, and becomes the zero point of the file.
+        step_clip: Largest gradient of a step that an optimizer sees, relative to the
+            step's first value, see `tf_lsq.prepare_optimizer`. It is saved with the
+            model. None: gradients as in the paper, which steps of small layers do not
+            always survive.
 
     Returns:
         A `tf_keras` model, uncompiled.
@@ -86,6 +92,7 @@ def quantize_model(
         target=target,
         step_init=step_init,
         asymmetric_activations=asymmetric_activations,
+        step_clip=step_clip,
     )
     model = float_model(model)
     graph = analyze(model)

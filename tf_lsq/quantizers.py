@@ -38,6 +38,26 @@ class KeepPositive(keras.constraints.Constraint):
         return tf.maximum(w, tf.cast(lsq.MIN_STEP_FACTOR, w.dtype))
 
 
+class KeepBelow(KeepPositive):
+    """Also keeps the step within its largest value.
+
+    A larger factor has no effect, and would have to shrink again before it has one.
+
+    Args:
+        unit: First value of the step, 0 until it is known.
+        max_step: Largest value of the step.
+    """
+
+    def __init__(self, unit: tf.Variable, max_step: float) -> None:
+        self.unit, self.max_step = unit, max_step
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        """Returns `w`, at most ``max_step / unit``."""
+        unit = tf.convert_to_tensor(self.unit)
+        largest = tf.where(unit > 0.0, self.max_step / unit, 1.0)
+        return super().__call__(tf.minimum(w, largest))
+
+
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class KeepInRange(keras.constraints.Constraint):
     """Keeps a learned offset within a range's width below 0."""
@@ -69,25 +89,27 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         self, name: str, layer: keras.layers.Layer, step_shape: tuple[int, ...]
     ) -> Variables:
         """Creates the variables of one quantizer in `layer`."""
-        return {
-            "step": layer.add_weight(
-                name=f"{name}_step",
-                shape=step_shape,
-                initializer="ones",
-                dtype=tf.float32,
-                trainable=True,
-                constraint=KeepPositive(),
-                experimental_autocast=False,
-            ),
-            "unit": layer.add_weight(
-                name=f"{name}_step_unit",
-                shape=step_shape,
-                initializer="zeros",
-                dtype=tf.float32,
-                trainable=False,
-                experimental_autocast=False,
-            ),
-        }
+        unit = layer.add_weight(
+            name=f"{name}_step_unit",
+            shape=step_shape,
+            initializer="zeros",
+            dtype=tf.float32,
+            trainable=False,
+            experimental_autocast=False,
+        )
+        constraint = KeepPositive()
+        if not math.isinf(self._max_step()):
+            constraint = KeepBelow(unit, self._max_step())
+        step = layer.add_weight(
+            name=f"{name}_step",
+            shape=step_shape,
+            initializer="ones",
+            dtype=tf.float32,
+            trainable=True,
+            constraint=constraint,
+            experimental_autocast=False,
+        )
+        return {"step": step, "unit": unit}
 
     @tf.autograph.experimental.do_not_convert
     def __call__(
@@ -413,6 +435,11 @@ class LSQActivationQuantizer(_LSQQuantizer):
         if self.max_value is not None:
             inputs = tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
         super().initialise(inputs, weights)
+
+    def widen(self, weights: Variables, factor: float) -> None:
+        """Makes the range larger by a factor, up to the largest value."""
+        step = factor * weights["unit"]
+        weights["unit"].assign(tf.minimum(step, self._max_step()))
 
     def clipped(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns `inputs` as they are but for what a ReLU would remove."""

@@ -13,121 +13,24 @@ recipe is not followed. What it says, and where (Esser et al., Section 3 and Tab
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from . import lsq
 from ._compat import keras
 from .losses import CrossEntropy
-from .model import QUANTIZER_VARIABLES
+from .optimizers import MODELS_CLIP, AdamWOnKernels, SGDWithL2
 
 VARIANTS = ("paper", "finetune", "adam")
 SCHEDULES = ("cosine", "step", "constant")
 _LEARNING_RATE = {8: 1e-3}
 _WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}
 _MOMENTUM = 0.9
-_KERNEL = r"kernel(/replica_\d+)?:0$"
-_NO_KERNEL = rf"^(?!.*{_KERNEL})"
 _ADAM_LEARNING_RATE = 1e-3
 _WARMUP = 0.05  # Share of the steps of a short fine-tune.
 # The paper's schedule in steps: a tenth every 20 of 90 epochs.
 _DROPS = (20 / 90, 40 / 90, 60 / 90, 80 / 90)
-
-
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class SGDWithL2(keras.optimizers.SGD):
-    """SGD with weight decay as an L2 term of the gradient, and bounded step updates.
-
-    This is what papers before 2019 and PyTorch's SGD call weight decay: the term
-    ``l2 * kernel`` is added to the gradient and goes through the momentum, as if
-    the loss held ``l2 / 2 * sum(kernel^2)``. Keras' `weight_decay` shrinks weights
-    beside the momentum instead, ten times less at momentum 0.9, and biases and batch
-    norms with them. Only kernels have a decay here.
-
-    The gradient of a learned step, relative to the step's first value, is clipped: one
-    update moves a step by at most ``learning_rate * step_clip`` of that, before
-    momentum. The paper needs no such bound: its tensors are large, and the gradient
-    scale g makes the gradients of their steps small. In networks for phones the 8-bit
-    step of a small last layer may run away within a few updates.
-
-    Keras' `clipnorm`, `clipvalue` and `global_clipnorm` clip the gradient of the loss
-    before the term is added.
-
-    Args:
-        learning_rate: A number or a schedule.
-        l2: The factor of the term.
-        step_clip: Largest relative gradient of a step (and of an offset); None: any.
-        **kwargs: Those of `keras.optimizers.SGD`.
-
-    Raises:
-        ValueError: If `l2` is negative, `step_clip` is not positive, or `weight_decay`
-            is given, too.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Any = 0.01,
-        *,
-        l2: float = 0.0,
-        step_clip: float | None = 1.0,
-        **kwargs: Any,
-    ) -> None:
-        if l2 < 0 or kwargs.get("weight_decay"):
-            raise ValueError(
-                "`l2` must not be negative, and takes the place of `weight_decay`. "
-                f"Received: l2={l2}, weight_decay={kwargs.get('weight_decay')}."
-            )
-        if step_clip is not None and not step_clip > 0:
-            raise ValueError(
-                f"`step_clip` must be positive or None. Received: {step_clip}."
-            )
-        kwargs.setdefault("name", "SGDWithL2")
-        super().__init__(learning_rate, **kwargs)
-        self.l2 = l2
-        self.step_clip = step_clip
-
-    def update_step(self, gradient: Any, variable: tf.Variable) -> None:
-        """Updates one variable."""
-        if self.l2 and is_kernel(variable):
-            gradient = tf.convert_to_tensor(gradient)
-            gradient += tf.cast(self.l2, gradient.dtype) * variable
-        elif self.step_clip is not None and is_quantizers(variable):
-            gradient = tf.clip_by_value(gradient, -self.step_clip, self.step_clip)
-        super().update_step(gradient, variable)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings."""
-        return {**super().get_config(), "l2": self.l2, "step_clip": self.step_clip}
-
-
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class AdamWOnKernels(keras.optimizers.AdamW):
-    """AdamW that decays kernels only, also after a model was saved and loaded.
-
-    What Keras' own `exclude_from_weight_decay` was told is not saved with a model.
-
-    Args:
-        learning_rate: A number or a schedule.
-        **kwargs: Those of `keras.optimizers.AdamW`.
-    """
-
-    def __init__(self, learning_rate: Any = 0.001, **kwargs: Any) -> None:
-        kwargs.setdefault("name", "AdamWOnKernels")
-        super().__init__(learning_rate, **kwargs)
-        self.exclude_from_weight_decay(var_names=[_NO_KERNEL])
-
-
-def is_kernel(variable: tf.Variable) -> bool:
-    """Returns whether a variable is the kernel of a layer, by its name."""
-    return re.search(_KERNEL, variable.name) is not None
-
-
-def is_quantizers(variable: tf.Variable) -> bool:
-    """Returns whether a variable is a step or an offset, by its name."""
-    return re.search(QUANTIZER_VARIABLES, variable.name) is not None
 
 
 def recipe(
@@ -139,7 +42,7 @@ def recipe(
     weight_decay: float | None = None,
     momentum: float = _MOMENTUM,
     schedule: str = "cosine",
-    step_clip: float | None = 1.0,
+    step_clip: float | str | None = MODELS_CLIP,
     from_logits: bool | None = None,
 ) -> dict[str, Any]:
     """Returns optimizer and loss for `compile`, as in the paper.
@@ -152,7 +55,7 @@ def recipe(
     - `momentum`: 0.9 (Section 3).
     - `schedule`: "cosine" (Section 3); "step" is the paper's comparison, a tenth of
       the learning rate every 20/90 of the steps (Section 3.5); "constant".
-    - `step_clip`: 1, see `SGDWithL2`; the paper has none (None).
+    - `step_clip`: that of `quantize_model`; the paper has none (None).
     - The loss is the softmax cross entropy, for class numbers and one-hot labels.
 
     Widths the paper does not have, 5 to 7 bits, are trained like 4 bits.
@@ -174,7 +77,8 @@ def recipe(
         weight_decay: Factor of the L2 term; for "adam" the decoupled decay.
         momentum: Of SGD.
         schedule: "cosine", "step" or "constant".
-        step_clip: See `SGDWithL2`; Adam bounds its updates by itself.
+        step_clip: Bound of the relative gradients of steps, see `prepare_optimizer`.
+            "model": the one that `quantize_model` was given.
         from_logits: Whether the outputs are logits. None: the model's graph says so,
             if it is an `LSQModel` or a `Distiller`; other models need an answer here.
 
@@ -204,7 +108,7 @@ def recipe(
     if weight_decay is None:
         weight_decay = _weight_decay(weight_bits, variant)
     if variant == "adam":
-        optimizer = AdamWOnKernels(rate, weight_decay=weight_decay)
+        optimizer = AdamWOnKernels(rate, weight_decay=weight_decay, step_clip=step_clip)
     else:
         optimizer = SGDWithL2(
             rate, momentum=momentum, l2=weight_decay, step_clip=step_clip
