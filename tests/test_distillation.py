@@ -217,6 +217,7 @@ def test_a_saved_distiller_goes_on_where_it_was(teacher, data, tmp_path):
     loaded = keras.models.load_model(tmp_path / "both.keras")
     assert (loaded.temperature, loaded.name) == (2.0, "both")
     np.testing.assert_array_equal(loaded.teacher(data[0]), teacher(data[0]))
+    distiller.student.range_watch = None  # A loaded student has none.
     for model in (distiller, loaded):
         model.fit(*data, shuffle=False, verbose=0)
     for one, other in zip(distiller.get_weights(), loaded.get_weights(), strict=True):
@@ -446,3 +447,96 @@ def test_losses_that_say_nothing_about_distillation_are_all_named():
     ) as error:
         distiller.compile("sgd", losses)
     assert "`c`" not in str(error.value)
+
+
+# --- Outputs that are probabilities --------------------------------------------------
+
+
+def ends_in_softmax(kind):
+    """A dense layer that is certain of class 0, and how its probabilities are made."""
+    inputs = layers.Input((4,))
+    x = layers.Dense(3, name="logits")(inputs)
+    if kind == "argument":
+        outputs = layers.Activation("softmax")(x)
+    elif kind == "layer":
+        outputs = layers.Softmax()(x)
+    else:
+        outputs = tf.nn.softmax(x)
+    model = keras.Model(inputs, outputs)
+    model.get_layer("logits").kernel.assign(np.full((4, 1), 0.25) * [[60.0, 0, -3]])
+    return model
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("kind", ["argument", "layer", "function"])
+def test_a_student_that_is_certain_and_wrong_gets_a_gradient(kind, in_graph):
+    model = ends_in_softmax(kind)
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    kernel = other.get_layer("logits").kernel
+    kernel.assign(kernel.numpy()[:, [1, 0, 2]])  # The teacher is certain of class 1.
+    x = np.random.default_rng(0).uniform(0.9, 1.1, (16, 4)).astype(np.float32)
+    student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
+    distiller = tf_lsq.Distiller(student, other, distillation_weight=1.0)
+    distiller.compile(keras.optimizers.SGD(1.0))
+    tf_lsq.calibrate(distiller, x)
+    [bias] = [v for v in student.trainable_variables if v.name.endswith("bias:0")]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            outputs = distiller(x, training=True)
+            loss = distiller.compute_loss(x, None, outputs, None)
+        return tape.gradient(loss, bias)
+
+    found = tf.function(gradient)() if in_graph else gradient()
+    np.testing.assert_allclose(found, [1.0, -1.0, 0.0], atol=1e-5)
+
+
+def test_the_loss_of_labels_sees_the_inputs_of_a_softmax():
+    logits = tf.constant([[90.0, 0.0, -9.0]])
+
+    @tf.function
+    def gradient(logits):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            outputs = tf.cast(tf.nn.softmax(logits), tf.float64)
+            loss = tf_lsq.CrossEntropy(from_logits=False)([1], outputs)
+        return tape.gradient(loss, logits)
+
+    np.testing.assert_allclose(gradient(logits), [[1.0, -1.0, 0.0]], atol=1e-6)
+
+
+# --- Augmentation inside of models ---------------------------------------------------
+
+
+def augmenting(*extra):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.RandomTranslation(0.4, 0.4, name="shift")(inputs)
+    for layer in extra:
+        x = layer(x)
+    x = layers.Conv2D(8, 3, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+
+
+def test_student_and_teacher_see_the_same_augmented_images(data):
+    model = augmenting(layers.RandomFlip(name="flip"))
+    student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
+    tf_lsq.calibrate(student, data[0])
+    distiller = tf_lsq.Distiller(student, model, distillation_weight=1.0)
+    distiller.compile(keras.optimizers.SGD(0.0))
+    student.range_watch = None
+    clean = distiller.evaluate(*data, verbose=0, return_dict=True)
+    shifted = distiller.fit(*data, verbose=0).history
+    assert shifted["distillation_loss"][0] < 3 * clean["distillation_loss"] < 0.01
+    # Without the replay both would differ by much more.
+    alone = tf_lsq.DistillationLoss()(model(data[0]), student(data[0], training=True))
+    assert alone > 10 * clean["distillation_loss"]
+
+
+def test_a_teacher_that_would_see_other_images_is_refused(data):
+    student = tf_lsq.quantize_model(augmenting())
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(inputs)
+    teacher = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+    with pytest.raises(ValueError, match=r"\['shift'\].*`dataset.map`"):
+        tf_lsq.Distiller(student, teacher)

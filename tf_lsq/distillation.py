@@ -7,15 +7,18 @@ Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from ._compat import keras, losses_container, model_structure
+from ._compat import keras, losses_container, model_structure, nodes_of, replaced_call
 from .keras3 import float_model
+from .layers import LSQWrapper
 from .losses import (
     LOGITS,
     PROBABILITIES,
@@ -27,6 +30,12 @@ from .losses import (
 from .model import LSQModel, StepTraining
 from .step_values import quantization_points
 
+# Layers that make other images of an image.
+_AUGMENTATIONS = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if name.startswith("Random")
+)
 # Losses over classes: an output with one of them is distilled by `DistillationLoss`.
 _CLASS_LOSSES = (
     CrossEntropy,
@@ -61,7 +70,9 @@ class Distiller(StepTraining, keras.Model):
     `tflite_export.export_model(student, ...)` know nothing of the teacher.
 
     The teacher runs in inference mode and is not trained; its layers'
-    `trainable` flags are left as they are.
+    `trainable` flags are left as they are. It sees the images that the student sees:
+    where augmentation (`Random...` layers) is part of both models, the teacher's layers
+    give what the student's of the same name have given.
 
     Args:
         student: From `quantize_model`.
@@ -74,8 +85,9 @@ class Distiller(StepTraining, keras.Model):
 
     Raises:
         TypeError: If `student` is no quantized model.
-        ValueError: If a number is out of range, or the inputs or outputs of student and
-            teacher differ in number, order or shape.
+        ValueError: If a number is out of range, the inputs or outputs of student and
+            teacher differ in number, order or shape, or the student has augmentation
+            layers that the teacher has not.
 
     Example:
         >>> import tf_keras as keras
@@ -97,10 +109,13 @@ class Distiller(StepTraining, keras.Model):
         _check_arguments(student, temperature, distillation_weight)
         teacher = float_model(teacher)
         _check_same_outputs(student, teacher)
+        augmenting = _augmentations(student)
+        _check_same_augmentation(augmenting, teacher)
         # The student casts for itself, where its own layers want it.
         super().__init__(autocast=False, **kwargs)
         self.student = student
         self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
+        self._augmenting = augmenting
         self.temperature = temperature
         self.distillation_weight = distillation_weight
         self._distillation: Any = None
@@ -122,7 +137,13 @@ class Distiller(StepTraining, keras.Model):
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the student."""
-        return self.student(inputs, training=training, mask=mask)
+        is_training = isinstance(training, bool | int) and training
+        augmenting = self._augmenting if is_training else []
+        with _recorded(self.student, augmenting) as augmented:
+            outputs = self.student(inputs, training=training, mask=mask)
+        # The images belong to these outputs, of this call and this replica.
+        tf.nest.flatten(outputs)[0]._augmented = augmented
+        return outputs
 
     def compile(
         self,
@@ -232,7 +253,9 @@ class Distiller(StepTraining, keras.Model):
         sample_weight: Any = None,
     ) -> tf.Tensor:
         """Returns the loss that is trained on; see the class."""
-        teacher = self.teacher(x, training=False)
+        augmented = getattr(tf.nest.flatten(y_pred)[0], "_augmented", {})
+        with _replayed(self.teacher, augmented):
+            teacher = self.teacher(x, training=False)
         teacher = tf.nest.map_structure(tf.stop_gradient, teacher)
         soft = self._distillation(teacher, y_pred, self._by_position(sample_weight))
         hard = self.compiled_loss(y, y_pred, sample_weight)
@@ -282,6 +305,87 @@ def _uncompiled(model: keras.Model) -> dict[str, Any]:
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     return config
+
+
+def _augmentations(student: keras.Model) -> list[str]:
+    """Returns the names of the augmentation layers in front of all kernels."""
+    behind_kernels: set[int] = set()
+    found = []
+    for node in nodes_of(student):
+        if isinstance(node.layer, LSQWrapper) or any(
+            id(tensor) in behind_kernels for tensor in node.keras_inputs
+        ):
+            behind_kernels.update(id(t) for t in tf.nest.flatten(node.outputs))
+        elif isinstance(node.layer, _AUGMENTATIONS):
+            found.append(node.layer.name)
+    return list(dict.fromkeys(found))
+
+
+def _check_same_augmentation(names: list[str], teacher: keras.Model) -> None:
+    """Refuses a teacher that would see other images than the student."""
+    present = {layer.name for layer in _augmentation_layers(teacher)}
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(
+            "`teacher` must see the images that `student` sees. Received: a student "
+            f"with the augmentation layers {names} and a teacher without {missing}. "
+            "Augment in the data instead (`dataset.map`), or use the float network "
+            "with these layers as the teacher."
+        )
+
+
+def _augmentation_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the augmentation layers of a model and of the models inside it."""
+    for layer in model.submodules:
+        if isinstance(layer, _AUGMENTATIONS):
+            yield layer
+
+
+@contextlib.contextmanager
+def _recorded(
+    model: keras.Model, names: list[str]
+) -> Iterator[dict[str, list[tf.Tensor]]]:
+    """Records what the layers with these names give, call by call."""
+    recorded: dict[str, list[tf.Tensor]] = collections.defaultdict(list)
+    if names and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError(
+            "A `Distiller` can show both networks the same augmented images on one "
+            f"device only. Received: the augmentation layers {names} under "
+            f"{type(tf.distribute.get_strategy()).__name__}. Augment in the data "
+            "instead (`dataset.map`)."
+        )
+
+    def recording(layer: keras.layers.Layer) -> Any:
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            outputs = type(layer).call(layer, inputs, *args, **kwargs)
+            recorded[layer.name].append(outputs)
+            return outputs
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            layer = model.get_layer(name)
+            stack.enter_context(replaced_call(layer, recording(layer)))
+        yield recorded
+
+
+@contextlib.contextmanager
+def _replayed(
+    model: keras.Model, recorded: Mapping[str, list[tf.Tensor]]
+) -> Iterator[None]:
+    """Has augmentation layers give what others of the same name have given."""
+
+    def replaying(outputs: list[tf.Tensor]) -> Any:
+        remaining = iter(outputs)
+        return lambda inputs, *args, **kwargs: next(remaining)
+
+    with contextlib.ExitStack() as stack:
+        for layer in _augmentation_layers(model):
+            if layer.name in recorded:
+                call = replaying(recorded[layer.name])
+                stack.enter_context(replaced_call(layer, call))
+        yield
 
 
 class _Untracked:

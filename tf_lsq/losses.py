@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ._compat import keras, model_structure
+from ._compat import keras, model_structure, softmax_input
 from .graph import analyze
 from .operators import Node
 
@@ -31,7 +31,8 @@ _COMBINING = (
     *("add", "subtract", "multiply", "affine"),
     *("concat", "mean", "maximum", "minimum"),
 )
-_SMALLEST = 1e-7  # Probability whose logarithm is taken; Keras' own epsilon.
+# Probability whose logarithm is taken; the gradient, one over it, has room for factors.
+_SMALLEST = 1e-30
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
@@ -75,6 +76,7 @@ class CrossEntropy(keras.losses.Loss):
                 "from_logits=None, and a model that is no `LSQModel` or `Distiller`, "
                 "which find out themselves. Say from_logits=True or from_logits=False."
             )
+        logits = y_pred if self.from_logits else softmax_input(y_pred)
         y_pred, y_true = _at_least_float32(y_pred), tf.convert_to_tensor(y_true)
         _check_classes(y_pred)
         function = keras.losses.sparse_categorical_crossentropy
@@ -87,7 +89,9 @@ class CrossEntropy(keras.losses.Loss):
             )
         if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
             function = keras.losses.categorical_crossentropy
-        return function(y_true, y_pred, from_logits=self.from_logits)
+        if logits is not None:
+            return function(y_true, _at_least_float32(logits), from_logits=True)
+        return function(y_true, y_pred)
 
     def for_output(self, kind: str, name: str) -> CrossEntropy:
         """Returns this loss for one output of a model.
@@ -120,6 +124,10 @@ class DistillationLoss(keras.losses.Loss):
     ``T^2 * KL(softmax(teacher / T) || softmax(student / T))``: the factor keeps the
     size of gradients the same at any temperature T. Its gradient is that of the
     cross entropy against the teacher's probabilities.
+
+    Probabilities that come from a softmax are replaced by its input, where the graph
+    still has it. Otherwise their logarithm is taken, down to 1e-30: a student that is
+    certain and wrong still gets a gradient.
 
     Args:
         temperature: T, positive; the paper's is 1.
@@ -174,11 +182,12 @@ class DistillationLoss(keras.losses.Loss):
 
     def _log_probabilities(self, outputs: Any, from_logits: bool) -> tf.Tensor:
         """Returns the logarithms of softened probabilities, float32 at least."""
-        outputs = _at_least_float32(outputs)
-        _check_classes(outputs)
-        if not from_logits:
-            outputs = tf.math.log(tf.maximum(outputs, _SMALLEST))
-        return tf.nn.log_softmax(outputs / self.temperature)
+        logits = outputs if from_logits else softmax_input(outputs)
+        if logits is None:
+            logits = tf.math.log(tf.maximum(_at_least_float32(outputs), _SMALLEST))
+        logits = _at_least_float32(logits)
+        _check_classes(logits)
+        return tf.nn.log_softmax(logits / self.temperature)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings."""
