@@ -35,11 +35,15 @@ def main() -> None:
         found["one, shuffled"] = [trained(strategy, shuffled(seed)) for seed in (0, 1)]
         found["one, loop"] = loop(strategy)
         found["one, distilled"] = distilled(strategy)
+        found["one, bounded"] = bounded(strategy)
+        found["one, followed"] = followed(strategy)
     if "mirrored" in kinds:
         strategy = tf.distribute.MirroredStrategy(DEVICES)
         found["mirrored"] = trained(strategy, arrays())
         found["mirrored, loop"] = loop(strategy)
         found["mirrored, distilled"] = distilled(strategy)
+        found["mirrored, bounded"] = bounded(strategy)
+        found["mirrored, followed"] = followed(strategy)
         found["decayed"] = decayed(strategy)
         found["errors"] = errors(strategy)
     if "worker" in kinds:
@@ -74,7 +78,8 @@ def student_of(strategy):
         x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
         student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(4)(x)))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        student.compile(keras.optimizers.Adam(1e-2), loss)
+        # Adam would make much of the rounding of small gradients.
+        student.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
     return student
 
 
@@ -85,7 +90,10 @@ def trained(strategy, data):
     student.distribute_reduction_method = "first"
     losses, first = [], {}
     callback = keras.callbacks.LambdaCallback(
-        on_train_begin=lambda logs: first.update(numbers(student)),
+        on_train_begin=lambda logs: (
+            unwatched(student),
+            first.update(numbers(student)),
+        ),
         on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]),
     )
     diagnostics = tf_lsq.Diagnostics(frequency=1)
@@ -105,19 +113,57 @@ def trained(strategy, data):
     }
 
 
+def unwatched(student):
+    """Leaves ranges alone: several workers do, and a rounding error may decide."""
+    student.range_watch = None
+
+
+def followed(strategy):
+    """Steps before and after a kernel has outgrown its range and others'."""
+    student = student_of(strategy)
+    tf_lsq.calibrate(student, arrays()[0])
+    before = numbers(student)
+    kernel = student.get_layer(student.layers[2].name).kernel
+    kernel.assign(5 * kernel)
+    with strategy.scope():  # As in `fit`.
+        student.follow_ranges()
+    return [before, numbers(student)]
+
+
 def distilled(strategy):
     """What `trained` finds, with a teacher and the paper's recipe."""
     student = student_of(strategy)
     with strategy.scope():
-        layer = layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(1))
+        layer = layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(2))
         teacher = keras.Sequential([layers.Flatten(input_shape=(6, 6, 3)), layer])
         distiller = tf_lsq.Distiller(student, teacher, temperature=2.0)
         # A decay that would be seen if it were missing on one replica.
         arguments = tf_lsq.recipe(4, 8, weight_decay=0.5)
         distiller.compile(**arguments, metrics=["accuracy"])
+    callback = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: unwatched(student)
+    )
     options = {"batch_size": BATCH_SIZE, "shuffle": False, "verbose": 0}
+    options["callbacks"] = [callback]
     logs = distiller.fit(*arrays(), epochs=2, **options).history
     return {"logs": logs, "last": numbers(student)}
+
+
+def bounded(strategy):
+    """How far steps move, as factors, by gradients around their bound."""
+    student = student_of(strategy)
+    with strategy.scope():
+        student.compile(
+            keras.optimizers.SGD(1e-2),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss_weights=30.0,
+        )
+    tf_lsq.calibrate(student, arrays()[0])
+    student.range_watch = None
+    x, y = (array[:BATCH_SIZE] for array in arrays())
+    student.fit(x, y, batch_size=BATCH_SIZE, shuffle=False, verbose=0)
+    variables = [v for v in student.trainable_variables if "_step" in v.name]
+    return [float(v.numpy()) - 1.0 for v in variables]
 
 
 def decayed(strategy):

@@ -77,7 +77,9 @@ def train(student, callbacks, initial_epoch=0, first_epoch=0):
     # finds no data, and `iterations` counts it.
     data = data.apply(tf.data.experimental.assert_cardinality(EXAMPLES // BATCH_SIZE))
     count = keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda number, logs: epoch.assign(number)
+        on_epoch_begin=lambda number, logs: epoch.assign(number),
+        # The network starts from random weights, and a restored one has another batch.
+        on_train_begin=lambda logs: setattr(student, "range_watch", None),
     )
     student.fit(
         data,

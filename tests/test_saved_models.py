@@ -12,23 +12,22 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 
-DATA = Path(__file__).parent / "data"
-sys.path.insert(0, str(DATA))
+sys.path.insert(0, str(Path(__file__).parent / "data"))
 
-from make_saved_models import data
+from make_saved_models import FOLDER, data
 
 MODELS = ["residual.keras", "mixed.h5"]
 
 
 @pytest.fixture(params=MODELS)
 def saved(request):
-    path = DATA / request.param
+    path = FOLDER / request.param
     return path, keras.models.load_model(path)
 
 
 def test_saved_models_compute_what_they_computed(saved):
     path, student = saved
-    outputs = np.load(DATA / "outputs.npz")[path.stem]
+    outputs = np.load(FOLDER / "outputs.npz")[path.stem]
     found = student.predict(data()[0], verbose=0)
     # CPUs sum in other orders; a code may tip over.
     step = student.layers[-1].step.numpy() if path.suffix == ".h5" else 1 / 256
@@ -47,7 +46,7 @@ def test_saved_models_verify_against_their_old_files(saved):
 
 
 def test_saved_models_train_on_and_export(saved, tmp_path):
-    path, student = saved
+    _, student = saved
     x, y = data()
     before = tf_lsq.steps(student)
     iterations = int(student.optimizer.iterations)

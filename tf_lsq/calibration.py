@@ -6,9 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from ._compat import keras
+from ._compat import keras, reset_slots
 from .data import first_examples
-from .step_values import initialise_steps, quantization_points
+from .model import LSQModel
+from .step_values import (
+    initialise_steps,
+    quantization_points,
+    trained_variables,
+    warn_of_zeros,
+)
 
 
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
@@ -18,8 +24,9 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     quantized model before training, to export without training, or before
     training under `tf.distribute` with a loop of your own.
 
-    Steps are set anew, also those that were trained. Batch norms use their
-    moving averages, as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy`
+    Steps are set again, also those that were trained; what the optimizer of `model`
+    keeps of them (momenta, averages) starts again. Batch norms use their moving
+    averages, as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy`
     every worker must call it; all get the first worker's steps.
 
     Args:
@@ -31,6 +38,7 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
         ValueError: If `model` has no quantization points, or `num_examples` is
             less than 1.
     """
+    optimizer = getattr(model, "optimizer", None)
     model = getattr(model, "student", model)
     points = quantization_points(model)
     if not points:
@@ -46,11 +54,16 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     try:
         for point in points:
             point.reset()
-        initialise_steps(model, x, training=False)
+        empty = initialise_steps(model, x, training=False)
     except (ValueError, RuntimeError, tf.errors.OpError):
         for variable, value in kept:
             variable.assign(value)
         raise
+    warn_of_zeros(empty)
+    if isinstance(model, LSQModel):
+        model.watch_ranges(x, empty)
+    for one in tf.nest.flatten(optimizer or []):
+        reset_slots(one, trained_variables(points))
 
 
 def check_num_examples(num_examples: int) -> None:

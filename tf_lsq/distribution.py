@@ -11,6 +11,11 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
+def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether a strategy has processes that see different data."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def assign_chiefs_values(
     strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]
 ) -> None:
@@ -23,7 +28,7 @@ def assign_chiefs_values(
         strategy: What the variables were created under.
         variables: Float32, shape `[]`.
     """
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if not has_several_workers(strategy):
         return
 
     @tf.function

@@ -9,8 +9,10 @@ moving biases onto it; from then on Keras computes what the file computes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from ._compat import keras
 from .float_layers import HardSigmoid
@@ -32,8 +34,9 @@ def round_biases(
     layers that are called twice are left alone, and so is a model that has not been
     trained or calibrated.
 
-    `model.fit` ends with this by itself; call it at the end of a training loop of
-    your own, and on a model loaded from a checkpoint of the middle of a training.
+    `model.fit` ends with this by itself; call it at the end of a custom training loop,
+    and on a model loaded from a checkpoint of the middle of a training. The next `fit`
+    starts from the values before the rounding, see `restore_biases`.
 
     Args:
         model: A quantized model.
@@ -51,7 +54,70 @@ def round_biases(
         # Where gamma is 0 there is no grid to be on.
         codes = np.divide(bias, unit, out=np.zeros_like(bias), where=unit > 0)
         shift = np.where(unit > 0, np.rint(codes) * unit - bias, 0.0)
-        _shift_bias(node, shift, factor)
+        variable, change = _bias_change(node, shift, factor)
+        if variable is not None:
+            _round(model, variable, change)
+
+
+def restore_biases(model: keras.Model) -> None:
+    """Puts back what `round_biases` took off, where nothing has changed since.
+
+    Otherwise a training of many short calls of `fit` would lose every update that is
+    smaller than half a unit of a bias. Layers that do not train keep rounded biases.
+
+    Args:
+        model: A quantized model.
+    """
+    if not _roundings(model):
+        return
+    trained = {
+        id(variable)
+        for layer in model.submodules
+        if isinstance(layer, keras.layers.Layer) and layer.trainable
+        for variable in vars(layer).values()
+        if isinstance(variable, tf.Variable)
+    }
+    for key in trained & set(_roundings(model)):
+        variable, original, rounded = _roundings(model).pop(key)
+        if np.array_equal(variable.numpy(), rounded):
+            variable.assign(original)
+
+
+def rounded_biases(model: keras.Model) -> list[list[Any]]:
+    """Returns what `restore_biases` needs to know, to be saved with a model.
+
+    Returns:
+        For each bias: its place in `model.weights`, its values before it was rounded,
+        and after.
+    """
+    places = {id(variable): place for place, variable in enumerate(model.weights)}
+    return [
+        [places[id(variable)], original.tolist(), rounded.tolist()]
+        for variable, original, rounded in _roundings(model).values()
+    ]
+
+
+def set_rounded_biases(model: keras.Model, saved: list[list[Any]]) -> None:
+    """Takes what `rounded_biases` returned for the model that was saved."""
+    for place, *values in saved:
+        variable = model.weights[place]
+        original, rounded = (np.asarray(v, variable.dtype.name) for v in values)
+        _roundings(model)[id(variable)] = variable, original, rounded
+
+
+def _roundings(model: keras.Model) -> dict[int, tuple[Any, np.ndarray, np.ndarray]]:
+    """Returns the biases of a model that were rounded: variable, before, after."""
+    return vars(model).setdefault("_rounded_biases", {})  # Unseen by Keras' tracking.
+
+
+def _round(model: keras.Model, variable: tf.Variable, change: np.ndarray) -> None:
+    """Adds the change that rounds a bias to its variable, and keeps what was there."""
+    before = original = variable.numpy()
+    if id(variable) in _roundings(model):
+        _, first, rounded = _roundings(model)[id(variable)]
+        original = first if np.array_equal(before, rounded) else before
+    variable.assign(before + change)
+    _roundings(model)[id(variable)] = variable, original, variable.numpy()
 
 
 def bias_unit(
@@ -174,19 +240,22 @@ def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
     return factor, beta - mean * factor
 
 
-def _shift_bias(node: Node, shift: np.ndarray, factor: np.ndarray) -> None:
-    """Adds `shift` to the bias of an operator, in the variable that holds it."""
+def _bias_change(
+    node: Node, shift: np.ndarray, factor: np.ndarray
+) -> tuple[tf.Variable | None, Any]:
+    """Returns the variable that holds a bias, and what to add to it.
+
+    None where there is none, or where it is not trained or is shared.
+    """
     affine = node if node.kind == "affine" else node.affine
     owner = node.layer if affine is None else affine.layer
     if not owner.trainable or isinstance(owner, keras.layers.Rescaling):
-        return
+        return None, 0.0
     if affine is None:
-        if owner.use_bias:
-            owner.bias.assign(owner.bias.numpy() + shift)
-    elif affine.shared:
-        return
-    elif owner.center:
-        owner.beta.assign(owner.beta.numpy() + shift)
-    else:
-        moved = np.divide(shift, factor, out=np.zeros_like(shift), where=factor != 0)
-        owner.moving_mean.assign(owner.moving_mean.numpy() - moved)
+        return (owner.bias, shift) if owner.use_bias else (None, 0.0)
+    if affine.shared:
+        return None, 0.0
+    if owner.center:
+        return owner.beta, shift
+    moved = np.divide(shift, factor, out=np.zeros_like(shift), where=factor != 0)
+    return owner.moving_mean, -moved

@@ -6,24 +6,32 @@ import contextlib
 import itertools
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from . import lsq
 from ._compat import (
-    exclude_from_weight_decay,
     infers_shapes_only,
     keras,
     register_for_h5,
+    reset_slots,
+    steps_per_execution,
 )
 from .borrowed_sums import borrowed_sums
 from .data import batches
-from .folding import round_biases
+from .distribution import has_several_workers
+from .folding import (
+    restore_biases,
+    round_biases,
+    rounded_biases,
+    set_rounded_biases,
+)
 from .losses import resolve
+from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
+from .range_watch import MANY, RangeWatch
 from .step_values import (
     check_calibrated,
     check_steps,
@@ -32,13 +40,17 @@ from .step_values import (
     is_calibrated,
     missing_shared_points,
     quantization_points,
+    trained_variables,
+    warn_of_zeros,
     wrapped_layers,
 )
 
-# Steps and offsets, which no weight decay may touch; replicas have names of their own.
-QUANTIZER_VARIABLES = r"_(step|offset)(/replica_\d+)?:0$"
+# A step beyond these factors of its first value is worth a warning.
+_SMALL, _LARGE = 0.1, 10.0
 _DEFAULT_BATCH_SIZE = 32
 _SUFFIXES = (".keras", ".h5", ".hdf5")
+_SETTINGS = ("step_clip", "rounds_biases")  # Of an `LSQModel`.
+_ROUNDED = "rounded_biases"
 
 
 class StepTraining:
@@ -46,11 +58,14 @@ class StepTraining:
 
     Before the first compiled training step it runs the first batch once, to give
     every activation step its first value; batch norm statistics are put back
-    afterwards. An optimizer's weight decay leaves the steps out. At its end `fit`
-    moves biases onto the grid of the file's int32 biases, see `round_biases`.
+    afterwards. Steps that a training from random weights outgrows are set anew, see
+    `range_watch`. Optimizers update steps apart from weights, see `prepare_optimizer`.
+    At its end `fit` moves biases onto the grid of the file's int32 biases, see
+    `round_biases`; the next `fit` starts from what they were before.
     """
 
     _traced_signs: list[float] | None = None
+    _watched: Any = None  # The training function that looks at ranges, if it was made.
 
     @property
     def quantized(self) -> LSQModel:
@@ -60,7 +75,7 @@ class StepTraining:
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
     ) -> None:
-        """Compiles the model; steps are excluded from weight decay.
+        """Compiles the model; the optimizer updates steps apart from weights.
 
         XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator. A
         `CrossEntropy` learns here whether outputs are logits.
@@ -68,8 +83,10 @@ class StepTraining:
         loss = resolve(loss, self.quantized)
         super().compile(optimizer, loss, *args, **kwargs)
         self._choose_op()
+        student = self.quantized
         for one in tf.nest.flatten(self.optimizer):
-            exclude_from_weight_decay(one, QUANTIZER_VARIABLES)
+            student.step_clip = chosen_step_clip(one, student.step_clip)
+            prepare_optimizer(one, student.step_clip)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model, and builds its optimizer for its state.
@@ -99,23 +116,26 @@ class StepTraining:
         """
         if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
-            initialise_steps(self.quantized, first, training=True)
-        self._build_optimizer()
-        self._follow_signs()
+            self._take_first_batch(first)
+        self._begin()
         callbacks = _with_guard(callbacks)
-        with _divergence_named(self.quantized):
-            history = super().fit(
-                x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
-            )
-        round_biases(self.quantized)
-        return history
+        try:
+            with _divergence_named(self.quantized):
+                return super().fit(
+                    x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+                )
+        finally:
+            if self.quantized.rounds_biases:
+                round_biases(self.quantized)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trains on one batch; see `keras.Model.train_on_batch`."""
+        """Trains on one batch; see `keras.Model.train_on_batch`.
+
+        Biases are not rounded: end such a loop with `round_biases`.
+        """
         if not is_calibrated(self.quantized):
-            initialise_steps(self.quantized, x, training=True)
-        self._build_optimizer()
-        self._follow_signs()
+            warn_of_zeros(self._take_first_batch(x))
+        self._begin()
         with _divergence_named(self.quantized):
             return super().train_on_batch(x, *args, **kwargs)
 
@@ -166,6 +186,61 @@ class StepTraining:
             )
         super().save(filepath, overwrite, save_format, **kwargs)
 
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns the function that trains, with a look at ranges now and then."""
+        function = super().make_train_function(force)
+        if function is not self._watched:
+            updates = steps_per_execution(self) or 1
+
+            def train(iterator: Any) -> Any:
+                logs = function(iterator)
+                watch = self.quantized.range_watch
+                if watch is not None and watch.count(updates):
+                    self.follow_ranges()
+                return logs
+
+            self.train_function = self._watched = train
+        return self.train_function
+
+    def _take_first_batch(self, x: Any) -> list[str]:
+        """Sets the steps from a batch; returns the points it gave nothing but zeros."""
+        empty = initialise_steps(self.quantized, x, training=True)
+        self.quantized.watch_ranges(x, empty)
+        return empty
+
+    def _begin(self) -> None:
+        """Prepares a call that trains."""
+        restore_biases(self.quantized)
+        self._build_optimizer()
+        self._follow_signs()
+
+    def follow_ranges(self, optimizer: Any = None) -> None:
+        """Sets the steps of tensors again that have outgrown their range.
+
+        `fit` and `train_on_batch` do this by themselves; in a custom training loop call
+        it now and then, after `tf_lsq.calibrate`.
+
+        Args:
+            optimizer: The optimizer of a custom loop, whose slots for those steps are
+                reset. None: the one that the model was compiled with, if any.
+
+        Raises:
+            RuntimeError: If there is no batch to look at: it is that of `calibrate`, or
+                the first one of `fit`, in this process and on one worker.
+        """
+        watch = self.quantized.range_watch
+        if watch is None:
+            raise RuntimeError(
+                f"`{self.quantized.name}` has no batch to measure ranges with. Call "
+                "`tf_lsq.calibrate(model, data)` first."
+            )
+        changed = watch.follow()
+        if changed:
+            compiled = getattr(self, "optimizer", None)
+            for one in tf.nest.flatten(optimizer or compiled or []):
+                reset_slots(one, trained_variables(changed))
+            self._follow_signs()
+
     def _choose_op(self) -> None:
         """Tells every layer which form to use; what was traced is traced anew."""
         xla = getattr(self, "jit_compile", False) or isinstance(
@@ -212,14 +287,59 @@ class LSQModel(StepTraining, keras.Model):
 
     Made by `quantize_model` and `quantize_apply`. It is trained, saved and
     loaded like any Keras model; see `StepTraining` for what its `fit` does besides.
+
+    Attributes:
+        step_clip: Bound of the relative gradients of steps, None for no bound; read
+            when the model is compiled, and saved with it. An optimizer with a
+            `step_clip` of its own (`tf_lsq.recipe`) sets it.
+        rounds_biases: Whether `fit` ends with `round_biases`. Without it Keras computes
+            with biases that the file can't hold, and codes differ by one here and
+            there; the file is the same either way. Saved with the model.
     """
 
     wants_plain_op = False
+    step_clip: float | None = DEFAULT_STEP_CLIP
+    rounds_biases = True
+    range_watch: RangeWatch | None = None  # Of the batch that set the steps.
 
     @property
     def quantized(self) -> LSQModel:
         """The model itself."""
         return self
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layers and the settings."""
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return {**super().get_config(), **settings, _ROUNDED: rounded_biases(self)}
+
+    def watch_ranges(self, x: Any, empty: Iterable[str]) -> None:
+        """Begins to watch a training from first values that a batch has given.
+
+        Args:
+            x: The batch. Where several workers train, each has another one, so none
+                is kept and ranges are not watched.
+            empty: Names of the points to which it gave nothing but zeros.
+        """
+        alone = not has_several_workers(self.distribute_strategy)
+        self.range_watch = RangeWatch(self, x, set(empty)) if alone else None
+        self.warned_layers.clear()
+
+    @property
+    def warned_layers(self) -> dict[str, set[str]]:
+        """The layers that warnings of this training have named, by kind."""
+        return vars(self).setdefault("_warned_layers", {})  # Unseen by Keras.
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds the model; what an older version did not save has its default."""
+        config = dict(config)
+        settings = {name: config.pop(name) for name in _SETTINGS if name in config}
+        rounded = config.pop(_ROUNDED, [])
+        model = super().from_config(config, custom_objects)
+        set_rounded_biases(model, rounded)
+        for name, value in settings.items():
+            setattr(model, name, value)
+        return model
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the layers; see `keras.Model.call`."""
@@ -273,34 +393,80 @@ def _with_guard(callbacks: Any) -> Any:
 
 
 class StepGuard(keras.callbacks.Callback):
-    """Looks at the steps in every `fit` of a quantized model."""
+    """Looks at the steps in every `fit` of a quantized model.
+
+    A warning names a layer once per training; `calibrate` begins another.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at ranges between epochs; a backup has been restored by now."""
+        watch = self.model.quantized.range_watch
+        if watch is None:
+            return
+        [optimizer, *_] = tf.nest.flatten(self.model.optimizer)
+        updates = int(optimizer.iterations.numpy())
+        if watch.begin_epoch(updates, self.params.get("steps")):
+            self.model.follow_ranges()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stops a training with NaN.
+        """Stops a training with NaN; warns of ranges that do not fit.
 
         Raises:
             RuntimeError: If a step is NaN.
         """
-        if not self.model.stop_training:  # `TerminateOnNaN` ends a training, too.
-            check_steps(self.model.quantized)
+        if self.model.stop_training:  # `TerminateOnNaN` ends a training as well.
+            return
+        student = self.model.quantized
+        check_steps(student)
+        self._warn("moved", _moved_steps(student), _MOVED)
+        if student.range_watch is not None:
+            shares = student.range_watch.clipped_shares
+            many = {n: f"{100 * s:.0f} %" for n, s in shares.items() if s > MANY}
+            self._warn("clipped", many, _CLIPPED)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Tells of steps that have collapsed, and not recovered."""
-        model = self.model.quantized
-        collapsed = [
-            layer.name
-            for layer in (*wrapped_layers(model), *quantization_points(model))
-            if "step" in layer.step_variables
-            and np.any(layer.step_variables["step"] <= lsq.MIN_STEP_FACTOR)
-        ]
-        if collapsed:
-            warnings.warn(
-                "Learned steps have shrunk to 1/1000 of their first value, the least "
-                f"they may have: {collapsed}. Almost all values are clipped there. "
-                "Start again with a lower learning rate, with `tf_lsq.recipe`, which "
-                "bounds the updates of steps, or with the optimizer's `clipnorm`.",
-                stacklevel=2,
-            )
+        """Warns of tensors that are all zeros to the end."""
+        student = self.model.quantized
+        warned = student.warned_layers.setdefault("zeros", set())
+        if student.range_watch is not None:
+            zeros = [n for n in student.range_watch.empty_points if n not in warned]
+            warned.update(zeros)
+            warn_of_zeros(zeros)
+
+    def _warn(self, kind: str, found: dict[str, str], message: str) -> None:
+        """Warns of layers that have not been named in this training."""
+        warned = self.model.quantized.warned_layers.setdefault(kind, set())
+        new = {name: value for name, value in found.items() if name not in warned}
+        warned.update(new)
+        if new:
+            listed = ", ".join(f"`{name}` ({value})" for name, value in new.items())
+            warnings.warn(message.format(listed), stacklevel=2)
+
+
+_MOVED = (
+    "Learned steps have left the range from 1/10 to 10 times their first value: {}. "
+    "A training seldom recovers from that. Lower the learning rate, use "
+    "`tf_lsq.recipe`, or lower the bound of the gradients of steps, "
+    "`student.step_clip`, before `compile`."
+)
+_CLIPPED = (
+    "More than 20 % of the values are clipped at these layers: {}. What is clipped has "
+    "no gradient. Call `tf_lsq.calibrate(model, data)` between epochs, train more "
+    "slowly, or give these layers more bits with `overrides`."
+)
+
+
+def _moved_steps(student: keras.Model) -> dict[str, str]:
+    """Returns the factors of steps that are far from their first value, by layer."""
+    moved = {}
+    for layer in (*wrapped_layers(student), *quantization_points(student)):
+        if "step" not in layer.step_variables:
+            continue
+        factors = layer.step_variables["step"].numpy()
+        extreme = factors.flat[np.abs(np.log(factors)).argmax()]
+        if not _SMALL <= extreme <= _LARGE:
+            moved[layer.name] = f"{extreme:.3g} times"
+    return moved
 
 
 @contextlib.contextmanager

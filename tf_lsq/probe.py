@@ -15,7 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from . import lsq
-from ._compat import keras, model_structure, nodes_of, random_layers
+from ._compat import (
+    inference_only,
+    keras,
+    model_structure,
+    nodes_of,
+    random_layers,
+)
 from .folding import point_of
 from .graph import analyze
 from .layers import LSQWrapper, QuantizationPoint, replaced_attributes
@@ -151,22 +157,8 @@ def _as_measured(student: keras.Model) -> Iterator[None]:
         for layer in (*wrapped_layers(student), *quantization_points(student)):
             stack.enter_context(replaced_attributes(layer, {"plain_op": True}))
         for layer in random_layers(student):
-            stack.enter_context(_as_in_inference(layer))
+            stack.enter_context(inference_only(layer))
         yield
-
-
-@contextlib.contextmanager
-def _as_in_inference(layer: keras.layers.Layer) -> Iterator[None]:
-    """Has a layer compute as in inference, whatever it is told."""
-
-    def call(inputs: Any, training: Any = None, **kwargs: Any) -> Any:
-        return type(layer).call(layer, inputs, training=False, **kwargs)
-
-    vars(layer)["call"] = call
-    try:
-        yield
-    finally:
-        del vars(layer)["call"]
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,16 @@ def student_of(model: keras.Model) -> keras.Model:
             "Call `tf_lsq.quantize_model` first."
         )
     return student
+
+
+def trained_variables(layers: Iterable[Any]) -> list[tf.Variable]:
+    """Returns the learned steps and offsets of layers, as factors of first values."""
+    return [
+        variable
+        for layer in layers
+        for variable in layer.step_variables.values()
+        if variable.trainable
+    ]
 
 
 def steps(model: keras.Model) -> dict[str, Any]:
@@ -87,11 +97,11 @@ def check_steps(model: keras.Model) -> None:
         raise RuntimeError(
             f"The training of `{model.name}` has diverged: these layers have a learned "
             f"step that is NaN: {lost}. Start again from finite weights, with a lower "
-            "learning rate or with the optimizer's `clipnorm`."
+            "learning rate or with a smaller `step_clip`."
         )
 
 
-def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
+def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> list[str]:
     """Gives every activation step that has none its first value.
 
     The batch flows through the model, eagerly; each point sets its step from the
@@ -105,6 +115,9 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
         training: Whether batch norms use the batch's statistics, as in a
             training step. Their moving averages are left as they were.
 
+    Returns:
+        The names of the points that the batch gave nothing but zeros.
+
     Raises:
         ValueError: If the batch says nothing about values: all inputs are constant, or
             there are NaN or infinite values; the layers are named.
@@ -113,9 +126,9 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
     with _points_initialising(model):
         initialise_shared_points(model, lambda: model(x, training=training))
-        with _batch_norm_statistics_kept(model):
+        with batch_norm_statistics_kept(model):
             model(x, training=training)
-    _check_first_values(model)
+    empty = _check_first_values(model)
     check_calibrated(model)
     first_values = [
         variable
@@ -124,6 +137,7 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> None:
         if name != "step"
     ]
     assign_chiefs_values(model.distribute_strategy, first_values)
+    return empty
 
 
 def missing_shared_points(model: keras.Model) -> list[QuantizationPoint]:
@@ -154,7 +168,7 @@ def initialise_shared_points(model: keras.Model, call: Callable[[], Any]) -> Non
         point.passes = True
         point.first_inputs = [] if point in shared else None
     try:
-        with _batch_norm_statistics_kept(model):
+        with batch_norm_statistics_kept(model):
             call()
         for point in shared:
             point.initialise(point.first_inputs)
@@ -175,8 +189,8 @@ def _check_not_constant(x: Any) -> None:
         )
 
 
-def _check_first_values(model: keras.Model) -> None:
-    """Refuses steps from values that are not finite; tells of tensors without any."""
+def _check_first_values(model: keras.Model) -> list[str]:
+    """Refuses steps from values that are not finite; returns points of zeros."""
     points = [p for p in quantization_points(model) if p.first_extremes is not None]
     lost = [p.name for p in points if not np.isfinite(p.first_extremes).all()]
     empty = [p.name for p in points if _is_empty(p)]
@@ -190,10 +204,15 @@ def _check_first_values(model: keras.Model) -> None:
             f"Received NaN or infinite values at: {lost}. Check the data and the "
             "weights of the float model."
         )
-    if empty:
+    return empty
+
+
+def warn_of_zeros(names: list[str]) -> None:
+    """Warns of points whose first values came from nothing but zeros."""
+    if names:
         warnings.warn(
-            "The first batch gave nothing but zeros at these quantization points: "
-            f"{empty}. Their steps start from an arbitrary value; train on, or call "
+            "These quantization points have seen nothing but zeros: "
+            f"{names}. Their steps have an arbitrary value; train on, or call "
             "`tf_lsq.calibrate(model, data)` with more examples, if that is not what "
             "the model computes.",
             stacklevel=3,
@@ -225,7 +244,7 @@ def _points_initialising(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
+def batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
     """Puts the moving averages of batch norms back."""
     norms = [
         layer
