@@ -61,9 +61,9 @@ class RangeWatch:
     def __init__(self, student: keras.Model, x: Any, empty: set[str]) -> None:
         self._student = student
         self._x = tf.nest.map_structure(lambda t: tf.convert_to_tensor(t)[:_SAMPLE], x)
-        empty |= {w.name for w in wrapped_layers(student) if _is_zero(w.kernel)}
+        zeros = {w.name for w in wrapped_layers(student) if _is_zero(w.kernel)}
         # Layer -> its arbitrary first value.
-        self._empty = {n: _unit(student.get_layer(n)) for n in empty}
+        self._empty = {n: _unit(student.get_layer(n)) for n in empty | zeros}
         calls = collections.Counter(node.layer.name for node in nodes_of(student))
         self._calls = {p.name: calls[p.name] for p in quantization_points(student)}
         self._updates, self._last = 0, _UPDATES
