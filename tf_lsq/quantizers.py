@@ -175,18 +175,26 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         return math.inf
 
     def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
-        """Sets the step (and the signedness, where open) from `inputs`."""
+        """Sets the step (and the signedness or offset, where open) from `inputs`."""
+        for name, value in self.first_values(inputs, weights).items():
+            weights[name].assign(value)
+
+    def first_values(
+        self, inputs: tf.Tensor, weights: Variables
+    ) -> dict[str, tf.Tensor]:
+        """Returns what `initialise` sets, by the name of the variable."""
+        values = {}
         if "signed" in weights:
             negative = tf.reduce_any(inputs < tf.cast(0, inputs.dtype))
-            weights["signed"].assign(tf.cast(negative, tf.float32))
+            values["signed"] = tf.cast(negative, tf.float32)
         unit = lsq.initial_step(
             inputs,
-            self.integer_range(weights),
+            self.integer_range({**weights, **values}),
             step_shape=tuple(weights["unit"].shape),
             method=self.step_init,
         )
-        weights["unit"].assign(tf.minimum(unit, self._max_step()))
-        weights["step"].assign(tf.ones_like(unit))
+        unit = tf.minimum(unit, self._max_step())
+        return {**values, "unit": unit, "step": tf.ones_like(unit)}
 
     def _may_initialise(self, training: Any) -> bool:
         """Returns whether a call may take its inputs as the first batch."""
@@ -421,25 +429,23 @@ class LSQActivationQuantizer(_LSQQuantizer):
             return math.inf
         return self.max_value / self.integer_range({}).q_max
 
-    def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
-        """Sets the step from `inputs`, of which the largest may not count."""
+    def first_values(
+        self, inputs: tf.Tensor, weights: Variables
+    ) -> dict[str, tf.Tensor]:
+        """Returns what `initialise` sets; the largest of `inputs` may not count."""
         if self.asymmetric:
             unit, offset = lsq_plus.initial_values(
                 inputs, self.num_bits, method=self.step_init
             )
-            weights["unit"].assign(unit)
-            weights["step"].assign(tf.ones_like(unit))
             width = unit * lsq_plus.num_levels(self.num_bits)
-            weights["offset"].assign(offset / width)
-            return
+            return {"unit": unit, "step": tf.ones_like(unit), "offset": offset / width}
         if self.max_value is not None:
             inputs = tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
-        super().initialise(inputs, weights)
+        return super().first_values(inputs, weights)
 
-    def widen(self, weights: Variables, factor: float) -> None:
-        """Makes the range larger by a factor, up to the largest value."""
-        step = factor * weights["unit"]
-        weights["unit"].assign(tf.minimum(step, self._max_step()))
+    def widened(self, unit: tf.Tensor, factor: float) -> tf.Tensor:
+        """Returns a first step times a factor, as large as it may be at most."""
+        return tf.minimum(factor * unit, self._max_step())
 
     def clipped(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns `inputs` as they are but for what a ReLU would remove."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,7 @@ class RangeWatch:
         self._updates, self._last = 0, _UPDATES
         # Layer -> share of its values that was clipped when `follow` was called last.
         self.clipped_shares: dict[str, float] = {}
+        self._found = tf.function(self._measure, autograph=False)
 
     @property
     def empty_points(self) -> list[str]:
@@ -99,55 +102,96 @@ class RangeWatch:
         Returns:
             The layers whose step was set.
         """
-        changed: list[Quantizer] = []
-        sets_steps = self._updates <= self._last
+        with batch_norm_statistics_kept(self._student):
+            found = self._found(self._traced_state())
+            self.clipped_shares = {name: float(f["share"]) for name, f in found.items()}
+            suspect = any(bool(f["suspect"]) for f in found.values())
+            if not suspect or self._updates > self._last:
+                return []
+            changed: list[Quantizer] = []
 
-        def look(layer: Quantizer, values: tf.Tensor) -> None:
-            if sets_steps and layer.trainable and self._outgrown(layer, values):
-                changed.append(layer)
-            self.clipped_shares[layer.name] = clipped_share(layer, values)
+            def look(layer: Quantizer, values: tf.Tensor) -> None:
+                # Where a step changes, so do the values that arrive behind it.
+                if self._set_step(layer, values):
+                    changed.append(layer)
+                self.clipped_shares[layer.name] = float(clipped_share(layer, values))
 
-        for wrapper in wrapped_layers(self._student):
-            look(wrapper, wrapper.kernel)
-        self._run(look)
+            self._run(look)
         return changed
 
-    def _outgrown(self, layer: Quantizer, values: tf.Tensor) -> bool:
-        """Sets the step of a layer if its range is too small; returns whether."""
-        variables, is_point = layer.step_variables, isinstance(layer, QuantizationPoint)
-        if layer.name in self._empty and not _is_zero(values):
-            first = self._empty.pop(layer.name)
-            # Loaded weights may have brought a learned step since.
-            if np.array_equal(first, _unit(layer)):
-                layer.quantizer.initialise(values, variables)
-                return True
-        has_8_bits = layer.num_bits == MAX_NUM_BITS
-        if not (is_point or has_8_bits):
-            return False  # No weight is lost to clipping that its step can't follow.
-        share, margin = clipped_share(layer, values), _HALF / 2**layer.num_bits
-        if not share > margin:  # NaN is reported elsewhere.
-            return False
-        step, old = layer.step, {n: tf.identity(v) for n, v in variables.items()}
-        layer.quantizer.initialise(values, variables)
-        # A step that has only learned to be small is left as it is.
-        growth = _GROWTH_AT_8_BITS if has_8_bits else _GROWTH
-        grown = variables["unit"] > growth * tf.maximum(step, old["unit"])
-        for name in ("unit", "step"):
-            variables[name].assign(tf.where(grown, variables[name], old[name]))
-        lost_sign = "signed" in old and variables["signed"] < old["signed"]
-        if clipped_share(layer, values) < share - margin and not lost_sign:
-            if has_8_bits and is_point:
-                layer.quantizer.widen(variables, _ROOM_AT_8_BITS)
-            return True
-        for name, value in old.items():
-            variables[name].assign(value)
-        return False
+    def _traced_state(self) -> tuple[Any, ...]:
+        """Returns what a traced look holds as constants."""
+        points = quantization_points(self._student)
+        signs = [float(p.step_variables.get("signed", 0.0)) for p in points]
+        trainable = [layer.trainable for layer in self._student.layers]
+        return (*signs, *trainable, *sorted(self._empty))
 
-    def _run(self, look: Any) -> None:
-        """Shows the values that arrive at every point, in order, before it quantizes.
+    def _measure(self, _: tuple[Any, ...]) -> dict[str, dict[str, tf.Tensor]]:
+        """Returns for each layer the share that is clipped and whether it may be set.
+
+        It is for `tf.function`, which traces it for each of its arguments.
+        """
+        found = {}
+
+        def look(layer: Quantizer, values: tf.Tensor) -> None:
+            share = clipped_share(layer, values)
+            suspect = self._may_have_outgrown(layer, values, share)
+            if layer.name in self._empty:
+                suspect |= tf.reduce_any(values != 0.0)
+            found[layer.name] = {"share": share, "suspect": suspect}
+
+        self._run(look)
+        return found
+
+    def _may_have_outgrown(
+        self, layer: Quantizer, values: tf.Tensor, share: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns whether `_set_step` may set a step; few operators tell."""
+        is_point = isinstance(layer, QuantizationPoint)
+        # At fewer bits no weight is lost to clipping that its step can't follow.
+        if not layer.trainable or not (is_point or layer.num_bits == MAX_NUM_BITS):
+            return tf.constant(False)
+        quantizer, variables = layer.quantizer, layer.step_variables
+        if (
+            quantizer.step_init == "mse"
+        ):  # Which is never more than the largest value's.
+            quantizer = dataclasses.replace(quantizer, step_init="max")
+        largest = quantizer.first_values(values, variables)["unit"]
+        grown = tf.reduce_any(largest > _growth(layer) * _known_step(layer))
+        return grown & (share > _margin(layer))
+
+    def _set_step(self, layer: Quantizer, values: tf.Tensor) -> bool:
+        """Sets the step of a layer if it has to be; returns whether."""
+        first = None if _is_zero(values) else self._empty.pop(layer.name, None)
+        # Loaded weights may have brought a learned step since.
+        if first is not None and np.array_equal(first, _unit(layer)):
+            layer.quantizer.initialise(values, layer.step_variables)
+            return True
+        share = clipped_share(layer, values)
+        if not self._may_have_outgrown(layer, values, share):
+            return False
+        quantizer, variables = layer.quantizer, layer.step_variables
+        fitted = quantizer.first_values(values, variables)
+        # A step that has only learned to be small is left as it is.
+        grown = fitted["unit"] > _growth(layer) * _known_step(layer)
+        for name in ("unit", "step"):
+            fitted[name] = tf.where(grown, fitted[name], variables[name])
+        lost_sign = "signed" in fitted and fitted["signed"] < variables["signed"]
+        if lost_sign or clipped_share(layer, values, fitted) >= share - _margin(layer):
+            return False
+        if isinstance(layer, QuantizationPoint) and layer.num_bits == MAX_NUM_BITS:
+            fitted["unit"] = quantizer.widened(fitted["unit"], _ROOM_AT_8_BITS)
+        for name, value in fitted.items():
+            variables[name].assign(value)
+        return True
+
+    def _run(self, look: Callable[[Quantizer, tf.Tensor], None]) -> None:
+        """Shows every kernel, and what arrives at every point, before it is quantized.
 
         A point of several tensors is looked at when all have arrived.
         """
+        for wrapper in wrapped_layers(self._student):
+            look(wrapper, tf.convert_to_tensor(wrapper.kernel))
         arrived: dict[str, list[tf.Tensor]] = collections.defaultdict(list)
 
         def observe(point: QuantizationPoint, values: tf.Tensor) -> None:
@@ -158,7 +202,6 @@ class RangeWatch:
 
         points = [p for p in quantization_points(self._student) if p.step_variables]
         with contextlib.ExitStack() as stack:
-            stack.enter_context(batch_norm_statistics_kept(self._student))
             for point in points:
                 stack.enter_context(replaced_attributes(point, {"observer": observe}))
             for layer in random_layers(self._student):
@@ -166,22 +209,44 @@ class RangeWatch:
             self._student(self._x, training=True)
 
 
-def clipped_share(layer: Quantizer, values: tf.Tensor) -> float:
+def clipped_share(
+    layer: Quantizer, values: tf.Tensor, variables: dict[str, Any] | None = None
+) -> tf.Tensor:
     """Returns the share of values beyond the last integers of a layer's range.
 
     What an unsigned range does not hold below 0 is what its ReLU removes, and what is
     beyond the limit of a ReLU6 counts as this limit.
+
+    Args:
+        layer: A wrapper or quantization point.
+        values: Those of its kernel, or those that arrive.
+        variables: Values to use instead of those of the quantizer's variables.
     """
-    quantizer = layer.quantizer
-    integers = quantizer.integer_range(layer.step_variables)
+    quantizer, variables = layer.quantizer, variables or layer.step_variables
+    integers = quantizer.integer_range(variables)
     values = tf.cast(values, tf.float32)
     if getattr(quantizer, "max_value", None) is not None:
         values = tf.minimum(values, quantizer.max_value)
-    quotients = values / layer.step
+    quotients = values / quantizer.step(variables)
     beyond = quotients > integers.q_max + 0.5
     has_ends = getattr(quantizer, "asymmetric", False) | (integers.q_min < 0)
     beyond |= (quotients < integers.q_min - 0.5) & has_ends
-    return float(tf.reduce_mean(tf.cast(beyond, tf.float32)))
+    return tf.reduce_mean(tf.cast(beyond, tf.float32))
+
+
+def _margin(layer: Quantizer) -> float:
+    """Returns the share of values by which a step must clip fewer to be set."""
+    return _HALF / 2**layer.num_bits
+
+
+def _growth(layer: Quantizer) -> float:
+    """Returns the factor by which values must have outgrown the step of a layer."""
+    return _GROWTH_AT_8_BITS if layer.num_bits == MAX_NUM_BITS else _GROWTH
+
+
+def _known_step(layer: Quantizer) -> tf.Tensor:
+    """Returns the step of a layer, or its first value where that is larger."""
+    return tf.maximum(layer.step, layer.step_variables["unit"])
 
 
 def _unit(layer: Quantizer) -> np.ndarray:
