@@ -21,14 +21,16 @@ The kernels have no gradients of their own, so there are none of second order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from .lsq import ROUNDING, SMALLEST, IntegerRange
 
-# Long dot products are summed in chunks: more precise, and two cores share them.
+Tensors = tuple[tf.Tensor, ...]
+# Long dot products are matrix products of chunks: they only read, and two cores share
+# them. Short ones are precise instead.
 # A chunk that starts at a multiple of TensorFlow's alignment is a view, not a copy.
 _NUM_CHUNKS = 4
 _CHUNKED_SIZE = 1 << 19
@@ -75,9 +77,10 @@ def fake_quantize(
 ) -> tf.Tensor:
     """Returns `x` moved to the grid, with LSQ's gradients; see `lsq.fake_quantize`.
 
-    The gradient of the step is a difference of two sums, which costs digits: its
-    error is about 1e-3 of what a sum of as many terms with random signs amounts to,
-    where the plain form's is 1e-5. XLA has no kernel for the mask.
+    The gradient of the step is a difference of two sums, which costs digits where
+    tensors are large: its error is up to about 1e-3 of what a sum of as many terms with
+    random signs amounts to, where the plain form's is 1e-5. XLA has no kernel for the
+    mask.
 
     Args:
         x: Float values, any shape, any unit.
@@ -122,7 +125,8 @@ def lend_sum(
     @tf.custom_gradient
     def lent(step: tf.Tensor, *tensors: tf.Tensor) -> Any:
         def gradient(*upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            parts = [_dot(dt, t) for dt, t in zip(upstream, tensors, strict=True)]
+            pairs = zip(upstream, tensors, strict=True)
+            parts = [part for pair in pairs for part in _difference(pair, ())]
             return _first_order(_step_gradient(parts, step, scale)), *upstream
 
         return [tf.identity(t) for t in tensors], gradient
@@ -148,15 +152,8 @@ def _per_tensor(
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             dx = _inside(upstream, x, step, bounds)
-            parts = []
-            for dy_part, y_part, dx_part, x_part in _chunks(upstream, y, dx, x):
-                # The difference is taken part by part, which keeps it precise.
-                if sum_outputs and sum_inputs:
-                    parts.append(_dot(dy_part, y_part) - _dot(dx_part, x_part))
-                elif sum_outputs:
-                    parts.append(_dot(dy_part, y_part))
-                elif sum_inputs:
-                    parts.append(-_dot(dx_part, x_part))
+            outputs = (upstream, y) if sum_outputs else ()
+            parts = _difference(outputs, (dx, x) if sum_inputs else ())
             step_gradient = _step_gradient(parts, step, scale)
             return _first_order(dx), _first_order(step_gradient)
 
@@ -226,8 +223,38 @@ def _inside(
     )[0]
 
 
-def _chunks(*tensors: tf.Tensor) -> Iterator[tuple[tf.Tensor, ...]]:
-    """Yields tensors of one shape part by part, cut where a cut is free and pays."""
+def _difference(plus: Tensors, minus: Tensors) -> list[tf.Tensor]:
+    """Returns the dot product of two tensors less that of two others, as parts of it.
+
+    Where tensors are not cut, the difference is taken before anything is summed, which
+    keeps nearly all digits.
+
+    Args:
+        plus: Two tensors, or none.
+        minus: Two more of their shape, or none.
+    """
+    if not (plus or minus):
+        return []
+    chunks = _chunks(*plus, *minus)
+    if len(chunks) == 1:
+        return [tf.reduce_sum(_subtracted(tf.multiply, plus, minus))]
+    return [
+        _subtracted(_dot, chunk[: len(plus)], chunk[len(plus) :]) for chunk in chunks
+    ]
+
+
+def _subtracted(
+    multiply: Callable[..., tf.Tensor], plus: Tensors, minus: Tensors
+) -> tf.Tensor:
+    """Returns the product of two tensors less that of two others; either may lack."""
+    if not plus:
+        return -multiply(*minus)
+    product = multiply(*plus)
+    return product - multiply(*minus) if minus else product
+
+
+def _chunks(*tensors: tf.Tensor) -> list[Tensors]:
+    """Returns tensors of one shape part by part, cut where a cut is free and pays."""
     shape = tensors[0].shape
     size = shape.num_elements()
     example = shape[1:].num_elements() if shape.rank else None
@@ -237,27 +264,21 @@ def _chunks(*tensors: tf.Tensor) -> Iterator[tuple[tf.Tensor, ...]]:
     else:
         cut = bool(example) and example >= _CHUNKED_EXAMPLE and example % unit == 0
     if not cut:
-        return iter([tensors])
+        return [tensors]
     rows = [tf.unstack(tf.reshape(t, [_NUM_CHUNKS, 1, -1])) for t in tensors]
-    return zip(*rows, strict=True)
+    return list(zip(*rows, strict=True))
 
 
 def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Returns the dot product of two tensors of one shape, shape `[1, 1]`."""
+    """Returns the dot product of two rows."""
     if not matmul_keeps_digits():
-        return tf.reshape(tf.reduce_sum(a * b), [1, 1])
-    a, b = (t if _is_row(t) else tf.reshape(t, [1, -1]) for t in (a, b))
-    return tf.matmul(a, b, transpose_b=True)
+        return tf.reduce_sum(a * b)
+    return tf.reshape(tf.matmul(a, b, transpose_b=True), [])
 
 
 def _first_order(gradient: tf.Tensor) -> tf.Tensor:
     """Returns a gradient as it is; to differentiate it is an error that names a way."""
     return tf.raw_ops.PreventGradient(input=gradient, message=_FIRST_ORDER_ONLY)
-
-
-def _is_row(t: tf.Tensor) -> bool:
-    """Returns whether a tensor is a matrix of one row."""
-    return t.shape.rank == 2 and t.shape[0] == 1
 
 
 def _step_gradient(
@@ -266,8 +287,7 @@ def _step_gradient(
     """Returns the gradient of a single step from the parts of its sum."""
     if not parts:
         return tf.zeros([])
-    total = parts[0] if len(parts) == 1 else tf.add_n(parts)
-    return scale / step * tf.reshape(total, [])
+    return scale / step * (parts[0] if len(parts) == 1 else tf.add_n(parts))
 
 
 def _num_channels(x: tf.Tensor, step: tf.Tensor) -> int | None:

@@ -122,7 +122,8 @@ class RangeWatch:
     def _traced_state(self) -> tuple[Any, ...]:
         """Returns what a traced look holds as constants."""
         points = quantization_points(self._student)
-        signs = [float(p.step_variables.get("signed", 0.0)) for p in points]
+        variables = [p.step_variables for p in points]
+        signs = [float(v["signed"].numpy()) for v in variables if "signed" in v]
         trainable = [layer.trainable for layer in self._student.layers]
         return (*signs, *trainable, *sorted(self._empty))
 
