@@ -350,8 +350,9 @@ both. Every line of `docs/optimizers/results.jsonl` is one training.
 
 Float networks are trained for 8 epochs with Adam(2e-3), then 4 epochs more with each
 optimizer: in float, and quantized, from the same weights. Test accuracy in percent,
-mean of up to {seeds} seeds and the lowest in brackets, then in how many trainings a step left
-the range from 1/10 to 10 times its first value. The line *recipe* is `tf_lsq.recipe`.
+mean of up to {seeds} seeds and the lowest in brackets, then in how many trainings a
+step left the range from 1/10 to 10 times its first value. The line *recipe* is
+`tf_lsq.recipe`.
 
 {tuned}
 
