@@ -218,6 +218,21 @@ def test_a_loaded_step_is_not_taken_for_one_that_came_from_zeros(digits):
     assert head.step.numpy() == before
 
 
+def test_a_frozen_layer_keeps_its_step(digits):
+    student = tf_lsq.quantize_model(network(kernel_initializer="zeros"))
+    with pytest.warns(UserWarning, match="nothing but zeros"):
+        tf_lsq.calibrate(student, digits[0])
+    head, point = student.layers[-2:]
+    head.kernel.assign(tf.ones_like(head.kernel))
+    head.trainable = False
+    before = head.step.numpy()
+    changed = student.range_watch.follow()
+    assert point in changed and head not in changed
+    assert head.step.numpy() == before
+    head.trainable = True
+    assert head in student.range_watch.follow()
+
+
 def test_a_custom_loop_follows_ranges_after_a_calibration(digits):
     student = tf_lsq.quantize_model(network(), weight_bits=8)
     with pytest.raises(RuntimeError, match=r"`tf_lsq.calibrate\(model, data\)` first"):

@@ -137,7 +137,7 @@ class RangeWatch:
         def look(layer: Quantizer, values: tf.Tensor) -> None:
             share = clipped_share(layer, values)
             suspect = self._may_have_outgrown(layer, values, share)
-            if layer.name in self._empty:
+            if layer.trainable and layer.name in self._empty:
                 suspect |= tf.reduce_any(values != 0.0)
             found[layer.name] = {"share": share, "suspect": suspect}
 
@@ -153,9 +153,8 @@ class RangeWatch:
         if not layer.trainable or not (is_point or layer.num_bits == MAX_NUM_BITS):
             return tf.constant(False)
         quantizer, variables = layer.quantizer, layer.step_variables
-        if (
-            quantizer.step_init == "mse"
-        ):  # Which is never more than the largest value's.
+        if quantizer.step_init == "mse":
+            # Its step is never more than that of the largest value.
             quantizer = dataclasses.replace(quantizer, step_init="max")
         largest = quantizer.first_values(values, variables)["unit"]
         grown = tf.reduce_any(largest > _growth(layer) * _known_step(layer))
@@ -163,6 +162,8 @@ class RangeWatch:
 
     def _set_step(self, layer: Quantizer, values: tf.Tensor) -> bool:
         """Sets the step of a layer if it has to be; returns whether."""
+        if not layer.trainable:
+            return False
         first = None if _is_zero(values) else self._empty.pop(layer.name, None)
         # Loaded weights may have brought a learned step since.
         if first is not None and np.array_equal(first, _unit(layer)):
