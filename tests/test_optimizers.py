@@ -15,11 +15,11 @@ layers = keras.layers
 legacy = keras.optimizers.legacy
 NAMES = ("a/kernel_step", "a/activation_step", "a/activation_offset", "a/bias")
 OPTIMIZERS = {
-    "SGD": lambda **kwargs: keras.optimizers.SGD(0.1, **kwargs),
-    "SGDWithL2": lambda **kwargs: tf_lsq.SGDWithL2(0.1, l2=0.5, **kwargs),
-    "legacy SGD": lambda **kwargs: legacy.SGD(0.1, **kwargs),
-    "loss scale": lambda **kwargs: keras.mixed_precision.LossScaleOptimizer(
-        keras.optimizers.SGD(0.1, **kwargs)
+    "SGD": keras.optimizers.SGD,
+    "SGDWithL2": lambda rate, **kwargs: tf_lsq.SGDWithL2(rate, l2=0.5, **kwargs),
+    "legacy SGD": legacy.SGD,
+    "loss scale": lambda rate, **kwargs: keras.mixed_precision.LossScaleOptimizer(
+        keras.optimizers.SGD(rate, **kwargs)
     ),
 }
 
@@ -35,20 +35,39 @@ def moved(optimizer, gradients):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(("clip", "largest"), [(1.0, 1.0), (0.25, 0.25), (None, 9.0)])
 def test_updates_of_steps_and_offsets_are_bounded(name, clip, largest):
-    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](), clip)
+    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](0.01), clip)
     found = moved(optimizer, [9.0, -9.0, 9.0, 9.0])
-    expected = [0.1 * largest, -0.1 * largest, 0.1 * largest, 0.9]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    expected = [0.01 * largest, -0.01 * largest, 0.01 * largest, 0.09]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_high_learning_rates_move_steps_no_further(name):
+    schedules = keras.optimizers.schedules
+    schedule = schedules.PiecewiseConstantDecay([0], [0.001, 0.4])
+    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](schedule), 0.5)
+    variables = [tf.Variable(1.0, name=name) for name in NAMES]
+    for expected in (0.0005, 0.005):
+        before = [float(v) for v in variables]
+        optimizer.apply_gradients([(tf.constant(9.0), v) for v in variables])
+        found = [b - float(v) for b, v in zip(before, variables, strict=True)]
+        np.testing.assert_allclose(found[:3], expected, rtol=1e-4)
+    assert found[3] == pytest.approx(3.6, rel=1e-4)
+    # Gradients within the bound act in full.
+    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](0.1))
+    assert moved(optimizer, [0.05] * 4)[0] == pytest.approx(0.005, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("clipping", ["global_clipnorm", "clipnorm", "clipvalue"])
 def test_clipping_acts_on_weights_as_if_there_were_no_steps(name, clipping):
-    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](**{clipping: 0.5}))
-    found = moved(optimizer, [0.9, 50.0, 0.0, 0.4])
-    np.testing.assert_allclose(found, [0.09, 0.1, 0.0, 0.04], rtol=1e-6, atol=1e-7)
-    optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](**{clipping: 0.5}))
-    assert moved(optimizer, [0.9, 50.0, 0.0, 4.0])[3] == pytest.approx(0.05)
+    def prepared():
+        optimizer = OPTIMIZERS[name](0.01, **{clipping: 0.5})
+        return tf_lsq.prepare_optimizer(optimizer)
+
+    found = moved(prepared(), [0.9, 50.0, 0.0, 0.4])
+    np.testing.assert_allclose(found, [0.009, 0.01, 0.0, 0.004], rtol=1e-4, atol=1e-7)
+    assert moved(prepared(), [0.9, 50.0, 0.0, 4.0])[3] == pytest.approx(0.005, rel=1e-4)
 
 
 def test_a_prepared_optimizer_is_rebuilt_and_released():
@@ -124,7 +143,7 @@ def test_a_loss_scale_does_not_change_what_is_bounded(data):
             keras.utils.set_random_seed(0)
             student = tf_lsq.quantize_model(tiny.residual())
             loss = keras.losses.SparseCategoricalCrossentropy()
-            optimizer = keras.optimizers.SGD(1.0)
+            optimizer = keras.optimizers.SGD(0.01)
             if policy != "float32":
                 optimizer = keras.mixed_precision.LossScaleOptimizer(
                     optimizer, initial_scale=2.0**8
@@ -134,7 +153,7 @@ def test_a_loss_scale_does_not_change_what_is_bounded(data):
             student.range_watch = None
             student.train_on_batch(*data)
             moves = [np.ravel(f - 1) for f in trained_factors(student).values()]
-            found[policy] = np.concatenate(moves)
+            found[policy] = 100 * np.concatenate(moves)
         finally:
             keras.mixed_precision.set_global_policy("float32")
     one, other = found.values()

@@ -242,11 +242,14 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
 
 
 def split_clipping(
-    optimizer: Any, is_apart: Callable[[tf.Variable], bool], bound: float | None
+    optimizer: Any,
+    is_apart: Callable[[tf.Variable], bool],
+    bound: Callable[[Any], tf.Tensor] | None,
 ) -> None:
     """Has an optimizer clip the gradients of some variables apart from all others.
 
-    Their values are clipped to ``-bound .. bound``; `clipnorm`, `clipvalue`,
+    Their values are clipped to ``-limit .. limit`` with ``limit = bound(rate)``, where
+    the rate is the present learning rate; `clipnorm`, `clipvalue`,
     `global_clipnorm` and the transformers of a legacy optimizer see the others only.
     Keras clips once per variable and update, after replicas have been summed and the
     scale of the loss has been divided out.
@@ -257,7 +260,7 @@ def split_clipping(
     Args:
         optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
         is_apart: Which variables.
-        bound: Positive. None: all variables are clipped alike again.
+        bound: Returns the limit. None: all variables are clipped alike again.
     """
     optimizer = inner_optimizer(optimizer)
     is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
@@ -282,8 +285,9 @@ def _clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
         apart = vars(self)["_clipped"]
         others = [g for g, alone in zip(grads, apart, strict=True) if not alone]
         others = iter(type(self)._clip_gradients(self, others) if others else [])
+        limit = bound(self.learning_rate)
         return [
-            tf.clip_by_value(g, -bound, bound) if alone else next(others)
+            tf.clip_by_value(g, -limit, limit) if alone else next(others)
             for g, alone in zip(grads, apart, strict=True)
         ]
 
@@ -298,8 +302,9 @@ def _legacy_clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]
         others = [(g, v) for g, v in pairs if not is_apart(v)]
         if others:
             others = type(self)._transform_gradients(self, others)
+        limit = bound(self._decayed_lr(tf.float32))
         apart = [(g, v) for g, v in pairs if is_apart(v)]
-        return [*others, *((tf.clip_by_value(g, -bound, bound), v) for g, v in apart)]
+        return [*others, *((tf.clip_by_value(g, -limit, limit), v) for g, v in apart)]
 
     return {"_transform_gradients": transform_gradients}
 

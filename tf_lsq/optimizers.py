@@ -23,6 +23,9 @@ from ._compat import (
 # Use the bound of the compiled model.
 MODELS_CLIP = "model"
 DEFAULT_STEP_CLIP = 1.0
+# The bound of a step's gradient is that of this learning rate, the paper's, also at
+# higher ones: ten times as much moves a step further than training can follow.
+_RATE = 0.01
 # Steps and offsets; replicas have names of their own.
 _STEPS = r"_(step|offset)(/replica_\d+)?:0$"
 _KERNEL = r"kernel(/replica_\d+)?:0$"
@@ -38,10 +41,11 @@ def prepare_optimizer(
 
     - Weight decay leaves steps and offsets out.
     - The gradient of a step, relative to the step's first value, is clipped to
-      ``-step_clip .. step_clip``: plain SGD moves a step by at most
-      ``learning_rate * step_clip`` of its first value per update. It happens where
-      gradients are applied: after all sums and replicas have arrived, and after the
-      scale of the loss has been divided out.
+      ``-step_clip .. step_clip``, at learning rates above 0.01 to
+      ``step_clip * 0.01 / learning_rate``: plain SGD moves a step by at most
+      ``step_clip * min(learning_rate, 0.01)`` of its first value per update. It
+      happens where gradients are applied: after all sums and replicas have arrived,
+      and after the scale of the loss has been divided out.
     - `clipnorm`, `clipvalue` and `global_clipnorm` of the optimizer act on all other
       variables, as if there were no steps.
 
@@ -69,7 +73,12 @@ def prepare_optimizer(
     if step_clip == MODELS_CLIP:
         step_clip = chosen_step_clip(optimizer, DEFAULT_STEP_CLIP)
     exclude_from_weight_decay(optimizer, _STEPS)
-    split_clipping(optimizer, is_quantizers, step_clip)
+
+    def bound(rate: Any) -> tf.Tensor:
+        rate = tf.maximum(tf.cast(rate, tf.float32), _RATE)
+        return tf.constant(step_clip * _RATE) / rate
+
+    split_clipping(optimizer, is_quantizers, bound if step_clip else None)
     return optimizer
 
 
