@@ -25,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Sums in one order.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+sys.path.append(str(Path(__file__).parents[1]))  # For `benchmarks`.
 
 import numpy as np
 import random_graphs
@@ -37,6 +38,7 @@ from tqdm import tqdm
 
 import tf_lsq
 import tflite_export
+from benchmarks.contestants import resnet8
 
 NUM_RANDOM = 20
 BITS = (8, 4, 2)
@@ -103,14 +105,17 @@ def random_files(recipes: list[Recipe]) -> Iterator[tuple[str, str]]:
         rng = np.random.default_rng(recipe.seed)
         x = rng.uniform(-1, 1, (16, *recipe.shape)).astype(np.float32)
         weight_bits, activation_bits, first_last_bits = recipe.bits
-        yield f"random {number}", exported(
-            random_graphs.build(recipe),
-            x,
-            recipe.storage,
-            weight_bits=weight_bits,
-            activation_bits=activation_bits,
-            first_last_bits=first_last_bits,
-            per_channel=recipe.per_channel,
+        yield (
+            f"random {number}",
+            exported(
+                random_graphs.build(recipe),
+                x,
+                recipe.storage,
+                weight_bits=weight_bits,
+                activation_bits=activation_bits,
+                first_last_bits=first_last_bits,
+                per_channel=recipe.per_channel,
+            ),
         )
 
 
@@ -118,7 +123,7 @@ def resnet_files() -> Iterator[tuple[str, str]]:
     """Yields ResNet-8 at several bits."""
     for bits in BITS:
         rng = start()
-        model = tiny.randomize(tf_lsq.models.resnet8(), rng)
+        model = tiny.randomize(resnet8(), rng)
         x = rng.uniform(0, 1, (64, 32, 32, 3)).astype(np.float32)
         options = {"weight_bits": bits, "activation_bits": bits}
         yield f"resnet8 {bits}", exported(model, x, "packed", **options)
