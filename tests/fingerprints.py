@@ -129,6 +129,18 @@ def resnet_files() -> Iterator[tuple[str, str]]:
         yield f"resnet8 {bits}", exported(model, x, "packed", **options)
 
 
+class Losses(keras.callbacks.Callback):
+    """Keeps the loss of every batch, every bit of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Adds a loss."""
+        self.found.append(float(logs["loss"]).hex())
+
+
 def trainings() -> Iterator[tuple[str, str]]:
     """Yields the losses of short trainings, every bit of them."""
     for name, build in TRAINED.items():
@@ -138,12 +150,9 @@ def trainings() -> Iterator[tuple[str, str]]:
         y = rng.normal(0, 1, (256, model.output_shape[-1])).astype(np.float32)
         student = tf_lsq.quantize_model(model)
         student.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
-        losses: list[str] = []
-        note = keras.callbacks.LambdaCallback(
-            on_batch_end=lambda _, logs: losses.append(float(logs["loss"]).hex())
-        )
-        student.fit(x, y, 32, epochs=3, verbose=0, callbacks=[note])
-        yield f"losses {name}", " ".join(losses)
+        losses = Losses()
+        student.fit(x, y, 32, epochs=3, verbose=0, callbacks=[losses])
+        yield f"losses {name}", " ".join(losses.found)
 
 
 def fingerprints(recipes: list[Recipe]) -> dict[str, str]:
