@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq import fast_lsq, lsq
+from tf_lsq import lsq
+from tf_lsq.lsq import fast
 
 from .timing import side_by_side
 
 BITS = 4
-FORMS = {"fast form": fast_lsq.fake_quantize, "plain form": lsq.fake_quantize}
+FORMS = {"fast form": fast.fake_quantize, "plain form": lsq.fake_quantize}
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -114,7 +115,7 @@ def _step_gradient(
 
 def _without_sums(*args: Any) -> tf.Tensor:
     """Is the fast form where layers around it hold both sums of the gradient."""
-    return fast_lsq.fake_quantize(*args, sum_outputs=False, sum_inputs=False)
+    return fast.fake_quantize(*args, sum_outputs=False, sum_inputs=False)
 
 
 def _bound(

@@ -34,7 +34,7 @@ import tf_keras as keras
 import tf_lsq
 import tflite_export
 from tf_lsq.layers import QuantizationPoint
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 
 BATCH = 8
 CLASSES = 10

@@ -19,7 +19,7 @@ from progress import ProgressBar
 
 import tf_lsq
 import tflite_export
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 
 BATCH_SIZE = 128
 SCALE = 255  # Networks for Fashion-MNIST take images from 0 to 1.

@@ -33,10 +33,10 @@ import reference
 import tensorflow as tf
 from tqdm import tqdm
 
-from tf_lsq import lsq_plus
 from tf_lsq._compat import inference_only, keras, random_layers
 from tf_lsq.layers import LSQWrapper, QuantizationPoint, replaced_attributes
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.lsq import lsq_plus
+from tf_lsq.training import quantization_points, wrapped_layers
 
 # Gradients that are 0 but for rounding are judged by the largest of the model.
 SMALL = 1e-2

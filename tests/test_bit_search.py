@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 from tflite_export.budget import Made, Walk, best_file
 from tflite_export.knapsack import pareto_front
 from tflite_export.mixed_bits import FileSize

@@ -38,7 +38,7 @@ def test_a_model_before_training(target):
 def test_it_says_what_the_file_will_be(rng, tmp_path):
     student = tf_lsq.quantize_model(tiny.residual(), target="edgetpu")
     planned = tflite_export.check_model(student)
-    assert not tf_lsq.step_values.is_calibrated(student)
+    assert not tf_lsq.training.is_calibrated(student)
     tf_lsq.calibrate(student, rng.uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32))
     written = tflite_export.export_model(student, tmp_path / "model.tflite")
     assert sum(written.operators.values()) == len(planned.operators)

@@ -13,8 +13,8 @@ import tiny
 
 import tf_lsq
 import tflite_export
-from tf_lsq import layer_table
 from tf_lsq._compat import keras
+from tf_lsq.graph import layer_table
 
 layers = keras.layers
 SHAPE = (8, 8, 4)

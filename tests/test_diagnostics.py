@@ -13,7 +13,7 @@ from tensorflow.core.util.event_pb2 import Event
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 
 layers = keras.layers
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from test_lsq import RANGES
 
 import tf_lsq
-from tf_lsq import fast_lsq, lsq
+from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.borrowed_sums import borrowed_sums, find_loans
-from tf_lsq.layers import LSQWrapper, QuantizationPoint
-from tf_lsq.step_values import quantization_points
+from tf_lsq.layers import LSQWrapper, QuantizationPoint, borrowed_sums
+from tf_lsq.layers.borrowed_sums import find_loans
+from tf_lsq.lsq import fast
+from tf_lsq.training import quantization_points
 
 layers = keras.layers
 
@@ -47,7 +48,7 @@ def test_per_tensor_equals_the_plain_form(integer_range, step, rng):
     low, high = integer_range.q_min - 3, integer_range.q_max + 3
     x = rng.uniform(low, high, (600, 256)).astype(np.float32) * step
     upstream = rng.normal(size=x.shape).astype(np.float32)
-    y, dx, dstep = run(fast_lsq, x, step, integer_range, upstream, 0.125)
+    y, dx, dstep = run(fast, x, step, integer_range, upstream, 0.125)
     codes, inside, per_value = reference.lsq(
         x, step, integer_range.q_min, integer_range.q_max
     )
@@ -72,8 +73,8 @@ def test_per_channel_equals_the_reference(integer_range, step_shape, rng):
     x = rng.uniform(low, high, (3, 3, 5, 6)).astype(np.float32) * step
     x.flat[:3] = 0.0, step.flat[1] * low, step.flat[2] * high
     upstream = rng.normal(size=x.shape).astype(np.float32)
-    assert fast_lsq.is_supported(tf.constant(x), tf.constant(step), integer_range)
-    y, dx, dstep = run(fast_lsq, x, step, integer_range, upstream)
+    assert fast.is_supported(tf.constant(x), tf.constant(step), integer_range)
+    y, dx, dstep = run(fast, x, step, integer_range, upstream)
     expected = run(lsq, x, step, integer_range, upstream)
     # The quotient is the plain form's, so codes and mask are equal everywhere.
     np.testing.assert_array_equal(y, expected[0])
@@ -82,7 +83,7 @@ def test_per_channel_equals_the_reference(integer_range, step_shape, rng):
     np.testing.assert_allclose(dstep, expected[2], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("module", [lsq, fast_lsq])
+@pytest.mark.parametrize("module", [lsq, fast])
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
 def test_the_last_grid_points_are_inside(module, integer_range, rng):
     """However a step that comes from a maximum was rounded."""
@@ -96,7 +97,7 @@ def test_the_last_grid_points_are_inside(module, integer_range, rng):
             assert abs(dstep) <= 1e-6 * max(abs(end), 1)
 
 
-@pytest.mark.parametrize("module", [lsq, fast_lsq])
+@pytest.mark.parametrize("module", [lsq, fast])
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
 def test_gradients_beyond_the_last_grid_points_are_those_outside(module, integer_range):
     one = np.ones(1, np.float32)
@@ -112,7 +113,7 @@ def test_what_has_no_kernel_is_told():
     x, integer_range = tf.zeros((3, 3, 5, 6)), lsq.weight_range(4)
 
     def supported(step_shape, integer_range=integer_range, dtype=tf.float32):
-        return fast_lsq.is_supported(x, tf.ones(step_shape, dtype), integer_range)
+        return fast.is_supported(x, tf.ones(step_shape, dtype), integer_range)
 
     assert supported(()) and supported((1, 1, 1, 6)) and supported((1, 1, 5, 6))
     assert not supported((1, 1, 5, 1)) and not supported((1, 3, 1, 6))
@@ -129,13 +130,13 @@ def test_what_has_no_kernel_is_told():
 )
 def test_properties(numbers, step, integer_range):
     x, step = tf.constant(numbers, tf.float32), tf.constant(step, tf.float32)
-    y = fast_lsq.fake_quantize(x, step, integer_range)
+    y = fast.fake_quantize(x, step, integer_range)
     codes = np.rint(y / step)
     assert np.abs(codes - lsq.quantize(x, step, integer_range)).max() <= 1
     assert codes.min() >= integer_range.q_min and codes.max() <= integer_range.q_max
     # Quantizing twice changes nothing, in either form.
     np.testing.assert_array_equal(lsq.quantize(y, step, integer_range), codes)
-    again = fast_lsq.fake_quantize(y, step, integer_range)
+    again = fast.fake_quantize(y, step, integer_range)
     np.testing.assert_array_equal(np.rint(again / step), codes)
 
 
@@ -143,7 +144,7 @@ def test_properties(numbers, step, integer_range):
 def test_16_bit_values_are_computed_in_float32(dtype, rng):
     x = tf.constant(rng.normal(size=(40, 64)), dtype)
     upstream = tf.constant(rng.normal(size=(40, 64)), dtype)
-    found = run(fast_lsq, x, 0.2, lsq.weight_range(4), upstream)
+    found = run(fast, x, 0.2, lsq.weight_range(4), upstream)
     expected = run(lsq, x, 0.2, lsq.weight_range(4), upstream)
     assert found[0].dtype == found[1].dtype == dtype.as_numpy_dtype
     assert found[2].dtype == np.float32
@@ -205,7 +206,7 @@ def step_gradients(student, x, labels):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (fast_lsq, lsq):
+        for module in (fast, lsq):
             recorder = recording(module.fake_quantize)
             patch.setattr(module, "fake_quantize", recorder)
         for cls in (QuantizationPoint, LSQWrapper):
@@ -452,13 +453,13 @@ def test_no_digits_are_lost_to_tensor_float_32(rng, monkeypatch):
     monkeypatch.setattr(
         tf.config, "list_logical_devices", lambda kind=None: devices("CPU")
     )
-    assert not fast_lsq.matmul_keeps_digits()
+    assert not fast.matmul_keeps_digits()
     count, found = products()
     assert count == 0
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
-        assert fast_lsq.matmul_keeps_digits()
+        assert fast.matmul_keeps_digits()
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(True)

@@ -9,8 +9,8 @@ import tiny
 
 import tf_lsq
 import tflite_export
-from tf_lsq import tensor_functions
 from tf_lsq._compat import keras
+from tf_lsq.graph import tensor_functions
 
 layers = keras.layers
 

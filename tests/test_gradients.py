@@ -10,11 +10,12 @@ from gradient_reference import Errors, errors
 from test_conformance import CASES, between, branches, flat, same_conv
 
 import tf_lsq
-from tf_lsq import layer_table
 from tf_lsq._compat import keras
-from tf_lsq.borrowed_sums import find_loans
-from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS, QuantizedWeight
-from tf_lsq.step_values import wrapped_layers
+from tf_lsq.graph import layer_table
+from tf_lsq.layers import QUANTIZED_WEIGHTS
+from tf_lsq.layers.borrowed_sums import find_loans
+from tf_lsq.layers.quantize_configs import QuantizedWeight
+from tf_lsq.training import wrapped_layers
 
 layers = keras.layers
 BITS = (8, 4, 2)

@@ -11,7 +11,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph import analyze
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 
 layers = keras.layers
 
@@ -160,7 +160,7 @@ class SqueezeExcite(layers.Layer):
 
 @pytest.fixture
 def _known():
-    from tf_lsq import reader
+    from tf_lsq.graph import reader
 
     @tf_lsq.register_layer(SqueezeExcite)
     def expand(layer):

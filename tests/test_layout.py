@@ -11,7 +11,7 @@ import tiny
 import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.layers import LSQWrapper
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.training import quantization_points, wrapped_layers
 
 layers = keras.layers
 quantize_annotate_layer = tfmot.quantization.keras.quantize_annotate_layer

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import tf_lsq
 import tflite_export
-from tf_lsq import lsq, lsq_plus
+from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.step_values import quantization_points
+from tf_lsq.lsq import lsq_plus
+from tf_lsq.training import quantization_points
 
 layers = keras.layers
 

@@ -9,7 +9,8 @@ import tiny
 
 import tf_lsq
 from tf_lsq._compat import _legacy_slots, _slots, keras, reset_slots
-from tf_lsq.step_values import quantization_points, trained_variables
+from tf_lsq.training import quantization_points
+from tf_lsq.training.steps import trained_variables
 
 layers = keras.layers
 legacy = keras.optimizers.legacy

@@ -12,8 +12,8 @@ import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.oscillation import CodeTracker
-from tf_lsq.step_values import wrapped_layers
+from tf_lsq.training import wrapped_layers
+from tf_lsq.training.oscillation import CodeTracker
 
 layers = keras.layers
 

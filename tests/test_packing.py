@@ -14,7 +14,7 @@ from test_flatbuffer import fully_connected, quantization
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tf_lsq.folding import code_multiplier
+from tf_lsq.graph import code_multiplier
 from tflite_export import containers, flatbuffer, grids, packing, verify, weights
 from tflite_export.grids import Grid
 

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 import tf_lsq
 import tflite_export
-from tf_lsq import fast_lsq, lsq
+from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.step_values import quantization_points, wrapped_layers
+from tf_lsq.lsq import fast
+from tf_lsq.training import quantization_points, wrapped_layers
 
 layers = keras.layers
 # Policy -> the relative rounding error of its 16-bit type.
@@ -67,7 +68,7 @@ def trained(data, *, plain=False, **options):
 # --- Mixed precision -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantize", [lsq.fake_quantize, fast_lsq.fake_quantize])
+@pytest.mark.parametrize("quantize", [lsq.fake_quantize, fast.fake_quantize])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("step_shape", [(), (1, 8)])
 def test_gradients_of_16_bit_values_are_those_of_float32(

@@ -17,7 +17,7 @@ TRAINING = [
     "_compat",
     "lsq",
     "lsq_plus",
-    "fast_lsq",
+    "fast",
     "data",
     "quantizers",
     "quantize_configs",

@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.range_watch import MANY, clipped_share
-from tf_lsq.step_values import quantization_points
+from tf_lsq.training import quantization_points
+from tf_lsq.training.range_watch import MANY, clipped_share
 
 layers = keras.layers
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -11,7 +11,7 @@ import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.losses import output_kinds
+from tf_lsq.training.losses import output_kinds
 
 layers = keras.layers
 

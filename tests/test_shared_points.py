@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_lsq
 from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.step_values import quantization_points
+from tf_lsq.training import quantization_points
 
 layers = keras.layers
 JOINS = (layers.Concatenate, layers.Maximum)
@@ -73,7 +73,7 @@ def test_first_steps_are_of_all_tensors(join, way, x):
         values = tf.concat([tf.nn.relu(small), wide], axis=-1)
         expected = lsq.initial_step(values, lsq.activation_range(4, signed=True))
         assert float(shared.step) == pytest.approx(float(expected), rel=0.05)
-        assert tf_lsq.step_values.is_calibrated(student)
+        assert tf_lsq.training.is_calibrated(student)
         norm = student.get_layer("norm")
         moved = float(tf.reduce_max(tf.abs(norm.moving_mean)))
         assert (moved > 0) == (way is not calibrated)

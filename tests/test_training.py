@@ -12,8 +12,8 @@ import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.folding import restore_biases
-from tf_lsq.step_values import is_calibrated, quantization_points, wrapped_layers
+from tf_lsq.training import is_calibrated, quantization_points, wrapped_layers
+from tf_lsq.training.biases import restore_biases
 
 
 @pytest.fixture
@@ -316,13 +316,13 @@ def test_fit_ends_with_biases_that_the_file_can_hold(data, rng, tmp_path):
 
 
 def test_rounding_biases_moves_them_by_half_a_unit_at_most(model, data):
-    from tf_lsq import folding, graph
+    from tf_lsq.graph import folding, fusing
 
     student = tf_lsq.quantize_model(model)
     tf_lsq.calibrate(student, data)
 
     def biases():
-        nodes = graph.analyze(student).nodes
+        nodes = fusing.analyze(student).nodes
         return {
             node.name: (folding.affine_part(node)[1], folding.bias_unit(node))
             for node in nodes

@@ -5,23 +5,27 @@ without a custom-object scope.
 """
 
 from . import lsq, models
-from .batch_norm import BatchNormReestimation, reestimate_batch_norm
-from .calibration import calibrate
-from .diagnostics import Diagnostics
-from .distillation import Distiller
-from .folding import round_biases
-from .keras3 import from_keras3
-from .losses import CrossEntropy, DistillationLoss
-from .model import LSQModel
-from .optimizers import AdamWOnKernels, SGDWithL2, prepare_optimizer
-from .oscillation import OscillationTracking
+from .graph import from_keras3, register_layer
+from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
 from .quantize import quantize_model
-from .quantize_configs import LSQQuantizeConfig
-from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
-from .reader import register_layer
-from .recipes import recipe
 from .scheme import LSQQuantizeScheme
-from .step_values import steps
+from .training import (
+    AdamWOnKernels,
+    BatchNormReestimation,
+    CrossEntropy,
+    Diagnostics,
+    DistillationLoss,
+    Distiller,
+    LSQModel,
+    OscillationTracking,
+    SGDWithL2,
+    calibrate,
+    prepare_optimizer,
+    recipe,
+    reestimate_batch_norm,
+    round_biases,
+    steps,
+)
 
 __version__ = "0.1.0"
 

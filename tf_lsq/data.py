@@ -67,6 +67,21 @@ def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
     return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 
+def check_num_examples(num_examples: int) -> None:
+    """Refuses to take no examples.
+
+    Args:
+        num_examples: How many of the first examples are used.
+
+    Raises:
+        ValueError: If `num_examples` is less than 1.
+    """
+    if num_examples < 1:
+        raise ValueError(
+            f"`num_examples` must be at least 1. Received: {num_examples}."
+        )
+
+
 def _split(element: Any) -> tuple[Any, Any]:
     """Returns x and y of one element."""
     if isinstance(element, tuple):

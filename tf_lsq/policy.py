@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import lsq
-from .operators import Graph, Node
-from .optimizers import DEFAULT_STEP_CLIP, check_step_clip
-from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .graph import Graph, Node
+from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .training import DEFAULT_STEP_CLIP, check_step_clip
 
 FLOAT = "float"
 # Bits of kernel and input; bits of each; or "float".

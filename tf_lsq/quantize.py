@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .graph import analyze
-from .keras3 import float_model
+from .graph import analyze, float_model
 from .layout import build_model
-from .model import LSQModel
-from .optimizers import DEFAULT_STEP_CLIP
 from .policy import Options, Override, assign_bits
-from .step_values import quantization_points
+from .training import DEFAULT_STEP_CLIP, LSQModel, quantization_points
 
 
 def quantize_model(

@@ -2,11 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ._compat import keras, tfmot
-from .layout import LSQLayoutTransform
-from .policy import Options
+from .graph import analyze
+from .layers import LSQQuantizeConfig
+from .layout import build_model
+from .policy import Options, assign_bits
+from .training import LSQModel
+
+
+class LSQLayoutTransform(tfmot.quantization.keras.QuantizeLayoutTransform):
+    """TF-MOT's layout transform: float model in, quantized model out.
+
+    Args:
+        options: Checked options.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def apply(
+        self, model: keras.Model, layer_quantize_map: dict[str, Any]
+    ) -> tuple[LSQModel, dict[str, Any]]:
+        """Returns the quantized model; nothing is left for TF-MOT to wrap.
+
+        Args:
+            model: A float functional or sequential model.
+            layer_quantize_map: The annotated layers by name; a layer's
+                "quantize_config" may be an `LSQQuantizeConfig` of its own.
+
+        Raises:
+            ValueError: If a layer carries another kind of config, or `model`
+                cannot be quantized exactly; all offenders are named.
+        """
+        configs = {
+            name: entry.get("quantize_config")
+            for name, entry in layer_quantize_map.items()
+        }
+        _check_configs(configs)
+        graph = analyze(model)
+        bits = assign_bits(graph, self.options, configs)
+        return build_model(model, graph, bits, self.options), {}
+
+
+def _check_configs(configs: Mapping[str, Any]) -> None:
+    """Refuses configs of other schemes."""
+    foreign = {
+        name: type(config).__name__
+        for name, config in configs.items()
+        if config is not None and not isinstance(config, LSQQuantizeConfig)
+    }
+    if foreign:
+        raise ValueError(
+            "Layers quantized with `LSQQuantizeScheme` must be annotated without a "
+            f"config or with an `LSQQuantizeConfig`. Received: {foreign}."
+        )
 
 
 class _EmptyRegistry(tfmot.quantization.keras.QuantizeRegistry):

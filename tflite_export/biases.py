@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.operators import Node
-from tf_lsq.step_values import quantization_points
+from tf_lsq.graph import Node
+from tf_lsq.training import quantization_points
 
 from .containers import Storage, bias_divisions
 from .freeze import check_quantized

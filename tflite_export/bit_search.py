@@ -11,10 +11,8 @@ from tqdm.auto import tqdm
 
 from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.calibration import check_num_examples
-from tf_lsq.data import batches
-from tf_lsq.graph import analyze
-from tf_lsq.keras3 import float_model
+from tf_lsq.data import batches, check_num_examples
+from tf_lsq.graph import analyze, float_model
 from tf_lsq.policy import Override
 
 from .bit_suggestion import BitSuggestion, LayerBits, TradeOff

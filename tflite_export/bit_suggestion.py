@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tf_lsq.plots import STYLE
+from tf_lsq.training.plots import STYLE
 
 from .atomic_file import check_writable, write_atomically
 

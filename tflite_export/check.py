@@ -9,7 +9,7 @@ import numpy as np
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.step_values import is_calibrated, quantization_points
+from tf_lsq.training import is_calibrated, quantization_points
 
 from .containers import Storage
 from .freeze import FrozenModel, freeze_model

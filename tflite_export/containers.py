@@ -22,9 +22,8 @@ import dataclasses
 
 import numpy as np
 
-from tf_lsq.folding import affine_part, code_multiplier, point_of
+from tf_lsq.graph import Node, affine_part, code_multiplier, point_of
 from tf_lsq.layers import LSQWrapper
-from tf_lsq.operators import Node
 
 from .grids import Grid, final_grid, most_widening
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tf_lsq._compat import keras
-from tf_lsq.operators import Node
+from tf_lsq.graph import Node
 
 from . import flatbuffer
 from .tflite_graph import TFLiteGraph

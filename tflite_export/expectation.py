@@ -14,9 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lsq._compat import keras
-from tf_lsq.layers import LSQWrapper, QuantizationPoint
-from tf_lsq.operators import Layer, Node
-from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
+from tf_lsq.graph import Layer, Node
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, QuantizationPoint
 
 
 def operator_output(node: Node, inputs: list[np.ndarray]) -> np.ndarray:

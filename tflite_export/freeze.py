@@ -11,13 +11,9 @@ from collections.abc import Collection
 from typing import Any
 
 from tf_lsq._compat import keras
-from tf_lsq.folding import point_of
-from tf_lsq.graph import analyze
-from tf_lsq.layers import LSQWrapper, QuantizationPoint
-from tf_lsq.model import StepTraining
-from tf_lsq.operators import Graph, Layer, Node
-from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
-from tf_lsq.step_values import check_calibrated, quantization_points
+from tf_lsq.graph import Graph, Layer, Node, analyze, point_of
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, QuantizationPoint
+from tf_lsq.training import StepTraining, check_calibrated, quantization_points
 
 from .containers import Storage, rooms_of
 from .convert import convert_layer

@@ -17,8 +17,8 @@ import dataclasses
 
 import numpy as np
 
+from tf_lsq.graph import Node
 from tf_lsq.layers import QuantizationPoint
-from tf_lsq.operators import Node
 
 from .targets import TARGETS
 

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tf_lsq.plots import ACTIVATION, KERNEL, STYLE
+from tf_lsq.training.plots import ACTIVATION, KERNEL, STYLE
 
 from .atomic_file import check_writable, write_atomically
 from .export_report import ExportReport, LayerReport

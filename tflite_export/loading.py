@@ -9,7 +9,7 @@ from typing import Any
 
 import tf_lsq
 from tf_lsq._compat import SafeMode, keras
-from tf_lsq.keras3 import is_keras3_file
+from tf_lsq.graph import is_keras3_file
 
 SUFFIXES = (".keras", ".h5")
 

@@ -18,11 +18,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from tf_lsq import lsq, lsq_plus
+from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.graph import analyze
+from tf_lsq.graph import Node, analyze
 from tf_lsq.layers import LSQWrapper, replaced_attributes
-from tf_lsq.operators import Node
+from tf_lsq.lsq import lsq_plus
 
 BATCH_SIZE = 32
 DIVERGENCES = ("kl", "mse")

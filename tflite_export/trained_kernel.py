@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tf_lsq.folding import affine_part
-from tf_lsq.layers import LSQWrapper
-from tf_lsq.operators import Layer, Node
-from tf_lsq.quantize_configs import QUANTIZED_WEIGHTS
+from tf_lsq.graph import Layer, Node, affine_part
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper
 
 from .grids import INT8_MAX, ONE
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from tf_lsq._compat import keras
 from tf_lsq.data import batches, first_examples, inputs_as_list, num_batches
-from tf_lsq.folding import input_factor
+from tf_lsq.graph import input_factor
 from tf_lsq.layers import QuantizationPoint
 
 from . import expectation, flatbuffer, metadata

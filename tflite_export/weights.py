@@ -6,8 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from tf_lsq.folding import affine_part, input_factor
-from tf_lsq.operators import Node
+from tf_lsq.graph import Node, affine_part, input_factor
 
 from .containers import Choice, Fitting, Rooms, choose_container, fits_int32
 from .grids import INT8_MAX, INT8_MIN, Grid, widened

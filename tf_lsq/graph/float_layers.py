@@ -1,0 +1,167 @@
+"""Float layers that Keras does not have, or does not save as they are.
+
+The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like by such layers, so that
+a quantized model consists of layers that save, load and have a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from .._compat import keras
+
+_REDUCTIONS = {"mean": tf.reduce_mean, "max": tf.reduce_max}
+
+
+class _Settings(keras.layers.Layer):
+    """A layer without weights, given by the settings in `_settings`."""
+
+    _settings: tuple[str, ...] = ()
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        found = {name: getattr(self, name) for name in self._settings}
+        return {**super().get_config(), **found}
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class HardSigmoid(_Settings):
+    """Returns ``clip(slope * x + 0.5, 0, 1)``.
+
+    Args:
+        slope: 0.2 for Keras 2's `hard_sigmoid`, 1/6 for Keras 3's and for
+            MobileNetV3's ``relu6(x + 3) / 6``.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("slope",)
+
+    def __init__(self, slope: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.slope = float(slope)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns a value from 0 to 1, shape of `inputs`."""
+        return tf.clip_by_value(self.slope * inputs + 0.5, 0.0, 1.0)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class StridedSlice(_Settings):
+    """Returns a regular part of a tensor; the batch axis is kept whole.
+
+    Args:
+        begin: First index along every axis but the batch.
+        size: How many indices are taken along every axis but the batch.
+        strides: Distance of the indices, positive.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("begin", "size", "strides")
+
+    def __init__(
+        self,
+        begin: Sequence[int],
+        size: Sequence[int],
+        strides: Sequence[int],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.begin, self.size, self.strides = map(tuple, (begin, size, strides))
+
+    @property
+    def end(self) -> tuple[int, ...]:
+        """Index behind the last one along every axis but the batch."""
+        rows = zip(self.begin, self.size, self.strides, strict=True)
+        return tuple(begin + (size - 1) * stride + 1 for begin, size, stride in rows)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the part, shape ``[batch, *size]``."""
+        rows = zip(self.begin, self.end, self.strides, strict=True)
+        return inputs[(slice(None), *(slice(*row) for row in rows))]
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns ``(batch, *size)``."""
+        return (input_shape[0], *self.size)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class ConstantPadding(_Settings):
+    """Puts zeros around a tensor along any axis but the batch.
+
+    Args:
+        paddings: (before, behind) for every axis but the batch.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("paddings",)
+
+    def __init__(self, paddings: Sequence[Sequence[int]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.paddings = tuple(tuple(pair) for pair in paddings)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the larger tensor."""
+        return tf.pad(inputs, [(0, 0), *self.paddings])
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape with zeros."""
+        pairs = zip(input_shape[1:], self.paddings, strict=True)
+        return (input_shape[0], *(size + sum(pair) for size, pair in pairs))
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class Reduction(_Settings):
+    """Returns the mean or the maximum over axes.
+
+    Args:
+        reduction: "mean" or "max".
+        axes: Axes, counted from 1 behind the batch axis.
+        keepdims: Whether the axes stay, with size 1.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("reduction", "axes", "keepdims")
+
+    def __init__(
+        self, reduction: str, axes: Sequence[int], keepdims: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"`reduction` must be one of {list(_REDUCTIONS)}. "
+                f"Received: {reduction!r}."
+            )
+        self.reduction, self.keepdims = reduction, bool(keepdims)
+        self.axes = tuple(axes)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the reduced tensor."""
+        reduce = _REDUCTIONS[self.reduction]
+        return reduce(inputs, axis=self.axes, keepdims=self.keepdims)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape without the axes, or with size 1 there."""
+        kept = [
+            1 if axis in self.axes else size
+            for axis, size in enumerate(input_shape)
+            if self.keepdims or axis not in self.axes
+        ]
+        return tuple(kept)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
+    """A batch norm over the batch of all replicas, also in a copy of it.
+
+    Keras leaves `synchronized` out of a layer's config, so that a copy and a loaded
+    layer would have the statistics of one replica.
+
+    Args:
+        **kwargs: Settings of `keras.layers.BatchNormalization`, by name.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(synchronized=True, **kwargs)

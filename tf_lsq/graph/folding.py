@@ -1,0 +1,134 @@
+"""What becomes an operator's scale and bias once batch norms are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .._compat import keras
+from ..layers import LSQWrapper
+from .float_layers import HardSigmoid
+from .nodes import Layer, Node
+
+LARGEST_INT8 = 127
+
+
+def bias_unit(
+    node: Node, multiplier: Callable[[Node], int] | None = None
+) -> np.ndarray | None:
+    """Returns the value of one bias code per output channel, float64.
+
+    Args:
+        node: An operator with a kernel, or a batch norm by itself, in the graph of
+            a quantized model.
+        multiplier: See `round_biases`.
+
+    Returns:
+        Shape `[channels]`, unit of the operator's output; None where the operator
+        is left in float, or its input has no step yet.
+    """
+    point = point_of(node.inputs[0])
+    if point is None or not point.layer.is_initialised():
+        return None
+    input_step = np.float64(np.float32(point.layer.step.numpy())) * input_factor(node)
+    factor, _ = affine_part(node)
+    if not node.properties.matmul:
+        return input_step * np.abs(factor) / LARGEST_INT8
+    if not isinstance(node.model_layer, LSQWrapper):
+        return None
+    step = np.asarray(node.model_layer.step.numpy(), np.float64).reshape(-1)
+    room = code_multiplier(node.model_layer.quantizer.num_bits)
+    if multiplier is not None:
+        room = multiplier(node)
+    return input_step * step * np.abs(factor) / room
+
+
+def code_multiplier(num_bits: int, container_bits: int = 8) -> int:
+    """Returns by how much the codes of a kernel are multiplied where they are stored.
+
+    The weights stay the same if the scale is divided by it, and the bias gets a finer
+    grid. int8 takes a multiple of what INT4 takes, so that biases on the grid of INT4
+    are on that of int8, too.
+
+    Args:
+        num_bits: Bits of the codes.
+        container_bits: Bits that store one of them.
+
+    Example:
+        >>> [code_multiplier(bits) for bits in (8, 4, 3, 2)]
+        [1, 15, 30, 60]
+        >>> [code_multiplier(bits, 4) for bits in (4, 3, 2)], code_multiplier(2, 2)
+        ([1, 2, 4], 1)
+    """
+    if num_bits == 8:
+        return 1
+    largest = 2 ** (num_bits - 1)
+    if container_bits < 8:
+        return 2 ** (container_bits - 1) // largest
+    multiple = code_multiplier(num_bits, 4) or 1
+    return LARGEST_INT8 // largest // multiple * multiple
+
+
+def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what an operator does to the product of input and kernel.
+
+    Args:
+        node: A matmul, a batch norm or scaling by itself (whose kernel is 1), or a
+            hard sigmoid (in front of its limits).
+
+    Returns:
+        ``(factor, bias)`` per output channel, float64, such that the output is
+        ``factor * product + bias`` at inference.
+    """
+    channels = int(node.shape[-1])  # type: ignore[arg-type]
+    if not node.properties.matmul:
+        return _affine_of(node.layer, channels)
+    bias = np.zeros(channels)
+    if node.layer.use_bias:
+        bias = node.layer.bias.numpy().astype(np.float64)
+    if node.affine is None:
+        return np.ones(channels), bias
+    factor, shift = _affine_of(node.affine.layer, channels)
+    return factor, factor * bias + shift
+
+
+def input_factor(node: Node) -> float:
+    """Returns the factor between the values an operator reads and its input tensor.
+
+    1 but for an operator behind a scaling of the model's input, which has no
+    operator of its own in the file.
+    """
+    source = node.inputs[0]
+    return float(source.layer.scale) if source.kind == "scale" else 1.0
+
+
+def point_of(node: Node) -> Node | None:
+    """Returns the point whose grid a tensor is on, None without one.
+
+    Args:
+        node: The operator that makes the tensor.
+    """
+    while node.kind != "point":
+        passes_on = node.properties.keeps_codes or node.properties.keeps_grid
+        if not (passes_on or node.properties.joins):
+            return None
+        node = node.inputs[0]
+    return node
+
+
+def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns factor and shift of a layer at inference, float64, per channel."""
+    if isinstance(layer, HardSigmoid):
+        return np.full(channels, layer.slope), np.full(channels, 0.5)
+    if isinstance(layer, keras.layers.Rescaling):
+        numbers = (np.ravel(np.float64(v)) for v in (layer.scale, layer.offset))
+        factor, shift = (np.broadcast_to(n, (channels,)).copy() for n in numbers)
+        return factor, shift
+    mean = layer.moving_mean.numpy().astype(np.float64)
+    variance = layer.moving_variance.numpy().astype(np.float64)
+    factor = 1.0 / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        factor = factor * layer.gamma.numpy().astype(np.float64)
+    beta = layer.beta.numpy().astype(np.float64) if layer.center else 0.0
+    return factor, beta - mean * factor

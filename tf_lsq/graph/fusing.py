@@ -1,0 +1,218 @@
+"""The one graph analysis: Keras layers to the operators TFLite runs.
+
+TFLite stores one integer tensor per edge of its *fused* graph: a batch norm
+behind a convolution disappears in its weights, a ReLU in the operator in front.
+`analyze` finds that graph for a float model and for a quantized one (where it
+also meets `QuantizationPoint` layers). Training, export and checks all read it.
+
+A new layer is a row of `layer_table.LAYERS`, a new TensorFlow function one of
+`tensor_functions.FUNCTIONS`, a new operator one of `kinds.KINDS`.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import numpy as np
+
+from .._compat import keras
+from .float_layers import HardSigmoid
+from .lowering import rescaling
+from .nodes import Graph, Layer, Node
+from .reader import read_model
+
+_HARD_SIGMOID_SLOPE = 1 / 6
+_CLOSE = 1e-6  # Of constants that a user writes as 1/6 in float32.
+
+
+def analyze(model: keras.Model) -> Graph:
+    """Returns the fused graph of a functional or sequential Keras model.
+
+    Args:
+        model: A float model, or one that holds `LSQWrapper` and
+            `QuantizationPoint` layers.
+
+    Returns:
+        The graph; what has no exact integer form stands among its `problems`.
+
+    Raises:
+        TypeError: If `model` is no Keras model of this Keras.
+        ValueError: If it is subclassed or not built.
+    """
+    _check_model(model)
+    graph = read_model(model)
+    _connect(graph)
+    _simplify(graph)
+    _fuse(graph)
+    return graph
+
+
+def _check_model(model: Any) -> None:
+    """Refuses what has no Keras graph to read."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a tf_keras functional or sequential model. "
+            f"Received: {type(model).__name__}."
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"`model` must be built. Received the unbuilt model `{model.name}`. Call "
+            "`model.build(input_shape)` or start it with an `InputLayer`."
+        )
+    if not getattr(model, "_is_graph_network", False):
+        raise ValueError(
+            "`model` must be a functional or sequential Keras model. Received: "
+            f"`{model.name}`, a subclassed or unbuilt {type(model).__name__}. Write "
+            "it as `keras.Model(inputs, outputs)` with its input shape given."
+        )
+
+
+def _connect(graph: Graph) -> None:
+    """Fills in consumers, outputs and shared layers; checks the model's ends."""
+    uses = collections.Counter(id(node.model_layer) for node in graph.nodes)
+    for node in graph.nodes:
+        node.shared = uses[id(node.model_layer)] > 1
+        for source in node.inputs:
+            source.consumers.append(node)
+    for node in graph.outputs:
+        if node.is_output:
+            problem = f"`{node.origin}`: it is an output twice; list it once"
+            graph.problems.append((node, problem))
+        node.is_output = True
+    for node in graph.inputs:
+        if not (node.consumers or node.is_output):
+            problem = f"`{node.origin}`: nothing reads this input; leave it out"
+            graph.problems.append((node, problem))
+
+
+# --- Simplifying -------------------------------------------------------------
+
+
+def _simplify(graph: Graph) -> None:
+    """Joins scalings, and finds hard sigmoids that were written out."""
+    for node in list(graph.nodes):
+        if not _is_scaling(node):
+            continue
+        source = node.inputs[0]
+        if _is_scaling(source) and _only_reader(source, node):
+            scale, offset = _numbers(source.layer)
+            factor, shift = _numbers(node.layer)
+            node.layer = node.model_layer = rescaling(
+                scale * factor, offset * factor + shift, node.name
+            )
+            _skip(graph, source, node)
+        elif _ends_hard_sigmoid(node):
+            node.kind = "hard_sigmoid"
+            node.layer = node.model_layer = HardSigmoid(
+                _HARD_SIGMOID_SLOPE, name=node.name
+            )
+            node.options = {"slope": _HARD_SIGMOID_SLOPE}
+            _skip(graph, source, node)
+            _skip(graph, node.inputs[0], node)
+    for node in graph.nodes:
+        if _is_scaling(node) and _scales_input(node):
+            node.kind = "scale"
+
+
+def _is_scaling(node: Node) -> bool:
+    """Returns whether an operator is a scaling by constants."""
+    return isinstance(node.layer, keras.layers.Rescaling)
+
+
+def _numbers(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scale and offset of a `Rescaling` layer."""
+    return np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
+
+
+def _scales_input(node: Node) -> bool:
+    """Returns whether a scaling of the model's input vanishes in the kernels behind.
+
+    A positive factor for all channels becomes part of the scale of every kernel
+    that reads the scaled tensor; the input keeps its codes.
+    """
+    scale, offset = _numbers(node.layer)
+    source = node.inputs[0]
+    while source.kind == "point":
+        source = source.inputs[0]
+    reads = [consumer.properties.matmul for consumer in node.consumers]
+    return bool(
+        np.ndim(scale) == 0
+        and scale > 0
+        and not np.any(offset)
+        and source.kind == "input"
+        and len(node.inputs[0].consumers) == 1
+        and all(reads)
+        and bool(reads)
+    )
+
+
+def _only_reader(source: Node, node: Node) -> bool:
+    """Returns whether `node` alone reads the output of `source`."""
+    return source.consumers == [node] and not source.is_output
+
+
+def _ends_hard_sigmoid(node: Node) -> bool:
+    """Returns whether an operator is the last of ``relu6(x + 3) * (1 / 6)``."""
+    relu = node.inputs[0]
+    if relu.activation != "relu6" or relu.kind != "relu":
+        return False
+    shift = relu.inputs[0]
+    if not (_is_scaling(shift) and _only_reader(relu, node)):
+        return False
+    found = [*_numbers(node.layer), *_numbers(shift.layer)]
+    expected = [_HARD_SIGMOID_SLOPE, 0.0, 1.0, 3.0]
+    return _only_reader(shift, relu) and all(
+        np.ndim(number) == 0 and abs(number - wanted) < _CLOSE
+        for number, wanted in zip(found, expected, strict=True)
+    )
+
+
+def _skip(graph: Graph, source: Node, node: Node) -> None:
+    """Takes the only input of `node` out of the graph."""
+    node.inputs = source.inputs
+    for producer in source.inputs:
+        producer.consumers = [
+            node if consumer is source else consumer for consumer in producer.consumers
+        ]
+    graph.nodes.remove(source)
+
+
+# --- Fusing ------------------------------------------------------------------
+
+
+def _fuse(graph: Graph) -> None:
+    """Takes batch norms, scalings and ReLUs into the operators in front of them."""
+    kept: list[Node] = []
+    for node in graph.nodes:
+        if node.kind in ("affine", "relu") and _absorbs(node.inputs[0], node):
+            _absorb(node.inputs[0], node)
+            graph.outputs = [
+                node.inputs[0] if output is node else output for output in graph.outputs
+            ]
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def _absorbs(producer: Node, node: Node) -> bool:
+    """Returns whether `producer` can take `node` in."""
+    if len(producer.consumers) != 1 or producer.is_output or producer.activation:
+        return False
+    if node.kind == "affine":
+        return producer.properties.matmul and not producer.fused
+    return producer.properties.fuses_relu
+
+
+def _absorb(producer: Node, node: Node) -> None:
+    """Takes `node` into `producer`."""
+    producer.fused.append(node)
+    producer.name = node.name
+    producer.activation = node.activation
+    producer.shape = node.shape
+    producer.is_output = node.is_output
+    producer.consumers = node.consumers
+    for consumer in node.consumers:
+        consumer.inputs = [
+            producer if source is node else source for source in consumer.inputs
+        ]

@@ -1,0 +1,72 @@
+"""The operators of TFLite's fused graph, and what quantization must know of each."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What the analysis knows about one TFLite operator.
+
+    Attributes:
+        matmul: Multiplies its input with a quantized kernel: the bits of input
+            and kernel are chosen.
+        weighted: Has a trained constant beside its inputs; every matmul has.
+        fuses_relu: Takes a ReLU that follows into itself.
+        keeps_codes: Passes integer codes on unchanged, so its output has the
+            grid of its input.
+        keeps_grid: Its output must have the grid of its input, but is computed
+            and rounded (average pooling).
+        joins: Its inputs and its output share one grid (concatenation).
+        fixed_step: Step of the output that TFLite prescribes, or None.
+        range: "inputs": not negative if no input is; "positive": never negative;
+            "signed": can be negative.
+    """
+
+    matmul: bool = False
+    weighted: bool = False
+    fuses_relu: bool = False
+    keeps_codes: bool = False
+    keeps_grid: bool = False
+    joins: bool = False
+    fixed_step: float | None = None
+    range: str = "inputs"
+
+
+_MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, range="signed")
+
+KINDS = {
+    "input": Kind(),
+    "conv": _MATMUL,
+    "depthwise": _MATMUL,
+    "transposed_conv": _MATMUL,
+    "dense": _MATMUL,
+    "affine": Kind(fuses_relu=True, range="signed"),
+    "scale": Kind(keeps_codes=True),
+    "prelu": Kind(weighted=True, range="signed"),
+    "add": Kind(fuses_relu=True),
+    "subtract": Kind(fuses_relu=True, range="signed"),
+    "multiply": Kind(fuses_relu=True),
+    "maximum": Kind(joins=True),
+    "minimum": Kind(joins=True),
+    "concat": Kind(joins=True),
+    "relu": Kind(range="positive"),
+    "softmax": Kind(fixed_step=1 / 256, range="positive"),
+    "sigmoid": Kind(fixed_step=1 / 256, range="positive"),
+    "tanh": Kind(fixed_step=1 / 128, range="signed"),
+    "hard_sigmoid": Kind(fixed_step=1 / 255, range="positive"),
+    "mean": Kind(),
+    "average_pool": Kind(keeps_grid=True),
+    "resize_bilinear": Kind(keeps_grid=True),
+    "resize_nearest": Kind(keeps_codes=True),
+    "max_pool": Kind(keeps_codes=True),
+    "reduce_max": Kind(keeps_codes=True),
+    "reshape": Kind(keeps_codes=True),
+    "transpose": Kind(keeps_codes=True),
+    "slice": Kind(keeps_codes=True),
+    "pad": Kind(keeps_codes=True),
+    "identity": Kind(keeps_codes=True),
+    "foreign": Kind(range="signed"),
+    "point": Kind(keeps_codes=True),
+}

@@ -1,0 +1,413 @@
+"""The table of Keras layers: how each is lowered, and what of it is refused.
+
+A new layer is a row of `LAYERS`. Its check returns why a layer with these settings
+has no exact integer form, or None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._compat import OpLambda, SlicingOpLambda, keras
+from ..layers import LSQWrapper, QuantizationPoint
+from .float_layers import (
+    ConstantPadding,
+    HardSigmoid,
+    Reduction,
+    StridedSlice,
+    SynchronizedBatchNormalization,
+)
+from .lowering import (
+    Call,
+    Lowering,
+    activation_layer,
+    activation_name,
+    average,
+    causal,
+    chain,
+    convolution_options,
+    depthwise_options,
+    normalization,
+    quantization_point,
+    relu_layer,
+    relu_name,
+    separable,
+    single,
+    with_activation,
+)
+from .nodes import Layer, Node
+from .tensor_functions import check_function, lower_function
+
+layers = keras.layers
+Check = Callable[[Layer], str | None]
+
+
+# --- Checks ------------------------------------------------------------------
+
+
+def _nothing(layer: Layer) -> None:
+    """Accepts every setting."""
+
+
+def _all(*checks: Check) -> Check:
+    """Returns a check that reports the first problem that any of these finds."""
+
+    def check(layer: Layer) -> str | None:
+        return next((found for one in checks if (found := one(layer))), None)
+
+    return check
+
+
+def _check_activation(layer: Layer) -> str | None:
+    """Refuses activation functions without an integer form."""
+    if activation_name(layer.activation) is not None:
+        return None
+    found = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+    return (
+        "its activation must be linear, relu, relu6, leaky_relu, sigmoid, tanh, "
+        f"hard_sigmoid, swish or softmax, received {found!r}"
+    )
+
+
+def _check_channels_last(layer: Layer) -> str | None:
+    """Refuses channels-first layouts."""
+    if layer.data_format != "channels_last":
+        return f"data_format must be channels_last, received {layer.data_format!r}"
+    return None
+
+
+def _check_groups(layer: Layer) -> str | None:
+    """Refuses grouped convolutions."""
+    if getattr(layer, "groups", 1) != 1:
+        return f"groups must be 1, received {layer.groups}"
+    return None
+
+
+def _check_transposed(layer: Layer) -> str | None:
+    """Refuses transposed convolutions that TFLite does not have."""
+    if layer.output_padding is not None:
+        return f"output_padding must be None, received {layer.output_padding}"
+    if set(layer.dilation_rate) != {1}:
+        return f"dilation_rate must be 1, received {layer.dilation_rate}"
+    return None
+
+
+def _check_relu(layer: Layer) -> str | None:
+    """Refuses ReLUs other than max(x, 0), min(max(x, 0), 6) and leaky ones."""
+    if relu_name(layer) is None:
+        return (
+            "only ReLU(), ReLU(6) and ReLU(negative_slope=...) have an integer form, "
+            f"received max_value={layer.max_value}, "
+            f"negative_slope={layer.negative_slope}, threshold={layer.threshold}"
+        )
+    return None
+
+
+def _check_leaky_relu(layer: Layer) -> str | None:
+    """Refuses slopes that are no slopes."""
+    if float(layer.alpha) <= 0:
+        return f"alpha must be positive, received {float(layer.alpha)}"
+    return None
+
+
+def _check_prelu(layer: Layer) -> str | None:
+    """Refuses slopes that differ along height or width."""
+    if any(size != 1 for size in layer.alpha.shape[:-1]):
+        return (
+            "its slopes must be shared along all axes but the last, received the "
+            f"shape {tuple(layer.alpha.shape)}; set shared_axes=[1, 2]"
+        )
+    return None
+
+
+def _check_batch_norm(layer: Layer) -> str | None:
+    """Refuses batch norms over anything but the last axis."""
+    axis = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
+    rank = layer.input_spec.ndim
+    if axis not in ([-1], [rank - 1]):
+        return f"axis must be the last one, received {axis}"
+    if not 2 <= rank <= 4:
+        return f"inputs must have 2 to 4 axes, received {rank}"
+    return None
+
+
+def _check_rescaling(layer: Layer) -> str | None:
+    """Refuses scales that differ along other axes than the last."""
+    for name in ("scale", "offset"):
+        shape = np.shape(getattr(layer, name))
+        if any(size != 1 for size in shape[:-1]):
+            return f"{name} must be one number or one per channel, received {shape}"
+    return None
+
+
+def _check_normalization(layer: Layer) -> str | None:
+    """Refuses statistics that differ along other axes than the last."""
+    if any(size != 1 for size in layer.mean.shape[:-1]):
+        return f"axis must be None or the last one, received {layer.axis}"
+    return None
+
+
+def _check_last_axis(layer: Layer) -> str | None:
+    """Refuses softmax over anything but the last axis."""
+    if layer.axis != -1:
+        return f"axis must be -1, received {layer.axis}"
+    return None
+
+
+def _check_concat(layer: Layer) -> str | None:
+    """Refuses concatenation along the batch."""
+    if layer.axis == 0:
+        return "axis must not be the batch axis, received 0"
+    return None
+
+
+def _check_resizing(layer: Layer) -> str | None:
+    """Refuses interpolations without an integer form."""
+    if getattr(layer, "crop_to_aspect_ratio", False):
+        return "crop_to_aspect_ratio must be False, received True"
+    if layer.interpolation not in ("nearest", "bilinear"):
+        return (
+            f"interpolation must be nearest or bilinear, received "
+            f"{layer.interpolation!r}"
+        )
+    return None
+
+
+def _refuse_lambda(layer: Layer) -> str:
+    """Refuses `Lambda`: its function has no name that a file could keep."""
+    return (
+        "a Lambda hides what it computes; call the TensorFlow functions on the "
+        "tensors directly, or make it a layer and register it with "
+        "`tf_lsq.register_layer`"
+    )
+
+
+# --- Settings ----------------------------------------------------------------
+
+
+def _transposed_options(call: Call) -> dict[str, Any]:
+    """Returns strides, padding and size of a transposed convolution."""
+    layer = call.layer
+    return {
+        "strides": tuple(layer.strides),
+        "padding": layer.padding.upper(),
+        "kernel_size": tuple(layer.kernel_size),
+    }
+
+
+def _leaky_options(call: Call) -> dict[str, Any]:
+    """Returns the slope of a leaky ReLU that is not trained."""
+    return {"slope": float(call.layer.alpha)}
+
+
+def _concat_options(call: Call) -> dict[str, Any]:
+    """Returns the axis, counted from the batch axis."""
+    return {"axis": int(call.layer.axis) % len(call.shape)}
+
+
+def _pool_options(call: Call) -> dict[str, Any]:
+    """Returns window, strides and padding; 1D ones get a height of 1."""
+    layer = call.layer
+    size, strides = tuple(layer.pool_size), tuple(layer.strides)
+    rank = len(size)
+    return {
+        "size": (1,) * (2 - rank) + size,
+        "strides": (1,) * (2 - rank) + strides,
+        "padding": layer.padding.upper(),
+    }
+
+
+def _global_options(call: Call) -> dict[str, Any]:
+    """Returns the axes that a global pooling reduces."""
+    rank = len(call.sources[0].shape)
+    return {"axes": tuple(range(1, rank - 1)), "keepdims": bool(call.layer.keepdims)}
+
+
+def _reduction(call: Call) -> Node:
+    """Lowers a `Reduction`."""
+    kind = {"mean": "mean", "max": "reduce_max"}[call.layer.reduction]
+    return call.add(kind, axes=call.layer.axes, keepdims=call.layer.keepdims)
+
+
+def _padding_options(call: Call) -> dict[str, Any]:
+    """Returns zeros per axis but the batch."""
+    padding = call.layer.padding
+    pairs = [padding] if isinstance(padding[0], int) else list(padding)
+    return {"paddings": (*(tuple(pair) for pair in pairs), (0, 0))}
+
+
+def _cropping_options(call: Call) -> dict[str, Any]:
+    """Returns begin, end and strides per axis but the batch."""
+    cropping = call.layer.cropping
+    pairs = [cropping] if isinstance(cropping[0], int) else list(cropping)
+    begin = [*(pair[0] for pair in pairs), 0]
+    end = [start + size for start, size in zip(begin, call.shape[1:], strict=True)]
+    return {"begin": tuple(begin), "end": tuple(end), "strides": (1,) * len(begin)}
+
+
+def _slice_options(call: Call) -> dict[str, Any]:
+    """Returns begin, end and strides per axis but the batch."""
+    layer = call.layer
+    return {"begin": layer.begin, "end": layer.end, "strides": layer.strides}
+
+
+def _resize(call: Call) -> Node:
+    """Lowers `Resizing` and `UpSampling2D`."""
+    return call.add(f"resize_{call.layer.interpolation}", size=tuple(call.shape[1:3]))
+
+
+def _repeat_options(call: Call) -> dict[str, Any]:
+    """Returns the output size of `UpSampling1D`, as that of a flat image."""
+    return {"size": (1, call.shape[1])}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerRule:
+    """How the analysis reads one Keras layer class.
+
+    Attributes:
+        lower: Adds the operators of a call.
+        check: Returns why this layer cannot be done exactly, or None.
+    """
+
+    lower: Lowering
+    check: Check = _nothing
+
+
+_CONVOLUTION = _all(_check_channels_last, _check_groups, _check_activation)
+_IDENTITY = LayerRule(single("identity"))
+
+LAYERS: dict[type, LayerRule] = {
+    layers.InputLayer: LayerRule(single("input")),
+    layers.Conv1D: LayerRule(causal("conv", convolution_options), _CONVOLUTION),
+    layers.Conv2D: LayerRule(
+        with_activation("conv", convolution_options), _CONVOLUTION
+    ),
+    layers.Conv2DTranspose: LayerRule(
+        with_activation("transposed_conv", _transposed_options),
+        _all(_CONVOLUTION, _check_transposed),
+    ),
+    layers.DepthwiseConv1D: LayerRule(
+        causal("depthwise", depthwise_options), _CONVOLUTION
+    ),
+    layers.DepthwiseConv2D: LayerRule(
+        with_activation("depthwise", depthwise_options), _CONVOLUTION
+    ),
+    layers.SeparableConv1D: LayerRule(
+        separable(layers.DepthwiseConv1D, layers.Conv1D), _CONVOLUTION
+    ),
+    layers.SeparableConv2D: LayerRule(
+        separable(layers.DepthwiseConv2D, layers.Conv2D), _CONVOLUTION
+    ),
+    layers.Dense: LayerRule(with_activation("dense"), _check_activation),
+    layers.BatchNormalization: LayerRule(single("affine"), _check_batch_norm),
+    SynchronizedBatchNormalization: LayerRule(single("affine"), _check_batch_norm),
+    layers.Rescaling: LayerRule(single("affine"), _check_rescaling),
+    layers.Normalization: LayerRule(normalization, _check_normalization),
+    layers.Activation: LayerRule(activation_layer, _check_activation),
+    layers.ReLU: LayerRule(relu_layer, _check_relu),
+    layers.LeakyReLU: LayerRule(single("prelu", _leaky_options), _check_leaky_relu),
+    layers.PReLU: LayerRule(single("prelu"), _check_prelu),
+    layers.Softmax: LayerRule(single("softmax"), _check_last_axis),
+    HardSigmoid: LayerRule(
+        single("hard_sigmoid", lambda call: {"slope": call.layer.slope})
+    ),
+    layers.Add: LayerRule(chain("add", layers.Add)),
+    layers.Subtract: LayerRule(single("subtract")),
+    layers.Multiply: LayerRule(chain("multiply", layers.Multiply)),
+    layers.Average: LayerRule(average),
+    layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),
+    layers.Minimum: LayerRule(chain("minimum", layers.Minimum)),
+    layers.Concatenate: LayerRule(single("concat", _concat_options), _check_concat),
+    layers.MaxPooling1D: LayerRule(
+        single("max_pool", _pool_options), _check_channels_last
+    ),
+    layers.MaxPooling2D: LayerRule(
+        single("max_pool", _pool_options), _check_channels_last
+    ),
+    layers.AveragePooling1D: LayerRule(
+        single("average_pool", _pool_options), _check_channels_last
+    ),
+    layers.AveragePooling2D: LayerRule(
+        single("average_pool", _pool_options), _check_channels_last
+    ),
+    layers.GlobalAveragePooling1D: LayerRule(
+        single("mean", _global_options), _check_channels_last
+    ),
+    layers.GlobalAveragePooling2D: LayerRule(
+        single("mean", _global_options), _check_channels_last
+    ),
+    layers.GlobalMaxPooling1D: LayerRule(
+        single("reduce_max", _global_options), _check_channels_last
+    ),
+    layers.GlobalMaxPooling2D: LayerRule(
+        single("reduce_max", _global_options), _check_channels_last
+    ),
+    Reduction: LayerRule(_reduction),
+    layers.UpSampling1D: LayerRule(single("resize_nearest", _repeat_options)),
+    layers.UpSampling2D: LayerRule(
+        _resize, _all(_check_channels_last, _check_resizing)
+    ),
+    layers.Resizing: LayerRule(_resize, _check_resizing),
+    layers.Flatten: LayerRule(single("reshape"), _check_channels_last),
+    layers.Reshape: LayerRule(single("reshape")),
+    layers.Permute: LayerRule(
+        single("transpose", lambda call: {"perm": (0, *call.layer.dims)})
+    ),
+    layers.Cropping1D: LayerRule(single("slice", _cropping_options)),
+    layers.Cropping2D: LayerRule(
+        single("slice", _cropping_options), _check_channels_last
+    ),
+    StridedSlice: LayerRule(single("slice", _slice_options)),
+    layers.ZeroPadding1D: LayerRule(single("pad", _padding_options)),
+    layers.ZeroPadding2D: LayerRule(
+        single("pad", _padding_options), _check_channels_last
+    ),
+    ConstantPadding: LayerRule(
+        single("pad", lambda call: {"paddings": call.layer.paddings})
+    ),
+    layers.Dropout: _IDENTITY,
+    layers.SpatialDropout1D: _IDENTITY,
+    layers.SpatialDropout2D: _IDENTITY,
+    layers.GaussianDropout: _IDENTITY,
+    layers.GaussianNoise: _IDENTITY,
+    layers.ActivityRegularization: _IDENTITY,
+    layers.RandomFlip: _IDENTITY,
+    layers.RandomRotation: _IDENTITY,
+    layers.RandomTranslation: _IDENTITY,
+    layers.RandomZoom: _IDENTITY,
+    layers.RandomContrast: _IDENTITY,
+    layers.RandomBrightness: _IDENTITY,
+    OpLambda: LayerRule(lower_function, check_function),
+    SlicingOpLambda: LayerRule(lower_function, check_function),
+    layers.Lambda: LayerRule(single("identity"), _refuse_lambda),
+    QuantizationPoint: LayerRule(quantization_point),
+}
+# Rows that a user does not write: what the analysis itself puts into models.
+INTERNAL = {
+    layers.InputLayer,
+    HardSigmoid,
+    Reduction,
+    StridedSlice,
+    SynchronizedBatchNormalization,
+    ConstantPadding,
+    OpLambda,
+    SlicingOpLambda,
+    layers.Lambda,
+    QuantizationPoint,
+}
+PUBLIC_LAYERS = set(LAYERS) - INTERNAL
+
+
+def unwrapped(model_layer: Layer) -> Layer:
+    """Returns the layer inside of an `LSQWrapper`, or the layer itself."""
+    return model_layer.layer if isinstance(model_layer, LSQWrapper) else model_layer
+
+
+def rule_of(layer: Layer) -> LayerRule | None:
+    """Returns the row of a layer, None if it is not supported."""
+    return LAYERS.get(type(layer))

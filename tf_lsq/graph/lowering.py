@@ -1,0 +1,477 @@
+"""One call of a Keras layer -> the operators it stands for.
+
+`Call` is what the analysis sees of the call. A lowering adds operators to it; most
+layers are one operator, some are several: a softmax or swish argument, a separable
+convolution, a sum of more than two tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .._compat import keras
+from .float_layers import HardSigmoid
+from .nodes import Layer, Node
+
+layers = keras.layers
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One call of a Keras layer.
+
+    Attributes:
+        layer: The layer, unwrapped.
+        model_layer: The layer as it stands in the model.
+        name: Name of the operator that makes the output.
+        layer_name: Name of the layer in a model made of these operators.
+        origin: Name of the layer in the user's model.
+        sources: Producers of the input tensors.
+        shape: Shape of the (first) output.
+        arguments: Of a TensorFlow function: its arguments by name, tensors
+            replaced by their producers.
+        call_kwargs: What the user passed at the call (`training=False`).
+        copies: Layers that take the place of the user's, for all calls of a model:
+            a layer that is called twice is replaced by one layer called twice.
+        nodes: The operators so far.
+    """
+
+    layer: Layer
+    model_layer: Layer
+    name: str
+    layer_name: str
+    origin: str
+    sources: list[Node]
+    shape: tuple[int | None, ...]
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    call_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    copies: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    nodes: list[Node] = dataclasses.field(default_factory=list)
+
+    def add(
+        self,
+        kind: str,
+        sources: list[Node] | None = None,
+        *,
+        layer: Layer | None = None,
+        activation: str | None = None,
+        **options: Any,
+    ) -> Node:
+        """Adds an operator.
+
+        Args:
+            kind: A key of `kinds.KINDS`.
+            sources: Its inputs; those of the call if None.
+            layer: A layer that takes the place of the user's, or a part of it; its
+                name is the operator's. None: the user's layer.
+            activation: A ReLU inside of the layer.
+            **options: Settings that do not depend on the layer's class.
+
+        Returns:
+            The operator.
+        """
+        sources = self.sources if sources is None else sources
+        own = layer is None
+        node = Node(
+            name=self.name if own else layer.name,
+            layer_name=self.layer_name if own else layer.name,
+            kind=kind,
+            layer=self.layer if own else layer,
+            model_layer=self.model_layer if own else layer,
+            origin=self.origin,
+            inputs=list(sources),
+            shape=self.shape if own else _output_shape(layer, sources),
+            options=options,
+            call_kwargs=self.call_kwargs if own else {},
+            activation=activation,
+        )
+        self.nodes.append(node)
+        return node
+
+    def part(self, layer: Layer, name: str, sources: list[Node]) -> Call:
+        """Returns a call of a layer that does a part of this call's work."""
+        return Call(
+            layer=layer,
+            model_layer=layer,
+            name=name,
+            layer_name=layer.name,
+            origin=self.origin,
+            sources=sources,
+            shape=_output_shape(layer, sources),
+            copies=self.copies,
+            nodes=self.nodes,
+        )
+
+    def replacement(self, what: str, make: Callable[[], Any]) -> Any:
+        """Returns what takes the place of the user's layer, made once per layer."""
+        key = (id(self.layer), what)
+        if key not in self.copies:
+            # The layer is kept, so that its id stays its own.
+            self.copies[key] = (self.layer, make())
+        return self.copies[key][1]
+
+
+def _output_shape(layer: Layer, sources: list[Node]) -> tuple[int | None, ...]:
+    """Returns the output shape of a layer that is not part of a model."""
+    shapes = [tf.TensorShape(source.shape) for source in sources]
+    found = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
+    return tuple(tf.TensorShape(found))
+
+
+Lowering = Callable[[Call], Node | list[Node]]
+# Returns the settings of an operator.
+Options = Callable[[Call], dict[str, Any]]
+
+
+def single(kind: str, options: Options | None = None) -> Any:
+    """Returns the lowering of a layer that is one operator.
+
+    Args:
+        kind: A key of `kinds.KINDS`.
+        options: Returns the operator's settings.
+    """
+
+    def lower(call: Call) -> Node:
+        return call.add(kind, **({} if options is None else options(call)))
+
+    return lower
+
+
+def chain(kind: str, layer_class: type) -> Lowering:
+    """Returns the lowering of a layer for many tensors to operators for two."""
+
+    def lower(call: Call) -> Node:
+        if len(call.sources) == 2:
+            return call.add(kind)
+        return chained(call, kind, layer_class, call.sources, call.name)
+
+    return lower
+
+
+def chained(
+    call: Call, kind: str, layer_class: type, sources: list[Node], name: str
+) -> Node:
+    """Adds operators for two tensors until all `sources` are joined."""
+    total = sources[0]
+    for number, source in enumerate(sources[1:], start=1):
+        last = number == len(sources) - 1
+        layer = layer_class(name=name if last else f"{name}_partial_{number}")
+        total = call.add(kind, [total, source], layer=layer)
+    return total
+
+
+# --- Activation functions ----------------------------------------------------
+
+FUSED = ("linear", "relu", "relu6")
+_HARD_SIGMOID_SLOPE = 0.2  # Keras 2's.
+
+
+def activation_name(activation: Any) -> str | None:
+    """Returns the name of an activation function, or None if not supported.
+
+    Args:
+        activation: A Keras activation function, a TensorFlow function, or a
+            layer object used as one.
+    """
+    if isinstance(activation, Layer):
+        return _name_of_layer(activation)
+    if activation is None:
+        return "linear"
+    for function, name in _FUNCTIONS.items():
+        if activation is function:
+            return name
+    return None
+
+
+def _name_of_layer(layer: Layer) -> str | None:
+    """Returns the name of an activation that is given as a layer."""
+    if isinstance(layer, layers.ReLU):
+        return relu_name(layer)
+    if isinstance(layer, layers.Softmax):
+        return "softmax" if layer.axis == -1 else None
+    if isinstance(layer, layers.LeakyReLU):
+        return "leaky_relu"
+    if isinstance(layer, layers.Activation):
+        return activation_name(layer.activation)
+    return None
+
+
+_FUNCTIONS = {
+    keras.activations.linear: "linear",
+    keras.activations.relu: "relu",
+    tf.nn.relu: "relu",
+    tf.nn.relu6: "relu6",
+    keras.activations.softmax: "softmax",
+    tf.nn.softmax: "softmax",
+    keras.activations.sigmoid: "sigmoid",
+    tf.nn.sigmoid: "sigmoid",
+    keras.activations.tanh: "tanh",
+    tf.nn.tanh: "tanh",
+    keras.activations.hard_sigmoid: "hard_sigmoid",
+    keras.activations.swish: "swish",
+    tf.nn.silu: "swish",
+    tf.nn.leaky_relu: "leaky_relu",
+}
+
+
+def relu_name(layer: Layer) -> str | None:
+    """Returns "relu", "relu6", "leaky_relu", or None for other ReLU layers."""
+    if layer.threshold:
+        return None
+    if layer.negative_slope:
+        return "leaky_relu" if layer.max_value is None else None
+    if layer.max_value is None:
+        return "relu"
+    return "relu6" if float(layer.max_value) == 6.0 else None
+
+
+def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
+    """Adds the operators of an activation function that is not fused.
+
+    Args:
+        call: The call they belong to.
+        source: Their input.
+        activation: One for which `activation_name` is neither None nor "linear".
+        name: Name of the last operator.
+    """
+    kind = activation_name(activation)
+    if kind in ("relu", "relu6"):
+        limit = 6.0 if kind == "relu6" else None
+        return call.add(
+            "relu", [source], layer=layers.ReLU(limit, name=name), activation=kind
+        )
+    if kind == "leaky_relu":
+        slope = _negative_slope(activation)
+        layer = layers.LeakyReLU(slope, name=name)
+        return call.add("prelu", [source], layer=layer, slope=slope)
+    if kind == "softmax":
+        return call.add("softmax", [source], layer=layers.Softmax(name=name))
+    if kind == "hard_sigmoid":
+        layer = HardSigmoid(_HARD_SIGMOID_SLOPE, name=name)
+        return call.add("hard_sigmoid", [source], layer=layer, slope=layer.slope)
+    if kind == "swish":
+        gate = layers.Activation("sigmoid", name=f"{name}_sigmoid")
+        gated = call.add("sigmoid", [source], layer=gate)
+        return call.add("multiply", [source, gated], layer=layers.Multiply(name=name))
+    return call.add(kind, [source], layer=layers.Activation(kind, name=name))
+
+
+def _negative_slope(activation: Any) -> float:
+    """Returns the slope of a leaky ReLU."""
+    for attribute in ("negative_slope", "alpha"):
+        if hasattr(activation, attribute):
+            return float(getattr(activation, attribute))
+    return 0.2  # The default of tf.nn.leaky_relu.
+
+
+def activation_layer(call: Call) -> Node:
+    """Lowers an `Activation` layer; those with one operator keep their layer."""
+    name = activation_name(call.layer.activation)
+    if name == "linear":
+        return call.add("identity")
+    if name in ("relu", "relu6"):
+        return call.add("relu", activation=name)
+    if name in ("softmax", "sigmoid", "tanh"):
+        return call.add(name)
+    return activate(call, call.sources[0], call.layer.activation, call.name)
+
+
+def with_activation(
+    kind: str, options: Options | None = None
+) -> Callable[[Call], Node]:
+    """Returns the lowering of a layer with kernel and activation argument.
+
+    A ReLU stays inside. Others are split off; they keep the layer's name, because
+    they make the output that the user knows.
+
+    Args:
+        kind: A key of `kinds.KINDS`.
+        options: Returns the operator's settings.
+    """
+
+    def lower(call: Call) -> Node:
+        name = activation_name(call.layer.activation)
+        settings = {} if options is None else options(call)
+        if name in FUSED:
+            activation = None if name == "linear" else name
+            return call.add(kind, activation=activation, **settings)
+        made = call.add(kind, **settings)
+        made.name = f"{call.name}_linear"
+        made.layer = made.model_layer = call.replacement(
+            "linear", lambda: variant(call.layer, activation="linear", name=made.name)
+        )
+        made.layer_name = made.layer.name
+        return activate(call, made, call.layer.activation, call.name)
+
+    return lower
+
+
+def relu_layer(call: Call) -> Node:
+    """Lowers a `ReLU` layer."""
+    name = relu_name(call.layer)
+    if name == "leaky_relu":
+        return activate(call, call.sources[0], call.layer, call.name)
+    return call.add("relu", activation=name)
+
+
+def quantization_point(call: Call) -> Node:
+    """Lowers a `QuantizationPoint`, with the ReLU that it stands for.
+
+    A point that is used again, behind a pooling, has nothing to clip there.
+    """
+    sources = call.sources
+    if call.layer.absorbed_relu is not None and not sources[0].nonnegative():
+        relu = call.add("relu", activation="relu")
+        relu.name = call.layer.absorbed_relu
+        sources = [relu]
+    return call.add("point", sources)
+
+
+# --- Layers that are several operators ---------------------------------------
+
+
+def convolution_options(call: Call) -> dict[str, Any]:
+    """Returns strides, dilations and padding; 1D ones get a height of 1."""
+    layer = call.layer
+    higher = (1,) * (2 - layer.rank)
+    return {
+        "strides": higher + tuple(layer.strides),
+        "dilations": higher + tuple(layer.dilation_rate),
+        "padding": layer.padding.upper(),
+    }
+
+
+def depthwise_options(call: Call) -> dict[str, Any]:
+    """Returns the same; depthwise kernels have one stride for both axes."""
+    options = convolution_options(call)
+    return {
+        **options,
+        "strides": options["strides"][1:] * 2,
+        "depth_multiplier": int(call.layer.depth_multiplier),
+    }
+
+
+def causal(kind: str, options: Options) -> Callable[[Call], Node]:
+    """Returns the lowering of a 1D convolution, which may pad on the left only."""
+
+    def lower(call: Call) -> Node:
+        layer = call.layer
+        if layer.padding != "causal":
+            return with_activation(kind, options)(call)
+        amount = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
+        pad = layers.ZeroPadding1D((amount, 0), name=f"{call.name}_pad")
+        padded = call.add("pad", layer=pad, paddings=((amount, 0), (0, 0)))
+        valid = call.replacement(
+            "valid", lambda: variant(layer, padding="valid", name=call.name)
+        )
+        part = call.part(valid, call.name, [padded])
+        return with_activation(kind, options)(part)
+
+    return lower
+
+
+def separable(depthwise_class: type, pointwise_class: type) -> Callable[[Call], Node]:
+    """Returns the lowering of a separable convolution to depthwise and pointwise."""
+
+    def lower(call: Call) -> Node:
+        depthwise, pointwise = call.replacement(
+            "separated",
+            lambda: _separated(call.layer, depthwise_class, pointwise_class, call.name),
+        )
+        name = f"{call.name}_depthwise"
+        part = call.part(depthwise, name, call.sources)
+        made = causal("depthwise", depthwise_options)(part)
+        part = call.part(pointwise, call.name, [made])
+        return with_activation("conv", convolution_options)(part)
+
+    return lower
+
+
+def _separated(
+    layer: Layer, depthwise_class: type, pointwise_class: type, name: str
+) -> tuple[Layer, Layer]:
+    """Returns the two layers that make up a separable convolution, with weights."""
+    config = layer.get_config()
+    depthwise = depthwise_class(
+        config["kernel_size"],
+        strides=config["strides"],
+        padding=config["padding"],
+        dilation_rate=config["dilation_rate"],
+        depth_multiplier=config["depth_multiplier"],
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
+        trainable=layer.trainable,
+        name=f"{name}_depthwise",
+    )
+    pointwise = pointwise_class(
+        config["filters"],
+        1,
+        use_bias=config["use_bias"],
+        activation=layer.activation,
+        kernel_regularizer=layer.pointwise_regularizer,
+        bias_regularizer=layer.bias_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_constraint=layer.bias_constraint,
+        trainable=layer.trainable,
+        name=name,
+    )
+    channels = _input_channels(layer)
+    free = (None,) * (layer.rank + 1)
+    depthwise.build((*free, channels))
+    pointwise.build((*free, channels * config["depth_multiplier"]))
+    weights = layer.get_weights()
+    depthwise.set_weights(weights[:1])
+    pointwise.set_weights(weights[1:])
+    return depthwise, pointwise
+
+
+def average(call: Call) -> Node:
+    """Lowers `Average`: a sum, then a scaling."""
+    total = chained(call, "add", layers.Add, call.sources, f"{call.name}_sum")
+    scaling = layers.Rescaling(1.0 / len(call.sources), name=call.name)
+    return call.add("affine", [total], layer=scaling)
+
+
+def normalization(call: Call) -> Node:
+    """Lowers a `Normalization` layer to the scaling that it does."""
+    layer = call.layer
+    mean, variance = (np.ravel(np.asarray(v)) for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    scale, offset = 1 / deviation, -mean / deviation
+    if layer.invert:
+        scale, offset = deviation, mean
+    return call.add("affine", layer=rescaling(scale, offset, call.name))
+
+
+def rescaling(scale: Any, offset: Any, name: str) -> Layer:
+    """Returns a `Rescaling` layer; arrays of equal numbers become one number."""
+
+    def plain(values: Any) -> Any:
+        values = np.ravel(np.asarray(values, np.float64))
+        return float(values[0]) if (values == values[0]).all() else values.tolist()
+
+    return layers.Rescaling(plain(scale), plain(offset), name=name)
+
+
+# --- Copies of layers --------------------------------------------------------
+
+
+def variant(layer: Layer, **changes: Any) -> Layer:
+    """Returns a copy of a built layer with other settings, weights included."""
+    copy = type(layer).from_config({**layer.get_config(), **changes})
+    rank = layer.input_spec.ndim or layer.input_spec.min_ndim
+    copy.build((*([None] * (rank - 1)), _input_channels(layer)))
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
+def _input_channels(layer: Layer) -> int:
+    """Returns the size of the last input axis of a built layer."""
+    [channels] = layer.input_spec.axes.values()
+    return channels

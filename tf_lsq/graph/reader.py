@@ -1,0 +1,289 @@
+"""From the Keras graph of a model to a list of operators, not yet fused.
+
+Models inside the model, and layers of the user's own that `register_layer` knows,
+are read as if their layers stood in the outer model.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
+from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
+from .lowering import Call
+from .nodes import Graph, Layer, Node, Slot
+from .tensor_functions import Unknown, Unsupported, bind_arguments
+
+Expansion = Callable[[Any], keras.Model]
+_EXPANSIONS: dict[type, Expansion] = {}
+
+
+def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
+    """Says what a layer of your own is made of, so that it can be quantized.
+
+    The decorated function takes a built layer of `layer_class` and returns a
+    functional model that computes the same from supported layers, with the same
+    weights. The quantized model holds these layers in its place: their kernels get
+    learned steps, and quantization points stand between them as in any model.
+
+    Args:
+        layer_class: A subclass of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: If `layer_class` is no layer class.
+        ValueError: If this library supports the class itself.
+
+    Example:
+        >>> import tf_keras as keras
+        >>> class Gated(keras.layers.Layer):
+        ...     def build(self, shape):
+        ...         self.dense = keras.layers.Dense(shape[-1], activation="sigmoid")
+        ...         self.dense.build(shape)
+        ...     def call(self, x):
+        ...         return x * self.dense(x)
+        >>> @register_layer(Gated)
+        ... def expand(layer):
+        ...     x = keras.Input(layer.dense.kernel.shape[:1])
+        ...     return keras.Model(x, keras.layers.Multiply()([x, layer.dense(x)]))
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
+        raise TypeError(
+            "`layer_class` must be a subclass of `tf_keras.layers.Layer`. "
+            f"Received: {layer_class!r}."
+        )
+    if layer_class in PUBLIC_LAYERS:
+        raise ValueError(
+            f"`layer_class` must be a layer of your own. Received: {layer_class}, "
+            "which is supported already."
+        )
+
+    def register(expand: Expansion) -> Expansion:
+        _EXPANSIONS[layer_class] = expand
+        return expand
+
+    return register
+
+
+def read_model(model: keras.Model) -> Graph:
+    """Returns the operators of a functional or sequential model, not yet fused."""
+    reader = _Reader(model)
+    reader.read(model, "", {})
+    inputs, outputs = (
+        [reader.producers[id(tensor)] for tensor in tensors]
+        for tensors in (model.inputs, model.outputs)
+    )
+    return Graph(model.name, reader.nodes, inputs, outputs, reader.problems)
+
+
+class _Reader:
+    """Walks a model and the models inside of it."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.nodes: list[Node] = []
+        self.problems: list[tuple[Node, str]] = []
+        self.producers: dict[int, Any] = {}
+        self._uses: dict[int, int] = {}
+        self._copies: dict[Any, Any] = {}
+        self._layer_names: dict[int, str] = {}
+        self._names = {layer.name for layer in model.layers}
+
+    def read(self, model: keras.Model, path: str, kwargs: dict[str, Any]) -> None:
+        """Adds the operators of one model.
+
+        Args:
+            model: The model, or one inside of it.
+            path: Names of the models around its layers, "" for the outermost.
+            kwargs: What was passed at the call of an inner model.
+        """
+        for keras_node in nodes_of(model):
+            if path and isinstance(keras_node.layer, keras.layers.InputLayer):
+                continue
+            self._read_call(keras_node, path, kwargs)
+
+    def _read_call(self, keras_node: Any, path: str, outer: dict[str, Any]) -> None:
+        """Adds the operators of one call of a layer."""
+        layer = keras_node.layer
+        outputs = tf.nest.flatten(keras_node.outputs)
+        if _computes_shapes(layer, outputs):
+            self.producers.update({id(tensor): Unknown() for tensor in outputs})
+            return
+        use = self._uses[id(layer)] = self._uses.get(id(layer), -1) + 1
+        kwargs = _call_kwargs(keras_node, outer)
+        inner = self._inner_model(layer)
+        if inner is not None:
+            made = self._read_inner(keras_node, inner, f"{path}{layer.name}/", kwargs)
+        else:
+            made = self._lower(keras_node, use, path, kwargs)
+        for tensor, node in zip(outputs, made, strict=True):
+            self.producers[id(tensor)] = node
+
+    def _inner_model(self, layer: Layer) -> keras.Model | None:
+        """Returns the model that a layer is, or that it is made of."""
+        if isinstance(layer, keras.Model):
+            return layer if getattr(layer, "_is_graph_network", False) else None
+        expand = _EXPANSIONS.get(type(layer))
+        if expand is None:
+            return None
+        key = (id(layer), "expansion")
+        if key not in self._copies:
+            self._copies[key] = (layer, expand(layer))
+        return self._copies[key][1]
+
+    def _read_inner(
+        self, keras_node: Any, inner: keras.Model, path: str, kwargs: dict[str, Any]
+    ) -> list[Any]:
+        """Adds the operators of a model inside the model; returns its outputs."""
+        sources = keras_node.keras_inputs
+        for tensor, source in zip(inner.inputs, sources, strict=True):
+            self.producers[id(tensor)] = self.producers[id(source)]
+        self.read(inner, path, kwargs)
+        return [self.producers[id(tensor)] for tensor in inner.outputs]
+
+    def _lower(
+        self, keras_node: Any, use: int, path: str, kwargs: dict[str, Any]
+    ) -> list[Node]:
+        """Adds the operators of a layer; returns one per output."""
+        call = self._call(keras_node, use, path, kwargs)
+        problem = _problem(call, keras_node)
+        made: Any = []
+        if problem is None and all(map(_is_readable, call.sources)):
+            try:
+                made = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
+            except Unsupported as found:
+                problem = str(found)
+        outputs = tf.nest.flatten(keras_node.outputs)
+        if not made:
+            # Something has to stand for it, so that the rest can be checked.
+            call.nodes.clear()
+            kind = "foreign" if _can_stay_float(call, outputs) else "identity"
+            made = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
+        if problem is not None:
+            named = f"`{call.origin}` ({type(keras_node.layer).__name__})"
+            self.problems.append((made[0], f"{named}: {problem}"))
+        self.nodes += call.nodes
+        return made if isinstance(made, list) else [made]
+
+    def _call(
+        self, keras_node: Any, use: int, path: str, kwargs: dict[str, Any]
+    ) -> Call:
+        """Returns what the lowering of a layer sees."""
+        layer = unwrapped(keras_node.layer)
+        sources = [self.producers[id(tensor)] for tensor in keras_node.keras_inputs]
+        arguments: dict[str, Any] = {}
+        if isinstance(layer, OpLambda | SlicingOpLambda):
+            args, named = tf.nest.map_structure(
+                lambda value: self.producers.get(id(value), value),
+                (keras_node.call_args, keras_node.call_kwargs),
+            )
+            arguments = bind_arguments(layer, args, named)
+            kwargs = {}
+        name = self._name(layer, use, path)
+        return Call(
+            layer=layer,
+            model_layer=keras_node.layer,
+            name=name,
+            layer_name=self._layer_names[id(layer)],
+            origin=f"{path}{layer.name}",
+            sources=sources,
+            shape=tuple(tf.nest.flatten(keras_node.outputs)[0].shape),
+            arguments=arguments,
+            call_kwargs=kwargs,
+            copies=self._copies,
+        )
+
+    def _name(self, layer: Layer, use: int, path: str) -> str:
+        """Returns a name for one use of a layer that no other operator has."""
+        if id(layer) not in self._layer_names:
+            name = layer.name
+            if path:
+                name = self._unique(name, f"{path}{name}".replace("/", "_"))
+            self._layer_names[id(layer)] = name
+            return name
+        name = f"{self._layer_names[id(layer)]}_use{use + 1}"
+        return self._unique(name, name)
+
+    def _unique(self, name: str, other: str) -> str:
+        """Returns `name` if it is free, else `other`, with a number if need be."""
+        candidates = (f"{other}_{number}" for number in itertools.count(2))
+        found = next(
+            candidate
+            for candidate in itertools.chain([name, other], candidates)
+            if candidate not in self._names
+        )
+        self._names.add(found)
+        return found
+
+
+def _computes_shapes(layer: Layer, outputs: list[Any]) -> bool:
+    """Returns whether a recorded function computes integers, such as a shape."""
+    return isinstance(layer, OpLambda | SlicingOpLambda) and all(
+        tensor.dtype.is_integer for tensor in outputs
+    )
+
+
+def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:
+    """Returns what was passed at a call; a model passes `training` on."""
+    kwargs = {k: v for k, v in keras_node.call_kwargs.items() if v is not None}
+    takes_training = getattr(keras_node.layer, "_expects_training_arg", False)
+    return {**outer, **kwargs} if takes_training else kwargs
+
+
+def _can_stay_float(call: Call, outputs: list[Any]) -> bool:
+    """Returns whether a layer can be left in float, as a whole."""
+    is_model = isinstance(call.layer, keras.Model)
+    recorded = isinstance(call.layer, OpLambda | SlicingOpLambda)
+    return len(outputs) == 1 and not (is_model or recorded)
+
+
+def _arguments(keras_node: Any) -> dict[str, Any]:
+    """Returns how a layer was called: tensors are replaced by their number."""
+    numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
+    args, kwargs = tf.nest.map_structure(
+        lambda value: numbers.get(id(value), value),
+        (keras_node.call_args, keras_node.call_kwargs),
+    )
+    kwargs = {name: value for name, value in kwargs.items() if value is not None}
+    return {"arguments": (args, kwargs)}
+
+
+def _problem(call: Call, keras_node: Any) -> str | None:
+    """Returns why a call cannot be quantized, or None."""
+    layer = call.layer
+    rule = rule_of(layer)
+    if rule is None:
+        return _remedy(layer)
+    if any(isinstance(source, Unknown) for source in call.sources) and not isinstance(
+        layer, OpLambda | SlicingOpLambda
+    ):
+        return "it reads a tensor of integers that is computed at run time"
+    regularises = getattr(layer, "activity_regularizer", None) is not None
+    if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
+        return (
+            "an `activity_regularizer` has no place in a quantized layer; put "
+            "`keras.layers.ActivityRegularization` behind the layer"
+        )
+    return rule.check(layer)
+
+
+def _is_readable(source: Any) -> bool:
+    """Returns whether a tensor has axes; what a refused operator made has none."""
+    return isinstance(source, Unknown) or bool(source.shape)
+
+
+def _remedy(layer: Layer) -> str:
+    """Returns what to do about a layer that is not supported."""
+    if isinstance(layer, keras.Model):
+        return (
+            "a subclassed model inside the model has no graph to read; write it as "
+            "`keras.Model(inputs, outputs)`"
+        )
+    if type(layer).__module__.startswith("tf_keras."):
+        return "this layer has no exact integer form here"
+    return (
+        "this layer is not known here; say what it is made of with "
+        "`tf_lsq.register_layer`"
+    )

@@ -1,0 +1,20 @@
+"""The Keras layers and quantizers that carry learned steps."""
+
+from .attributes import replaced_attributes
+from .borrowed_sums import borrowed_sums
+from .point import FixedPoint, QuantizationPoint
+from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
+from .wrapper import LSQWrapper
+
+__all__ = [
+    "QUANTIZED_WEIGHTS",
+    "FixedPoint",
+    "LSQActivationQuantizer",
+    "LSQQuantizeConfig",
+    "LSQWeightQuantizer",
+    "LSQWrapper",
+    "QuantizationPoint",
+    "borrowed_sums",
+    "replaced_attributes",
+]

@@ -1,0 +1,35 @@
+"""Attributes of layers that Keras must not track."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from .._compat import keras
+from .quantizers import Variables
+
+
+class Untracked:
+    """Holds variables where Keras does not look for them.
+
+    Keras would save and count a variable once for `add_weight` and once more
+    for each container it finds in an attribute.
+    """
+
+    def __init__(self, variables: Variables) -> None:
+        self.variables = variables
+
+
+@contextlib.contextmanager
+def replaced_attributes(
+    layer: keras.layers.Layer, attributes: dict[str, Any]
+) -> Iterator[None]:
+    """Gives `layer` other values of attributes, unseen by Keras' tracking."""
+    present = vars(layer)
+    original = {name: present[name] for name in attributes}
+    present.update(attributes)
+    try:
+        yield
+    finally:
+        present.update(original)

@@ -1,0 +1,96 @@
+"""The integers that quantizers may use."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import tensorflow as tf
+
+MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class IntegerRange:
+    """The integers that a quantizer may use, both ends included.
+
+    Attributes:
+        q_min: Smallest integer, at most 0 (an int, or a scalar tensor where
+            only data can tell whether values are signed).
+        q_max: Largest integer, at least 1 (an int or a scalar tensor).
+    """
+
+    q_min: Any
+    q_max: Any
+
+    def __post_init__(self) -> None:
+        """Checks the bounds where they are plain integers."""
+        if tf.is_tensor(self.q_min) or tf.is_tensor(self.q_max):
+            return
+        if self.q_min > 0 or self.q_max < 1:
+            raise ValueError(
+                "An integer range must have `q_min` <= 0 and `q_max` >= 1. "
+                f"Received: q_min={self.q_min}, q_max={self.q_max}."
+            )
+
+
+def check_num_bits(num_bits: Any, name: str = "num_bits") -> int:
+    """Returns `num_bits` if LSQ supports it.
+
+    Args:
+        num_bits: Bits of one integer.
+        name: How the caller's argument is called, for the message.
+
+    Raises:
+        ValueError: If `num_bits` is no integer from 2 to 8.
+    """
+    if (
+        isinstance(num_bits, bool)
+        or not isinstance(num_bits, int)
+        or not MIN_NUM_BITS <= num_bits <= MAX_NUM_BITS
+    ):
+        raise ValueError(
+            f"`{name}` must be an integer from {MIN_NUM_BITS} to {MAX_NUM_BITS}. "
+            f"Received: {name}={num_bits!r}."
+        )
+    return num_bits
+
+
+def weight_range(num_bits: int) -> IntegerRange:
+    """Returns the integers of a weight: signed, `-2^(b-1) .. 2^(b-1)-1`.
+
+    Eight bits are narrow, -127..127: TFLite's specification of int8 weights
+    has no -128.
+
+    Example:
+        >>> weight_range(4)
+        IntegerRange(q_min=-8, q_max=7)
+        >>> weight_range(8)
+        IntegerRange(q_min=-127, q_max=127)
+
+    References:
+        Esser et al., Section 2; TFLite 8-bit quantization specification.
+    """
+    check_num_bits(num_bits)
+    half = 2 ** (num_bits - 1)
+    return IntegerRange(-half if num_bits < MAX_NUM_BITS else 1 - half, half - 1)
+
+
+def activation_range(num_bits: int, *, signed: bool) -> IntegerRange:
+    """Returns the integers of an activation, all `2^b` of them.
+
+    Args:
+        num_bits: Bits of one integer.
+        signed: Whether the values can be negative.
+
+    Example:
+        >>> activation_range(4, signed=False)
+        IntegerRange(q_min=0, q_max=15)
+
+    References:
+        Esser et al., Section 2.
+    """
+    check_num_bits(num_bits)
+    if signed:
+        return IntegerRange(-(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1)
+    return IntegerRange(0, 2**num_bits - 1)

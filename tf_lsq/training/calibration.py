@@ -1,0 +1,62 @@
+"""First values of the activation steps, ahead of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from .._compat import keras, reset_slots
+from ..data import check_num_examples, first_examples
+from .first_batch import initialise_steps, warn_of_zeros
+from .model import LSQModel
+from .steps import quantization_points, trained_variables
+
+
+def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
+    """Sets the activation steps of a model from data, without training.
+
+    Training does this by itself with its first batch. Call it to look at a
+    quantized model before training, to export without training, or before
+    training under `tf.distribute` with a loop of your own.
+
+    Steps are set again, also those that were trained; what the optimizer of `model`
+    keeps of them (momenta, averages) starts again. Batch norms use their moving
+    averages, as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy`
+    every worker must call it; all get the first worker's steps.
+
+    Args:
+        model: A quantized model.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        num_examples: How many of the first examples are used.
+
+    Raises:
+        ValueError: If `model` has no quantization points, or `num_examples` is
+            less than 1.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    model = getattr(model, "student", model)
+    points = quantization_points(model)
+    if not points:
+        raise ValueError(
+            f"`model` must be quantized. Received: `{model.name}`, which has no "
+            "quantization points. Call `tf_lsq.quantize_model` first."
+        )
+    check_num_examples(num_examples)
+    names = model.input_names
+    arrays = first_examples(data, names, num_examples)
+    kept = [(v, tf.identity(v)) for p in points for v in p.step_variables.values()]
+    x = dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
+    try:
+        for point in points:
+            point.reset()
+        empty = initialise_steps(model, x, training=False)
+    except (ValueError, RuntimeError, tf.errors.OpError):
+        for variable, value in kept:
+            variable.assign(value)
+        raise
+    warn_of_zeros(empty)
+    if isinstance(model, LSQModel):
+        model.watch_ranges(x, empty)
+    for one in tf.nest.flatten(optimizer or []):
+        reset_slots(one, trained_variables(points))

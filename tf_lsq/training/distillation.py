@@ -1,0 +1,460 @@
+"""`Distiller`: trains a quantized student on labels and on a teacher's outputs.
+
+The paper's second claim: with its own float network as teacher, temperature 1 and
+both losses weighted equally, a 3-bit network reaches full precision (Esser et al.,
+Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .._compat import keras, losses_container, model_structure, nodes_of, replaced_call
+from ..graph import float_model
+from ..layers import LSQWrapper
+from .losses import (
+    LOGITS,
+    PROBABILITIES,
+    CrossEntropy,
+    DistillationLoss,
+    output_kinds,
+    resolve,
+)
+from .model import LSQModel, StepTraining
+from .steps import quantization_points
+
+# Layers that make other images of an image.
+_AUGMENTATIONS = tuple(
+    getattr(keras.layers, name)
+    for name in dir(keras.layers)
+    if name.startswith("Random")
+)
+# Losses over classes: an output with one of them is distilled by `DistillationLoss`.
+_CLASS_LOSSES = (
+    CrossEntropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+    keras.losses.KLDivergence,
+)
+_CLASS_FUNCTIONS = (
+    keras.losses.categorical_crossentropy,
+    keras.losses.sparse_categorical_crossentropy,
+    keras.losses.categorical_focal_crossentropy,
+    keras.losses.kl_divergence,
+)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class Distiller(StepTraining, keras.Model):
+    """A Keras model that trains `student` on labels and on a teacher's outputs.
+
+    The loss is ``(1 - w) * compiled loss + w * distillation loss + regularisers``
+    with ``w = distillation_weight``. An output that is trained with a cross entropy
+    over classes is distilled with `DistillationLoss`; one with another of Keras' losses
+    with that loss, the teacher's output in the place of the label. A loss of your own
+    does not say which, unless it is a subclass of one over classes: it is refused.
+    Without any loss all outputs are taken as classes. `loss_weights` and sample weights
+    act on both losses.
+
+    Logs hold `loss`, `student_loss` (the compiled one, without
+    regularisers), `distillation_loss`, and the metrics. `predict` gives the student's
+    outputs. `save` keeps both models; TensorFlow's checkpoints, `student.save` and
+    `tflite_export.export_model(student, ...)` know nothing of the teacher.
+
+    The teacher runs in inference mode and is not trained; its layers'
+    `trainable` flags are left as they are. It sees the images that the student sees:
+    where augmentation (`Random...` layers) is part of both models, the teacher's layers
+    give what the student's of the same name have given.
+
+    Args:
+        student: From `quantize_model`.
+        teacher: A float model with the same inputs and outputs, of `tf_keras` or
+            Keras 3, usually the one that was quantized.
+        temperature: Softens both distributions; the paper's is 1.
+        distillation_weight: 0 to 1; the paper's is 0.5. With 1 and no `loss` in
+            `compile` no labels are needed.
+        **kwargs: `name` of `keras.Model`.
+
+    Raises:
+        TypeError: If `student` is no quantized model.
+        ValueError: If a number is out of range, the inputs or outputs of student and
+            teacher differ in number, order or shape, or the student has augmentation
+            layers that the teacher has not.
+
+    Example:
+        >>> import tf_keras as keras
+        >>> import tf_lsq
+        >>> teacher = keras.Sequential([keras.layers.Dense(3, input_shape=(4,))])
+        >>> distiller = Distiller(tf_lsq.quantize_model(teacher), teacher)
+        >>> distiller.compile(**tf_lsq.recipe(weight_bits=4, steps=100))
+    """
+
+    def __init__(
+        self,
+        student: LSQModel,
+        teacher: Any,
+        *,
+        temperature: float = 1.0,
+        distillation_weight: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        _check_arguments(student, temperature, distillation_weight)
+        teacher = float_model(teacher)
+        _check_same_outputs(student, teacher)
+        augmenting = _augmentations(student)
+        _check_same_augmentation(augmenting, teacher)
+        # The student casts for itself, where its own layers want it.
+        super().__init__(autocast=False, **kwargs)
+        self.student = student
+        self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
+        self._augmenting = augmenting
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self._distillation: Any = None
+        self.input_names, self.output_names = (
+            student.input_names,
+            list(output_kinds(student)),
+        )
+        self.built = True
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The student."""
+        return self.student
+
+    @property
+    def teacher(self) -> keras.Model:
+        """The float model; none of its weights are among this model's."""
+        return self._untracked.teacher
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the student."""
+        is_training = isinstance(training, bool | int) and training
+        augmenting = self._augmenting if is_training else []
+        with _recorded(self.student, augmenting) as augmented:
+            outputs = self.student(inputs, training=training, mask=mask)
+        # The images belong to these outputs, of this call and this replica.
+        tf.nest.flatten(outputs)[0]._augmented = augmented
+        return outputs
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: Any = None,
+        loss_weights: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Compiles the distiller like any Keras model.
+
+        Raises:
+            ValueError: If there is no loss although labels count, or an output
+                has a loss that says nothing about how to distil it; all are named.
+        """
+        if loss is None and self.distillation_weight < 1:
+            raise ValueError(
+                "A `loss` for the labels is needed with distillation_weight="
+                f"{self.distillation_weight}. Received: loss=None. Give the student's "
+                "loss, or distillation_weight=1 to train on the teacher alone."
+            )
+        loss = resolve(loss, self.student)
+        distillation = self._distillation_losses(loss)
+        super().compile(optimizer, loss, metrics, loss_weights, **kwargs)
+        names = self.output_names
+        loss_weights = self._by_position(loss_weights)
+        with self.distribute_strategy.scope():
+            self.compiled_loss = losses_container(
+                loss, loss_weights, names, total="student_loss"
+            )
+            self._distillation = losses_container(
+                distillation,
+                loss_weights,
+                [f"{name}_distillation" for name in names],
+                total="distillation_loss",
+            )
+
+    def _by_position(self, values: Any) -> Any:
+        """Returns a dict by output as a list, where outputs are a list."""
+        _, structure = model_structure(self.student)
+        if not isinstance(values, Mapping) or isinstance(structure, Mapping):
+            return values
+        return [values.get(name) for name in self.output_names]
+
+    def _distillation_losses(self, loss: Any) -> Any:
+        """Returns the loss of every output against the teacher's."""
+        students, teachers = output_kinds(self.student), output_kinds(self.teacher)
+        found = _per_output(loss, list(students))
+        if len(found) != len(students):
+            raise ValueError(
+                f"`loss` must have one loss per output, {list(students)}. "
+                f"Received: {len(found)}."
+            )
+        losses, problems = [], []
+        for one, (name, kind), teacher_kind in zip(
+            found,
+            students.items(),
+            teachers.values(),
+            strict=True,
+        ):
+            try:
+                losses.append(self._distillation_loss(one, kind, teacher_kind))
+            except ValueError as error:
+                problems.append(f"`{name}`: {error}")
+        if problems:
+            raise ValueError(
+                "Every output must have a loss that says how to distil it: one of "
+                "Keras' (or a subclass of one over classes) that can take the "
+                "teacher's output. For others use `DistillationLoss` in a loop. "
+                "Received: " + "; ".join(problems)
+            )
+        _, structure = model_structure(self.student)
+        return tf.nest.pack_sequence_as(structure, losses)
+
+    def _distillation_loss(self, loss: Any, kind: str, teacher_kind: str) -> Any:
+        """Returns the loss of one output against the teacher's."""
+        if loss is None:
+            return None
+        loss = keras.losses.get(loss)
+        ends = f"student ends in {kind}, teacher in {teacher_kind}"
+        if isinstance(loss, _CLASS_LOSSES) or loss in _CLASS_FUNCTIONS:
+            if not {kind, teacher_kind} <= {LOGITS, PROBABILITIES}:
+                raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+            return DistillationLoss(
+                self.temperature,
+                from_logits=kind == LOGITS,
+                teacher_from_logits=teacher_kind == LOGITS,
+                reduction=getattr(loss, "reduction", "auto"),
+            )
+        source = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+        own = getattr(source, "__module__", None) != keras.losses.Loss.__module__
+        if own or kind != teacher_kind or getattr(loss, "from_logits", False):
+            raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+        return loss
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Losses and metrics, in the order of the logs."""
+        soft = self._distillation.metrics if self._distillation else []
+        return [self._untracked.total, *super().metrics, *soft]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+    ) -> tf.Tensor:
+        """Returns the loss that is trained on; see the class."""
+        augmented = getattr(tf.nest.flatten(y_pred)[0], "_augmented", {})
+        with _replayed(self.teacher, augmented):
+            teacher = self.teacher(x, training=False)
+        teacher = tf.nest.map_structure(tf.stop_gradient, teacher)
+        soft = self._distillation(teacher, y_pred, self._by_position(sample_weight))
+        hard = self.compiled_loss(y, y_pred, sample_weight)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        loss = self.distillation_weight * soft
+        if hard is not None:
+            loss += (1 - self.distillation_weight) * tf.cast(hard, loss.dtype)
+        for regulariser in self.losses:
+            loss += tf.cast(regulariser, loss.dtype) / replicas
+        batch = tf.shape(tf.nest.flatten(y_pred)[0])[0]
+        self._untracked.total.update_state(loss * replicas, sample_weight=batch)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both models and the settings."""
+        return {
+            "name": self.name,
+            "student": _uncompiled(self.student),
+            "teacher": _uncompiled(self.teacher),
+            "temperature": self.temperature,
+            "distillation_weight": self.distillation_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds both models."""
+        config = dict(config)
+        student, teacher = (
+            keras.saving.deserialize_keras_object(config.pop(key), custom_objects)
+            for key in ("student", "teacher")
+        )
+        return cls(student, teacher, **config)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the teacher's weights, which nothing else does."""
+        for number, weight in enumerate(self.teacher.weights):
+            store[f"teacher_{number}"] = weight.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the teacher's weights."""
+        for number, weight in enumerate(self.teacher.weights):
+            weight.assign(np.asarray(store[f"teacher_{number}"]))
+
+
+def _uncompiled(model: keras.Model) -> dict[str, Any]:
+    """Returns a model's description, without losses and optimizer of its own."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config
+
+
+def _augmentations(student: keras.Model) -> list[str]:
+    """Returns the names of the augmentation layers in front of all kernels."""
+    behind_kernels: set[int] = set()
+    found = []
+    for node in nodes_of(student):
+        if isinstance(node.layer, LSQWrapper) or any(
+            id(tensor) in behind_kernels for tensor in node.keras_inputs
+        ):
+            behind_kernels.update(id(t) for t in tf.nest.flatten(node.outputs))
+        elif isinstance(node.layer, _AUGMENTATIONS):
+            found.append(node.layer.name)
+    return list(dict.fromkeys(found))
+
+
+def _check_same_augmentation(names: list[str], teacher: keras.Model) -> None:
+    """Refuses a teacher that would see other images than the student."""
+    present = {layer.name for layer in _augmentation_layers(teacher)}
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise ValueError(
+            "`teacher` must see the images that `student` sees. Received: a student "
+            f"with the augmentation layers {names} and a teacher without {missing}. "
+            "Augment in the data instead (`dataset.map`), or use the float network "
+            "with these layers as the teacher."
+        )
+
+
+def _augmentation_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields the augmentation layers of a model and of the models inside it."""
+    for layer in model.submodules:
+        if isinstance(layer, _AUGMENTATIONS):
+            yield layer
+
+
+@contextlib.contextmanager
+def _recorded(
+    model: keras.Model, names: list[str]
+) -> Iterator[dict[str, list[tf.Tensor]]]:
+    """Records what the layers with these names give, call by call."""
+    recorded: dict[str, list[tf.Tensor]] = collections.defaultdict(list)
+    if names and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError(
+            "A `Distiller` can show both networks the same augmented images on one "
+            f"device only. Received: the augmentation layers {names} under "
+            f"{type(tf.distribute.get_strategy()).__name__}. Augment in the data "
+            "instead (`dataset.map`)."
+        )
+
+    def recording(layer: keras.layers.Layer) -> Any:
+        def call(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            outputs = type(layer).call(layer, inputs, *args, **kwargs)
+            recorded[layer.name].append(outputs)
+            return outputs
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            layer = model.get_layer(name)
+            stack.enter_context(replaced_call(layer, recording(layer)))
+        yield recorded
+
+
+@contextlib.contextmanager
+def _replayed(
+    model: keras.Model, recorded: Mapping[str, list[tf.Tensor]]
+) -> Iterator[None]:
+    """Has augmentation layers give what others of the same name have given."""
+
+    def replaying(outputs: list[tf.Tensor]) -> Any:
+        remaining = iter(outputs)
+        return lambda inputs, *args, **kwargs: next(remaining)
+
+    with contextlib.ExitStack() as stack:
+        for layer in _augmentation_layers(model):
+            if layer.name in recorded:
+                call = replaying(recorded[layer.name])
+                stack.enter_context(replaced_call(layer, call))
+        yield
+
+
+class _Untracked:
+    """Holds what Keras, if it saw it, would count among the model's own weights."""
+
+    def __init__(self, teacher: keras.Model, total: keras.metrics.Mean) -> None:
+        self.teacher = teacher
+        self.total = total
+
+
+def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:
+    """Refuses what cannot be distilled."""
+    if not isinstance(student, LSQModel) or not quantization_points(student):
+        raise TypeError(
+            "`student` must be a quantized model from `tf_lsq.quantize_model`. "
+            f"Received: {type(student).__name__}."
+        )
+    if not temperature > 0 or not 0 <= weight <= 1:
+        raise ValueError(
+            "`temperature` must be positive and `distillation_weight` from 0 to 1. "
+            f"Received: temperature={temperature}, distillation_weight={weight}."
+        )
+
+
+def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
+    """Refuses a teacher whose outputs are not comparable with the student's."""
+    if not isinstance(teacher, keras.Model) or not hasattr(teacher, "output_shape"):
+        raise TypeError(
+            "`teacher` must be a functional or sequential Keras model. "
+            f"Received: {type(teacher).__name__}."
+        )
+    names = [list(model.input_names) for model in (student, teacher)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        raise ValueError(
+            f"`teacher` must have the inputs of `student`, {names[0]}, in this order. "
+            f"Received: {names[1]}."
+        )
+    ends = [_float_names(model) for model in (student, teacher)]
+    if ends[0] != ends[1] and sorted(ends[0]) == sorted(ends[1]):
+        raise ValueError(
+            f"`teacher` must have the outputs of `student`, {ends[0]}, in this order. "
+            f"Received: {ends[1]}."
+        )
+    pairs = [model_structure(model)[1] for model in (student, teacher)]
+    shapes = [
+        tf.nest.map_structure(lambda t: tuple(t.shape), structure)
+        for structure in pairs
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`teacher` must have the outputs of `student`. Received: outputs of shape "
+            f"{shapes[1]}, where those of the student are {shapes[0]}."
+        )
+
+
+def _float_names(model: keras.Model) -> list[str]:
+    """Returns what outputs are called in the float network."""
+    return [re.sub("^quant(ize)?_", "", name) for name in model.output_names]
+
+
+def _per_output(loss: Any, names: list[str]) -> list[Any]:
+    """Returns the loss of every output; without any, all are over classes."""
+    if isinstance(loss, Mapping):
+        return [loss.get(name) for name in names]
+    if isinstance(loss, list | tuple):
+        return list(loss)
+    return [CrossEntropy() if loss is None else loss] * len(names)
+
+
+def _name_of(loss: Any) -> str:
+    """Returns the name of a loss's class or function."""
+    return getattr(loss, "__name__", type(loss).__name__)

@@ -1,0 +1,503 @@
+"""`LSQModel`: a Keras model whose first batch sets its activation steps."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .._compat import (
+    infers_shapes_only,
+    keras,
+    register_for_h5,
+    reset_slots,
+    steps_per_execution,
+)
+from ..data import batches
+from ..layers import borrowed_sums
+from .biases import restore_biases, round_biases, rounded_biases, set_rounded_biases
+from .distribution import has_several_workers
+from .first_batch import (
+    initialise_shared_points,
+    initialise_steps,
+    missing_shared_points,
+    warn_of_zeros,
+)
+from .losses import resolve
+from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
+from .range_watch import MANY, RangeWatch
+from .steps import (
+    check_calibrated,
+    check_steps,
+    is_calibrated,
+    quantization_points,
+    trained_variables,
+    wrapped_layers,
+)
+
+# A step beyond these factors of its first value is worth a warning.
+_SMALL, _LARGE = 0.1, 10.0
+_DEFAULT_BATCH_SIZE = 32
+_SUFFIXES = (".keras", ".h5", ".hdf5")
+_SETTINGS = ("step_clip", "rounds_biases")  # Of an `LSQModel`.
+_ROUNDED = "rounded_biases"
+
+
+class StepTraining:
+    """What training needs beyond Keras' own: for `LSQModel` and for `Distiller`.
+
+    Before the first compiled training step it runs the first batch once, to give
+    every activation step its first value; batch norm statistics are put back
+    afterwards. Steps that a training from random weights outgrows are set anew, see
+    `range_watch`. Optimizers update steps apart from weights, see `prepare_optimizer`.
+    At its end `fit` moves biases onto the grid of the file's int32 biases, see
+    `round_biases`; the next `fit` starts from what they were before.
+    """
+
+    _traced_signs: list[float] | None = None
+    _watched: Any = None  # The training function that looks at ranges, if it was made.
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The quantized model that is trained."""
+        raise NotImplementedError
+
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        """Compiles the model; the optimizer updates steps apart from weights.
+
+        XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator. A
+        `CrossEntropy` learns here whether outputs are logits.
+        """
+        loss = resolve(loss, self.quantized)
+        super().compile(optimizer, loss, *args, **kwargs)
+        self._choose_op()
+        student = self.quantized
+        for one in tf.nest.flatten(self.optimizer):
+            student.step_clip = chosen_step_clip(one, student.step_clip)
+            prepare_optimizer(one, student.step_clip)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model, and builds its optimizer for its state.
+
+        Keras leaves this to classes with a `compile` of their own.
+        """
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self._build_optimizer()
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: Any = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Trains the model; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: If the first batch, which sets the steps, is degenerate.
+            RuntimeError: If a step has become NaN, at the end of the epoch at the
+                latest; the layers are named.
+        """
+        if not is_calibrated(self.quantized):
+            first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
+            self._take_first_batch(first)
+        self._begin()
+        callbacks = _with_guard(callbacks)
+        try:
+            with _divergence_named(self.quantized):
+                return super().fit(
+                    x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+                )
+        finally:
+            if self.quantized.rounds_biases:
+                round_biases(self.quantized)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch; see `keras.Model.train_on_batch`.
+
+        Biases are not rounded: end such a loop with `round_biases`.
+        """
+        if not is_calibrated(self.quantized):
+            warn_of_zeros(self._take_first_batch(x))
+        self._begin()
+        with _divergence_named(self.quantized):
+            return super().train_on_batch(x, *args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates the model; see `keras.Model.evaluate`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
+        """Predicts; see `keras.Model.predict`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().predict(*args, **kwargs)
+
+    def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates one batch; see `keras.Model.test_on_batch`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().test_on_batch(*args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch; see `keras.Model.predict_on_batch`."""
+        check_calibrated(self.quantized)
+        self._follow_signs()
+        with _divergence_named(self.quantized):
+            return super().predict_on_batch(x)
+
+    def save(
+        self, filepath: Any, overwrite: bool = True, save_format: Any = None, **kwargs
+    ) -> None:
+        """Saves the model as `.keras` or `.h5`; see `keras.Model.save`.
+
+        Raises:
+            ValueError: If the format would be TensorFlow's SavedModel, which does not
+                hold the layers of a quantized model.
+        """
+        is_path = isinstance(filepath, str | os.PathLike)
+        named = not is_path or Path(filepath).suffix in _SUFFIXES
+        if save_format == "tf" or (save_format is None and not named):
+            raise ValueError(
+                f"A quantized model is saved as one of {list(_SUFFIXES)}. Received: "
+                f"{str(filepath)!r}, save_format={save_format!r}. For a SavedModel "
+                "that predicts but is not trained use `model.export(folder)`."
+            )
+        super().save(filepath, overwrite, save_format, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Returns the function that trains, with a look at ranges now and then."""
+        function = super().make_train_function(force)
+        if function is not self._watched:
+            updates = steps_per_execution(self) or 1
+
+            def train(iterator: Any) -> Any:
+                logs = function(iterator)
+                watch = self.quantized.range_watch
+                if watch is not None and watch.count(updates):
+                    self.follow_ranges()
+                return logs
+
+            self.train_function = self._watched = train
+        return self.train_function
+
+    def _take_first_batch(self, x: Any) -> list[str]:
+        """Sets the steps from a batch; returns the points it gave nothing but zeros."""
+        empty = initialise_steps(self.quantized, x, training=True)
+        self.quantized.watch_ranges(x, empty)
+        return empty
+
+    def _begin(self) -> None:
+        """Prepares a call that trains."""
+        restore_biases(self.quantized)
+        self._build_optimizer()
+        self._follow_signs()
+
+    def follow_ranges(self, optimizer: Any = None) -> None:
+        """Sets the steps of tensors again that have outgrown their range.
+
+        `fit` and `train_on_batch` do this by themselves; in a custom training loop call
+        it now and then, after `tf_lsq.calibrate`.
+
+        Args:
+            optimizer: The optimizer of a custom loop, whose slots for those steps are
+                reset. None: the one that the model was compiled with, if any.
+
+        Raises:
+            RuntimeError: If there is no batch to look at: it is that of `calibrate`, or
+                the first one of `fit`, in this process and on one worker.
+        """
+        watch = self.quantized.range_watch
+        if watch is None:
+            raise RuntimeError(
+                f"`{self.quantized.name}` has no batch to measure ranges with. Call "
+                "`tf_lsq.calibrate(model, data)` first."
+            )
+        changed = watch.follow()
+        if changed:
+            compiled = getattr(self, "optimizer", None)
+            for one in tf.nest.flatten(optimizer or compiled or []):
+                reset_slots(one, trained_variables(changed))
+            self._follow_signs()
+
+    def _choose_op(self) -> None:
+        """Tells every layer which form to use; what was traced is traced anew."""
+        xla = getattr(self, "jit_compile", False) or isinstance(
+            self.distribute_strategy, tf.distribute.TPUStrategy
+        )
+        model = self.quantized
+        plain = model.wants_plain_op or bool(xla)
+        for layer in (*wrapped_layers(model), *quantization_points(model)):
+            layer.plain_op = plain
+        self.train_function = self.test_function = self.predict_function = None
+
+    def _follow_signs(self) -> None:
+        """Has everything traced anew if the sign of an input has changed.
+
+        A traced function holds the sign that the first batch gave as a constant;
+        `calibrate` and loaded weights may bring another.
+        """
+        points = quantization_points(self.quantized)
+        signs = [
+            float(point.step_variables["signed"].numpy())
+            for point in points
+            if "signed" in point.step_variables
+        ]
+        if signs != self._traced_signs:
+            self._traced_signs = signs
+            self.test_function = self.predict_function = None
+            if self.train_function is not None:  # `fit` may be using it.
+                self.make_train_function(force=True)
+
+    def _build_optimizer(self) -> None:
+        """Creates the optimizer's variables.
+
+        Created in the first training step, they would have it traced twice.
+        """
+        if hasattr(self.optimizer, "build"):
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+
+@register_for_h5
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class LSQModel(StepTraining, keras.Model):
+    """A functional Keras model with learned quantization steps.
+
+    Made by `quantize_model` and `quantize_apply`. It is trained, saved and
+    loaded like any Keras model; see `StepTraining` for what its `fit` does besides.
+
+    Attributes:
+        step_clip: Bound of the relative gradients of steps, None for no bound; read
+            when the model is compiled, and saved with it. An optimizer with a
+            `step_clip` of its own (`tf_lsq.recipe`) sets it.
+        rounds_biases: Whether `fit` ends with `round_biases`. Without it Keras computes
+            with biases that the file can't hold, and codes differ by one here and
+            there; the file is the same either way. Saved with the model.
+    """
+
+    wants_plain_op = False
+    step_clip: float | None = DEFAULT_STEP_CLIP
+    rounds_biases = True
+    range_watch: RangeWatch | None = None  # Of the batch that set the steps.
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The model itself."""
+        return self
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the layers and the settings."""
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return {**super().get_config(), **settings, _ROUNDED: rounded_biases(self)}
+
+    def watch_ranges(self, x: Any, empty: Iterable[str]) -> None:
+        """Begins to watch a training from first values that a batch has given.
+
+        Args:
+            x: The batch. Where several workers train, each has another one, so none
+                is kept and ranges are not watched.
+            empty: Names of the points to which it gave nothing but zeros.
+        """
+        alone = not has_several_workers(self.distribute_strategy)
+        self.range_watch = RangeWatch(self, x, set(empty)) if alone else None
+        self.warned_layers.clear()
+
+    @property
+    def warned_layers(self) -> dict[str, set[str]]:
+        """The layers that warnings of this training have named, by kind."""
+        return vars(self).setdefault("_warned_layers", {})  # Unseen by Keras.
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds the model; what an older version did not save has its default."""
+        config = dict(config)
+        settings = {name: config.pop(name) for name in _SETTINGS if name in config}
+        rounded = config.pop(_ROUNDED, [])
+        model = super().from_config(config, custom_objects)
+        set_rounded_biases(model, rounded)
+        for name, value in settings.items():
+            setattr(model, name, value)
+        return model
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the layers; see `keras.Model.call`."""
+        if isinstance(training, bool | int) and training:
+            self._initialise_shared_points(inputs, mask)
+        with borrowed_sums(self):
+            return super().call(inputs, training, mask)
+
+    def _initialise_shared_points(self, inputs: Any, mask: Any) -> None:
+        """Takes a first batch of a training loop of one's own."""
+        points = missing_shared_points(self)
+        visited = any(point.visitor is not None for point in points)
+        known = visited or tf.distribute.has_strategy()
+        if not points or known or infers_shapes_only():
+            return
+
+        def initialise() -> tf.Tensor:
+            call = super(LSQModel, self).call
+            initialise_shared_points(self, lambda: call(inputs, True, mask))
+            return tf.constant(True)
+
+        if tf.executing_eagerly():
+            initialise()
+            return
+        units = [point.step_variables["unit"] for point in points]
+        missing = tf.reduce_any(tf.stack(units) <= 0.0)
+        tf.cond(missing, initialise, lambda: tf.constant(False))
+
+    def use_plain_op(self, plain: bool = True) -> None:
+        """Chooses the plain form of the LSQ operator, `lsq.fake_quantize`.
+
+        It is slower than the form in use otherwise. Its gradients of steps are
+        within 1e-5 of float64, relative, instead of 1e-3; and XLA has kernels for
+        all of it, for a `tf.function(jit_compile=True)` of your own. The choice is
+        not saved with the model.
+
+        Args:
+            plain: False: the fast form again, but where XLA compiles the model.
+        """
+        self.wants_plain_op = plain
+        self._choose_op()
+
+
+def _with_guard(callbacks: Any) -> Any:
+    """Returns the callbacks of a `fit` and a `StepGuard` behind them."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        guard = StepGuard()
+        guard.set_model(callbacks.model)
+        callbacks.append(guard)
+        return callbacks
+    return [*tf.nest.flatten(callbacks or []), StepGuard()]
+
+
+class StepGuard(keras.callbacks.Callback):
+    """Looks at the steps in every `fit` of a quantized model.
+
+    A warning names a layer once per training; `calibrate` begins another.
+    """
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Looks at ranges between epochs; a backup has been restored by now."""
+        watch = self.model.quantized.range_watch
+        if watch is None:
+            return
+        [optimizer, *_] = tf.nest.flatten(self.model.optimizer)
+        updates = int(optimizer.iterations.numpy())
+        if watch.begin_epoch(updates, self.params.get("steps")):
+            self.model.follow_ranges()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stops a training with NaN; warns of ranges that do not fit.
+
+        Raises:
+            RuntimeError: If a step is NaN.
+        """
+        if self.model.stop_training:  # `TerminateOnNaN` ends a training as well.
+            return
+        student = self.model.quantized
+        check_steps(student)
+        self._warn("moved", _moved_steps(student), _MOVED)
+        if student.range_watch is not None:
+            shares = student.range_watch.clipped_shares
+            many = {n: f"{100 * s:.0f} %" for n, s in shares.items() if s > MANY}
+            self._warn("clipped", many, _CLIPPED)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Warns of tensors that are all zeros to the end."""
+        student = self.model.quantized
+        warned = student.warned_layers.setdefault("zeros", set())
+        if student.range_watch is not None:
+            zeros = [n for n in student.range_watch.empty_points if n not in warned]
+            warned.update(zeros)
+            warn_of_zeros(zeros)
+
+    def _warn(self, kind: str, found: dict[str, str], message: str) -> None:
+        """Warns of layers that have not been named in this training."""
+        warned = self.model.quantized.warned_layers.setdefault(kind, set())
+        new = {name: value for name, value in found.items() if name not in warned}
+        warned.update(new)
+        if new:
+            listed = ", ".join(f"`{name}` ({value})" for name, value in new.items())
+            warnings.warn(message.format(listed), stacklevel=2)
+
+
+_MOVED = (
+    "Learned steps have left the range from 1/10 to 10 times their first value: {}. "
+    "A training seldom recovers from that. Lower the learning rate, use "
+    "`tf_lsq.recipe`, or lower the bound of the gradients of steps, "
+    "`student.step_clip`, before `compile`."
+)
+_CLIPPED = (
+    "More than 20 % of the values are clipped at these layers: {}. What is clipped has "
+    "no gradient. Call `tf_lsq.calibrate(model, data)` between epochs, train more "
+    "slowly, or give these layers more bits with `overrides`."
+)
+
+
+def _moved_steps(student: keras.Model) -> dict[str, str]:
+    """Returns the factors of steps that are far from their first value, by layer."""
+    moved = {}
+    for layer in (*wrapped_layers(student), *quantization_points(student)):
+        if "step" not in layer.step_variables:
+            continue
+        factors = layer.step_variables["step"].numpy()
+        extreme = factors.flat[np.abs(np.log(factors)).argmax()]
+        if not _SMALL <= extreme <= _LARGE:
+            moved[layer.name] = f"{extreme:.3g} times"
+    return moved
+
+
+@contextlib.contextmanager
+def _divergence_named(model: keras.Model) -> Iterator[None]:
+    """Says which steps are no numbers any more, where TensorFlow's kernels refuse."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError:
+        check_steps(model)
+        raise
+
+
+def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
+    """Returns the first batch of inputs, and what `fit` shall read instead of x."""
+    if isinstance(x, keras.utils.experimental.DatasetCreator):
+        raise RuntimeError(
+            "`model` must be calibrated before it trains on a `DatasetCreator`. "
+            "Call `tf_lsq.calibrate(model, data)` first."
+        )
+    if isinstance(x, keras.utils.Sequence):
+        return _inputs_of(x[0]), x
+    if isinstance(x, Iterator):
+        first = next(x)
+        return _inputs_of(first), itertools.chain([first], x)
+    if hasattr(x, "element_spec") and not isinstance(x, tf.data.Dataset):
+        raise RuntimeError(
+            "`model` must be calibrated before it trains on a distributed dataset. "
+            "Call `tf_lsq.calibrate(model, data)` first."
+        )
+    inputs = list(x) if isinstance(x, tuple) else x
+    return next(batches(inputs, batch_size))[0], x
+
+
+def _inputs_of(element: Any) -> Any:
+    """Returns x of an element that a generator yields."""
+    return element[0] if isinstance(element, tuple) else element
