@@ -1,18 +1,37 @@
-"""Exact full-integer TFLite files from models trained with `tf_lsq`."""
+"""Exact full-integer TFLite files from models trained with `tf_lsq`.
 
-from .biases import round_biases
-from .bit_search import suggest_bits
-from .bit_suggestion import BitSuggestion
-from .budget import BudgetError
-from .check import CheckReport, check_model
-from .export_report import ExportReport
-from .html_report import write_html_report
-from .inspect import FileReport, inspect_tflite
-from .pipeline import export_model
-from .quantized_tensor import QuantizedTensor
-from .report import VerificationReport
-from .twin import integer_twin
-from .verify import VerificationError, verify_tflite
+Names are loaded when they are first used: what reads files only needs no TensorFlow.
+"""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from .bits import BitSuggestion, BudgetError, suggest_bits
+    from .check import CheckReport, check_model
+    from .file import FileReport, QuantizedTensor, inspect_tflite
+    from .freezing import round_biases
+    from .pipeline import export_model
+    from .reports import ExportReport, VerificationReport
+    from .reports.html_report import write_html_report
+    from .twin import integer_twin
+    from .verification import VerificationError, verify_tflite
+
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "bits": ["BitSuggestion", "BudgetError", "suggest_bits"],
+        "check": ["CheckReport", "check_model"],
+        "file": ["FileReport", "QuantizedTensor", "inspect_tflite"],
+        "freezing": ["round_biases"],
+        "pipeline": ["export_model"],
+        "reports": ["ExportReport", "VerificationReport"],
+        "reports.html_report": ["write_html_report"],
+        "twin": ["integer_twin"],
+        "verification": ["VerificationError", "verify_tflite"],
+    },
+)
 
 __all__ = [
     "BitSuggestion",

@@ -11,12 +11,10 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.training import is_calibrated, quantization_points
 
-from .containers import Storage
-from .freeze import FrozenModel, freeze_model
-from .integerize import integerize
-from .op_versions import runtime_of
-from .targets import TARGETS, find_violations, resolve_target, runs_on
-from .tflite_graph import TFLiteGraph
+from .build import BuiltFile, FileSettings, build_file
+from .file import runtime_of
+from .freezing import Storage, read_model
+from .targets import Target, find_violations, resolve_target, runs_on
 
 _EXAMPLES = 2
 _SEED = 0
@@ -41,7 +39,7 @@ class OperatorCheck:
     container: str = ""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class CheckReport:
     """What a target makes of a model.
 
@@ -118,10 +116,10 @@ def check_model(
         ValueError: If `target` or `storage` is unknown, or is not what a quantized
             model was quantized for, or a quantized model is given options.
     """
-    stored = Storage(storage)
+    settings = FileSettings(Storage(storage))
     points = quantization_points(model) if isinstance(model, keras.Model) else []
     resolved = resolve_target(target, points[0].target if points else target or "phone")
-    report = CheckReport(getattr(model, "name", str(model)), resolved.name, storage)
+    name = getattr(model, "name", str(model))
     if points and options:
         raise ValueError(
             "A quantized model must be checked without options. Received: "
@@ -131,12 +129,19 @@ def check_model(
         student = model
         if not points:
             student = tf_lsq.quantize_model(model, target=resolved.name, **options)
-        frozen = freeze_model(_with_steps(student), stored)
+        built = build_file(read_model(_with_steps(student)), settings)
     except ValueError as error:
-        report.problems.append(str(error))
-        return report
-    _fill(report, frozen, integerize(frozen))
-    return report
+        return CheckReport(name, resolved.name, storage, problems=[str(error)])
+    violations = find_violations(built.graph, resolved)
+    return CheckReport(
+        name,
+        resolved.name,
+        storage,
+        operators=_operators(built, resolved),
+        problems=[str(v) for v in violations if v.rule.refused],
+        remarks=[str(v) for v in violations if not v.rule.refused],
+        min_runtime=runtime_of(built.graph),
+    )
 
 
 def _with_steps(student: keras.Model) -> keras.Model:
@@ -154,22 +159,20 @@ def _with_steps(student: keras.Model) -> keras.Model:
     return copy
 
 
-def _fill(report: CheckReport, frozen: FrozenModel, graph: TFLiteGraph) -> None:
-    """Fills in what the target does with each operator."""
-    target, weights = TARGETS[report.target], frozen.by_name()
-    for op in graph.ops:
-        node = weights.get(op.outputs[0])
+def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:
+    """Returns what the target does with each operator."""
+    nodes = built.frozen.by_name()
+    checks = []
+    for op in built.graph.ops:
+        node = nodes.get(op.outputs[0])
         weight = None if node is None or node.is_float else node.weight
-        report.operators.append(
+        checks.append(
             OperatorCheck(
                 op.outputs[0],
                 op.code,
-                runs_on(op, graph, target),
+                runs_on(op, built.graph, target),
                 None if weight is None else weight.num_bits,
                 "" if weight is None else weight.container,
             )
         )
-    for violation in find_violations(graph, target):
-        kind = report.problems if violation.rule.refused else report.remarks
-        kind.append(str(violation))
-    report.min_runtime = runtime_of(graph)
+    return checks

@@ -19,12 +19,12 @@ from typing import Annotated, Any, NoReturn
 import numpy as np
 import typer
 
-from tf_lsq.lsq import MAX_NUM_BITS, MIN_NUM_BITS
-
 from .atomic_file import check_writable
-from .bit_suggestion import PLOT_SUFFIXES
+from .pictures import PLOT_SUFFIXES
 
 NO, UNREADABLE = 1, 3
+# Those of `tf_lsq.lsq`, which needs TensorFlow.
+MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -1,9 +1,10 @@
-"""`export_model`: freeze, integerize, verify, write, in this order."""
+"""`export_model`: read, build, verify, write, in this order."""
 
 from __future__ import annotations
 
 import collections
-import functools
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,27 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import first_examples
-from tf_lsq.layers import LSQWrapper
 
-from . import flatbuffer, metadata
 from .atomic_file import check_writable, write_atomically
-from .code_statistics import kernel_statistics
-from .containers import Storage
-from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
-from .export_report import ExportReport, LayerReport
-from .freeze import FrozenModel, FrozenNode, freeze_model
-from .integerize import integerize
-from .latency import describe_setting, measure_latency
-from .op_versions import runtime_of
-from .snippets import snippets_of
+from .build import BuiltFile, FileSettings, build_file
+from .file import TFLiteGraph, runtime_of
+from .freezing import FrozenNode, Storage, TrainedModel, read_model
+from .reports import (
+    ExportReport,
+    Latency,
+    LayerReport,
+    StorageReport,
+    describe_setting,
+    kernel_statistics,
+    measure_latency,
+    snippets_of,
+)
 from .storages import compare_storages
-from .targets import check_graph, resolve_target
-from .tflite_graph import TFLiteGraph
-from .verify import (
+from .targets import ONLY_RULES, check_graph, compile_for_edgetpu, resolve_target
+from .verification import (
     BATCH_SIZE,
-    check_end_to_end,
-    check_points,
+    compare_end_to_end,
+    compare_points,
     probe_codes,
     verify_content,
 )
@@ -90,53 +92,89 @@ def export_model(
         VerificationError: If the file would not equal the model.
     """
     path = Path(path)
-    stored = Storage(storage, bias_grid)
+    settings = FileSettings(Storage(storage, bias_grid), input_type, output_type)
     check_writable(path)
-    frozen = freeze_model(model, stored)
-    resolved = resolve_target(target, frozen.target)
-    to_graph = functools.partial(
-        integerize, input_type=input_type, output_type=output_type
-    )
-    graph = to_graph(frozen)
-    on_cpu = [str(violation) for violation in check_graph(graph, resolved)]
-    metadata.add_description(frozen, graph)
-    content = flatbuffer.to_bytes(graph)
-    _, _, verification = verify_content(content, model, name=str(path))
-    report = ExportReport(
-        path=str(path),
-        file_bytes=len(content),
-        target=resolved.name,
-        storage=storage,
-        min_runtime=runtime_of(graph),
-        operators=dict(collections.Counter(op.code for op in graph.ops)),
-        float_layers=[node.name for node in frozen.nodes if node.is_float],
-        layers=[_layer(node, graph) for node in frozen.nodes if node.weight],
-        verification=verification,
-        snippets=snippets_of(graph, path.name),
-        on_cpu=on_cpu,
-    )
+    trained = read_model(model)
+    resolved = resolve_target(target, trained.target)
+    built = build_file(trained, settings)
+    on_cpu = check_graph(built.graph, resolved)
+    verification = verify_content(built.content, built, str(path))
+    storages: list[StorageReport] = []
     if data is not None:
         examples = first_examples(data, model.input_names, BATCH_SIZE)
-        codes = probe_codes(graph, frozen, examples)
-        verification.points = check_points(frozen, codes, report.path, statistics=True)
-        report.storages = compare_storages(model, frozen, codes, examples, to_graph)
-        check_end_to_end(content, frozen, model, data, verification, verbose=verbose)
-        _count_codes(report, frozen)
+        codes = probe_codes(built.graph, built.frozen, examples)
+        points = compare_points(built.frozen, codes, str(path), statistics=True)
+        storages = compare_storages(trained, built, codes, examples)
+        verification = dataclasses.replace(
+            verification,
+            points=points,
+            outputs=compare_end_to_end(
+                built.content, built, model, data, verbose=verbose
+            ),
+        )
+    latency, latencies = None, {}
     if benchmark:
-        _measure(report, graph, to_graph(freeze_model(model)), frozen, verbose)
-    if resolved.name == "edgetpu":
-        mapping = compile_for_edgetpu(content)
-        report.compiler = [ONLY_RULES] if mapping is None else [*map(str, mapping)]
-    write_atomically(path, content)
+        int8 = _int8_graph(trained, built)
+        latency, latencies = measure_latency(
+            built.graph, int8, built.frozen, verbose=verbose
+        )
+    report = ExportReport(
+        path=str(path),
+        file_bytes=len(built.content),
+        target=resolved.name,
+        storage=storage,
+        min_runtime=runtime_of(built.graph),
+        operators=dict(collections.Counter(op.code for op in built.graph.ops)),
+        float_layers=[node.name for node in built.frozen.nodes if node.is_float],
+        layers=_layers(built, latencies, statistics=data is not None),
+        verification=verification,
+        snippets=snippets_of(built.graph, path.name),
+        on_cpu=[str(violation) for violation in on_cpu],
+        compiler=_compiler_lines(resolved.name, built.content),
+        storages=storages,
+        latency=latency,
+        latency_setting=describe_setting() if benchmark else "",
+    )
+    write_atomically(path, built.content)
     return report
 
 
-def _layer(node: FrozenNode, graph: TFLiteGraph) -> LayerReport:
+def _int8_graph(trained: TrainedModel, built: BuiltFile) -> TFLiteGraph:
+    """Returns the graph of the same file with int8 storage."""
+    settings = dataclasses.replace(built.settings, storage=Storage())
+    if settings == built.settings:
+        return built.graph
+    return build_file(trained, settings).graph
+
+
+def _compiler_lines(target: str, content: bytes) -> list[str]:
+    """Returns where the Edge TPU's compiler puts the operators of a file."""
+    if target != "edgetpu":
+        return []
+    mapping = compile_for_edgetpu(content)
+    return [ONLY_RULES] if mapping is None else [*map(str, mapping)]
+
+
+def _layers(
+    built: BuiltFile, latencies: Mapping[str, Latency], *, statistics: bool
+) -> list[LayerReport]:
+    """Returns what the file holds of the operators with a kernel."""
+    return [
+        _layer(node, built.graph, latencies.get(node.name), statistics=statistics)
+        for node in built.frozen.nodes
+        if node.weight is not None
+    ]
+
+
+def _layer(
+    node: FrozenNode, graph: TFLiteGraph, latency: Latency | None, *, statistics: bool
+) -> LayerReport:
     """Returns what the file holds of one operator with a kernel."""
     weight = graph.tensors[f"{node.name}/weight"]
     bias = graph.tensors.get(f"{node.name}/bias")
     constants = [weight] if bias is None else [weight, bias]
-    sign = node.weight.sign
+    sign, kernel = node.weight.sign, node.trained.kernel
+    counted = statistics and kernel is not None and kernel.is_quantized
     return LayerReport(
         name=node.name,
         kind=node.kind,
@@ -150,27 +188,6 @@ def _layer(node: FrozenNode, graph: TFLiteGraph) -> LayerReport:
         constant_channels=0 if sign is None else int(np.sum(sign == 0)),
         bias_error=node.weight.bias_error,
         remark=node.weight.remark,
+        statistics=kernel_statistics(kernel) if counted else None,
+        latency=latency,
     )
-
-
-def _count_codes(report: ExportReport, frozen: FrozenModel) -> None:
-    """Says how kernels use their integers."""
-    nodes = frozen.by_name()
-    for layer in report.layers:
-        wrapper = nodes[layer.name].node.model_layer
-        if isinstance(wrapper, LSQWrapper):
-            layer.statistics = kernel_statistics(wrapper)
-
-
-def _measure(
-    report: ExportReport,
-    graph: TFLiteGraph,
-    int8: TFLiteGraph,
-    frozen: FrozenModel,
-    verbose: bool,
-) -> None:
-    """Measures latencies."""
-    report.latency, layers = measure_latency(graph, int8, frozen, verbose=verbose)
-    report.latency_setting = describe_setting()
-    for layer in report.layers:
-        layer.latency = layers.get(layer.name)

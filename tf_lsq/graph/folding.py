@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .._compat import keras
@@ -14,15 +12,14 @@ from .nodes import Layer, Node
 LARGEST_INT8 = 127
 
 
-def bias_unit(
-    node: Node, multiplier: Callable[[Node], int] | None = None
-) -> np.ndarray | None:
+def bias_unit(node: Node, divisions: int | None = None) -> np.ndarray | None:
     """Returns the value of one bias code per output channel, float64.
 
     Args:
         node: An operator with a kernel, or a batch norm by itself, in the graph of
             a quantized model.
-        multiplier: See `round_biases`.
+        divisions: How finely the file divides the product of input step and kernel
+            step. None: as int8 storage does.
 
     Returns:
         Shape `[channels]`, unit of the operator's output; None where the operator
@@ -38,10 +35,9 @@ def bias_unit(
     if not isinstance(node.model_layer, LSQWrapper):
         return None
     step = np.asarray(node.model_layer.step.numpy(), np.float64).reshape(-1)
-    room = code_multiplier(node.model_layer.quantizer.num_bits)
-    if multiplier is not None:
-        room = multiplier(node)
-    return input_step * step * np.abs(factor) / room
+    if divisions is None:
+        divisions = code_multiplier(node.model_layer.num_bits)
+    return input_step * step * np.abs(factor) / divisions
 
 
 def code_multiplier(num_bits: int, container_bits: int = 8) -> int:

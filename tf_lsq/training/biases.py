@@ -8,7 +8,7 @@ moving biases onto it; from then on Keras computes what the file computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ import tensorflow as tf
 from .._compat import keras
 from ..graph import Node, affine_part, analyze, bias_unit
 
+# The package that knows how files of other storages hold biases.
+_EXPORTER = "tflite_export.freezing"
 
-def round_biases(
-    model: keras.Model, multiplier: Callable[[Node], int] | None = None
-) -> None:
+
+def round_biases(model: keras.Model, storage: str = "int8") -> None:
     """Moves every bias of a quantized model to the nearest one its file can hold.
 
     The beta of a batch norm changes (or its moving mean, or the bias of a layer
@@ -29,20 +30,33 @@ def round_biases(
     layers that are called twice are left alone, and so is a model that has not been
     trained or calibrated.
 
-    `model.fit` ends with this by itself; call it at the end of a custom training loop,
-    and on a model loaded from a checkpoint of the middle of a training. The next `fit`
-    starts from the values before the rounding, see `restore_biases`.
+    `model.fit` ends with this by itself, for int8 storage; call it at the end of a
+    custom training loop, and on a model loaded from a checkpoint of the middle of a
+    training. The next `fit` starts from the values before the rounding.
+
+    Packed kernels whose inputs have 5 bits or more (in INT2, more than 2) have a
+    coarser grid of biases: call ``round_biases(model, "packed")`` between `fit` and
+    ``export_model(..., storage="packed")``, and `evaluate` in Keras shows what the
+    coarser grid costs. Biases on it are exact in the file, and in that of int8 storage.
 
     Args:
         model: A quantized model.
-        multiplier: How finely the file divides the product of input step and kernel
-            step, for an operator with a kernel. None: as int8 storage does.
-            `tflite_export.round_biases` chooses it for packed files.
+        storage: "int8", "packed" or "auto", as for `tflite_export.export_model`.
+
+    Raises:
+        TypeError: If `model` is no tf_keras model.
+        ValueError: If it is not quantized, or `storage` is unknown.
+        RuntimeError: If it must be calibrated for `storage`, and is not.
     """
+    divisions = None
+    if storage != "int8":
+        # Imported here only: training does not depend on the exporter.
+        exporter = importlib.import_module(_EXPORTER)
+        divisions = exporter.divisions_of_biases(model, storage)
     for node in analyze(model).nodes:
         if not (node.properties.matmul or node.kind == "affine") or node.shared:
             continue
-        unit = bias_unit(node, multiplier)
+        unit = bias_unit(node, None if divisions is None else divisions.get(node.name))
         if unit is None:
             continue
         factor, bias = affine_part(node)

@@ -1,0 +1,158 @@
+"""A float model with bits of its own for every layer: the file it would become."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import tf_lsq
+from tf_lsq import lsq
+from tf_lsq._compat import keras
+from tf_lsq.data import first_examples
+from tf_lsq.graph import analyze
+from tf_lsq.policy import Override, first_and_last
+
+from ..build import FileSettings, build_file
+from ..file import TFLiteTensor
+from ..freezing import Storage, read_model
+from ..targets import TARGETS, check_graph
+
+_SCALE_BYTES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSize:
+    """What a file takes.
+
+    Attributes:
+        file_bytes: Its size.
+        layer_bytes: Layer -> bytes of its kernels, their biases and scales.
+        layer_bits: Layer -> bits of its kernels.
+    """
+
+    file_bytes: int
+    layer_bytes: dict[str, int]
+    layer_bits: dict[str, int]
+
+
+class MixedBits:
+    """A float model whose layers get bits one by one.
+
+    Args:
+        model: The float model.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        num_examples: How many of the first examples calibrate it.
+        activation_bits: Bits of the inputs of layers with kernels; None: those of the
+            kernel. The first and the last layer get 8.
+        fixed: Overrides that come before what this class is asked for.
+        storage: How codes are stored.
+        **options: More options of `quantize_model`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        data: Any,
+        num_examples: int,
+        *,
+        activation_bits: int | None,
+        fixed: Mapping[str, Override],
+        storage: Storage,
+        **options: Any,
+    ) -> None:
+        self.model, self._options = model, options
+        self._activation_bits, self._fixed = activation_bits, dict(fixed)
+        self._storage = storage
+        graph = analyze(model)
+        self.examples = first_examples(data, list(model.input_names), num_examples)
+        kernels = [node for node in graph.nodes if node.properties.matmul]
+        # Layers of the quantized model -> the user's.
+        self.layer_names = {node.layer_name: node.origin for node in kernels}
+        self.layers = list(dict.fromkeys(self.layer_names.values()))
+        self._ends = {node.origin for node in first_and_last(graph)}
+
+    def activation_bits(self, layer: str, weight_bits: int) -> int:
+        """Returns the bits of a layer's input.
+
+        Args:
+            layer: Name of the user's layer.
+            weight_bits: Bits of its kernel.
+        """
+        if layer in self._ends:
+            return lsq.MAX_NUM_BITS
+        return weight_bits if self._activation_bits is None else self._activation_bits
+
+    def overrides(self, bits: Mapping[str, int]) -> dict[str, Override]:
+        """Returns the overrides that give layers these bits.
+
+        Args:
+            bits: Layer -> bits of its kernel.
+        """
+        pairs = {
+            layer: (own, self.activation_bits(layer, own))
+            for layer, own in bits.items()
+        }
+        return self._patterns(pairs)
+
+    def whole(self) -> keras.Model:
+        """Returns the quantized model with 8 bits everywhere, calibrated."""
+        most = lsq.MAX_NUM_BITS
+        return self._student(self._patterns(dict.fromkeys(self.layers, (most, most))))
+
+    def size(self, bits: Mapping[str, int]) -> FileSize:
+        """Returns what the file takes, made as `export_model` makes it.
+
+        Args:
+            bits: Layer -> bits of its kernel.
+
+        Raises:
+            ValueError: If the model cannot be quantized, or the target refuses it.
+        """
+        student = self._student(self.overrides(bits))
+        tf_lsq.round_biases(student)  # As `fit` ends.
+        built = build_file(read_model(student), FileSettings(self._storage))
+        check_graph(built.graph, TARGETS[built.frozen.target])
+        layer_bytes: dict[str, int] = {}
+        layer_bits: dict[str, int] = {}
+        for node in built.frozen.nodes:
+            kernel = node.trained.kernel
+            if not (node.trained.matmul and kernel and kernel.num_bits):
+                continue
+            layer = self.layer_names[kernel.layer]
+            constants = [f"{node.name}/weight", f"{node.name}/bias"]
+            tensors = built.graph.tensors
+            found = [tensors[name] for name in constants if name in tensors]
+            before = layer_bytes.get(layer, 0)
+            layer_bytes[layer] = before + sum(map(_num_bytes, found))
+            layer_bits[layer] = kernel.num_bits
+        return FileSize(len(built.content), layer_bytes, layer_bits)
+
+    def _patterns(self, pairs: Mapping[str, tuple[int, int]]) -> dict[str, Override]:
+        """Returns bits of kernels and inputs as overrides, the fixed ones last."""
+        found: dict[str, Override] = {}
+        # "conv" also means "model/conv", and of several patterns the last one counts.
+        for layer in sorted(pairs, key=lambda layer: layer.count("/")):
+            weight, activation = pairs[layer]
+            pattern = re.escape(layer)
+            if pattern not in self._fixed:
+                found[pattern] = (
+                    weight if weight == activation else (weight, activation)
+                )
+        return {**found, **self._fixed}
+
+    def _student(self, overrides: Mapping[str, Override]) -> keras.Model:
+        """Returns a quantized model, calibrated."""
+        student = tf_lsq.quantize_model(
+            self.model, overrides=overrides, **self._options
+        )
+        arrays: Any = dict(zip(student.input_names, self.examples, strict=True))
+        tf_lsq.calibrate(student, arrays, num_examples=len(self.examples[0]))
+        return student
+
+
+def _num_bytes(tensor: TFLiteTensor) -> int:
+    """Returns what a constant takes, its scales included."""
+    scales = 0 if tensor.quantization is None else len(tensor.quantization.scale)
+    return tensor.num_bytes + _SCALE_BYTES * scales

@@ -1,0 +1,261 @@
+"""`build_file`: from trained numbers to the bytes of a file, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import tensorflow as tf
+
+import tf_lsq
+from tf_lsq._compat import keras
+
+from .file import TFLiteGraph, TFLiteTensor, metadata, to_bytes
+from .freezing import (
+    FrozenModel,
+    FrozenNode,
+    Storage,
+    TrainedKernel,
+    TrainedModel,
+    TrainedPoint,
+    freeze_model,
+)
+from .operators import OPERATORS, Builder
+
+IO_TYPES = ("int8", "uint8", "float32")
+_UINT8_OFFSET = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSettings:
+    """What of a file is the user's choice.
+
+    Attributes:
+        storage: How the codes of kernels are stored.
+        input_type: "int8", "uint8" or "float32", for all inputs.
+        output_type: The same for all outputs.
+    """
+
+    storage: Storage = dataclasses.field(default_factory=Storage)
+    input_type: str = "int8"
+    output_type: str = "int8"
+
+    def __post_init__(self) -> None:
+        """Checks the types."""
+        for name in ("input_type", "output_type"):
+            value = getattr(self, name)
+            if value not in IO_TYPES:
+                raise ValueError(
+                    f"`{name}` must be one of {list(IO_TYPES)}. Received: {value!r}."
+                )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BuiltFile:
+    """A file, and what it was made of.
+
+    Attributes:
+        frozen: The operators with their constants and grids.
+        graph: The same as TFLite's operators and tensors.
+        content: The bytes of the file.
+        settings: The user's choice.
+    """
+
+    frozen: FrozenModel
+    graph: TFLiteGraph
+    content: bytes
+    settings: FileSettings
+
+
+def build_file(
+    trained: TrainedModel, settings: FileSettings | None = None
+) -> BuiltFile:
+    """Returns the file that a trained model becomes.
+
+    Args:
+        trained: The numbers of the model, from `freezing.read_model`.
+        settings: The user's choice; None: int8 everywhere.
+
+    Raises:
+        ValueError: If there are numbers that no int32 bias can hold.
+    """
+    settings = FileSettings() if settings is None else settings
+    frozen = freeze_model(trained, settings.storage)
+    graph = _Integerizer(frozen, settings).graph()
+    described = json.dumps(describe(frozen, graph), sort_keys=True)
+    graph = dataclasses.replace(
+        graph,
+        metadata={metadata.METADATA_NAME: described.encode()},
+        description=f"{frozen.name}, quantized with tf_lsq {tf_lsq.__version__}",
+    )
+    return BuiltFile(frozen, graph, to_bytes(graph), settings)
+
+
+class _Integerizer:
+    """Writes the operators of a frozen model, and the conversions at its ends."""
+
+    def __init__(self, frozen: FrozenModel, settings: FileSettings) -> None:
+        self._frozen, self._settings = frozen, settings
+        self._builder = Builder(frozen)
+
+    def graph(self) -> TFLiteGraph:
+        """Returns the graph of the file."""
+        builder, frozen = self._builder, self._frozen
+        inputs = {}
+        for node in frozen.nodes:
+            if node.kind == "input":
+                inputs[node.name] = self._input(node)
+                continue
+            tensors = node.inputs
+            if node.is_float:
+                tensors = [builder.as_float(name) for name in tensors]
+            OPERATORS[node.kind].write(builder, node, tensors)
+        outputs = {name: self._output(t) for name, t in frozen.outputs.items()}
+        inputs = {name: inputs[name] for name in frozen.inputs}
+        return dataclasses.replace(builder.graph, inputs=inputs, outputs=outputs)
+
+    def _input(self, node: FrozenNode) -> str:
+        """Adds an input tensor and its conversion to int8; returns the input."""
+        builder, dtype = self._builder, self._settings.input_type
+        if dtype == "int8":
+            return builder.output(node)
+        outer = f"{node.name}/{dtype}"
+        if dtype == "float32":
+            builder.tensor(outer, node.shape, None)
+        else:
+            self._uint8(outer, node)
+        builder.op("QUANTIZE", [outer], builder.output(node))
+        return outer
+
+    def _output(self, tensor: str) -> str:
+        """Adds the conversion of an output from int8; returns the output."""
+        builder, dtype = self._builder, self._settings.output_type
+        outer = f"{tensor}/{dtype}"
+        if dtype == "int8":
+            return tensor
+        node = builder.nodes[tensor]
+        if outer not in builder.graph.tensors:
+            if dtype == "float32":
+                converted = builder.tensor(outer, node.shape, None)
+                builder.op("DEQUANTIZE", [tensor], converted)
+            else:
+                builder.op("QUANTIZE", [tensor], self._uint8(outer, node))
+        return outer
+
+    def _uint8(self, name: str, node: FrozenNode) -> str:
+        """Adds a uint8 tensor on the grid of a node."""
+        grid = node.grid
+        moved = dataclasses.replace(grid, zero_point=grid.zero_point + _UINT8_OFFSET)
+        return self._builder.tensor(name, node.shape, moved, "uint8")
+
+
+# --- What travels with the file ----------------------------------------------
+
+
+def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
+    """Returns how the integers of a file were made, as plain data.
+
+    Args:
+        frozen: The model's numbers.
+        graph: The file's graph.
+
+    Returns:
+        Versions, model, target and storage; and under "tensors", by the name of the
+        tensor in the file: the layer, the bits, whether integers are signed, the
+        trained step in the unit of the training graph, and for kernels also the
+        container, the integers that trained codes, and those of the input, were
+        multiplied with, and the SHA-256 of the codes as int8 in the order of the file.
+    """
+    tensors = {}
+    for node in frozen.nodes:
+        if node.point is not None and node.grid is not None:
+            tensors[node.name] = _activation(node.point)
+        kernel, name = node.trained.kernel, f"{node.name}/weight"
+        if kernel is not None and kernel.is_quantized and not node.is_float:
+            tensors[name] = _kernel(node, kernel, graph.tensors[name])
+    return {
+        "format": metadata.FORMAT,
+        "versions": {
+            "tf_lsq": tf_lsq.__version__,
+            "tensorflow": tf.__version__,
+            "tf_keras": keras.__version__,
+        },
+        "model": frozen.name,
+        "target": frozen.target,
+        "storage": frozen.storage.name,
+        "bias_grid": frozen.storage.bias_grid,
+        "tensors": tensors,
+    }
+
+
+def _activation(point: TrainedPoint) -> dict[str, Any]:
+    """Returns what was trained of an activation tensor."""
+    found = {
+        "kind": "activation",
+        "layer": point.layer,
+        "bits": point.num_bits,
+        "signed": point.q_min < 0,
+        "step": point.step,
+    }
+    # Others begin at 0 or at -2^(b-1).
+    return found | {"smallest": point.q_min} if point.has_offset else found
+
+
+def _kernel(
+    node: FrozenNode, kernel: TrainedKernel, tensor: TFLiteTensor
+) -> dict[str, Any]:
+    """Returns what was trained of a kernel."""
+    steps = kernel.step.tolist()
+    return {
+        "kind": "kernel",
+        "layer": kernel.layer,
+        "bits": node.weight.num_bits,
+        "signed": True,
+        "step": steps[0] if len(steps) == 1 else steps,
+        "container": tensor.dtype,
+        "multiplier": node.weight.multiplier,
+        "widening": node.weight.widening,
+        "sha256": metadata.code_hash(tensor.data),
+    }
+
+
+def settings_of(graph: TFLiteGraph, name: str) -> FileSettings:
+    """Returns the settings with which a file says that it was built.
+
+    Args:
+        graph: The file's graph.
+        name: How messages call the file.
+
+    Raises:
+        ValueError: If it does not say, or says something unknown.
+    """
+    found = metadata.read(graph)
+    if found is None:
+        raise ValueError(
+            f"`{name}` must carry the metadata that `export_model` writes, so that it "
+            "can be compared with a model. Received a file of another tool."
+        )
+    try:
+        storage = Storage(found.get("storage", ""), found.get("bias_grid", ""))
+    except ValueError as error:
+        raise ValueError(
+            f"The metadata of `{name}` must name the storage it was exported with: "
+            f"{error}"
+        ) from error
+    return FileSettings(storage, *_io_types(graph))
+
+
+def _io_types(graph: TFLiteGraph) -> tuple[str, str]:
+    """Returns the types of the inputs and outputs of a file."""
+    types = []
+    for ends in (graph.inputs, graph.outputs):
+        found = sorted({graph.tensors[name].dtype for name in ends.values()})
+        types.append(found[0] if len(found) == 1 else str(found))
+    for what, dtype in zip(("input", "output"), types, strict=True):
+        if dtype not in IO_TYPES:
+            raise ValueError(
+                f"All {what}s of the file must be int8, uint8 or float32, and of one "
+                f"type. Received: {dtype}."
+            )
+    return types[0], types[1]

@@ -1,0 +1,488 @@
+"""`TFLiteGraph` <-> the bytes of a `.tflite` file.
+
+The file is written directly, operator by operator.
+
+Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from . import packing, releases, tflite_operators
+from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
+
+IDENTIFIER = b"TFL3"
+SIGNATURE_KEY = "serving_default"
+_ALIGNMENT = 16  # schema.fbs demands it of buffers; some kernels rely on it.
+_SCHEMA_VERSION = 3
+_LARGEST_OLD_CODE = 127  # Larger codes do not fit the deprecated 8-bit field.
+_READ_ERRORS = (
+    struct.error,
+    IndexError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+)
+
+_ENUMS = {
+    "padding": schema.Padding,
+    "fused_activation_function": schema.ActivationFunctionType,
+    "weights_format": schema.FullyConnectedOptionsWeightsFormat,
+}
+_DTYPES = {
+    name: getattr(schema.TensorType, name.upper())
+    for name in (
+        *tflite_operators.DTYPES,
+        *packing.PACKED,
+        *("float16", "float64", "bool", "int16", "int64"),
+    )
+}
+
+# --- Writing -----------------------------------------------------------------
+
+
+class _Numbers(dict[str, int]):
+    """Numbers of the tensors by name."""
+
+    def __missing__(self, name: str) -> int:
+        """Raises an error that says what is wrong."""
+        raise ValueError(
+            "Operators and signatures must name tensors of the graph. "
+            f"Received: {name!r}. Add it to `tensors`."
+        )
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose bytes start where schema.fbs demands.
+
+    The generated Python code leaves `force_align` out.
+    """
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer.
+
+        Args:
+            builder: Where the file grows.
+        """
+        builder.Prep(_ALIGNMENT, len(self.data))
+        return super().Pack(builder)
+
+
+class _SharedQuantization(schema.QuantizationParametersT):
+    """Quantization whose equal zero points are written once for the whole file.
+
+    They take eight bytes a channel, more than the codes of a small 4-bit kernel.
+
+    Attributes:
+        written: Zero points -> where they are in the file; one for all tensors.
+    """
+
+    written: dict[tuple[int, ...], int]
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the quantization.
+
+        Args:
+            builder: Where the file grows.
+        """
+        key = tuple(self.zeroPoint)
+        if key not in self.written:
+            self.written[key] = builder.CreateNumpyVector(np.array(key, np.int64))
+        scale = builder.CreateNumpyVector(np.array(self.scale, np.float32))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, self.written[key])
+        schema.QuantizationParametersAddQuantizedDimension(
+            builder, self.quantizedDimension
+        )
+        return schema.QuantizationParametersEnd(builder)
+
+
+def to_bytes(graph: TFLiteGraph) -> bytes:
+    """Returns the bytes of the file; the same graph gives the same bytes.
+
+    The oldest TFLite release that runs the file is written into it, too.
+
+    Args:
+        graph: Tensors, operators, ends.
+
+    Raises:
+        ValueError: If the graph names what it does not have, or uses an operator,
+            option or type that this library does not write.
+    """
+    model = schema.ModelT()
+    model.version = _SCHEMA_VERSION
+    model.description = graph.description
+    model.buffers = [schema.BufferT()]
+    model.zero_points = {}
+    index = _Numbers({name: number for number, name in enumerate(graph.tensors)})
+    codes: dict[tuple[str, int], int] = {}
+    model.subgraphs = [_write_subgraph(graph, model, codes, index)]
+    model.operatorCodes = [_write_code(code, version) for code, version in codes]
+    model.signatureDefs = [_write_signature(graph, index)]
+    metadata = dict(graph.metadata)
+    if codes:
+        runtime = tflite_operators.min_runtime(graph)
+        metadata[releases.RUNTIME_METADATA] = releases.runtime_metadata(runtime)
+    model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _write_subgraph(
+    graph: TFLiteGraph,
+    model: Any,
+    codes: dict[tuple[str, int], int],
+    index: dict[str, int],
+) -> Any:
+    """Returns the subgraph; its constants go to `model`, its versions to `codes`."""
+    made = schema.SubGraphT()
+    made.name = "main"
+    made.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
+    made.inputs = [index[name] for name in graph.inputs.values()]
+    made.outputs = [index[name] for name in graph.outputs.values()]
+    made.operators = [_write_op(op, graph, codes, index) for op in graph.ops]
+    return made
+
+
+def _add_buffer(model: Any, data: bytes) -> int:
+    """Adds a buffer of its own and returns its number."""
+    buffer = _AlignedBuffer()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
+    """Returns a tensor for the file."""
+    _check_tensor(tensor)
+    made = schema.TensorT()
+    made.name = tensor.name
+    made.shape = list(tensor.shape)
+    made.type = _DTYPES[tensor.dtype]
+    if tensor.data is not None:
+        data = tensor.data.tobytes()
+        if tensor.dtype in packing.PACKED:
+            data = packing.pack(tensor.data, tensor.dtype)
+        made.buffer = _add_buffer(model, data)
+    if tensor.dynamic_batch:
+        made.shapeSignature = [-1, *tensor.shape[1:]]
+    if tensor.quantization is not None:
+        quantization = _SharedQuantization()
+        quantization.written = model.zero_points
+        scale = tensor.quantization.scale
+        quantization.scale = scale.tolist()
+        quantization.zeroPoint = [tensor.quantization.zero_point] * len(scale)
+        quantization.quantizedDimension = tensor.quantization.axis
+        made.quantization = quantization
+    return made
+
+
+def _check_tensor(tensor: TFLiteTensor) -> None:
+    """Raises if a tensor's type or constant cannot be written as they are."""
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(
+            f"Types must be among {sorted(_DTYPES)}. Received: {tensor.dtype} for "
+            f"`{tensor.name}`."
+        )
+    found = tensor.data
+    dtype = "int8" if tensor.dtype in packing.PACKED else tensor.dtype
+    if found is not None and (
+        found.dtype != np.dtype(dtype) or found.shape != tuple(tensor.shape)
+    ):
+        raise ValueError(
+            f"The constant of `{tensor.name}` must be {dtype} "
+            f"{tuple(tensor.shape)}. Received: {found.dtype} {found.shape}."
+        )
+
+
+def _write_op(
+    op: TFLiteOp,
+    graph: TFLiteGraph,
+    codes: dict[tuple[str, int], int],
+    index: dict[str, int],
+) -> Any:
+    """Returns an operator for the file."""
+    made = schema.OperatorT()
+    made.inputs = [index[name] if name else -1 for name in op.inputs]
+    made.outputs = [index[name] for name in op.outputs]
+    version = tflite_operators.op_version(op, graph)
+    made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
+    table = op.table
+    if not table and (op.version is None or op.code in tflite_operators.OPERATORS):
+        table = tflite_operators.row_of(op.code).options
+    if table:
+        made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        made.builtinOptions = getattr(schema, f"{table}T")()
+    for name, value in op.options.items():
+        _write_option(op, made.builtinOptions, name, value)
+    return made
+
+
+def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
+    """Sets one field of the options table; None stands for no activation."""
+    allowed = (
+        [] if options is None else sorted(_snake(field) for field in vars(options))
+    )
+    if name not in allowed:
+        raise ValueError(
+            f"Options of {op.code} must be among {allowed}. Received: {name!r}."
+        )
+    if name in _ENUMS:
+        value = "NONE" if value is None else value
+        members = [key for key in vars(_ENUMS[name]) if not key.startswith("_")]
+        if value not in members:
+            raise ValueError(
+                f"`{name}` of {op.code} must be among {members}. Received: {value!r}."
+            )
+        value = getattr(_ENUMS[name], value)
+    setattr(options, _camel(name), value)
+
+
+def _write_code(code: str, version: int) -> Any:
+    """Returns an operator code for the file."""
+    made = schema.OperatorCodeT()
+    made.builtinCode = getattr(schema.BuiltinOperator, code)
+    made.deprecatedBuiltinCode = min(made.builtinCode, _LARGEST_OLD_CODE)
+    made.version = version
+    return made
+
+
+def _write_signature(graph: TFLiteGraph, index: dict[str, int]) -> Any:
+    """Returns the signature with the user's input and output names."""
+
+    def entries(ends: dict[str, str]) -> list[Any]:
+        made = []
+        for name, tensor in ends.items():
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index[tensor]
+            made.append(entry)
+        return made
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE_KEY
+    signature.inputs = entries(graph.inputs)
+    signature.outputs = entries(graph.outputs)
+    return signature
+
+
+def _write_metadata(name: str, data: bytes, model: Any) -> Any:
+    """Returns a metadata entry for the file."""
+    made = schema.MetadataT()
+    made.name = name
+    made.buffer = _add_buffer(model, data)
+    return made
+
+
+# --- Reading -----------------------------------------------------------------
+
+
+class _Bytes(bytearray):
+    """Bytes whose slices do not end early without a word."""
+
+    def __getitem__(self, key: Any) -> Any:
+        """Returns bytes; a slice beyond the end is an error, as an index is."""
+        if isinstance(key, slice) and (key.stop or 0) > len(self):
+            raise IndexError(f"{key.stop} lies behind the end, {len(self)}")
+        return super().__getitem__(key)
+
+
+def from_bytes(data: bytes) -> TFLiteGraph:
+    """Returns the graph of a file, written by this library or another tool.
+
+    The oldest release that runs the file is left out of `metadata`: it follows from
+    the operators, and `to_bytes` writes it again.
+
+    Args:
+        data: The bytes of a `.tflite` file with one subgraph.
+
+    Raises:
+        ValueError: If the bytes are no readable file, or hold something that
+            `TFLiteGraph` cannot express.
+    """
+    if len(data) < 8 or data[4:8] != IDENTIFIER:
+        raise ValueError(
+            "This is not a readable .tflite file: it must have the identifier "
+            f"{IDENTIFIER!r}. Received {len(data)} bytes that start with "
+            f"{bytes(data[:8])!r}. Check the path and the download."
+        )
+    try:
+        model = schema.ModelT.InitFromPackedBuf(_Bytes(data), 0)
+        return _read_model(model)
+    except _READ_ERRORS as error:
+        raise ValueError(
+            "This is not a readable .tflite file: it is truncated, corrupted, or uses "
+            f"what this reader does not know ({type(error).__name__}: {error}). "
+            f"Received {len(data)} bytes. Check the download."
+        ) from error
+
+
+def _read_model(model: Any) -> TFLiteGraph:
+    """Converts the object tree of a file."""
+    if len(model.subgraphs) != 1:
+        raise ValueError(f"it has {len(model.subgraphs)} subgraphs, expected 1")
+    [subgraph] = model.subgraphs
+    names = _unique_names(subgraph.tensors)
+    tensors = {
+        name: _read_tensor(name, tensor, model)
+        for name, tensor in zip(names, subgraph.tensors, strict=True)
+    }
+    inputs = {name: name for name in _at(names, subgraph.inputs)}
+    outputs = {name: name for name in _at(names, subgraph.outputs)}
+    for signature in model.signatureDefs or []:
+        inputs = _read_ends(signature.inputs, names)
+        outputs = _read_ends(signature.outputs, names)
+    metadata = {_text(m.name): _buffer(model, m.buffer) for m in model.metadata or []}
+    runtime = metadata.pop(releases.RUNTIME_METADATA, b"")
+    return TFLiteGraph(
+        tensors=tensors,
+        ops=[_read_op(op, model, names) for op in subgraph.operators or []],
+        inputs=inputs,
+        outputs=outputs,
+        metadata=metadata,
+        description=_text(model.description),
+        min_runtime=runtime.rstrip(b"\0").decode(),
+    )
+
+
+def _read_ends(entries: Any, names: list[str]) -> dict[str, str]:
+    """Returns one side of a signature: its names and their tensors."""
+    return {_text(entry.name): names[entry.tensorIndex] for entry in entries or []}
+
+
+def _at(names: list[str], numbers: Any) -> list[str]:
+    """Returns the tensors with these numbers; -1 stands for one left out."""
+    found = _ints(numbers)
+    if min(found, default=0) < -1:
+        raise IndexError(f"{min(found)} is no tensor")
+    return [names[number] if number >= 0 else "" for number in found]
+
+
+def _ints(values: Any) -> list[int]:
+    """Returns a vector of the file as integers."""
+    return [] if values is None else [int(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    """Returns a string of the file."""
+    if value is None:
+        return ""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _unique_names(tensors: list[Any]) -> list[str]:
+    """Returns tensor names; empty or repeated ones get their number."""
+    names: list[str] = []
+    seen: set[str] = set()
+    for number, tensor in enumerate(tensors):
+        name = _text(tensor.name)
+        while not name or name in seen:
+            name = f"{name}#{number}"
+        seen.add(name)
+        names.append(name)
+    return names
+
+
+def _buffer(model: Any, number: int) -> bytes:
+    """Returns the bytes of a buffer."""
+    found = model.buffers[number]
+    if found.offset or found.size:
+        raise ValueError(f"buffer {number} lies outside of the flatbuffer")
+    data = found.data
+    return b"" if data is None else np.asarray(data, np.uint8).tobytes()
+
+
+def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
+    """Converts one tensor."""
+    if tensor.isVariable or tensor.sparsity is not None or tensor.externalBuffer:
+        raise ValueError(f"`{name}` is a variable, sparse or outside of the file")
+    dtype = _name_of(schema.TensorType, tensor.type).lower()
+    shape = tuple(_ints(tensor.shape))
+    if min(shape, default=0) < 0:
+        raise ValueError(f"`{name}` has the shape {shape}")
+    data = _buffer(model, tensor.buffer) if tensor.buffer else b""
+    values = None
+    if data:
+        if dtype not in _DTYPES:
+            raise ValueError(f"`{name}` has constants of type {dtype}")
+        if dtype in packing.PACKED:
+            data = packing.unpack(data, math.prod(shape), dtype).tobytes()
+        stored = "int8" if dtype in packing.PACKED else dtype
+        values = np.frombuffer(data, stored).reshape(shape)
+    signature = _ints(tensor.shapeSignature)
+    return TFLiteTensor(
+        name,
+        shape,
+        dtype,
+        _read_quantization(name, tensor.quantization),
+        data=values,
+        dynamic_batch=bool(signature) and signature[0] == -1,
+    )
+
+
+def _read_quantization(name: str, found: Any) -> TensorQuantization | None:
+    """Converts the quantization of one tensor."""
+    if found is None or found.scale is None or len(found.scale) == 0:
+        return None
+    zero_points = set(_ints(found.zeroPoint)) or {0}
+    if len(zero_points) > 1:
+        raise ValueError(f"`{name}` has several zero points: {sorted(zero_points)}")
+    return TensorQuantization(
+        np.asarray(found.scale, np.float32),
+        zero_points.pop(),
+        int(found.quantizedDimension),
+    )
+
+
+def _read_op(op: Any, model: Any, names: list[str]) -> TFLiteOp:
+    """Converts one operator."""
+    code = model.operatorCodes[op.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    options = {}
+    fields = {} if op.builtinOptions is None else vars(op.builtinOptions)
+    for attribute, value in fields.items():
+        name = _snake(attribute)
+        if name in _ENUMS:
+            value = _name_of(_ENUMS[name], value)
+        elif isinstance(value, np.ndarray):
+            value = value.tolist()
+        options[name] = value
+    return TFLiteOp(
+        _name_of(schema.BuiltinOperator, number),
+        _at(names, op.inputs),
+        _at(names, op.outputs),
+        options,
+        version=int(code.version),
+        table=type(op.builtinOptions).__name__.removesuffix("T") if fields else "",
+    )
+
+
+def _name_of(enum: type, value: int) -> str:
+    """Returns the name of an enum's value."""
+    for name, number in vars(enum).items():
+        if number == value and not name.startswith("_"):
+            return name
+    raise ValueError(f"{value} is no {enum.__name__}")
+
+
+def _camel(name: str) -> str:
+    """Returns the attribute of the schema's object for a field."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _snake(attribute: str) -> str:
+    """Returns the field for an attribute of the schema's object."""
+    return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), attribute)

@@ -1,0 +1,172 @@
+"""What is in a `.tflite` file, whoever wrote it. Nothing in the file is run."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from . import flatbuffer, metadata
+from .tflite_graph import End, TFLiteGraph, ends_of
+from .tflite_operators import OPERATORS, runtime_of
+
+
+@dataclasses.dataclass
+class FileReport:
+    """What is in a file.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        sha256: Of the whole file.
+        description: The line that its writer put in.
+        min_runtime: The oldest runtimes for it; "" where this is unknown.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        operators: "CODE version" -> how many.
+        kernel_bytes: Type -> bytes of the kernels stored in it.
+        described: How the integers were made, as `export_model` writes it; None in
+            files of other tools.
+        changed: Kernels whose codes are not those that the description was made of.
+    """
+
+    path: str
+    file_bytes: int
+    sha256: str
+    description: str
+    min_runtime: str
+    inputs: list[End]
+    outputs: list[End]
+    operators: dict[str, int]
+    kernel_bytes: dict[str, int]
+    described: dict[str, Any] | None
+    changed: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        """Returns a few tables to read."""
+        lines = [f"{self.path}: {self.file_bytes} bytes, sha256 {self.sha256}"]
+        lines += [self.description] if self.description else []
+        for what in ("inputs", "outputs"):
+            for end in getattr(self, what):
+                grid = ""
+                if end.scale is not None:
+                    grid = f"  scale {end.scale:.8g}  zero point {end.zero_point}"
+                lines.append(
+                    f"{what[:-1]:<7} {end.name}: {end.dtype} {list(end.shape)}{grid}"
+                )
+        operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
+        kernels = ", ".join(
+            f"{n} bytes {kind}" for kind, n in self.kernel_bytes.items()
+        )
+        lines += [f"operators: {operators}", f"kernels: {kernels or 'none'}"]
+        lines += [f"needs {self.min_runtime} or newer"] if self.min_runtime else []
+        return "\n".join(lines + _described_lines(self.described, self.changed))
+
+
+def inspect_tflite(path: str | Path) -> FileReport:
+    """Reads what is in a `.tflite` file, written by this library or by another tool.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Ends, operators and containers, and how the integers were made, where the file
+        says so; prints as a table.
+
+    Raises:
+        OSError: If `path` cannot be opened.
+        ValueError: If the file cannot be read.
+    """
+    content = Path(path).read_bytes()
+    graph = flatbuffer.from_bytes(content)
+    described = metadata.read(graph)
+    operators = collections.Counter(f"{op.code} v{op.version}" for op in graph.ops)
+    return FileReport(
+        path=str(path),
+        file_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        description=graph.description,
+        min_runtime=_runtime(graph),
+        inputs=ends_of(graph, graph.inputs),
+        outputs=ends_of(graph, graph.outputs),
+        operators=dict(operators),
+        kernel_bytes=_kernel_bytes(graph),
+        described=described,
+        changed=[] if described is None else _changed(graph, described["tensors"]),
+    )
+
+
+def _runtime(graph: TFLiteGraph) -> str:
+    """Returns the oldest runtimes for a file, "" if an operator is not known here."""
+    try:
+        return runtime_of(graph)
+    except ValueError:
+        return ""
+
+
+def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:
+    """Returns the bytes of all kernels by the type that stores them."""
+    names = {
+        op.inputs[1]
+        for op in graph.ops
+        if op.code in OPERATORS and OPERATORS[op.code].weighted and len(op.inputs) > 1
+    }
+    found: collections.Counter[str] = collections.Counter()
+    for name in names - {""}:
+        found[graph.tensors[name].dtype] += graph.tensors[name].num_bytes
+    return dict(found)
+
+
+def _changed(graph: TFLiteGraph, tensors: dict[str, Any]) -> list[str]:
+    """Returns the kernels whose codes do not have the hash in the description."""
+    changed = []
+    for name, entry in tensors.items():
+        if not (isinstance(entry, dict) and "sha256" in entry):
+            continue
+        tensor = graph.tensors.get(name)
+        stored = None if tensor is None or tensor.data is None else tensor.data
+        if stored is None or stored.dtype.kind != "i" or stored.itemsize != 1:
+            changed.append(name)
+        elif metadata.code_hash(stored) != entry["sha256"]:
+            changed.append(name)
+    return changed
+
+
+def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> list[str]:
+    """Returns how the integers were made, as lines to read."""
+    if described is None:
+        return ["not written by tf_lsq: nothing is known of how its integers were made"]
+    head = {key: described.get(key) for key in ("model", "target", "storage")}
+    versions = json.dumps(described.get("versions"))
+    lines = [
+        "written by tf_lsq: "
+        + ", ".join(f"{key} {value!r}" for key, value in head.items())
+        + f", versions {versions}"
+    ]
+    for name, entry in described["tensors"].items():
+        entry = entry if isinstance(entry, dict) else {}
+        steps = entry.get("step")
+        step = f"{len(steps)} steps" if isinstance(steps, list) else f"step {steps}"
+        sign = _range_of(entry)
+        lines.append(
+            f"  {name}: {entry.get('kind')} of {entry.get('layer')!r}, "
+            f"{entry.get('bits')} bits {sign}, {step}"
+        )
+    lines += [f"CHANGED since it was exported: `{name}`" for name in changed]
+    return lines
+
+
+def _range_of(entry: dict[str, Any]) -> str:
+    """Returns which integers a tensor uses, in a word."""
+    bits, smallest = entry.get("bits"), entry.get("smallest")
+    if isinstance(bits, int) and isinstance(smallest, int):
+        if smallest not in (0, -(2 ** (bits - 1))):
+            return f"from {smallest}"
+    return "signed" if entry.get("signed") else "unsigned"

@@ -1,0 +1,62 @@
+"""Releases of TFLite and LiteRT, in the order of their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+RUNTIME_METADATA = "min_runtime_version"
+_RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
+
+
+def runtime_names(release: str) -> str:
+    """Returns a TensorFlow release with the LiteRT release that is as old.
+
+    LiteRT counts anew. Its first release has the kernels of TensorFlow 2.18, the next
+    those of 2.19, and 2.1 is the first with INT2.
+
+    Args:
+        release: First TensorFlow release that runs a file.
+
+    Example:
+        >>> runtime_names("2.12.0"), runtime_names("2.21.0")
+        ('TensorFlow Lite 2.12.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
+    """
+    litert = "1.1" if is_newer(release, "2.18.1") else "1.0"
+    litert = "2.1" if is_newer(release, "2.20.0") else litert
+    return f"TensorFlow Lite {release}, LiteRT {litert}"
+
+
+def runtime_metadata(release: str) -> bytes:
+    """Returns a release as the metadata of a file holds it.
+
+    Args:
+        release: From `min_runtime`.
+    """
+    return release.encode().ljust(_RUNTIME_BYTES, b"\0")
+
+
+def is_newer(release: str, limit: str) -> bool:
+    """Returns whether a release is behind a limit; unknown releases are.
+
+    Args:
+        release: Such as "2.9.0", or "" if unknown.
+        limit: Such as "2.5.0", or "" for none.
+
+    Example:
+        >>> is_newer("2.11.0", "2.5.0"), is_newer("1.14.0", "2.5.0"), is_newer("9", "")
+        (True, False, False)
+    """
+    if not limit:
+        return False
+    return not release or newest([release, limit]) != limit
+
+
+def newest(releases: Iterable[str]) -> str:
+    """Returns the newest of some releases, "" if there are none.
+
+    Example:
+        >>> newest(["1.14.0", "", "1.9.0"])
+        '1.14.0'
+    """
+    known = [release for release in releases if release]
+    return max(known, key=lambda text: [*map(int, text.split("."))], default="")

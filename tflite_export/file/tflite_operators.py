@@ -1,0 +1,331 @@
+"""What TFLite says of the operators that this library writes, one row for each.
+
+Phones with an old runtime and the Edge TPU compiler refuse versions that are newer
+than they know, so every operator gets the smallest version that covers its use.
+
+References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc of
+https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were found by
+running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
+2.14, TensorFlow 2.15 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there says 2.11
+for INT4, which 2.11 refuses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from .releases import newest, runtime_names
+from .tflite_graph import TFLiteGraph, TFLiteOp
+
+DTYPES = ("float32", "int8", "int32", "uint8")
+# The version of FULLY_CONNECTED does not tell this: older releases refuse it.
+_INT4_PER_CHANNEL = "2.19.0"
+
+Rule = Callable[[TFLiteOp, TFLiteGraph], int]
+
+
+def _no_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns 0: the type alone decides."""
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatorRow:
+    """TFLite's facts of one operator.
+
+    Attributes:
+        options: Name of its options table in the schema; None: it has none.
+        float_version: Smallest version in float.
+        int8_version: Smallest version in int8.
+        releases: Version -> first TFLite release that runs it.
+        weighted: Whether its second tensor holds weights.
+        packed: Packed type of its weights -> version, for int8 inputs.
+        rule: Returns the version that a special use needs, 0 for others.
+    """
+
+    options: str | None
+    float_version: int
+    int8_version: int
+    releases: Mapping[int, str]
+    weighted: bool = False
+    packed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rule: Rule = _no_rule
+
+
+def row_of(code: str) -> OperatorRow:
+    """Returns the row of an operator.
+
+    Args:
+        code: Name of the builtin operator.
+
+    Raises:
+        ValueError: If this library does not write the operator.
+    """
+    if code not in OPERATORS:
+        raise ValueError(
+            f"Operators must be among {sorted(OPERATORS)}. Received: {code}."
+        )
+    return OPERATORS[code]
+
+
+def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the smallest operator version that covers this use.
+
+    Args:
+        op: The operator.
+        graph: The graph that holds its tensors.
+
+    Raises:
+        ValueError: If this library does not write the operator, or not for these
+            types.
+    """
+    if op.version is not None:
+        return op.version
+    row = row_of(op.code)
+    dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
+    if op.code == "TRANSPOSE_CONV":
+        dtypes = dtypes[2:0:-1]  # The first input is the output's shape.
+    if dtypes[0] == "int8" and dtypes[1:] and dtypes[1] in row.packed:
+        return row.packed[dtypes[1]]
+    if dtypes[0] not in DTYPES or (row.weighted and dtypes[0] != dtypes[1]):
+        raise ValueError(
+            f"{op.code} must compute in one of {list(DTYPES)}, with weights of the "
+            f"same type. Received: {dtypes} for {op.outputs}."
+        )
+    plain = row.int8_version if dtypes[0] == "int8" else row.float_version
+    return row.rule(op, graph) or plain
+
+
+def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Returns the first TFLite release that runs an operator, "" if unknown.
+
+    It is unknown for operators, and for versions, that this library does not write.
+
+    Args:
+        op: The operator.
+        graph: The graph that holds its tensors.
+    """
+    version = op_version(op, graph)
+    if op.code not in OPERATORS or version not in OPERATORS[op.code].releases:
+        return ""
+    release = OPERATORS[op.code].releases[version]
+    if op.code == "FULLY_CONNECTED" and len(op.inputs) > 1 and op.inputs[1]:
+        weight = graph.tensors[op.inputs[1]]
+        scales = weight.quantization.scale if weight.quantization else ()
+        if weight.dtype == "int4" and len(scales) > 1:
+            release = newest([release, _INT4_PER_CHANNEL])
+    return release
+
+
+def min_runtime(graph: TFLiteGraph) -> str:
+    """Returns the first TensorFlow release whose TFLite runs a file.
+
+    Args:
+        graph: The file's graph.
+    """
+    found = {first_release(op, graph) for op in graph.ops}
+    return newest([*found, graph.min_runtime])
+
+
+def runtime_of(graph: TFLiteGraph) -> str:
+    """Returns the oldest runtimes that run a file, for people to read.
+
+    Args:
+        graph: The file's graph.
+    """
+    return runtime_names(min_runtime(graph))
+
+
+# --- Special uses --------------------------------------------------------------
+
+
+def _conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a grouped convolution, 0 for others."""
+    source, weight = (graph.tensors[name].shape for name in op.inputs[:2])
+    return 6 if source and source[-1] != weight[-1] else 0
+
+
+def _depthwise_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version of a dilated convolution not in int8, 0 for others."""
+    dilation = {op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"}
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    return 2 if dilation != {1} and not in_int8 else 0
+
+
+def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that allows no bias, more axes or shuffled weights."""
+    if len(op.inputs) == 2:
+        return 6
+    if op.options.get("keep_num_dims"):
+        return 5
+    in_int8 = graph.tensors[op.inputs[0]].dtype == "int8"
+    shuffled = op.options.get("weights_format", "DEFAULT") != "DEFAULT"
+    return 2 if shuffled and not in_int8 else 0
+
+
+def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version that may scale codes up, 0 where it does not."""
+    found = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
+    if None in found:
+        return 0
+    # In float32, as the runtime computes it.
+    first, second, output = (np.float32(q.scale[0]) for q in found)
+    return 3 if output and first * second / output >= 1 else 0
+
+
+def _transpose_conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version with a bias, or with a fused activation too."""
+    fused = op.options.get("fused_activation_function") not in (None, "NONE")
+    return 4 if fused else 3
+
+
+def _resize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version with pixel centers at the half, 0 without."""
+    return 3 if op.options.get("half_pixel_centers") else 0
+
+
+def _axes_rule(version: int) -> Callable[[TFLiteOp, TFLiteGraph], int]:
+    """Returns the rule of operators that need `version` for more than 4 axes."""
+
+    def rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+        return version if len(graph.tensors[op.inputs[0]].shape) > 4 else 0
+
+    return rule
+
+
+def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for uint8, 0 for other types."""
+    return 2 if graph.tensors[op.inputs[0]].dtype == "uint8" else 0
+
+
+def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    found = graph.tensors[op.outputs[0]].quantization
+    return 3 if found is not None and len(found.scale) > 1 else 0
+
+
+def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for one scale per channel, 0 for one per tensor."""
+    source = graph.tensors[op.inputs[0]]
+    per_channel = source.quantization is not None and len(source.quantization.scale) > 1
+    return 5 if per_channel and source.dtype == "int8" else 0
+
+
+# --- The table -----------------------------------------------------------------
+
+OPERATORS: dict[str, OperatorRow] = {
+    "ADD": OperatorRow("AddOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "AVERAGE_POOL_2D": OperatorRow("Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "CONCATENATION": OperatorRow(
+        "ConcatenationOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
+    ),
+    "CONV_2D": OperatorRow(
+        "Conv2DOptions",
+        1,
+        3,
+        {1: "1.5.0", 3: "1.14.0", 6: "2.9.0", 7: "2.12.0"},
+        weighted=True,
+        packed={"int4": 7},
+        rule=_conv_rule,
+    ),
+    "DEPTHWISE_CONV_2D": OperatorRow(
+        "DepthwiseConv2DOptions",
+        1,
+        3,
+        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.12.0"},
+        weighted=True,
+        packed={"int4": 7},
+        rule=_depthwise_rule,
+    ),
+    "DEQUANTIZE": OperatorRow(
+        "DequantizeOptions",
+        1,
+        2,
+        {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
+        rule=_dequantize_rule,
+    ),
+    "FULLY_CONNECTED": OperatorRow(
+        "FullyConnectedOptions",
+        1,
+        4,
+        {
+            1: "1.5.0",
+            2: "1.10.0",
+            4: "1.14.0",
+            5: "2.0.0",
+            6: "2.1.0",
+            10: "2.13.0",
+            14: "2.21.0",
+        },
+        weighted=True,
+        packed={"int4": 10, "int2": 14},
+        rule=_dense_rule,
+    ),
+    "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
+    "MAXIMUM": OperatorRow(
+        "MaximumMinimumOptions",
+        1,
+        2,
+        {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
+        rule=_axes_rule(3),
+    ),
+    "MAX_POOL_2D": OperatorRow("Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "MEAN": OperatorRow("ReducerOptions", 1, 2, {1: "1.6.0", 2: "1.14.0"}),
+    "MINIMUM": OperatorRow(
+        "MaximumMinimumOptions",
+        1,
+        2,
+        {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
+        rule=_axes_rule(3),
+    ),
+    "MUL": OperatorRow(
+        "MulOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"}, rule=_mul_rule
+    ),
+    "PAD": OperatorRow(
+        "PadOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"}, rule=_axes_rule(4)
+    ),
+    "PRELU": OperatorRow(None, 1, 1, {1: "1.8.0"}),
+    "QUANTIZE": OperatorRow(
+        "QuantizeOptions", 1, 1, {1: "1.14.0", 3: "2.7.0"}, rule=_quantize_rule
+    ),
+    "REDUCE_MAX": OperatorRow("ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0"}),
+    "RELU": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "2.1.0"}, rule=_relu_rule),
+    "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}),
+    "RESIZE_BILINEAR": OperatorRow(
+        "ResizeBilinearOptions", 1, 2, {3: "2.2.0"}, rule=_resize_rule
+    ),
+    "RESIZE_NEAREST_NEIGHBOR": OperatorRow(
+        "ResizeNearestNeighborOptions", 1, 2, {3: "2.3.0"}, rule=_resize_rule
+    ),
+    "SOFTMAX": OperatorRow("SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "STRIDED_SLICE": OperatorRow(
+        "StridedSliceOptions",
+        1,
+        2,
+        {1: "1.6.0", 2: "1.14.0", 4: "2.2.0"},
+        rule=_axes_rule(4),
+    ),
+    "SUB": OperatorRow(
+        "SubOptions", 1, 2, {1: "1.6.0", 2: "1.14.0", 3: "2.3.0"}, rule=_axes_rule(3)
+    ),
+    "TANH": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
+    "TRANSPOSE": OperatorRow(
+        "TransposeOptions",
+        1,
+        2,
+        {1: "1.6.0", 2: "1.14.0", 4: "2.3.0"},
+        rule=_axes_rule(4),
+    ),
+    "TRANSPOSE_CONV": OperatorRow(
+        "TransposeConvOptions",
+        1,
+        2,
+        {3: "2.3.0", 4: "2.13.0"},
+        weighted=True,
+        rule=_transpose_conv_rule,
+    ),
+}

@@ -1,0 +1,33 @@
+"""From a trained Keras model to plain numbers: its operators, constants and grids."""
+
+from tf_lsq.training import round_biases
+
+from .biases import divisions_of_biases
+from .containers import BIAS_GRIDS, PACKABLE, Storage
+from .freeze import FrozenModel, FrozenNode, freeze_model
+from .grids import INT8_MAX, INT8_MIN, ONE, Grid
+from .reader import read_model, target_of
+from .trained import TrainedKernel, TrainedModel, TrainedNode, TrainedPoint
+from .weights import Weight
+
+__all__ = [
+    "BIAS_GRIDS",
+    "INT8_MAX",
+    "INT8_MIN",
+    "ONE",
+    "PACKABLE",
+    "FrozenModel",
+    "FrozenNode",
+    "Grid",
+    "Storage",
+    "TrainedKernel",
+    "TrainedModel",
+    "TrainedNode",
+    "TrainedPoint",
+    "Weight",
+    "divisions_of_biases",
+    "freeze_model",
+    "read_model",
+    "round_biases",
+    "target_of",
+]

@@ -1,0 +1,284 @@
+"""Which type stores the codes of a kernel, and how finely its biases are divided.
+
+A bias is an int32 in units of input scale times kernel scale, and with few bits that
+unit is coarse. Two integers divide it without changing a value:
+
+    multiplier   trained codes times this, where the container has room: up to 15 for
+                 4-bit codes in int8, 4 for 2-bit codes in INT4.
+    widening     codes of the input times this, by an operator in front, where the
+                 container has no room. TFLite's own kernels, which run packed
+                 convolutions, also round twice, in units of the accumulator: without
+                 it a quarter of the codes of a 4-bit network may be off by one. What
+                 is left of that, biases make up for as far as they can (`rounding`).
+
+Their product, by which the unit of a bias is divided, is a multiple of the multiplier
+of int8 storage where there is room, and divides it elsewhere. So a bias that is on the
+coarser of the two grids is on the other one, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from tf_lsq.graph import code_multiplier
+
+from ..file import CONTAINERS, PACKED, SMALLEST_FIRST
+from ..targets import STORAGES, Target, container, takes_container
+from .grids import Grid, most_widening
+from .trained import TrainedNode
+
+INT32_MAX = 2**31 - 1
+# A rounded bias may move an output by this many codes at most: with the rounding of
+# the output itself, a code is off by one then, and never by more.
+LARGEST_BIAS_ERROR = 0.5
+BIAS_GRIDS = ("own", "packed")
+# Operators whose kernels may be packed -> their name in the file.
+PACKABLE = {
+    "conv": "CONV_2D",
+    "depthwise": "DEPTHWISE_CONV_2D",
+    "dense": "FULLY_CONNECTED",
+    "pointwise": "FULLY_CONNECTED",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+    """How the codes of kernels are stored.
+
+    Attributes:
+        name: "int8": one byte per code, the fastest on a CPU. "packed": as small as
+            the target can hold. "auto": as small as it can without being slower.
+        bias_grid: "own": the finest that each container can hold. "packed": that of
+            the packed container, whatever the codes are stored in, widened inputs
+            included: files of all storages compute the same integers under TFLite's
+            own kernels.
+    """
+
+    name: str = "int8"
+    bias_grid: str = "own"
+
+    def __post_init__(self) -> None:
+        """Checks both."""
+        for name, options in (("name", STORAGES), ("bias_grid", BIAS_GRIDS)):
+            value = getattr(self, name)
+            if value not in options:
+                argument = "storage" if name == "name" else name
+                raise ValueError(
+                    f"`{argument}` must be one of {list(options)}. Received: {value!r}."
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rooms:
+    """Where the codes of a kernel may be stored.
+
+    Attributes:
+        kind: Operator that it would be in its packed containers: "pointwise" for a 1x1
+            convolution, which is then a fully connected operator at every pixel. For
+            that XNNPACK has packed kernels.
+        stored: The container asked for.
+        grid: The container whose grid the bias is on: `stored`, or a smaller one.
+        shared: Whether files of all storages shall compute the same.
+        symmetric: Whether zero points have to be 0.
+        slow: Containers that are left to TFLite's own kernels, which round twice.
+    """
+
+    kind: str
+    stored: str = "int8"
+    grid: str = "int8"
+    shared: bool = False
+    symmetric: bool = False
+    slow: tuple[str, ...] = ()
+
+
+def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
+    """Returns where the codes of an operator's kernel may be stored.
+
+    Args:
+        node: An operator.
+        target: What the file will run on.
+        storage: What was asked for.
+    """
+    kernel = node.kernel
+    if node.kind not in PACKABLE or kernel is None or kernel.num_bits is None:
+        return Rooms(node.kind, symmetric=target.symmetric)
+    num_bits, channels = kernel.num_bits, int(node.inputs[0].shape[-1])
+    kind = "pointwise" if _is_pointwise(node) else node.kind
+    code = PACKABLE[kind]
+    packed = container(code, num_bits, target, "packed", channels)
+    stored = container(code, num_bits, target, storage.name, channels)
+    if storage.name == "auto" and any(size != 1 for size in node.shape[1:-1]):
+        stored = "int8"  # Widening every position of the input takes time.
+    shared = storage.bias_grid == "packed"
+    return Rooms(
+        kind,
+        stored,
+        packed if shared else stored,
+        shared,
+        target.symmetric,
+        tuple(c for c in PACKED if not takes_container(target, code, c, channels)),
+    )
+
+
+def _is_pointwise(node: TrainedNode) -> bool:
+    """Returns whether a convolution is a product at every pixel by itself."""
+    if node.kind != "conv":
+        return False
+    return {*node.kernel.values.shape[:2], *node.options["strides"]} == {1}
+
+
+def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
+    """Returns how finely biases may divide the product of input step and kernel step.
+
+    A bias that does is exact in the file, and in that of int8 storage.
+
+    Args:
+        node: An operator with a quantized kernel.
+        target: What the file will run on.
+        storage: How its codes will be stored.
+    """
+    num_bits = node.kernel.num_bits
+    codes = node.kernel.codes * np.sign(node.factor).astype(np.int64)
+    grid = rooms_of(node, target, storage).grid
+    rooms = SMALLEST_FIRST[SMALLEST_FIRST.index(grid) :]
+    room = next(room for room in rooms if multiplier_of(codes, num_bits, room))
+    source = node.inputs[0].source_point
+    widest = 1
+    if source is not None and room in PACKED:
+        widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
+    most = multiplier_of(codes, num_bits, room)
+    base = code_multiplier(num_bits)  # int8 storage divides by this.
+    return max(d for d in _divisions(num_bits, most, widest) if base % d == 0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitting:
+    """Whether biases fit a grid that divides input scale times kernel scale.
+
+    Attributes:
+        bias: Real bias per channel.
+        scale: Positive kernel scale per channel, undivided.
+        source: The grid of the input, not widened.
+        output: The grid of the output.
+        reach: Largest sum of products of codes per channel, undivided.
+    """
+
+    bias: np.ndarray
+    scale: np.ndarray
+    source: Grid
+    output: Grid
+    reach: np.ndarray
+
+    def error(self, divisions: int) -> float:
+        """Returns how far a rounded bias moves an output at most, in codes."""
+        unit = self.source.scale * self.scale / divisions
+        moved = np.rint(self.bias / unit) * unit - self.bias
+        return float(np.abs(moved).max() / self.output.scale)
+
+    def fits(self, divisions: int) -> bool:
+        """Returns whether every bias and accumulator fits 32 bits."""
+        scale, reach = self.scale / divisions, self.reach * divisions
+        return bool(fits_int32(self.bias, scale, self.source, reach).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Where a kernel is stored.
+
+    Attributes:
+        container: Type of the codes.
+        multiplier: See the module's head.
+        widening: The same.
+        remark: Why it is not as asked for.
+    """
+
+    container: str
+    multiplier: int
+    widening: int
+    remark: str
+
+
+def choose_container(
+    codes: np.ndarray, num_bits: int, rooms: Rooms, fitting: Fitting
+) -> Choice:
+    """Returns where a kernel is stored: as asked for, or in the next that can hold it.
+
+    Args:
+        codes: Trained codes times the sign of their channel.
+        num_bits: Bits of the trained codes.
+        rooms: Where they may be stored.
+        fitting: Tells how coarse a bias may be.
+    """
+    remarks = []
+    widest = most_widening(fitting.source, symmetric=rooms.symmetric)
+    divisions = 1
+    for room in SMALLEST_FIRST[SMALLEST_FIRST.index(rooms.grid) :]:
+        most = multiplier_of(codes, num_bits, room)
+        if most == 0:
+            remarks.append(f"{room} cannot hold its codes times the sign of gamma")
+            continue
+        found = _divisions(num_bits, most, widest if room in PACKED else 1)
+        divisions = max([d for d in found if fitting.fits(d)], default=1)
+        if room not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
+            break
+        moved = fitting.error(divisions)
+        remarks.append(f"in {room} its bias would move an output by {moved:.2g}")
+    # The same integers in any container, so that files on one grid compute the same.
+    stored = max(rooms.stored, room, key=SMALLEST_FIRST.index)
+    multiplier = max(m for m in _divisors(divisions) if m <= most)
+    widening = divisions // multiplier
+    return Choice(stored, multiplier, widening, "; ".join(remarks))
+
+
+def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
+    """Returns by how much codes can be multiplied in a container; 0: they do not fit.
+
+    Args:
+        codes: Trained codes times the sign of their channel.
+        num_bits: Bits of the trained codes.
+        room: A key of `file.CONTAINERS`.
+    """
+    limits = CONTAINERS[room]
+    multiplier = code_multiplier(num_bits, limits.num_bits)
+    low, high = int(codes.min()), int(codes.max())
+    while low * multiplier < limits.low or high * multiplier > limits.high:
+        multiplier -= 1
+    return multiplier
+
+
+def _divisions(num_bits: int, most: int, widest: int) -> list[int]:
+    """Returns the products of multiplier and widening that a file may divide by.
+
+    Args:
+        num_bits: Bits of the trained codes.
+        most: Largest multiplier.
+        widest: Largest widening.
+    """
+    base = code_multiplier(num_bits)
+    multiples = range(2 * base, most * widest + 1, base)
+    return [
+        product
+        for product in (*_divisors(base), *multiples)
+        if any(product // m <= widest for m in _divisors(product) if m <= most)
+    ]
+
+
+def _divisors(number: int) -> list[int]:
+    """Returns the positive divisors of a number."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def fits_int32(
+    bias: np.ndarray, scale: np.ndarray, grid: Grid, reach: np.ndarray
+) -> np.ndarray:
+    """Returns per channel whether bias and accumulator fit 32 bits.
+
+    Args:
+        bias: Real bias.
+        scale: Positive kernel scale.
+        grid: The grid of the input.
+        reach: Largest sum of products of codes.
+    """
+    return np.abs(bias) / (grid.scale * scale) + reach < INT32_MAX

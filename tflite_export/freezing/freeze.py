@@ -1,0 +1,276 @@
+"""Trained numbers -> the operators of a file, with their constants and integer grids.
+
+What was a *step* in training is a *scale* from here on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+
+from ..file import PACKED
+from ..targets import TARGETS, Target
+from .containers import Rooms, Storage, rooms_of
+from .grids import Grid, fixed_grid, widened
+from .trained import TrainedModel, TrainedNode, TrainedPoint
+from .weights import Weight, freeze_weight
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrozenNode:
+    """One operator of the file.
+
+    Attributes:
+        name: Name of its output tensor.
+        kind: A key of `operators.OPERATORS`: a kind of the training graph; "quantize";
+            "clip_high" and "clip_low", which clip codes to the end of `grid`; "widen",
+            which multiplies them by an integer; or "pointwise", a 1x1 convolution as a
+            fully connected operator.
+        inputs: Names of its input tensors.
+        shape: Output shape with batch 1.
+        grid: Grid of the output; None: float.
+        trained: The operator of the training graph that it computes, or the point.
+        point: The quantization point that set `grid`.
+        is_float: Whether it computes in float.
+        weight: Its constants.
+        activation: "relu", "relu6" or None.
+    """
+
+    name: str
+    kind: str
+    inputs: list[str]
+    shape: tuple[int, ...]
+    grid: Grid | None
+    trained: TrainedNode
+    point: TrainedPoint | None = None
+    is_float: bool = False
+    weight: Weight | None = None
+    activation: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the tensor holds the integers of its point, clipped at both ends.
+
+        A grid without a point (softmax) does not, nor does the first of the two tensors
+        of signed low-bit codes, which is clipped above only.
+        """
+        return self.point is not None and self.point.clipped in (None, self.grid)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrozenModel:
+    """A trained model as the operators of a file.
+
+    Attributes:
+        nodes: Operators in topological order.
+        inputs: Name of the user's input layer -> tensor.
+        outputs: Name of the user's output layer -> tensor.
+        target: What the model was quantized for.
+        name: Name of the model.
+        dynamic_batch: Whether the batch size may change at run time. It cannot in a
+            model with transposed convolutions, which take their output's shape as a
+            constant.
+        storage: How the codes are stored.
+    """
+
+    nodes: list[FrozenNode]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    target: str
+    name: str
+    dynamic_batch: bool
+    storage: Storage
+
+    def by_name(self) -> dict[str, FrozenNode]:
+        """Returns the nodes by the name of their output tensor."""
+        return {node.name: node for node in self.nodes}
+
+
+def freeze_model(trained: TrainedModel, storage: Storage | None = None) -> FrozenModel:
+    """Returns the operators of the file that a trained model becomes.
+
+    Args:
+        trained: The numbers of the model, from `read_model`.
+        storage: How its codes will be stored; None: one byte each.
+
+    Raises:
+        ValueError: If there are numbers that no int32 bias can hold.
+    """
+    storage = Storage() if storage is None else storage
+    freezer = _Freezer(trained, TARGETS[trained.target], storage)
+    for node in trained.nodes:
+        freezer.add(node)
+    return FrozenModel(
+        nodes=freezer.nodes,
+        inputs={node.name: freezer.tensor(node) for node in trained.inputs},
+        outputs={n: freezer.tensor(node) for n, node in trained.outputs.items()},
+        target=trained.target,
+        name=trained.name,
+        dynamic_batch=trained.dynamic_batch,
+        storage=storage,
+    )
+
+
+class _Freezer:
+    """Walks the training graph and gives every tensor its grid."""
+
+    def __init__(self, trained: TrainedModel, target: Target, storage: Storage) -> None:
+        self.target, self.storage = target, storage
+        # Names of the model, which tensors that storage adds must not take.
+        self._reserved = {node.name for node in trained.nodes}
+        self.nodes: list[FrozenNode] = []
+        self._tensors: dict[TrainedNode, FrozenNode] = {}
+        self._wide: dict[tuple[str, int], FrozenNode] = {}
+        self._names: set[str] = set()
+
+    def tensor(self, node: TrainedNode) -> str:
+        """Returns the name of the tensor that holds a node's output."""
+        return self._tensors[node].name
+
+    def add(self, node: TrainedNode) -> None:
+        """Adds the operators of one node."""
+        if node.kind in ("identity", "scale"):
+            self._tensors[node] = self._tensors[node.inputs[0]]
+        elif node.point is not None:
+            self._add_point(node, node.point)
+        else:
+            self._add_operator(node)
+
+    def _add_operator(self, node: TrainedNode) -> None:
+        """Adds an operator with the grid of the point after it."""
+        sources = [self._tensors[source] for source in node.inputs]
+        is_float = _is_float(node, sources)
+        name = self._unique(node.name)
+        grid, point = (None, None) if is_float else _output_grid(node, sources)
+        rooms = rooms_of(node, self.target, self.storage)
+        grids = (sources[0].grid if sources else None, grid)
+        weight = freeze_weight(node, name, grids, rooms)
+        inputs = [source.name for source in sources]
+        if weight is not None and weight.widening > 1:
+            wide = self._widened(node.inputs[0], sources[0], weight.widening)
+            inputs[0] = wide.name
+        self._append(
+            node,
+            FrozenNode(
+                name=name,
+                kind=_kind_in_file(node, weight, rooms),
+                inputs=inputs,
+                shape=(1, *node.shape[1:]),
+                grid=grid,
+                trained=node,
+                point=point,
+                is_float=is_float,
+                weight=weight,
+                activation=node.activation,
+            ),
+        )
+
+    def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
+        """Adds what a point needs beyond the operator before it."""
+        source = self._tensors[node.inputs[0]]
+        if node.inputs[0].next_point is not point or source.is_float:
+            source = self._append(node, self._quantize(node, source, point.grid))
+        if point.clipped is not None and source.grid != point.clipped:
+            source = self._clip(node, source, point.clipped)
+        self._tensors[node] = source
+
+    def _clip(self, node: TrainedNode, source: FrozenNode, grid: Grid) -> FrozenNode:
+        """Adds the operators that clip a point's codes."""
+        if not self.target.symmetric:
+            return self._append(node, self._quantize(node, source, grid))
+        for kind, low, high in (
+            ("clip_high", source.grid.low, grid.high),
+            ("clip_low", grid.low, grid.high),
+        ):
+            bounds = Grid(grid.scale, grid.zero_point, low, high)
+            if bounds != source.grid:
+                clip = self._quantize(node, source, bounds, kind)
+                source = self._append(node, clip)
+        return source
+
+    def _quantize(
+        self, node: TrainedNode, source: FrozenNode, grid: Grid, kind: str = "quantize"
+    ) -> FrozenNode:
+        """Returns an operator that brings a tensor to a point's grid."""
+        return FrozenNode(
+            name=self._unique(node.name),
+            kind=kind,
+            inputs=[source.name],
+            shape=source.shape,
+            grid=grid,
+            trained=node,
+            point=node.point,
+        )
+
+    def _widened(
+        self, node: TrainedNode, source: FrozenNode, factor: int
+    ) -> FrozenNode:
+        """Adds the operator that multiplies the codes of a tensor, once."""
+        key = source.name, factor
+        if key not in self._wide:
+            self._wide[key] = FrozenNode(
+                name=self._unique(f"{source.name}_x{factor}", self._reserved),
+                kind="widen",
+                inputs=[source.name],
+                shape=source.shape,
+                grid=widened(source.grid, factor, symmetric=self.target.symmetric),
+                trained=node.source_point,
+            )
+            self.nodes.append(self._wide[key])
+        return self._wide[key]
+
+    def _append(self, node: TrainedNode, frozen: FrozenNode) -> FrozenNode:
+        """Adds an operator whose output is that of `node`."""
+        self.nodes.append(frozen)
+        self._tensors[node] = frozen
+        return frozen
+
+    def _unique(self, name: str, reserved: Collection[str] = ()) -> str:
+        """Returns a tensor name that is neither taken nor reserved."""
+        candidate, number = name, 1
+        while candidate in self._names or candidate in reserved:
+            number += 1
+            candidate = f"{name}_{number}"
+        self._names.add(candidate)
+        return candidate
+
+
+def _output_grid(
+    node: TrainedNode, sources: list[FrozenNode]
+) -> tuple[Grid | None, TrainedPoint | None]:
+    """Returns the grid of an integer operator's output, and the point that set it."""
+    if node.keeps_codes or node.keeps_grid or node.joins:
+        return sources[0].grid, sources[0].point
+    point = node.next_point
+    if node.fixed_step is not None and point is None:
+        return fixed_grid(node.fixed_step, signed=node.signed), None
+    return (None, None) if point is None else (point.grid, point)
+
+
+def _kind_in_file(node: TrainedNode, weight: Weight | None, rooms: Rooms) -> str:
+    """Returns what an operator is in the file."""
+    packed = weight is not None and weight.container in PACKED
+    return rooms.kind if packed else node.kind
+
+
+def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
+    """Returns whether an operator computes in float.
+
+    Operators with a kernel say it themselves: quantized kernels have codes.
+    The others follow the tensors around them.
+    """
+    if node.kind == "input":
+        return False
+    if node.kind == "foreign":
+        return True
+    if node.kernel is not None:
+        return not node.kernel.is_quantized
+    if any(source.grid is None for source in sources):
+        return True
+    if any(n.point is not None and n.point.float_input for n in node.readers):
+        return True
+    if node.joins:
+        return len({source.grid for source in sources}) > 1
+    if node.keeps_codes or node.fixed_step is not None:
+        return False
+    return node.next_point is None

@@ -1,0 +1,256 @@
+"""From a trained Keras model to plain numbers.
+
+Only here does the exporter see Keras layers and the training graph. What was a *step*
+in training is a *scale* from `freeze` on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_lsq._compat import keras
+from tf_lsq.graph import Graph, Layer, Node, affine_part, analyze, input_factor
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, QuantizationPoint
+from tf_lsq.training import StepTraining, check_calibrated, quantization_points
+
+from ..targets import TARGETS, Target
+from .convert import convert_layer
+from .grids import clipped_grid, first_grid
+from .trained import (
+    AFFINE,
+    BatchNorm,
+    Scaling,
+    TrainedKernel,
+    TrainedModel,
+    TrainedNode,
+    TrainedPoint,
+)
+
+
+def read_model(model: keras.Model) -> TrainedModel:
+    """Returns the numbers of a trained model.
+
+    Args:
+        model: A model made by `quantize_model`, or by `quantize_apply` with
+            `LSQQuantizeScheme`, trained or calibrated.
+
+    Raises:
+        TypeError: If `model` is no tf_keras model.
+        ValueError: If it is not quantized, was quantized by another scheme, or has
+            dynamic shapes.
+        RuntimeError: If it was never trained or calibrated.
+    """
+    check_quantized(model)
+    graph = analyze(model)
+    check_calibrated(model)
+    _check_shapes(graph)
+    graph.check(lambda node: True)
+    target = TARGETS[target_of(model)]
+    # A transposed convolution takes the shape of its output as a constant.
+    fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
+    dynamic_batch = target.dynamic_batch and not fixed
+    reader = _Reader(target, dynamic_batch=dynamic_batch)
+    for node in graph.nodes:
+        reader.add(node)
+    nodes = reader.nodes
+    return TrainedModel(
+        name=model.name,
+        target=target.name,
+        dynamic_batch=dynamic_batch,
+        nodes=list(nodes.values()),
+        inputs=[nodes[node] for node in graph.inputs],
+        outputs={_output_name(node): nodes[node] for node in graph.outputs},
+    )
+
+
+def target_of(model: keras.Model) -> str:
+    """Returns what a quantized model was quantized for."""
+    [target] = {point.target for point in quantization_points(model)}
+    return target
+
+
+class _Reader:
+    """Reads the nodes of the training graph, in its order."""
+
+    def __init__(self, target: Target, *, dynamic_batch: bool) -> None:
+        self._target, self._dynamic_batch = target, dynamic_batch
+        self.nodes: dict[Node, TrainedNode] = {}
+        self._points: dict[int, TrainedPoint] = {}
+
+    def add(self, node: Node) -> None:
+        """Reads one node."""
+        properties = node.properties
+        options = {k: v for k, v in node.options.items() if k != "arguments"}
+        read = TrainedNode(
+            name=node.name,
+            kind=node.kind,
+            inputs=[self.nodes[source] for source in node.inputs],
+            shape=node.shape,
+            layer=node.layer.name,
+            options=options,
+            activation=node.activation,
+            input_factor=input_factor(node) if node.inputs else 1.0,
+            matmul=properties.matmul,
+            keeps_codes=properties.keeps_codes,
+            keeps_grid=properties.keeps_grid,
+            joins=properties.joins,
+            fixed_step=properties.fixed_step,
+            signed=properties.range == "signed",
+            is_output=node.is_output,
+        )
+        for source in dict.fromkeys(read.inputs):
+            source.readers.append(read)
+        self.nodes[node] = read
+        if node.kind == "point":
+            read.point = self._point(node.layer)
+        elif node.kind == "foreign":
+            read.converted = convert_layer(node, dynamic_batch=self._dynamic_batch)
+            read.compute = _keras_function(node)
+        else:
+            _read_constants(node, read)
+
+    def _point(self, point: QuantizationPoint) -> TrainedPoint:
+        """Returns the numbers of a point, one object for all of its places."""
+        if id(point) not in self._points:
+            bounds = point.integer_range
+            q_min, q_max = int(bounds.q_min), int(bounds.q_max)
+            step = float(np.float32(point.step.numpy()))
+            symmetric = self._target.symmetric
+            # Where only the data are not negative, nothing in the file cuts below.
+            cut_below = q_min == 0 and point.quantizer.signed is False
+            self._points[id(point)] = TrainedPoint(
+                layer=point.name,
+                num_bits=point.num_bits,
+                step=step,
+                q_min=q_min,
+                q_max=q_max,
+                has_offset=point.quantizer.asymmetric,
+                float_input=point.float_input,
+                grid=first_grid(step, q_min, q_max, symmetric=symmetric),
+                clipped=clipped_grid(
+                    step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
+                ),
+            )
+        return self._points[id(point)]
+
+
+def _read_constants(node: Node, read: TrainedNode) -> None:
+    """Reads kernel, bias and batch norm of an operator."""
+    read.kernel = _kernel(node)
+    if node.properties.matmul or node.kind in AFFINE:
+        read.factor, read.shift = affine_part(node)
+    if node.properties.matmul and node.layer.use_bias:
+        read.bias = node.layer.bias.numpy().astype(np.float64)
+    affine = node if node.kind == "affine" else node.affine
+    if affine is not None:
+        read.affine = _affine(affine.layer)
+
+
+def _kernel(node: Node) -> TrainedKernel | None:
+    """Returns the trained constant of an operator."""
+    if type(node.layer) not in QUANTIZED_WEIGHTS:
+        return None
+    wrapper = node.model_layer
+    attribute = QUANTIZED_WEIGHTS[type(node.layer)].attribute
+    values = _channels_last(node, getattr(node.layer, attribute).numpy())
+    if not isinstance(wrapper, LSQWrapper):
+        return TrainedKernel(node.layer.name, values)
+    codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
+    step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
+    return TrainedKernel(node.layer.name, values, codes, step, wrapper.num_bits)
+
+
+def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel as the file's operators know it, output channels last."""
+    if getattr(node.layer, "rank", 2) == 1:
+        kernel = kernel[np.newaxis]
+    if node.kind == "depthwise":
+        return kernel.reshape(*kernel.shape[:2], -1)
+    if node.kind == "transposed_conv":
+        return kernel.transpose(0, 1, 3, 2)
+    return kernel
+
+
+def _affine(layer: Layer) -> BatchNorm | Scaling:
+    """Returns a batch norm or a scaling by constants, unfolded."""
+    if isinstance(layer, keras.layers.Rescaling):
+        return Scaling(np.float64(layer.scale), np.float64(layer.offset))
+
+    def number(variable: Any) -> np.ndarray:
+        return variable.numpy().astype(np.float64)
+
+    return BatchNorm(
+        number(layer.moving_mean),
+        number(layer.moving_variance) + layer.epsilon,
+        number(layer.gamma) if layer.scale else None,
+        number(layer.beta) if layer.center else None,
+    )
+
+
+def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
+    """Returns what Keras computes for a layer that is left in float."""
+
+    def compute(inputs: list[Any]) -> Any:
+        result = node.call(node.layer, [tf.cast(x, tf.float32) for x in inputs])
+        return tf.cast(result, tf.float64)
+
+    return compute
+
+
+# --- Checks ------------------------------------------------------------------
+
+
+def check_quantized(model: Any) -> None:
+    """Refuses models that this library did not quantize."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`model` must be a quantized tf_keras model. "
+            f"Received: {type(model).__name__}."
+        )
+    foreign = [
+        f"`{layer.name}` ({type(layer).__name__})"
+        for layer in model.layers
+        if type(layer).__module__.startswith("tensorflow_model_optimization")
+    ]
+    if foreign:
+        raise ValueError(
+            "`model` must be quantized with `tf_lsq.quantize_model`, or by TF-MOT's "
+            "`quantize_apply` with `tf_lsq.LSQQuantizeScheme()`. Received layers "
+            f"that another scheme wrapped: {foreign}. Pass `LSQQuantizeScheme()` as "
+            "`scheme` to `quantize_apply`."
+        )
+    if isinstance(model, StepTraining) and model.quantized is not model:
+        raise ValueError(
+            "`model` must be the quantized model itself. Received the "
+            f"{type(model).__name__} `{model.name}`: export its `student`."
+        )
+    if not quantization_points(model):
+        raise ValueError(
+            f"`model` must be quantized. Received the float model `{model.name}`. "
+            "Call `tf_lsq.quantize_model` and train it first."
+        )
+
+
+def _check_shapes(graph: Graph) -> None:
+    """Refuses shapes that are only known at run time, batch aside."""
+    dynamic = [
+        f"`{node.name}` {node.shape}"
+        for node in graph.inputs
+        if any(size is None for size in node.shape[1:])
+    ]
+    if dynamic:
+        raise ValueError(
+            "Every input size but the batch must be static. Received inputs: "
+            f"{dynamic}. Build the model with `keras.Input(shape=...)` of full shape."
+        )
+
+
+def _output_name(node: Node) -> str:
+    """Returns the name under which the user knows an output."""
+    while node.kind == "point":
+        node = node.inputs[0]
+    return node.name

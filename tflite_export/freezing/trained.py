@@ -1,0 +1,224 @@
+"""A trained model as plain numbers, before it is decided how a file stores them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..file import TFLiteGraph
+from .grids import Grid
+
+# Operators whose kernel is a factor per channel, which was not trained as codes.
+AFFINE = ("affine", "hard_sigmoid")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedPoint:
+    """The trained quantization of an activation tensor.
+
+    Attributes:
+        layer: Name of the quantization point.
+        num_bits: Bits of one integer.
+        step: Unit of the tensor per integer, exactly representable in float32.
+        q_min: Smallest integer.
+        q_max: Largest integer.
+        has_offset: Whether its range has a learned place (LSQ+).
+        float_input: Whether the operator before it was left in float.
+        grid: The grid on which its codes are computed.
+        clipped: The grid that clips them, None where that is not needed.
+    """
+
+    layer: str
+    num_bits: int
+    step: float
+    q_min: int
+    q_max: int
+    has_offset: bool
+    float_input: bool
+    grid: Grid
+    clipped: Grid | None
+
+    @property
+    def final_grid(self) -> Grid:
+        """The grid that holds the codes, clipped at both ends."""
+        return self.clipped or self.grid
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedKernel:
+    """A kernel as it was trained.
+
+    Attributes:
+        layer: Name of the Keras layer.
+        values: Float values, output channels last; a depthwise kernel is
+            `[height, width, channels]`, 1D ones have a height of 1.
+        codes: Its integers, read off the training op, int64, shape of `values`; None
+            for a kernel that is left in float.
+        step: Unit of the values per integer, float64, `[1]` or `[channels]`.
+        num_bits: Bits of one integer.
+    """
+
+    layer: str
+    values: np.ndarray
+    codes: np.ndarray | None = None
+    step: np.ndarray | None = None
+    num_bits: int | None = None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it was trained as integers."""
+        return self.codes is not None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """A batch norm as it computes at inference, float64, `[channels]` each.
+
+    Attributes:
+        mean: Moving mean.
+        variance: Moving variance, plus epsilon.
+        gamma: None where it has none.
+        beta: None where it has none.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    gamma: np.ndarray | None
+    beta: np.ndarray | None
+
+    def apply(self, x: Any) -> Any:
+        """Returns the normalized tensor.
+
+        Args:
+            x: float64, channels last; an array or a tensor.
+        """
+        result = (x - self.mean) / np.sqrt(self.variance)
+        if self.gamma is not None:
+            result = result * self.gamma
+        return result if self.beta is None else result + self.beta
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """A multiplication and an addition of constants, float64, `[]` or `[channels]`.
+
+    Attributes:
+        scale: Factor.
+        offset: What is added.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    def apply(self, x: Any) -> Any:
+        """Returns the scaled tensor.
+
+        Args:
+            x: float64, channels last; an array or a tensor.
+        """
+        return x * self.scale + self.offset
+
+
+@dataclasses.dataclass(eq=False)
+class TrainedNode:
+    """One operator of the training graph.
+
+    Attributes:
+        name: Unique in the graph.
+        kind: A key of `tf_lsq.graph.KINDS`.
+        inputs: The operators that make its inputs.
+        shape: Output shape, None for an open batch.
+        layer: Name of the Keras layer.
+        options: Settings of the operator.
+        activation: "relu", "relu6" or None.
+        point: What quantizes, for the kind "point".
+        kernel: The trained constant, None where there is none.
+        bias: float64, `[channels]`, None where there is none.
+        affine: The batch norm or scaling behind the product, or the operator itself.
+        factor: What the operator does to the product of input and kernel, batch norm
+            folded: ``factor * product + shift``, float64, `[channels]`.
+        shift: See `factor`.
+        input_factor: Between the values an operator reads and its input tensor: that
+            of a scaling of the model's input.
+        matmul: Whether it multiplies its input with a kernel.
+        keeps_codes: Whether it passes integer codes on unchanged.
+        keeps_grid: Whether its output has the grid of its input, but is rounded.
+        joins: Whether its inputs and its output share one grid.
+        fixed_step: Step of the output that TFLite prescribes, or None.
+        signed: Whether that output can be negative.
+        converted: What TFLiteConverter made of a layer that is left in float and has
+            no operator of its own here.
+        compute: What Keras computes for such a layer, from and to float64 tensors.
+        readers: Operators that read the output, each once.
+        is_output: Whether the output is one of the model's.
+    """
+
+    name: str
+    kind: str
+    inputs: list[TrainedNode]
+    shape: tuple[int | None, ...]
+    layer: str
+    options: dict[str, Any]
+    activation: str | None = None
+    point: TrainedPoint | None = None
+    kernel: TrainedKernel | None = None
+    bias: np.ndarray | None = None
+    affine: BatchNorm | Scaling | None = None
+    factor: np.ndarray | None = None
+    shift: np.ndarray | None = None
+    input_factor: float = 1.0
+    matmul: bool = False
+    keeps_codes: bool = False
+    keeps_grid: bool = False
+    joins: bool = False
+    fixed_step: float | None = None
+    signed: bool = False
+    converted: TFLiteGraph | None = None
+    compute: Callable[[list[Any]], Any] | None = None
+    readers: list[TrainedNode] = dataclasses.field(default_factory=list)
+    is_output: bool = False
+
+    @property
+    def source_point(self) -> TrainedNode | None:
+        """The point on whose grid the output is, None without one."""
+        node = self
+        while node.kind != "point":
+            if not (node.keeps_codes or node.keeps_grid or node.joins):
+                return None
+            node = node.inputs[0]
+        return node
+
+    @property
+    def next_point(self) -> TrainedPoint | None:
+        """The point that is the only reader of the output, None if there is none."""
+        if self.keeps_codes or self.joins or self.is_output or len(self.readers) != 1:
+            return None
+        return self.readers[0].point
+
+
+@dataclasses.dataclass(eq=False)
+class TrainedModel:
+    """A trained model as plain numbers.
+
+    Attributes:
+        name: Of the model.
+        target: What it was quantized for.
+        dynamic_batch: Whether the batch size may change at run time.
+        nodes: Operators in topological order.
+        inputs: Those that are the model's inputs, in order.
+        outputs: Name of the user's output layer -> operator that makes the output.
+    """
+
+    name: str
+    target: str
+    dynamic_batch: bool
+    nodes: list[TrainedNode]
+    inputs: list[TrainedNode]
+    outputs: dict[str, TrainedNode]
+
+    def by_name(self) -> dict[str, TrainedNode]:
+        """Returns the operators by name."""
+        return {node.name: node for node in self.nodes}

@@ -1,0 +1,251 @@
+"""Kernels and biases as the file holds them: codes, scales, containers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ..file import PACKED, QuantizedTensor
+from ..runtimes import compensate, half_up_channels
+from .containers import Choice, Fitting, Rooms, choose_container, fits_int32
+from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
+from .trained import AFFINE, TrainedNode
+
+# A channel that moves its output by less than this share of one code at most is
+# constant: its codes may be replaced by zeros.
+NEGLIGIBLE = 2.0**-9
+CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weight:
+    """The weight and bias of one operator, ready for the file.
+
+    File codes are ``trained codes * sign * multiplier``.
+
+    Attributes:
+        codes: The file's codes, or None in float.
+        bias: int32 codes, or None in float.
+        float_kernel: The folded kernel, for an operator left in float.
+        float_bias: The folded bias of such an operator.
+        sign: -1, 0 or 1 per channel, from the folded batch norm.
+        multiplier: Integer that the trained codes were multiplied with, so that
+            the bias gets a finer grid.
+        widening: Integer that the codes of the input are multiplied with in front.
+        num_bits: Bits of the trained codes.
+        container: Type that stores the codes: "int8", "int4" or "int2".
+        bias_error: How far rounding the bias moves an output at most, in codes.
+        remark: Why the codes are not in the container that was asked for.
+    """
+
+    codes: QuantizedTensor | None = None
+    bias: QuantizedTensor | None = None
+    float_kernel: np.ndarray | None = None
+    float_bias: np.ndarray | None = None
+    sign: np.ndarray | None = None
+    multiplier: int = 1
+    widening: int = 1
+    num_bits: int | None = None
+    container: str = "int8"
+    bias_error: float = 0.0
+    remark: str = ""
+
+
+def freeze_weight(
+    node: TrainedNode, name: str, grids: tuple[Grid | None, Grid | None], rooms: Rooms
+) -> Weight | None:
+    """Returns the constants of an operator, None if it has none.
+
+    Args:
+        node: The operator in the training graph.
+        name: Of its output, for messages.
+        grids: Of its input and of its output; None in float. An operator whose output
+            is None computes in float.
+        rooms: Where its codes may be stored.
+
+    Raises:
+        ValueError: If no int32 holds one of its biases.
+    """
+    source, output = grids
+    if node.kind == "prelu":
+        return _slope(node, in_float=output is None)
+    if not (node.matmul or node.kind in AFFINE):
+        return None
+    if output is None and node.kind == "hard_sigmoid":
+        return None
+    factor = node.factor * node.input_factor
+    if source is None or output is None:
+        floats = factor.reshape(1, 1, -1)
+        if node.kernel is not None:
+            floats = node.kernel.values.astype(np.float64) * factor
+        return Weight(float_kernel=floats, float_bias=node.shift)
+    if node.kind in AFFINE:
+        kernel = _affine_kernel(node, name)
+    else:
+        step = np.broadcast_to(node.kernel.step, factor.shape)
+        codes, num_bits = node.kernel.codes, node.kernel.num_bits
+        kernel = FoldedKernel(name, codes, step * factor, node.shift, num_bits)
+    return _integer_weight(kernel, source, output, rooms)
+
+
+def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
+    """Returns a batch norm or scaling by itself as a 1x1 depthwise kernel.
+
+    Its codes are 127, the rest of the factor is scale.
+    """
+    codes = np.full((1, 1, len(node.factor)), INT8_MAX)
+    return FoldedKernel(name, codes, 1.0 / INT8_MAX * node.factor, node.shift, 8)
+
+
+def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
+    """Returns the slopes of a leaky ReLU for negative values.
+
+    A constant slope has the one code 64, so that the rest, its scale, is the slope to
+    the last bit but for a power of two.
+    """
+    kernel = node.kernel
+    if in_float:
+        slope = node.options["slope"] if kernel is None else kernel.values
+        return Weight(float_kernel=np.atleast_1d(np.float64(slope)))
+    if kernel is None:
+        codes, scale, num_bits = np.full((1,), ONE), node.options["slope"] / ONE, 8
+    else:
+        codes, scale, num_bits = kernel.codes, kernel.step[0], kernel.num_bits
+    return Weight(
+        codes=QuantizedTensor(codes, np.array([scale], np.float32)),
+        sign=np.ones(1),
+        num_bits=num_bits,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldedKernel:
+    """A kernel and its bias as they were trained, batch norm folded.
+
+    Attributes:
+        name: Of the operator's output.
+        codes: Trained codes, channels last.
+        signed_scale: Kernel step times batch norm factor, per channel.
+        bias: Real bias per channel.
+        num_bits: Bits of the codes.
+    """
+
+    name: str
+    codes: np.ndarray
+    signed_scale: np.ndarray
+    bias: np.ndarray
+    num_bits: int
+
+
+def _integer_weight(
+    kernel: FoldedKernel, source: Grid, output: Grid, rooms: Rooms
+) -> Weight:
+    """Returns weight and bias codes, the bias on the finest grid there is room for.
+
+    Args:
+        kernel: What was trained.
+        source: The grid of the operator's input.
+        output: The grid of its output.
+        rooms: Where the codes may be stored.
+    """
+    codes = kernel.codes
+    sums = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)
+    reach = sums * source.reach
+    moves = reach * np.abs(kernel.signed_scale) * source.scale
+    bias = _clip_bias(kernel.bias, output, moves)
+    sign, scale = _channel_signs(kernel, source, output, reach, bias)
+    signed = codes * sign.astype(np.int64)
+    fitting = Fitting(bias, scale, source, output, np.where(sign == 0, 0, reach))
+    choice = choose_container(signed, kernel.num_bits, rooms, fitting)
+    tensor_scale = (scale / choice.multiplier).astype(np.float32)
+    if _may_be_per_tensor(choice, rooms) and (tensor_scale == tensor_scale[0]).all():
+        tensor_scale = tensor_scale[:1]
+    grid = widened(source, choice.widening, symmetric=rooms.symmetric)
+    bias_scale = np.float32(grid.scale) * tensor_scale
+    return Weight(
+        codes=QuantizedTensor(signed * choice.multiplier, tensor_scale, codes.ndim - 1),
+        bias=QuantizedTensor(
+            _bias_codes(bias, bias_scale, output, choice, rooms), bias_scale
+        ),
+        sign=sign,
+        multiplier=choice.multiplier,
+        widening=choice.widening,
+        num_bits=kernel.num_bits,
+        container=choice.container,
+        bias_error=fitting.error(choice.multiplier * choice.widening),
+        remark=choice.remark,
+    )
+
+
+def _may_be_per_tensor(choice: Choice, rooms: Rooms) -> bool:
+    """Returns whether an operator may have one scale for all its channels.
+
+    Older runtimes know no other for fully connected operators; packed kernels of
+    XNNPACK, and those that shall equal them, have one per channel.
+    """
+    packed = choice.container in PACKED
+    return rooms.kind == "dense" and not (rooms.shared or packed)
+
+
+def _bias_codes(
+    bias: np.ndarray, scale: np.ndarray, output: Grid, choice: Choice, rooms: Rooms
+) -> np.ndarray:
+    """Returns real biases as codes, for the kernel that will add them."""
+    codes = bias / scale.astype(np.float64)
+    if rooms.shared or choice.container not in rooms.slow:
+        return np.rint(codes).astype(np.int64)
+    return compensate(
+        codes,
+        scale.astype(np.float64) / np.float32(output.scale),
+        choice.multiplier * choice.widening,
+        (output.low - output.zero_point, output.high - output.zero_point),
+        half_up_channels(rooms.kind, len(codes)),
+    )
+
+
+def _channel_signs(
+    kernel: FoldedKernel,
+    grid: Grid,
+    output: Grid,
+    reach: np.ndarray,
+    bias: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (sign, positive scale) per channel.
+
+    A channel is constant, sign 0, if its gamma is 0 or so small that its output
+    cannot move by `NEGLIGIBLE` of a code; or by half a code, where the grid of
+    its weights is too fine for an int32 bias.
+
+    Raises:
+        ValueError: If a bias does not fit, and the channel does move.
+    """
+    scale = np.abs(kernel.signed_scale)
+    moves = reach * scale * grid.scale / output.scale
+    constant_scale = output.scale / grid.scale * CONSTANT_SHARE
+    constant = moves < NEGLIGIBLE
+    fits = fits_int32(bias, np.where(constant, constant_scale, scale), grid, reach)
+    constant |= ~fits & (moves < 0.5)
+    too_large = np.flatnonzero(~fits & ~constant)
+    if too_large.size:
+        raise ValueError(
+            f"`{kernel.name}`: every bias must fit 32 bits on the grid of input step "
+            f"times kernel step. Received channels that do not: {too_large.tolist()}. "
+            "Their kernel is almost 0 beside their bias; prune them or train further."
+        )
+    sign = np.where(constant, 0.0, np.sign(kernel.signed_scale))
+    return sign, np.where(constant, constant_scale, scale)
+
+
+def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
+    """Clips biases that saturate the output whatever the input is.
+
+    Args:
+        bias: Real bias per channel.
+        grid: The output's grid.
+        moves: How far the kernel can move the output, per channel.
+    """
+    room = moves + 2 * grid.scale
+    low = (INT8_MIN - grid.zero_point) * grid.scale - room
+    high = (INT8_MAX - grid.zero_point) * grid.scale + room
+    return np.clip(bias, low, high)

@@ -1,0 +1,171 @@
+"""Activation functions that are operators by themselves."""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+import tensorflow as tf
+
+from ..file import TensorQuantization
+from ..freezing import INT8_MAX, INT8_MIN, ONE, FrozenNode
+from ..runtimes import arithmetic
+from .base import Compute, Context, Operator, PlainOperator, integers_of
+from .builder import FUSED, Builder, per_tensor
+
+_SIDES = ("positive", "negative", "sloped")
+_PLAIN = {"fused_activation_function": "NONE"}
+
+
+class Relu(Operator):
+    """A ReLU that no other operator takes in."""
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Passes its input on; the fused activation does the rest."""
+        return inputs[0]
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a change of scale: the kernel of RELU rounds twice in one."""
+        if not node.is_float:
+            builder.rescale(node, inputs)
+            return
+        builder.op(FUSED[node.activation], inputs, builder.output(node))
+
+    def integers(self, context: Context) -> Compute:
+        """Changes the scale."""
+        return context.rescaled()
+
+
+class TableOperator(PlainOperator):
+    """A function of one number that kernels look up in a table of 256 codes."""
+
+    @abc.abstractmethod
+    def function(self, x: np.ndarray) -> np.ndarray:
+        """Returns the function of every value, float64."""
+
+    def integers(self, context: Context) -> Compute:
+        """Looks up every code."""
+        grid = context.source_grid
+        values = (np.arange(INT8_MIN, INT8_MAX + 1) - grid.zero_point) * grid.scale
+        found = np.rint(self.function(values) / context.grid.scale)
+        table = found.astype(np.int64)
+        return lambda inputs: context.limited(
+            arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
+        )
+
+
+class Sigmoid(TableOperator):
+    """Logistic function."""
+
+    code = "LOGISTIC"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes it."""
+        return tf.sigmoid(inputs[0])
+
+    def function(self, x: np.ndarray) -> np.ndarray:
+        """Computes it."""
+        return 1.0 / (1.0 + np.exp(-x))
+
+
+class Tanh(TableOperator):
+    """Hyperbolic tangent."""
+
+    code = "TANH"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes it."""
+        return tf.tanh(inputs[0])
+
+    def function(self, x: np.ndarray) -> np.ndarray:
+        """Computes it."""
+        return np.tanh(x)
+
+
+class Softmax(PlainOperator):
+    """Softmax over the last axis."""
+
+    code, options = "SOFTMAX", {"beta": 1.0}
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes it."""
+        return tf.nn.softmax(inputs[0])
+
+    def integers(self, context: Context) -> Compute:
+        """Computes it in float64, and rounds."""
+        scale, output = context.source_grid.scale, context.grid.scale
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            shares = tf.nn.softmax(tf.cast(inputs[0], tf.float64) * scale)
+            return context.limited(tf.round(shares / output))
+
+        return compute
+
+
+class PRelu(Operator):
+    """Leaky ReLU, with a constant slope or trained ones."""
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Multiplies what is negative with the slope."""
+        kernel = node.trained.kernel
+        if kernel is None:
+            slope = np.float64(node.trained.options["slope"])
+        elif kernel.is_quantized:
+            slope = kernel.codes.astype(np.float64) * kernel.step
+        else:
+            slope = kernel.values.astype(np.float64)
+        return tf.nn.relu(inputs[0]) - slope * tf.nn.relu(-inputs[0])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds each side of zero by itself, then their sum.
+
+        The kernel of PRELU rounds twice where it changes the scale. So each side is
+        brought to the grid of the output by itself; their sum is exact, as one of them
+        is zero.
+        """
+        weight, name = node.weight, f"{node.name}/weight"
+        if weight.codes is None:
+            slope = builder.constant(name, weight.float_kernel.astype(np.float32))
+            builder.op("PRELU", [inputs[0], slope], builder.output(node))
+            return
+        quantization = TensorQuantization(weight.codes.scale, 0, 0)
+        slope = builder.constant(name, weight.codes.codes.astype(np.int8), quantization)
+        positive, negative, sloped = (f"{node.name}/{side}" for side in _SIDES)
+        grid = builder.nodes[node.inputs[0]].grid
+        zero = builder.constant(
+            f"{node.name}/zero",
+            np.array([grid.zero_point], np.int8),
+            per_tensor(grid.scale, grid.zero_point),
+        )
+        builder.tensor(negative, node.shape, grid)
+        builder.op("MINIMUM", [inputs[0], zero], negative)
+        builder.tensor(sloped, node.shape, node.grid)
+        builder.op("MUL", [negative, slope], sloped, **_PLAIN)
+        builder.op(
+            "MUL",
+            [inputs[0], builder.one()],
+            builder.tensor(positive, node.shape, node.grid),
+            fused_activation_function="RELU",
+        )
+        output = builder.output(node)
+        builder.op("ADD", [positive, sloped], output, **_PLAIN, pot_scale_int16=False)
+
+    def integers(self, context: Context) -> Compute:
+        """Rounds each side of zero by itself."""
+        source, output = context.scales
+        weight = context.node.weight.codes
+        keep = context.requantize(source * np.float32(1.0 / ONE) / output)
+        tilt = context.requantize(source * weight.scale[0] / output)
+        slope = tf.constant(weight.codes)
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            codes = integers_of(inputs[0])
+            positive = context.limited(keep(codes * ONE))
+            sloped = context.limited(tilt(codes * slope))
+            return tf.where(codes >= 0, positive, sloped)
+
+        return compute
+
+    def channels_last(self, data: np.ndarray) -> np.ndarray:
+        """Returns the codes of a file, which are in this order already."""
+        return data

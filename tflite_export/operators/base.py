@@ -1,0 +1,190 @@
+"""What every operator of a file has: a meaning, a form in TFLite, and integers."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from ..freezing import INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
+from ..runtimes import arithmetic, fixed_point
+from .builder import FUSED, Builder
+
+_RELU6 = np.float32(6.0)
+
+# From inputs to the output: integer tensors as codes less their zero point, others as
+# real values, all float32.
+Compute = Callable[[list[tf.Tensor]], tf.Tensor]
+
+
+class Operator(abc.ABC):
+    """One kind of operator.
+
+    The three methods are independent of each other: the verifier holds the file, and
+    the integer twin, against the exact meaning.
+    """
+
+    @abc.abstractmethod
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Returns what the training graph computes, without a fused activation.
+
+        Kernels are taken as the training op quantizes them, batch norms unfolded,
+        biases in full precision.
+
+        Args:
+            node: The operator.
+            inputs: Its inputs, float64, in the unit of the training graph.
+        """
+
+    @abc.abstractmethod
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds the operator to a TFLite graph.
+
+        Args:
+            builder: Where the graph grows.
+            node: The operator.
+            inputs: Names of its input tensors, float where the operator is.
+        """
+
+    @abc.abstractmethod
+    def integers(self, context: Context) -> Compute:
+        """Returns what a runtime computes, rounded as its kernels do.
+
+        Args:
+            context: The operator, what feeds it, and the kernels that run it.
+        """
+
+    def has_kernel(self, context: Context) -> bool:
+        """Returns whether XNNPACK runs the operator as it is stored."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """One operator, what feeds it, and the kernels that are there to run it.
+
+    Attributes:
+        node: The operator.
+        sources: The operators that make its inputs.
+        kernels: One of `runtimes.KERNELS`.
+        operator: What `node.kind` stands for.
+    """
+
+    node: FrozenNode
+    sources: list[FrozenNode]
+    kernels: str
+    operator: Operator
+
+    @property
+    def family(self) -> str:
+        """The kernels that run the operator: XNNPACK does not take every one."""
+        return self.kernels if self.operator.has_kernel(self) else "builtin"
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the output."""
+        if self.node.grid is None:
+            raise ValueError(f"`{self.node.name}` computes in float.")
+        return self.node.grid
+
+    @property
+    def source_grid(self) -> Grid:
+        """The grid of the first input."""
+        grid = self.sources[0].grid
+        if grid is None:
+            raise ValueError(f"`{self.sources[0].name}` is a float tensor.")
+        return grid
+
+    @property
+    def scales(self) -> list[np.float32]:
+        """Scales of the inputs, then of the output."""
+        grids = [source.grid for source in self.sources] + [self.node.grid]
+        return [np.float32(grid.scale) for grid in grids]
+
+    def limited(self, codes: tf.Tensor) -> tf.Tensor:
+        """Returns the operator's result with its fused activation."""
+        return limited(codes, self.grid, self.node.activation)
+
+    def requantize(self, ratio: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns accumulator -> codes of the output, for an elementwise operator.
+
+        Args:
+            ratio: Output codes per unit of the accumulator.
+        """
+        if self.family == "xnnpack":
+            return lambda acc: arithmetic.float_requantize(acc, ratio)
+        multiplier, exponent = fixed_point(np.float64(ratio))
+        return lambda acc: arithmetic.fixed_requantize(
+            acc, multiplier, exponent, half_up=False
+        )
+
+    def rescaled(self) -> Compute:
+        """Returns a change of scale: the product with a constant 1."""
+        source, output = self.scales
+        requantize = self.requantize(source * np.float32(1.0 / ONE) / output)
+        return lambda inputs: self.limited(requantize(integers_of(inputs[0]) * ONE))
+
+
+def limited(codes: tf.Tensor, grid: Grid, activation: str | None = None) -> tf.Tensor:
+    """Returns codes less their zero point within int8 and the fused activation.
+
+    Args:
+        codes: Whole numbers.
+        grid: Their grid.
+        activation: "relu", "relu6" or None.
+    """
+    low, high = INT8_MIN - grid.zero_point, INT8_MAX - grid.zero_point
+    if activation:
+        low = max(low, 0)
+    if activation == "relu6":
+        high = min(high, int(np.floor(_RELU6 / np.float32(grid.scale) + 0.5)))
+    return tf.clip_by_value(tf.cast(codes, tf.float32), float(low), float(high))
+
+
+def integers_of(codes: tf.Tensor) -> tf.Tensor:
+    """Returns whole numbers as int64."""
+    return tf.cast(codes, tf.int64)
+
+
+def quantized(grid: Grid) -> Compute:
+    """Returns real values -> codes less their zero point."""
+
+    def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+        values = tf.cast(inputs[0], tf.float32)
+        return limited(tf.round(values / np.float32(grid.scale)), grid)
+
+    return compute
+
+
+class MovingOperator(Operator):
+    """An operator that moves codes, or compares them: exact on integers, too."""
+
+    def integers(self, context: Context) -> Compute:
+        """Returns what it does, on codes."""
+        node = context.node
+        return lambda inputs: context.limited(self.exact(node, inputs))
+
+
+class PlainOperator(Operator):
+    """An operator whose TFLite form takes the inputs as they are.
+
+    Attributes:
+        code: Name of the TFLite operator.
+        options: Its options.
+        fuses: Whether it takes a ReLU into itself.
+    """
+
+    code: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+    fuses: ClassVar[bool] = False
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds one operator."""
+        options = dict(self.options)
+        if self.fuses:
+            options["fused_activation_function"] = FUSED[node.activation]
+        builder.op(self.code, inputs, builder.output(node), **options)

@@ -1,0 +1,138 @@
+"""A TFLite graph in the making: tensors and operators are added one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
+from ..freezing import ONE, FrozenModel, FrozenNode, Grid
+
+FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
+_ONE_NAME = "rescale/one"
+
+
+class Builder:
+    """Adds tensors and operators to a `TFLiteGraph`.
+
+    Args:
+        frozen: The model whose operators are written.
+    """
+
+    def __init__(self, frozen: FrozenModel) -> None:
+        self.dynamic_batch = frozen.dynamic_batch
+        self.nodes = frozen.by_name()
+        self.graph = TFLiteGraph(tensors={}, ops=[], inputs={}, outputs={})
+
+    def tensor(
+        self, name: str, shape: Sequence[int], grid: Grid | None, dtype: str = "int8"
+    ) -> str:
+        """Adds an activation tensor.
+
+        Args:
+            name: Unique in the graph.
+            shape: With batch 1.
+            grid: Its grid; None: float32.
+            dtype: Type of the integers.
+
+        Returns:
+            The name.
+        """
+        self.graph.tensors[name] = TFLiteTensor(
+            name,
+            tuple(shape),
+            "float32" if grid is None else dtype,
+            None if grid is None else per_tensor(grid.scale, grid.zero_point),
+            dynamic_batch=self.dynamic_batch,
+        )
+        return name
+
+    def output(self, node: FrozenNode) -> str:
+        """Adds the output tensor of a node."""
+        return self.tensor(node.name, node.shape, node.grid)
+
+    def constant(
+        self,
+        name: str,
+        values: Any,
+        quantization: TensorQuantization | None = None,
+        dtype: str = "",
+    ) -> str:
+        """Adds a constant tensor, of the type of `values` unless given."""
+        data = np.ascontiguousarray(values)
+        self.graph.tensors[name] = TFLiteTensor(
+            name, data.shape, dtype or data.dtype.name, quantization, data=data
+        )
+        return name
+
+    def op(self, code: str, inputs: list[str], output: str, **options: Any) -> None:
+        """Adds an operator."""
+        self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
+
+    def reshape(
+        self, source: str, name: str, shape: Sequence[int], grid: Grid | None
+    ) -> str:
+        """Adds a RESHAPE."""
+        batch = -1 if self.dynamic_batch else shape[0]
+        target = np.array([batch, *shape[1:]], np.int32)
+        constant = self.constant(f"{name}/shape", target)
+        output = self.tensor(name, shape, grid)
+        self.op("RESHAPE", [source, constant], output, new_shape=target.tolist())
+        return output
+
+    def rescale(self, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a change of scale: a multiplication by the constant 1.
+
+        XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
+        """
+        self.op(
+            "MUL",
+            [inputs[0], self.one()],
+            self.output(node),
+            fused_activation_function=FUSED[node.activation],
+        )
+
+    def one(self) -> str:
+        """Returns the constant 1."""
+        if _ONE_NAME not in self.graph.tensors:
+            one = np.array([ONE], np.int8)
+            self.constant(_ONE_NAME, one, per_tensor(1.0 / ONE, 0))
+        return _ONE_NAME
+
+    def as_float(self, name: str) -> str:
+        """Returns a float version of a tensor."""
+        node = self.nodes[name]
+        if node.grid is None:
+            return name
+        output = f"{name}/dequantized"
+        if output not in self.graph.tensors:
+            self.op("DEQUANTIZE", [name], self.tensor(output, node.shape, None))
+        return output
+
+    def on_image(
+        self, node: FrozenNode, code: str, inputs: list[str], **options: Any
+    ) -> None:
+        """Adds an operator that takes images; other tensors are reshaped around it."""
+        source = self.nodes[node.inputs[0]]
+        if len(source.shape) == 4:
+            self.op(code, inputs, self.output(node), **options)
+            return
+        grid = None if node.is_float else source.grid
+        shape = _image_shape(source.shape)
+        image = self.reshape(inputs[0], f"{node.name}/image", shape, grid)
+        output_shape = _image_shape(node.shape)
+        output = self.tensor(f"{node.name}/image_output", output_shape, node.grid)
+        self.op(code, [image, *inputs[1:]], output, **options)
+        self.reshape(output, node.name, node.shape, node.grid)
+
+
+def per_tensor(scale: float, zero_point: int) -> TensorQuantization:
+    """Returns the quantization of an activation tensor."""
+    return TensorQuantization(np.array([scale], np.float32), zero_point, 0)
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns a shape of 2 to 4 axes as that of an image."""
+    return (shape[0], *(1,) * (4 - len(shape)), *shape[1:])

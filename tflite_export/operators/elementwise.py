@@ -1,0 +1,71 @@
+"""Operators for two tensors."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from ..freezing import FrozenNode
+from ..runtimes import arithmetic
+from .base import Compute, Context, MovingOperator, PlainOperator, integers_of
+
+
+class Add(PlainOperator):
+    """Sum."""
+
+    code, options, fuses, sign = "ADD", {"pot_scale_int16": False}, True, 1
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Adds."""
+        return inputs[0] + self.sign * inputs[1]
+
+    def integers(self, context: Context) -> Compute:
+        """Brings both to a common scale, adds, and rounds."""
+        add = {"xnnpack": arithmetic.float_sum, "builtin": arithmetic.fixed_sum}
+        total, scales = add[context.family], context.scales
+        return lambda inputs: context.limited(
+            total(*map(integers_of, inputs), scales, self.sign)
+        )
+
+
+class Subtract(Add):
+    """Difference."""
+
+    code, sign = "SUB", -1
+
+
+class Multiply(PlainOperator):
+    """Product."""
+
+    code, fuses = "MUL", True
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Multiplies."""
+        return inputs[0] * inputs[1]
+
+    def integers(self, context: Context) -> Compute:
+        """Multiplies codes, and rounds."""
+        first, second, output = context.scales
+        requantize = context.requantize(first * second / output)
+        return lambda inputs: context.limited(
+            requantize(integers_of(inputs[0]) * integers_of(inputs[1]))
+        )
+
+
+class Maximum(PlainOperator, MovingOperator):
+    """Larger value, of tensors on one grid."""
+
+    code = "MAXIMUM"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Compares."""
+        return tf.maximum(*inputs)
+
+
+class Minimum(PlainOperator, MovingOperator):
+    """Smaller value, of tensors on one grid."""
+
+    code = "MINIMUM"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Compares."""
+        return tf.minimum(*inputs)

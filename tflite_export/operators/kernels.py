@@ -1,0 +1,379 @@
+"""Operators with a kernel: convolutions, fully connected layers, batch norms."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from ..file import TensorQuantization
+from ..freezing import INT8_MAX, PACKABLE, FrozenNode
+from ..runtimes import arithmetic, fixed_point, half_up_channels
+from ..targets import TARGETS, takes_container
+from .base import Compute, Context, Operator
+from .builder import FUSED, Builder
+
+_EXACT_FLOAT32 = 2**24  # Whole numbers below are exact.
+_CPU = TARGETS["phone"]
+_NO_DILATION = {"dilation_h_factor": 1, "dilation_w_factor": 1}
+
+
+class KernelOperator(Operator):
+    """A product with a kernel, and a bias.
+
+    Attributes:
+        order: Axes of the kernel, channels last, in the order of the file; -1 is a new
+            axis of size 1.
+        axis: The file's axis of channels.
+        one_scale: Whether one scale for all channels is multiplied in float32.
+    """
+
+    order: ClassVar[tuple[int, ...]] = (3, 0, 1, 2)
+    axis: ClassVar[int] = 0
+    one_scale: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Returns the product of input and kernel, of any float type.
+
+        Args:
+            node: The operator.
+            x: Its input.
+            kernel: Channels last.
+        """
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Multiplies with the quantized kernel, adds the bias, then the batch norm."""
+        trained = node.trained
+        kernel = trained.kernel.values.astype(np.float64)
+        if trained.kernel.is_quantized:
+            # The float32 product of code and step is replaced by the exact one.
+            kernel = trained.kernel.codes.astype(np.float64) * trained.kernel.step
+        result = self.product(node, inputs[0], tf.constant(kernel, tf.float64))
+        if trained.bias is not None:
+            result = result + trained.bias
+        return result if trained.affine is None else trained.affine.apply(result)
+
+    def integers(self, context: Context) -> Compute:
+        """Returns the product of codes, times sign and multiplier, plus the bias."""
+        product, requantize = self._products(context), self._requantize(context)
+        weight = context.node.weight
+        factor = tf.constant(weight.sign.astype(np.int64) * weight.multiplier)
+        bias = tf.constant(weight.bias.codes)
+        return lambda x: context.limited(requantize(product(x) * factor + bias))
+
+    def has_kernel(self, context: Context) -> bool:
+        """Returns whether XNNPACK takes the kernel in its container."""
+        node = context.node
+        if node.kind not in PACKABLE:
+            return True
+        channels = context.sources[0].shape[-1]
+        code, container = PACKABLE[node.kind], node.weight.container
+        return takes_container(_CPU, code, container, channels)
+
+    def channels_last(self, data: np.ndarray) -> np.ndarray:
+        """Returns the codes of a file with output channels last.
+
+        Args:
+            data: In the order of the file.
+        """
+        if self.order[0] == -1:
+            return data[0]
+        return data.transpose(np.argsort(self.order))
+
+    def _products(self, context: Context) -> Compute:
+        """Returns codes of the input times trained codes of the kernel, as int64."""
+        node, trained = context.node, context.node.trained
+        reach = context.source_grid.reach
+        codes = np.abs(node.weight.codes.codes) // node.weight.multiplier
+        largest = reach * int(codes.reshape(-1, codes.shape[-1]).sum(axis=0).max())
+        dtype = tf.float32 if largest < _EXACT_FLOAT32 else tf.float64
+        kernel = tf.cast(trained.kernel.codes, dtype)
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            found = self.product(node, tf.cast(inputs[0], dtype), kernel)
+            return tf.cast(tf.round(found), tf.int64)
+
+        return compute
+
+    def _requantize(self, context: Context) -> Callable[[tf.Tensor], tf.Tensor]:
+        """Returns accumulator -> codes of the output."""
+        source, output = context.scales
+        scale = context.node.weight.codes.scale
+        if context.family == "xnnpack":
+            ratio = source * scale / output
+            return lambda acc: arithmetic.float_requantize(acc, ratio)
+        ratio = np.float64(source) * np.float64(scale)
+        if self.one_scale and len(scale) == 1:
+            ratio = np.float64(source * scale)
+        multiplier, exponent = fixed_point(ratio / np.float64(output))
+        half_up = half_up_channels(context.node.kind, len(scale))
+        return lambda acc: arithmetic.fixed_requantize(
+            acc, multiplier, exponent, half_up=half_up
+        )
+
+    def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
+        """Adds weight and bias, axes in the order of the file."""
+        weight = node.weight
+        if weight.codes is None:
+            kernel = self.in_file(weight.float_kernel.astype(np.float32))
+            return (
+                builder.constant(f"{node.name}/weight", kernel),
+                builder.constant(
+                    f"{node.name}/bias", weight.float_bias.astype(np.float32)
+                ),
+            )
+        scale, bias = weight.codes.scale, weight.bias
+        return (
+            builder.constant(
+                f"{node.name}/weight",
+                self.in_file(weight.codes.codes.astype(np.int8)),
+                TensorQuantization(scale, 0, self.axis if len(scale) > 1 else 0),
+                weight.container,
+            ),
+            builder.constant(
+                f"{node.name}/bias",
+                bias.codes.astype(np.int32),
+                TensorQuantization(bias.scale, 0, 0),
+            ),
+        )
+
+    def in_file(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns a kernel in the order of the file.
+
+        Args:
+            kernel: Output channels last.
+        """
+        if self.order[0] == -1:
+            return kernel[np.newaxis].transpose(
+                0, *[axis + 1 for axis in self.order[1:]]
+            )
+        return kernel.transpose(self.order)
+
+
+def _strides(node: FrozenNode) -> dict[str, Any]:
+    """Returns strides, padding and dilation of a convolution."""
+    options = node.trained.options
+    (stride_h, stride_w), (dilation_h, dilation_w) = (
+        options["strides"],
+        options["dilations"],
+    )
+    return {
+        "padding": options["padding"],
+        "stride_h": int(stride_h),
+        "stride_w": int(stride_w),
+        "dilation_h_factor": int(dilation_h),
+        "dilation_w_factor": int(dilation_w),
+    }
+
+
+def _as_image(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Returns a function of images that also takes 1D tensors, as of height 1."""
+
+    def on_image(x: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        flat = x.shape.rank == 3
+        result = function(x[:, tf.newaxis] if flat else x, *args, **kwargs)
+        return result[:, 0] if flat else result
+
+    return on_image
+
+
+class Conv(KernelOperator):
+    """Convolution: weights as [out, height, width, in]."""
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves."""
+        options = node.trained.options
+        return _as_image(tf.nn.conv2d)(
+            x,
+            kernel,
+            options["strides"],
+            options["padding"],
+            dilations=options["dilations"],
+        )
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a CONV_2D."""
+        builder.on_image(
+            node,
+            "CONV_2D",
+            [inputs[0], *self.constants(builder, node)],
+            fused_activation_function=FUSED[node.activation],
+            **_strides(node),
+        )
+
+
+class Depthwise(KernelOperator):
+    """Depthwise convolution: weights as [1, height, width, channels]."""
+
+    order = (-1, 0, 1, 2)
+    axis = 3
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves every channel by itself."""
+        options = node.trained.options
+        multiplier = options["depth_multiplier"]
+        shape = (*kernel.shape[:2], kernel.shape[-1] // multiplier, multiplier)
+        return _as_image(tf.nn.depthwise_conv2d)(
+            x,
+            tf.reshape(kernel, shape),
+            [1, *options["strides"], 1],
+            options["padding"],
+            dilations=options["dilations"],
+        )
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a DEPTHWISE_CONV_2D."""
+        builder.on_image(
+            node,
+            "DEPTHWISE_CONV_2D",
+            [inputs[0], *self.constants(builder, node)],
+            depth_multiplier=node.trained.options["depth_multiplier"],
+            fused_activation_function=FUSED[node.activation],
+            **_strides(node),
+        )
+
+
+class TransposedConv(KernelOperator):
+    """Transposed convolution: weights as [out, height, width, in]."""
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolves backwards."""
+        options = node.trained.options
+        return tf.nn.conv2d_transpose(
+            x,
+            tf.transpose(kernel, [0, 1, 3, 2]),
+            [tf.shape(x)[0], *node.shape[1:]],
+            options["strides"],
+            options["padding"],
+        )
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a TRANSPOSE_CONV."""
+        options = node.trained.options
+        weight, bias = self.constants(builder, node)
+        shape = builder.constant(f"{node.name}/shape", np.array(node.shape, np.int32))
+        builder.op(
+            "TRANSPOSE_CONV",
+            [shape, weight, inputs[0], bias],
+            builder.output(node),
+            padding=options["padding"],
+            stride_h=int(options["strides"][0]),
+            stride_w=int(options["strides"][1]),
+            fused_activation_function=FUSED[node.activation],
+        )
+
+    def has_kernel(self, context: Context) -> bool:
+        """Returns whether every output position has an input: XNNPACK needs that."""
+        options = context.node.trained.options
+        sizes = zip(options["kernel_size"], options["strides"], strict=True)
+        gaps = any(size < stride for size, stride in sizes)
+        return not (gaps and options["padding"] == "SAME")
+
+
+class Dense(KernelOperator):
+    """Fully connected: weights as [out, in]."""
+
+    order = (1, 0)
+    one_scale = True
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Multiplies vectors with a matrix."""
+        return tf.tensordot(x, kernel, axes=[[-1], [0]])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a FULLY_CONNECTED; axes before the last are kept."""
+        builder.op(
+            "FULLY_CONNECTED",
+            [inputs[0], *self.constants(builder, node)],
+            builder.output(node),
+            fused_activation_function=FUSED[node.activation],
+            keep_num_dims=len(node.shape) > 2,
+            asymmetric_quantize_inputs=False,
+            weights_format="DEFAULT",
+        )
+
+
+class Pointwise(Dense):
+    """A 1x1 convolution, fully connected at every pixel: its weights as [out, in].
+
+    XNNPACK has packed kernels for it, which convolutions lack.
+    """
+
+    one_scale = False
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Multiplies vectors with a matrix."""
+        return super().product(node, x, tf.reshape(kernel, kernel.shape[-2:]))
+
+    def in_file(self, kernel: np.ndarray) -> np.ndarray:
+        """Returns the kernel as a matrix in the order of the file."""
+        return super().in_file(kernel.reshape(kernel.shape[-2:]))
+
+    def channels_last(self, data: np.ndarray) -> np.ndarray:
+        """Returns the codes of a file as a 1x1 convolution's."""
+        return super().channels_last(data)[np.newaxis, np.newaxis]
+
+
+class Affine(KernelOperator):
+    """Batch norm or scaling by itself: a 1x1 depthwise convolution."""
+
+    order = (-1, 0, 1, 2)
+    axis = 3
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Normalizes, or scales."""
+        return node.trained.affine.apply(inputs[0])
+
+    def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Multiplies every channel."""
+        return x * kernel[0, 0]
+
+    def _products(self, context: Context) -> Compute:
+        """Returns codes of the input times 127, the only code of the kernel."""
+        return lambda inputs: tf.cast(inputs[0], tf.int64) * INT8_MAX
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a DEPTHWISE_CONV_2D."""
+        builder.on_image(
+            node,
+            "DEPTHWISE_CONV_2D",
+            [inputs[0], *self.constants(builder, node)],
+            depth_multiplier=1,
+            fused_activation_function=FUSED[node.activation],
+            padding="VALID",
+            stride_h=1,
+            stride_w=1,
+            **_NO_DILATION,
+        )
+
+
+class HardSigmoid(Affine):
+    """Hard sigmoid: a scaling; its grid ends at 0 and 1, where integers saturate."""
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Clips a line."""
+        slope = node.trained.options["slope"]
+        return tf.clip_by_value(slope * inputs[0] + 0.5, 0.0, 1.0)
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds the scaling; in float, the line and its limits."""
+        if not node.is_float:
+            super().write(builder, node, inputs)
+            return
+        slope = node.trained.options["slope"]
+        constants = {"slope": slope, "offset": 0.5, "one": 1.0}
+        names = {
+            name: builder.constant(f"{node.name}/{name}", np.float32([value]))
+            for name, value in constants.items()
+        }
+        scaled = builder.tensor(f"{node.name}/scaled", node.shape, None)
+        plain = {"fused_activation_function": "NONE"}
+        builder.op("MUL", [inputs[0], names["slope"]], scaled, **plain)
+        line = builder.tensor(f"{node.name}/line", node.shape, None)
+        relu = {"fused_activation_function": "RELU"}
+        builder.op("ADD", [scaled, names["offset"]], line, **relu)
+        builder.op("MINIMUM", [line, names["one"]], builder.output(node))

@@ -1,0 +1,177 @@
+"""Poolings and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from ..freezing import FrozenNode
+from ..runtimes import arithmetic
+from .base import Compute, Context, MovingOperator, Operator, integers_of
+from .builder import Builder
+
+
+class Pool(Operator):
+    """A pooling; 1D ones have a height of 1.
+
+    Attributes:
+        code: Name of the TFLite operator.
+    """
+
+    code: ClassVar[str]
+
+    def pooled(
+        self, function: Callable[..., tf.Tensor], node: FrozenNode, x: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the pooling of images, or of 1D tensors.
+
+        Args:
+            function: TensorFlow's pooling of images.
+            node: The operator.
+            x: Its input.
+        """
+        options = node.trained.options
+        flat = x.shape.rank == 3
+        images = x[:, tf.newaxis] if flat else x
+        settings = (options["size"], options["strides"], options["padding"])
+        result = function(images, *settings)
+        return result[:, 0] if flat else result
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds the pooling of an image."""
+        options = node.trained.options
+        builder.on_image(
+            node,
+            self.code,
+            inputs,
+            padding=options["padding"],
+            stride_h=int(options["strides"][0]),
+            stride_w=int(options["strides"][1]),
+            filter_height=int(options["size"][0]),
+            filter_width=int(options["size"][1]),
+            fused_activation_function="NONE",
+        )
+
+
+class MaxPool(Pool, MovingOperator):
+    """Largest value of every window."""
+
+    code = "MAX_POOL_2D"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Compares."""
+        return self.pooled(tf.nn.max_pool2d, node, inputs[0])
+
+
+class AveragePool(Pool):
+    """Mean of every window."""
+
+    code = "AVERAGE_POOL_2D"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Averages."""
+        return self.pooled(tf.nn.avg_pool2d, node, inputs[0])
+
+    def integers(self, context: Context) -> Compute:
+        """Sums codes, and divides by their number."""
+        node, zero_point = context.node, context.grid.zero_point
+        count = _pool_counts(context)
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            average = self.exact(node, [tf.cast(inputs[0], tf.float64)])
+            acc = integers_of(tf.round(average * tf.cast(count, tf.float64)))
+            raw = arithmetic.rounded_average(acc + count * zero_point, count)
+            return context.limited(raw - zero_point)
+
+        return compute
+
+
+def _pool_counts(context: Context) -> tf.Tensor:
+    """Returns how many pixels of the image each window of a pooling holds, int64."""
+    options, shape = context.node.trained.options, context.sources[0].shape
+    counts = []
+    spatial = shape[1:-1] if len(shape) == 4 else (1, *shape[1:-1])
+    for size, window, stride in zip(
+        spatial, options["size"], options["strides"], strict=True
+    ):
+        inside = tf.ones([1, size, 1])
+        total = tf.nn.conv1d(
+            inside, tf.ones([window, 1, 1]), stride, options["padding"]
+        )
+        counts.append(tf.cast(tf.reshape(total, [-1]), tf.int64))
+    grid = (counts[0][:, None] * counts[1])[..., None]
+    return grid if len(shape) == 4 else grid[0]
+
+
+class Reduce(Operator):
+    """A reduction over axes.
+
+    Attributes:
+        code: Name of the TFLite operator.
+    """
+
+    code: ClassVar[str]
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds the reduction."""
+        options = node.trained.options
+        axes = builder.constant(f"{node.name}/axes", np.int32(options["axes"]))
+        builder.op(
+            self.code,
+            [inputs[0], axes],
+            builder.output(node),
+            keep_dims=options["keepdims"],
+        )
+
+
+class ReduceMax(Reduce, MovingOperator):
+    """Largest value over axes."""
+
+    code = "REDUCE_MAX"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Compares."""
+        return _reduced(tf.reduce_max, node, inputs[0])
+
+
+class Mean(Reduce):
+    """Mean over axes."""
+
+    code = "MEAN"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Averages."""
+        return _reduced(tf.reduce_mean, node, inputs[0])
+
+    def integers(self, context: Context) -> Compute:
+        """Sums codes, divides, and rounds."""
+        options, shape = context.node.trained.options, context.sources[0].shape
+        count = int(np.prod([shape[axis] for axis in options["axes"]]))
+        scales = context.scales
+        zeros = context.source_grid.zero_point, context.grid.zero_point
+        axes = sorted(options["axes"])
+        image = len(shape) == 4 and axes == [1, 2] and options["keepdims"]
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
+            raw = acc + count * zeros[0]
+            ratio = scales[0] / scales[1]
+            if context.family == "xnnpack":
+                mean = arithmetic.float_mean(raw, count, ratio, zeros) - zeros[1]
+            elif image:
+                mean = arithmetic.fixed_image_mean(raw, count, scales, zeros)
+                mean = mean - zeros[1]
+            else:
+                mean = arithmetic.fixed_mean(acc, count, ratio)
+            return context.limited(mean)
+
+        return compute
+
+
+def _reduced(function: Any, node: FrozenNode, x: tf.Tensor) -> tf.Tensor:
+    """Returns a reduction of a tensor."""
+    options = node.trained.options
+    return function(x, axis=options["axes"], keepdims=options["keepdims"])

@@ -1,0 +1,29 @@
+"""What verification and export found, as objects that print well, and as pages."""
+
+from .code_statistics import activation_statistics, kernel_statistics
+from .export_report import ExportReport, Latency, LayerReport, StorageReport
+from .latency import describe_setting, measure_latency, processor
+from .snippets import snippets_of
+from .verification_report import (
+    CodeStatistics,
+    OutputReport,
+    PointReport,
+    VerificationReport,
+)
+
+__all__ = [
+    "CodeStatistics",
+    "ExportReport",
+    "Latency",
+    "LayerReport",
+    "OutputReport",
+    "PointReport",
+    "StorageReport",
+    "VerificationReport",
+    "activation_statistics",
+    "describe_setting",
+    "kernel_statistics",
+    "measure_latency",
+    "processor",
+    "snippets_of",
+]

@@ -1,0 +1,188 @@
+"""What `export_model` wrote, as objects that print well."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .verification_report import CodeStatistics, VerificationReport
+
+# In output codes; `round_biases` makes it 0 where the file's grid is fine enough.
+NOTABLE_BIAS_ERROR = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Median times of one inference, in milliseconds.
+
+    Attributes:
+        own: As stored in the file.
+        int8: With int8 kernels.
+        float32: The same operators in float32.
+    """
+
+    own: float
+    int8: float
+    float32: float
+
+    def __str__(self) -> str:
+        """Returns the times with their ratios."""
+        return (
+            f"{self.own:.3f} ms ({self.own / self.int8:.2f} x int8, "
+            f"{self.own / self.float32:.2f} x float32)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """One operator with a kernel in the file.
+
+    Attributes:
+        name: Output tensor of the operator.
+        kind: Operator.
+        num_bits: Bits of the trained codes; None in float.
+        container: Type that stores the codes.
+        num_codes: Codes of the kernel.
+        num_channels: Channels with a scale and a bias of their own.
+        num_bytes: Bytes of kernel and bias.
+        multiplier: Integer that the trained codes were multiplied with.
+        widening: Integer that the codes of the input are multiplied with in front.
+        constant_channels: Channels whose batch norm lets nothing through.
+        bias_error: How far rounding the bias moves an output at most, in codes.
+        remark: Why the codes are not in the container that was asked for.
+        statistics: How the kernel uses its integers; None without data, and where it
+            was not trained (batch norms, slopes).
+        latency: Of this operator by itself; None unless measured.
+    """
+
+    name: str
+    kind: str
+    num_bits: int | None
+    container: str
+    num_codes: int
+    num_channels: int
+    num_bytes: int
+    multiplier: int
+    widening: int
+    constant_channels: int
+    bias_error: float = 0.0
+    remark: str = ""
+    statistics: CodeStatistics | None = None
+    latency: Latency | None = None
+
+    @property
+    def notes(self) -> str:
+        """What is out of the ordinary, "" if nothing is."""
+        found = [self.remark] if self.remark else []
+        if self.constant_channels:
+            found.append(f"{self.constant_channels} constant channels")
+        if self.bias_error > NOTABLE_BIAS_ERROR:
+            found.append(f"its bias moves outputs by up to {self.bias_error:.2g} codes")
+        return "; ".join(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class StorageReport:
+    """What another storage of the same model would have been.
+
+    Attributes:
+        storage: "int8", "packed" or "auto".
+        file_bytes: Size of its file.
+        num_codes: Codes compared, of every tensor that an operator of both files makes.
+        different_codes: Those that differ from this file's, under the same kernels.
+        top1_agreement: Share of rows of the first output with the same largest code.
+    """
+
+    storage: str
+    file_bytes: int
+    num_codes: int
+    different_codes: int
+    top1_agreement: float
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        share = self.different_codes / self.num_codes
+        return (
+            f"{self.storage}: {self.file_bytes} bytes, {share:.4%} of codes differ, "
+            f"top-1 agreement {self.top1_agreement:.2%}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportReport:
+    """What `export_model` wrote.
+
+    Attributes:
+        path: The file.
+        file_bytes: Its size.
+        target: What it was made for.
+        storage: How codes are stored.
+        min_runtime: The oldest TensorFlow Lite, and LiteRT, that run the file.
+        operators: Number of operators by name.
+        float_layers: Operators left in float, by name.
+        layers: Operators with a kernel.
+        verification: The file against the model; on data if there was any.
+        snippets: "python", "kotlin" and "swift" -> a function that runs the file with
+            the scales of its own inputs and outputs.
+        on_cpu: Operators that the target leaves to the CPU, and why.
+        compiler: For the Edge TPU, where its compiler puts the operators, or that it
+            was not there to be asked.
+        storages: The other storages beside this one; empty without data.
+        latency: Of the whole file; None unless measured.
+        latency_setting: How it was measured.
+    """
+
+    path: str
+    file_bytes: int
+    target: str
+    storage: str
+    min_runtime: str
+    operators: dict[str, int]
+    float_layers: list[str]
+    layers: list[LayerReport]
+    verification: VerificationReport
+    snippets: dict[str, str]
+    on_cpu: list[str] = dataclasses.field(default_factory=list)
+    compiler: list[str] = dataclasses.field(default_factory=list)
+    storages: list[StorageReport] = dataclasses.field(default_factory=list)
+    latency: Latency | None = None
+    latency_setting: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {
+            **dataclasses.asdict(self),
+            "verification": self.verification.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        """Returns a table to read."""
+        lines = [
+            f"{self.path}: {self.file_bytes} bytes for {self.target}",
+            *self._layer_lines(),
+        ]
+        operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
+        lines.append(f"operators            {operators}")
+        lines.append(f"runs on              {self.min_runtime} or newer")
+        lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
+        lines += [*self.on_cpu, *self.compiler]
+        lines += [f"other storage        {storage}" for storage in self.storages]
+        if self.latency is not None:
+            lines.append(f"latency              {self.latency}")
+            lines.append(f"  measured with      {self.latency_setting}")
+        return "\n".join([*lines, str(self.verification)])
+
+    def _layer_lines(self) -> list[str]:
+        """Returns the table of operators with a kernel."""
+        width = max([len(layer.name) for layer in self.layers] + [5])
+        times = "  latency" if self.latency is not None else ""
+        lines = [f"{'layer':<{width}}  operator   bits  stored as   bytes{times}"]
+        for layer in self.layers:
+            bits = "float" if layer.num_bits is None else str(layer.num_bits)
+            time = "" if layer.latency is None else f"  {layer.latency}"
+            lines.append(
+                f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "
+                f"{layer.container:<9} {layer.num_bytes:>7}{time}"
+                + (f"  {layer.notes}" if layer.notes else "")
+            )
+        return lines

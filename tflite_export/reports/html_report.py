@@ -1,0 +1,195 @@
+"""An export report as one HTML page that needs no other file and runs no script."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from tf_lsq.training.plots import ACTIVATION, KERNEL, STYLE
+
+from ..atomic_file import check_writable, write_atomically
+from .export_report import ExportReport, LayerReport
+from .templating import render
+from .verification_report import CodeStatistics, PointReport
+
+_COLORS = {
+    "int8": "#4269d0",
+    "int4": "#3ca951",
+    "int2": "#efb118",
+    "float32": "#9c6b4e",
+}
+_OWN, _INT8, _FLOAT32 = "#3ca951", "#4269d0", "#9c6b4e"
+_WIDTH = 9.0
+_ROW = 0.19  # Height of a bar, in inches.
+
+
+def write_html_report(report: ExportReport, path: str | Path) -> None:
+    """Writes a report as one self-contained HTML file.
+
+    It shows per layer the bits, container, bytes and latency, how its integers are
+    used, what share is clipped, and the learned step beside that of least squared
+    error; per tensor the codes that differ from the training graph; and code that runs
+    the file. What needs data or a measurement is there if the report has it: see
+    `data` and `benchmark` of `export_model`.
+
+    Args:
+        report: From `export_model`.
+        path: The file to write; it is replaced in one step.
+
+    Raises:
+        OSError: If `path` cannot be written.
+    """
+    path = Path(path)
+    check_writable(path)
+    filters = {
+        "share": _share,
+        "figures": "{:.4g}".format,
+        "integer": "{:,}".format,
+        "histogram": _histogram,
+    }
+    with mpl.rc_context(STYLE):
+        page = render(
+            "report.html.j2",
+            autoescape=True,
+            filters=filters,
+            report=report,
+            found=report.verification,
+            plots=_plots(report),
+        )
+    write_atomically(path, page.encode())
+
+
+def _share(value: float | None) -> str:
+    """Returns a share in percent; a small one is not 0."""
+    if value is None:
+        return ""
+    return "0" if value == 0 else f"{100 * value:.3g} %"
+
+
+# --- Plots -------------------------------------------------------------------
+
+
+def _plots(report: ExportReport) -> list[tuple[str, Markup]]:
+    """Returns (title, SVG) of every plot that the report has numbers for."""
+    points = report.verification.points
+    rows = [(layer.name, layer.statistics, KERNEL) for layer in report.layers]
+    rows += [(point.name, point.statistics, ACTIVATION) for point in points]
+    known = [row for row in rows if row[1] is not None]
+    found = [("Bytes of kernel and bias", _bytes_plot(report.layers))]
+    if known:
+        found.append(("Learned step / step of least squared error", _step_plot(known)))
+    if points:
+        found.append(("Codes that differ from the training graph", _point_plot(points)))
+    timed = [layer for layer in report.layers if layer.latency is not None]
+    if timed:
+        found.append(("Latency of each operator by itself", _latency_plot(timed)))
+    return found
+
+
+def _rows(
+    names: list[str],
+    label: str,
+    draw: Callable[[Any, np.ndarray], None],
+    height: float = 1,
+) -> Markup:
+    """Returns a plot with one row per name, the first at the top."""
+    figure = Figure((_WIDTH, 0.6 + height * _ROW * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    draw(axes, places)
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", color="#e5e5e5")
+    return _svg(figure)
+
+
+def _bytes_plot(layers: list[LayerReport]) -> Markup:
+    """Returns bars in the color of their container."""
+
+    def draw(axes: Any, places: np.ndarray) -> None:
+        for container, color in _COLORS.items():
+            chosen = [i for i, x in enumerate(layers) if x.container == container]
+            if chosen:
+                sizes = [layers[i].num_bytes for i in chosen]
+                axes.barh(places[chosen], sizes, color=color, label=container)
+        axes.legend(loc="lower right", frameon=False)
+
+    return _rows([layer.name for layer in layers], "bytes", draw)
+
+
+def _step_plot(rows: list[tuple[str, CodeStatistics, str]]) -> Markup:
+    """Returns a dot per quantizer, on a logarithmic axis."""
+
+    def draw(axes: Any, places: np.ndarray) -> None:
+        ratios = np.array([found.step / found.mse_step for _, found, _ in rows])
+        for color, label in ((KERNEL, "kernel"), (ACTIVATION, "activation")):
+            chosen = [i for i, row in enumerate(rows) if row[2] == color]
+            axes.plot(
+                ratios[chosen], places[chosen], "o", color=color, label=label, ms=4
+            )
+        axes.axvline(1, color="#888", lw=0.8)
+        axes.set_xscale("log", base=2)
+        # To powers of two, one at least on each side.
+        reach = 2.0 ** np.ceil(np.abs(np.log2(ratios)).max(initial=1e-9))
+        axes.set_xlim(0.9 / reach, 1.1 * reach)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.legend(loc="lower right", frameon=False)
+
+    return _rows([name for name, _, _ in rows], "learned / least squared error", draw)
+
+
+def _point_plot(points: list[PointReport]) -> Markup:
+    """Returns a bar per tensor: the share of codes that are off by one."""
+    shares = [100 * point.off_by_one / point.num_codes for point in points]
+    return _rows(
+        [point.name for point in points],
+        "% of codes off by one",
+        lambda axes, places: axes.barh(places, shares, color=ACTIVATION),
+    )
+
+
+def _latency_plot(layers: list[LayerReport]) -> Markup:
+    """Returns three bars per operator."""
+
+    def draw(axes: Any, places: np.ndarray) -> None:
+        for offset, kind, color in (
+            (-0.27, "own", _OWN),
+            (0.0, "int8", _INT8),
+            (0.27, "float32", _FLOAT32),
+        ):
+            times = [getattr(layer.latency, kind) for layer in layers]
+            label = "this file" if kind == "own" else kind
+            axes.barh(places + offset, times, height=0.25, color=color, label=label)
+        axes.legend(loc="lower right", frameon=False)
+
+    return _rows([layer.name for layer in layers], "ms", draw, height=1.6)
+
+
+def _histogram(found: CodeStatistics) -> Markup:
+    """Returns how often each integer is used, as a small picture.
+
+    Heights are square roots of counts, so that rare integers can be seen beside zero.
+    """
+    figure = Figure((1.7, 0.34))
+    axes = figure.add_axes((0, 0, 1, 1))
+    heights = np.sqrt(found.counts)
+    edges = np.arange(found.q_min - 0.5, found.q_max + 1.5)
+    axes.stairs(heights, edges, fill=True, color="#4269d0")
+    axes.axis("off")
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> Markup:
+    """Returns a figure as an element of a page."""
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
+    return Markup(text[text.index("<svg") :])

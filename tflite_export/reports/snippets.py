@@ -1,0 +1,119 @@
+"""Code that runs a file with the scales of its own inputs and outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import keyword
+import math
+import re
+
+import numpy as np
+
+from ..file import End, TFLiteGraph, ends_of
+from .templating import render
+
+# Language -> suffix of its template.
+LANGUAGES = {"python": "py", "kotlin": "kt", "swift": "swift"}
+# Words that a variable cannot be called by in one of the languages, or that the
+# templates use themselves.
+_TAKEN = {
+    *keyword.kwlist,
+    *("Interpreter", "interpreter", "predict", "run", "found", "np", "value", "it"),
+    *("as", "break", "case", "catch", "class", "continue", "default", "defer", "do"),
+    *("else", "enum", "extension", "false", "for", "fun", "func", "guard", "if"),
+    *("import", "in", "init", "inout", "interface", "internal", "is", "let", "null"),
+    *("nil", "object", "operator", "package", "private", "protocol", "public"),
+    *("repeat", "return", "round", "self", "static", "struct", "subscript", "super"),
+    *("switch", "this", "throw", "throws", "true", "try", "typealias", "typeof"),
+    *("val", "var", "when", "where", "while", "max", "min"),
+    *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
+    *("List", "UInt8", "listOf", "mapOf"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Value:
+    """An input or output as the templates need it; numbers are source text."""
+
+    variable: str
+    text: str
+    kotlin_text: str
+    dtype: str
+    shape: str
+    size: int
+    num_bytes: int
+    scale: str = ""
+    plus: str = ""
+    minus: str = ""
+    low: int = 0
+    high: int = 0
+
+
+def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
+    """Returns a function that runs a file, in Python, Kotlin and Swift.
+
+    Each takes and returns real numbers; they quantize and dequantize with the scales
+    and zero points of the file.
+
+    Args:
+        graph: The file's graph.
+        file_name: What the file is called.
+
+    Returns:
+        "python", "kotlin" and "swift" -> source text. Python needs `ai-edge-litert`,
+        Kotlin LiteRT for Android, Swift the pod TensorFlowLiteSwift.
+    """
+    taken = set(_TAKEN)
+    ends = {
+        what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
+        for what in ("inputs", "outputs")
+    }
+    text = json.dumps(file_name, ensure_ascii=False)
+    return {
+        language: render(f"snippet.{suffix}.j2", autoescape=False, file=text, **ends)
+        for language, suffix in LANGUAGES.items()
+    }
+
+
+def _value(end: End, taken: set[str]) -> _Value:
+    """Returns an end as the templates need it, under a name that is not taken."""
+    text = json.dumps(end.name, ensure_ascii=False)
+    shape = (1, *end.shape[1:])
+    size = math.prod(shape)
+    value = _Value(
+        variable=_variable(end.name, taken),
+        text=text,
+        kotlin_text=text.replace("$", "\\$"),
+        dtype=end.dtype,
+        shape=str(list(shape)),
+        size=size,
+        num_bytes=size * np.dtype(end.dtype).itemsize,
+    )
+    if end.scale is None or end.zero_point is None:
+        return value
+    limits = np.iinfo(end.dtype)
+    return dataclasses.replace(
+        value,
+        scale=str(np.float32(end.scale)),
+        plus=_signed(end.zero_point),
+        minus=_signed(-end.zero_point),
+        low=int(limits.min),
+        high=int(limits.max),
+    )
+
+
+def _signed(number: int) -> str:
+    """Returns "+ 3" or "- 3"."""
+    return f"{'-' if number < 0 else '+'} {abs(number)}"
+
+
+def _variable(name: str, taken: set[str]) -> str:
+    """Returns a name for a variable, and takes it."""
+    variable = re.sub(r"[^0-9A-Za-z_]", "_", name)
+    if not variable[0].isalpha():
+        variable = f"x{variable}"
+    while variable in taken or f"{variable}Codes" in taken:
+        variable += "_"
+    taken |= {variable, f"{variable}Codes"}
+    return variable

@@ -1,0 +1,200 @@
+"""What verification found, as objects that print well."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeStatistics:
+    """How a quantizer uses its integers.
+
+    Attributes:
+        num_bits: Bits of one integer.
+        q_min: Smallest integer of the range.
+        q_max: Largest integer of the range.
+        counts: How often each integer from `q_min` to `q_max` is used.
+        clipped: Share of the values that lie more than half a step beyond the range.
+            Negative values of an unsigned range do not count: they are its ReLU's.
+        step: The learned step, unit of the values; the geometric mean where channels
+            have steps of their own.
+        mse_step: The step with the least mean squared error for the same values.
+    """
+
+    num_bits: int
+    q_min: int
+    q_max: int
+    counts: list[int]
+    clipped: float
+    step: float
+    mse_step: float
+
+    @property
+    def dead_levels(self) -> int:
+        """Integers of the range that are never used."""
+        return self.counts.count(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PointReport:
+    """One integer tensor against the training graph.
+
+    Attributes:
+        name: Tensor in the file.
+        kind: Operator that makes it.
+        num_codes: Codes compared.
+        off_by_one: How many of them differ by one.
+        max_difference: Largest difference, in codes.
+        twin_differences: Codes that the integer twin computes otherwise.
+        statistics: Of its quantization point, where they were asked for, at the first
+            tensor on the point's grid.
+    """
+
+    name: str
+    kind: str
+    num_codes: int
+    off_by_one: int
+    max_difference: int
+    twin_differences: int = 0
+    statistics: CodeStatistics | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputReport:
+    """One output of the file against the Keras model, end to end.
+
+    Attributes:
+        num_rows: Rows compared (examples, where outputs have two axes).
+        agreements: Rows in which both have the same largest value.
+        max_code_difference: Largest difference of an output code.
+        num_codes: Codes compared with those of the integer twin.
+        twin_differences: Codes that the twin computes otherwise, end to end.
+        labelled: Rows with a label.
+        keras_correct: Rows the Keras model has right.
+        tflite_correct: Rows the file has right.
+    """
+
+    num_rows: int = 0
+    agreements: int = 0
+    max_code_difference: int = 0
+    num_codes: int = 0
+    twin_differences: int = 0
+    labelled: int = 0
+    keras_correct: int = 0
+    tflite_correct: int = 0
+
+    def joined(self, other: OutputReport) -> OutputReport:
+        """Returns what was compared in both.
+
+        Args:
+            other: The same output for other examples.
+        """
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        sums = {name: ours[name] + theirs[name] for name in ours}
+        largest = max(self.max_code_difference, other.max_code_difference)
+        return OutputReport(**{**sums, "max_code_difference": largest})
+
+
+@dataclasses.dataclass(frozen=True)
+class VerificationReport:
+    """A file against the model it was made from.
+
+    Attributes:
+        weight_codes: Codes of all kernels.
+        equal_codes: Those that are trained code times sign times multiplier.
+        points: Integer tensors against the training graph; empty without data.
+        outputs: Outputs end to end, by name; empty without data.
+    """
+
+    weight_codes: int
+    equal_codes: int
+    points: list[PointReport] = dataclasses.field(default_factory=list)
+    outputs: dict[str, OutputReport] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_examples(self) -> int:
+        """Rows compared end to end, of the first output."""
+        return self._first.num_rows
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """Share of rows with the same largest value."""
+        return _share(self._first.agreements, self._first.num_rows)
+
+    @property
+    def max_code_difference(self) -> int:
+        """Largest difference of an output code, of all outputs."""
+        return max((o.max_code_difference for o in self.outputs.values()), default=0)
+
+    @property
+    def keras_accuracy(self) -> float | None:
+        """Top-1 accuracy of the Keras model, of the first output."""
+        return _share(self._first.keras_correct, self._first.labelled)
+
+    @property
+    def tflite_accuracy(self) -> float | None:
+        """Top-1 accuracy of the file, of the first output."""
+        return _share(self._first.tflite_correct, self._first.labelled)
+
+    @property
+    def off_by_one(self) -> float | None:
+        """Share of intermediate codes that differ by one."""
+        return _share(
+            sum(point.off_by_one for point in self.points),
+            sum(point.num_codes for point in self.points),
+        )
+
+    @property
+    def twin_differences(self) -> int:
+        """Output codes that the integer twin computes otherwise, end to end."""
+        return sum(output.twin_differences for output in self.outputs.values())
+
+    @property
+    def _first(self) -> OutputReport:
+        """The first output, or an empty one."""
+        return next(iter(self.outputs.values()), OutputReport())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {
+            **dataclasses.asdict(self),
+            "num_examples": self.num_examples,
+            "top1_agreement": self.top1_agreement,
+            "max_code_difference": self.max_code_difference,
+            "keras_accuracy": self.keras_accuracy,
+            "tflite_accuracy": self.tflite_accuracy,
+            "off_by_one": self.off_by_one,
+            "twin_differences": self.twin_differences,
+        }
+
+    def __str__(self) -> str:
+        """Returns a few lines to read."""
+        lines = [f"weight codes equal   {self.equal_codes} of {self.weight_codes}"]
+        if self.points:
+            worst = max(self.points, key=lambda p: p.off_by_one / p.num_codes)
+            lines += [
+                f"codes off by one     {self.off_by_one:.4%} of "
+                f"{sum(p.num_codes for p in self.points)}, none by more",
+                f"  most at            {worst.name}: "
+                f"{worst.off_by_one / worst.num_codes:.4%}",
+            ]
+        if self.outputs:
+            lines += [
+                f"top-1 agreement      {self.top1_agreement:.2%} of "
+                f"{self.num_examples}",
+                f"output codes differ  by {self.max_code_difference} at most",
+                f"integer twin         differs in {self.twin_differences} of "
+                f"{sum(o.num_codes for o in self.outputs.values())} output codes",
+            ]
+        if self.keras_accuracy is not None:
+            lines.append(
+                f"accuracy             Keras {self.keras_accuracy:.2%}, "
+                f"TFLite {self.tflite_accuracy:.2%}"
+            )
+        return "\n".join(lines)
+
+
+def _share(part: int, whole: int) -> float | None:
+    """Returns part of whole, None of nothing."""
+    return part / whole if whole else None

@@ -1,0 +1,68 @@
+"""LiteRT on this machine, with either of its two sets of kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from ..file import SIGNATURE_KEY, TFLiteGraph, to_bytes
+
+# "xnnpack": as phones run a file. "builtin": TFLite's own kernels for all operators.
+RESOLVERS = {
+    "xnnpack": OpResolverType.AUTO,
+    "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+}
+KERNELS = tuple(RESOLVERS)
+_NUM_THREADS = 2
+
+
+def start(content: bytes, kernels: str, num_threads: int = _NUM_THREADS) -> Interpreter:
+    """Returns LiteRT's interpreter of a file.
+
+    Args:
+        content: The bytes of the file.
+        kernels: One of `KERNELS`.
+        num_threads: How many threads it runs.
+    """
+    return Interpreter(
+        model_content=content,
+        experimental_op_resolver_type=RESOLVERS[kernels],
+        num_threads=num_threads,
+    )
+
+
+class Runner:
+    """Runs a file's bytes under LiteRT.
+
+    Args:
+        graph: The file's graph.
+        kernels: One of `KERNELS`.
+        content: The file's own bytes; None: `graph` as this library writes it.
+    """
+
+    def __init__(
+        self, graph: TFLiteGraph, kernels: str = "xnnpack", content: bytes | None = None
+    ) -> None:
+        content = to_bytes(graph) if content is None else content
+        self._runner = start(content, kernels).get_signature_runner(SIGNATURE_KEY)
+        ends = [graph.tensors[name] for name in graph.inputs.values()]
+        self._any_batch = all(tensor.dynamic_batch for tensor in ends)
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns all outputs by their signature names.
+
+        Args:
+            inputs: Arrays by signature name, of one batch size.
+        """
+        if self._any_batch:
+            return {k: np.array(v) for k, v in self._runner(**inputs).items()}
+        count = len(next(iter(inputs.values())))
+        rows = [
+            self.run_one({k: v[i : i + 1] for k, v in inputs.items()})
+            for i in range(count)
+        ]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns all outputs for inputs of the file's own batch size."""
+        return {k: np.array(v) for k, v in self._runner(**inputs).items()}

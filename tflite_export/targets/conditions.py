@@ -1,0 +1,173 @@
+"""What breaks a rule: functions of an operator that say it in words, or return ""."""
+
+from __future__ import annotations
+
+import math
+
+from ..file import PACKED, TFLiteGraph, TFLiteOp, first_release, is_newer, op_version
+from .types import Target
+
+SOFTMAX_LIMIT = 16_000
+_MOST_LARGE_SIZES = 3
+# Of output codes for one unit of the accumulator.
+STEEPEST = 256
+
+
+def _shapes(op: TFLiteOp, graph: TFLiteGraph) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the computed tensors of an operator, by name."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    tensors = [graph.tensors[name] for name in names]
+    return {tensor.name: tensor.shape for tensor in tensors if tensor.data is None}
+
+
+def _constant(op: TFLiteOp, graph: TFLiteGraph, number: int) -> list[int]:
+    """Returns the values of a constant input."""
+    data = graph.tensors[op.inputs[number]].data
+    return [] if data is None else data.reshape(-1).tolist()
+
+
+def open_batch(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a batch size that may change."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    open_ends = [name for name in names if graph.tensors[name].dynamic_batch]
+    return f"an open batch size of {open_ends}" if open_ends else ""
+
+
+def new_version(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a version that the target does not know."""
+    version = op_version(op, graph)
+    release = first_release(op, graph)
+    if is_newer(release, target.newest_release):
+        return f"version {version}, of TensorFlow {release or '(unknown)'}"
+    return ""
+
+
+def packed_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds weights of less than a byte."""
+    packed = [n for n in op.inputs if n and graph.tensors[n].dtype in PACKED]
+    return ", ".join(f"`{name}` is {graph.tensors[name].dtype}" for name in packed)
+
+
+def float_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds tensors that are no integers."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    found = [name for name in names if graph.tensors[name].dtype.startswith("float")]
+    return f"float tensors {found}" if found else ""
+
+
+def variable_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds weights that are no constants."""
+    found = [n for n in op.inputs[1:3] if n and graph.tensors[n].data is None]
+    return f"{found} computed at run time" if found else ""
+
+
+def large_sizes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds tensors with more than three sizes above 1."""
+    found = {
+        name: shape
+        for name, shape in _shapes(op, graph).items()
+        if any(size > 1 for size in shape[:-_MOST_LARGE_SIZES])
+    }
+    return ", ".join(f"`{name}` {shape}" for name, shape in found.items())
+
+
+def uneven_dilation(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds dilations that differ by axis."""
+    factors = [op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"]
+    return f"dilations {factors}" if len(set(factors)) > 1 else ""
+
+
+def weights_format(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds shuffled weights."""
+    found = op.options.get("weights_format", "DEFAULT")
+    return f"the format {found}" if found != "DEFAULT" else ""
+
+
+def matrix_output(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds an output of several vectors."""
+    shape = graph.tensors[op.outputs[0]].shape
+    return f"an output {shape}" if math.prod(shape[:-1]) > 1 else ""
+
+
+def fused_activation(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a fused activation."""
+    found = op.options.get("fused_activation_function")
+    return f"a fused {found}" if found not in (None, "NONE") else ""
+
+
+def constant_part(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds constants among the joined tensors."""
+    data = [graph.tensors[name].data for name in op.inputs]
+    constants = [values for values in data if values is not None]
+    zeros = all(not values.any() for values in constants)
+    if constants and (len(data) != 2 or not zeros):
+        return f"{len(constants)} constants among {len(data)} inputs"
+    return ""
+
+
+def batch_reduction(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a reduction of the batch."""
+    rank = len(graph.tensors[op.inputs[0]].shape)
+    axes = [axis % rank for axis in _constant(op, graph, 1)]
+    return f"axes {axes}" if 0 in axes else ""
+
+
+def channel_mean(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a mean over channels whose number is no multiple of 4."""
+    shape = graph.tensors[op.inputs[0]].shape
+    axes = [axis % len(shape) for axis in _constant(op, graph, 1)]
+    channels = len(shape) - 1
+    reduced = channels in axes and channels > 0
+    return f"{shape[-1]} channels" if reduced and shape[-1] % 4 else ""
+
+
+def batch_padding(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a padded batch."""
+    amounts = _constant(op, graph, 1)
+    return f"padding {amounts[:2]} of the batch" if any(amounts[:2]) else ""
+
+
+def slopes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds slopes that differ by position."""
+    shape = graph.tensors[op.inputs[1]].shape
+    return f"slopes {shape}" if any(size > 1 for size in shape[:-1]) else ""
+
+
+def steps_of_slice(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds strides other than 1."""
+    steps = _constant(op, graph, 3)
+    return f"strides {steps}" if any(step != 1 for step in steps) else ""
+
+
+def masks_of_slice(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds axes that a slice adds."""
+    masks = {n: op.options.get(n, 0) for n in ("ellipsis_mask", "new_axis_mask")}
+    return str(masks) if any(masks.values()) else ""
+
+
+def wide_softmax(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a softmax of several or of long vectors."""
+    shape = graph.tensors[op.inputs[0]].shape
+    wide = math.prod(shape[:-1]) > 1 or shape[-1] > SOFTMAX_LIMIT
+    return f"an input {shape}" if wide else ""
+
+
+def nonzero_zero_point(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds zero points other than 0."""
+    found = {}
+    for name in (*op.inputs, *op.outputs):
+        quantization = graph.tensors[name].quantization if name else None
+        if quantization is not None and quantization.zero_point != 0:
+            found[name] = quantization.zero_point
+    return f"zero points {found}" if found else ""
+
+
+def steep_rescaling(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds an output whose scale is far finer than the accumulator."""
+    ends = (*op.inputs[:2], *op.outputs)
+    grids = [graph.tensors[name].quantization for name in ends]
+    if None in grids:
+        return ""
+    source, kernel, output = (grid.scale.astype(float) for grid in grids)
+    steps = float((source * kernel / output).max())
+    return f"{steps:.0f} steps" if steps >= STEEPEST else ""

@@ -1,0 +1,207 @@
+"""Coral's Edge TPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..file import TFLiteGraph, TFLiteOp
+from . import conditions
+from .phone import KERNELS
+from .types import Found, Rule, Target
+
+CORAL = "https://coral.ai/docs/edgetpu/models-intro/"
+# The same table in full, from a maker of cameras with an Edge TPU.
+AXIS = (
+    "https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/"
+    "supported-ops/"
+)
+VERSIONS = "https://github.com/google-coral/edgetpu/issues/879"
+_LEAVE_FLOAT = "Leave the layer out of the model, and run it behind the file."
+_EDGE_TPU_OPS = frozenset(
+    """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED
+    LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PAD PRELU QUANTIZE REDUCE_MAX RELU
+    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX STRIDED_SLICE SUB TANH
+    TRANSPOSE TRANSPOSE_CONV""".split()
+)
+
+
+def _unknown_operator(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Returns an operator that the Edge TPU does not have."""
+    return "" if op.code in _EDGE_TPU_OPS else f"the operator {op.code}"
+
+
+def _rule(name: str, ops: Any, expected: str, found: Found, **more: Any) -> Rule:
+    """Returns a rule of the Edge TPU's table of operators, unless told otherwise."""
+    ops = tuple(ops.split()) if isinstance(ops, str) else ops
+    return Rule(name, ops, expected, found, **{"source": AXIS, **more})
+
+
+_EDGE_TPU_RULES = (
+    _rule(
+        "static_shapes",
+        "",
+        "All sizes must be known to the compiler",
+        conditions.open_batch,
+        remedy="Quantize the model for 'edgetpu', which fixes the batch size.",
+        source=CORAL,
+        refused=True,
+    ),
+    _rule(
+        "op_version",
+        "",
+        "Operators must have versions that compiler 16 knows (TensorFlow 2.5)",
+        conditions.new_version,
+        remedy="Write the layer with others: no groups, no ReLU behind a transposed "
+        "convolution, one scale per tensor where it is quantized.",
+        source=VERSIONS,
+        refused=True,
+    ),
+    _rule(
+        "int8_containers",
+        "",
+        "Weights must be stored in int8",
+        conditions.packed_weights,
+        remedy='Export with storage="int8".',
+        source=CORAL,
+        refused=True,
+    ),
+    _rule(
+        "constant_weights",
+        KERNELS,
+        "Kernel and bias must be constants",
+        conditions.variable_weights,
+        remedy="Use a layer with a kernel of its own.",
+        source=CORAL,
+        refused=True,
+    ),
+    _rule(
+        "supported_operator",
+        "",
+        "Operators must be among those of the Edge TPU",
+        _unknown_operator,
+        remedy=_LEAVE_FLOAT,
+        source=CORAL,
+    ),
+    _rule(
+        "integer_tensors",
+        "",
+        "All tensors must be integers",
+        conditions.float_tensors,
+        remedy="Do not leave the layer in float; export with int8 ends.",
+        source=CORAL,
+    ),
+    _rule(
+        "three_dimensions",
+        "",
+        "Only the three innermost sizes may exceed 1",
+        conditions.large_sizes,
+        remedy="Reshape the tensor to fewer axes.",
+        source=CORAL,
+    ),
+    _rule(
+        "even_dilation",
+        "CONV_2D DEPTHWISE_CONV_2D",
+        "Both dilations must be equal",
+        conditions.uneven_dilation,
+        remedy="Give `dilation_rate` one number.",
+    ),
+    _rule(
+        "weights_format",
+        "FULLY_CONNECTED",
+        "Weights must have the default format",
+        conditions.weights_format,
+        remedy="Export the model anew.",
+    ),
+    _rule(
+        "vector_output",
+        "FULLY_CONNECTED",
+        "The output must be one vector",
+        conditions.matrix_output,
+        remedy="Use a 1x1 convolution instead of a dense layer on several positions.",
+    ),
+    _rule(
+        "no_fused_activation",
+        "AVERAGE_POOL_2D MAX_POOL_2D CONCATENATION",
+        "Nothing may be fused into the operator",
+        conditions.fused_activation,
+        remedy="Put the activation in front of it.",
+    ),
+    _rule(
+        "constant_part",
+        "CONCATENATION",
+        "A constant must be all zeros, and one of two inputs",
+        conditions.constant_part,
+        remedy="Add the constant outside of the model.",
+    ),
+    _rule(
+        "no_batch_reduction",
+        "MEAN REDUCE_MAX",
+        "The batch must not be reduced",
+        conditions.batch_reduction,
+        remedy="Reduce the other axes only.",
+    ),
+    _rule(
+        "channel_mean",
+        "MEAN",
+        "A mean over channels needs a multiple of 4 of them",
+        conditions.channel_mean,
+        remedy="Change the number of channels.",
+    ),
+    _rule(
+        "no_batch_padding",
+        "PAD",
+        "The batch must not be padded",
+        conditions.batch_padding,
+        remedy="Pad the other axes only.",
+    ),
+    _rule(
+        "slope_per_channel",
+        "PRELU",
+        "Slopes must be one per channel",
+        conditions.slopes,
+        remedy="Use `PReLU(shared_axes=[1, 2])`.",
+    ),
+    _rule(
+        "image",
+        "RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR",
+        "Images must have a batch size of 1",
+        conditions.large_sizes,
+        remedy="Resize one image at a time.",
+    ),
+    _rule(
+        "small_softmax",
+        "SOFTMAX",
+        f"The input must be one vector of at most {conditions.SOFTMAX_LIMIT} numbers",
+        conditions.wide_softmax,
+        remedy="Leave the softmax out: the largest logit is the largest probability.",
+        source=CORAL,
+    ),
+    _rule(
+        "slice_of_ones",
+        "STRIDED_SLICE",
+        "All strides must be 1",
+        conditions.steps_of_slice,
+        remedy="Use a pooling or a convolution with strides.",
+        source=CORAL,
+    ),
+    _rule(
+        "slice_masks",
+        "STRIDED_SLICE",
+        "No axis may be added, and none left out",
+        conditions.masks_of_slice,
+        remedy="Reshape behind the slice.",
+        source=CORAL,
+    ),
+)
+
+EDGETPU = Target(
+    "edgetpu",
+    device="Edge TPU",
+    dynamic_batch=False,
+    symmetric=False,
+    newest_release="2.5.0",
+    containers={},
+    fast={},
+    rules=_EDGE_TPU_RULES,
+    source=CORAL,
+)

@@ -1,0 +1,75 @@
+"""Runs Coral's `edgetpu_compiler` where it is installed, and reads its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+COMMAND = "edgetpu_compiler"
+ONLY_RULES = (
+    f"{COMMAND} is not on PATH: only the documented rules of the Edge TPU were checked."
+)
+_TIMEOUT = 600  # Seconds; large networks take minutes.
+_ROW = re.compile(r"^([A-Z][A-Z0-9_]*)\s+(\d+)\s+(\S.*)$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """Operators of one kind that the compiler treated alike.
+
+    Attributes:
+        code: Operator.
+        count: How many of them.
+        status: What the compiler says of them.
+    """
+
+    code: str
+    count: int
+    status: str
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        return f"edgetpu_compiler: {self.count} {self.code}: {self.status}"
+
+
+def compile_for_edgetpu(content: bytes) -> list[Mapping] | None:
+    """Returns where the compiler puts the operators of a file.
+
+    Args:
+        content: The bytes of a `.tflite` file.
+
+    Returns:
+        One entry per operator and status; None where the compiler is not installed.
+
+    Raises:
+        RuntimeError: If the compiler refuses the file, or does not end.
+    """
+    command = shutil.which(COMMAND)
+    if command is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.tflite")
+        path.write_bytes(content)
+        try:
+            done = subprocess.run(
+                [command, "--show_operations", "--out_dir", folder, str(path)],
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(
+                f"{COMMAND} must end within {_TIMEOUT} seconds. Received no answer. "
+                "Try it on a smaller model."
+            ) from error
+    found = [Mapping(code, int(n), text) for code, n, text in _ROW.findall(done.stdout)]
+    if done.returncode or not found:
+        raise RuntimeError(
+            f"{COMMAND} must accept the file. Received exit code {done.returncode}:\n"
+            f"{(done.stdout + done.stderr).strip()}"
+        )
+    return found

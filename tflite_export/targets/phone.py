@@ -1,0 +1,45 @@
+"""Phones and other CPUs: LiteRT with XNNPACK."""
+
+from __future__ import annotations
+
+from . import conditions
+from .types import XNNPACK, Rule, Target
+
+SPECIFICATION = "https://ai.google.dev/edge/litert/models/quantization_spec"
+XNNPACK_CONVOLUTION = (
+    "https://github.com/google/XNNPACK/blob/master/src/operators/convolution-nhwc.c"
+)
+KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+PACKED_ON_CPU: dict[str, tuple[str, ...]] = {
+    "CONV_2D": ("int4",),
+    "DEPTHWISE_CONV_2D": ("int4",),
+    "FULLY_CONNECTED": ("int2", "int4"),
+}
+FAST_ON_CPU = {("FULLY_CONNECTED", "int4"): 2, ("FULLY_CONNECTED", "int2"): 4}
+
+XNNPACK_RULES = (
+    Rule(
+        "rescaling",
+        KERNELS,
+        "One unit of the accumulator, scale of input times scale of kernel, must be "
+        f"less than {conditions.STEEPEST} steps of the output, or LiteRT does not "
+        "start",
+        conditions.steep_rescaling,
+        remedy="The output's learned step has shrunk far below its values: train "
+        "again, with a lower learning rate or with `tf_lsq.recipe`.",
+        source=XNNPACK_CONVOLUTION,
+        refused=True,
+    ),
+)
+
+PHONE = Target(
+    "phone",
+    device=XNNPACK,
+    dynamic_batch=True,
+    symmetric=False,
+    newest_release="",
+    containers=PACKED_ON_CPU,
+    fast=FAST_ON_CPU,
+    rules=XNNPACK_RULES,
+    source=SPECIFICATION,
+)

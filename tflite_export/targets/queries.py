@@ -1,0 +1,145 @@
+"""Questions to a target: what it refuses, what runs where, how kernels are stored."""
+
+from __future__ import annotations
+
+from ..file import PACKED, TFLiteGraph, TFLiteOp
+from .edgetpu import EDGETPU
+from .phone import PHONE
+from .symmetric import SYMMETRIC
+from .types import XNNPACK, Target, Violation
+
+TARGETS = {target.name: target for target in (PHONE, EDGETPU, SYMMETRIC)}
+STORAGES = ("int8", "packed", "auto")
+# Operators that XNNPACK has no kernel for in int8.
+TFLITE_ONLY = ("AVERAGE_POOL_2D", "PRELU", "REDUCE_MAX", "SOFTMAX")
+
+
+def find_violations(graph: TFLiteGraph, target: Target) -> list[Violation]:
+    """Returns every rule of a target that a file breaks.
+
+    Args:
+        graph: The file's graph.
+        target: What shall run it.
+    """
+    return [
+        Violation(op.outputs[0], op.code, rule, found)
+        for op in graph.ops
+        for rule in target.rules
+        if not rule.ops or op.code in rule.ops
+        if (found := rule.found(op, graph, target))
+    ]
+
+
+def check_graph(graph: TFLiteGraph, target: Target) -> list[Violation]:
+    """Refuses a file that a target would refuse.
+
+    Args:
+        graph: The file's graph.
+        target: What shall run it.
+
+    Returns:
+        Rules whose operators run on the CPU.
+
+    Raises:
+        ValueError: Naming everything that the target refuses.
+    """
+    violations = find_violations(graph, target)
+    refused = [str(violation) for violation in violations if violation.rule.refused]
+    if refused:
+        raise ValueError(
+            f"The file must run on the target {target.name!r}, which refuses:\n  "
+            + "\n  ".join(refused)
+        )
+    return violations
+
+
+def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Returns what runs an operator: "XNNPACK", "Edge TPU", "TFLite's kernel" or "CPU".
+
+    Args:
+        op: An operator of `graph`.
+        graph: The file's graph.
+        target: What runs it.
+    """
+    rules = [rule for rule in target.rules if not rule.ops or op.code in rule.ops]
+    if any(rule.found(op, graph, target) for rule in rules):
+        return "CPU"
+    if target.device != XNNPACK:
+        return target.device
+    if op.code in TFLITE_ONLY or not _is_fast(op, graph, target):
+        return "TFLite's kernel"
+    return XNNPACK
+
+
+def _is_fast(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> bool:
+    """Returns whether XNNPACK takes an operator's weights as they are stored."""
+    if op.code not in target.containers:
+        return True
+    source, weight = (graph.tensors[name] for name in op.inputs[:2])
+    return takes_container(target, op.code, weight.dtype, source.shape[-1])
+
+
+def takes_container(
+    target: Target, op_code: str, container: str, in_channels: int
+) -> bool:
+    """Returns whether a packed kernel is as fast as an int8 one on a target.
+
+    Args:
+        target: What runs it.
+        op_code: Operator.
+        container: Type that stores the codes.
+        in_channels: Channels of the operator's input.
+    """
+    if container not in PACKED:
+        return True
+    multiple = target.fast.get((op_code, container))
+    return multiple is not None and in_channels % multiple == 0
+
+
+def container(
+    op_code: str, num_bits: int, target: Target, storage: str, in_channels: int
+) -> str:
+    """Returns the type that stores the codes of a kernel.
+
+    Args:
+        op_code: Operator that it belongs to.
+        num_bits: Bits of the codes.
+        target: What will run the file.
+        storage: One of `STORAGES`.
+        in_channels: Channels of the operator's input.
+
+    Returns:
+        The smallest that holds the codes and that storage and target allow.
+    """
+    for name, room in (("int2", 2), ("int4", 4)):
+        held = name in target.containers.get(op_code, ())
+        if not held or num_bits > room or storage == "int8":
+            continue
+        if storage == "packed" or takes_container(target, op_code, name, in_channels):
+            return name
+    return "int8"
+
+
+def resolve_target(wanted: str | None, trained_for: str) -> Target:
+    """Returns the target of an export.
+
+    Args:
+        wanted: What the user asked for; None: what the model was quantized for.
+        trained_for: What the model was quantized for.
+
+    Raises:
+        ValueError: If the target is unknown, or is not what the model was
+            quantized for.
+    """
+    name = trained_for if wanted is None else wanted
+    if name not in TARGETS:
+        raise ValueError(
+            f"`target` must be one of {sorted(TARGETS)}. Received: target={name!r}."
+        )
+    if name != trained_for:
+        raise ValueError(
+            f"`target` must be {trained_for!r}, which the model was quantized for. "
+            f"Received: target={name!r}. Quantize it with "
+            f"`quantize_model(..., target={name!r})`."
+        )
+    return TARGETS[name]

@@ -1,0 +1,21 @@
+"""`VerificationError`: a file differs from the model it was made from."""
+
+from __future__ import annotations
+
+_MAX_NAMED = 8
+
+
+class VerificationError(RuntimeError):
+    """A file does not compute what the model was trained to.
+
+    Attributes:
+        mismatches: One sentence per difference.
+    """
+
+    def __init__(self, what: str, mismatches: list[str]) -> None:
+        self.mismatches = mismatches
+        named = "\n  ".join(mismatches[:_MAX_NAMED])
+        more = len(mismatches) - _MAX_NAMED
+        if more > 0:
+            named += f"\n  ... and {more} more"
+        super().__init__(f"{what} does not equal the trained model:\n  {named}")

@@ -1,0 +1,200 @@
+"""Does each operator, given the file's own integers, produce those of training?"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from ..file import TFLiteGraph
+from ..freezing import FrozenModel, FrozenNode, TrainedPoint
+from ..operators import exact_output
+from ..reports import CodeStatistics, PointReport, activation_statistics
+from ..runtimes import Runner
+from ..twin import twin_operators
+from .errors import VerificationError
+from .values import file_inputs, on_grid
+
+
+def compare_points(
+    frozen: FrozenModel,
+    codes: dict[str, np.ndarray],
+    name: str,
+    *,
+    statistics: bool = False,
+) -> list[PointReport]:
+    """Checks every integer tensor against the training graph.
+
+    Args:
+        frozen: The operators of the file.
+        codes: What the runtime computed, from `probe_codes`.
+        name: How messages call the file.
+        statistics: Whether to report how each quantization point after an operator uses
+            its integers.
+
+    Returns:
+        One line per operator that rounds.
+
+    Raises:
+        VerificationError: If a code is off by more than 1, or outside of the range
+            that its point has in training.
+    """
+    nodes = frozen.by_name()
+    twin = twin_differences(frozen, codes, "xnnpack")
+    counter = _PointCounter(frozen) if statistics else None
+    reports, outside = [], []
+    for node in frozen.nodes:
+        if node.kind == "input" or node.grid is None:
+            continue
+        values = [
+            _real(nodes[source], codes) * node.trained.input_factor
+            for source in node.inputs
+        ]
+        arrays = [tf.constant(array, tf.float64) for array in values]
+        real = exact_output(node, arrays).numpy()
+        found = None
+        if node.is_final:
+            outside += _outside(node, codes[node.name])
+        if counter is not None and not outside:
+            found = counter.count(node, codes[node.name], real)
+        difference = np.abs(codes[node.name].astype(np.int64) - _expected(node, real))
+        reports.append(
+            PointReport(
+                name=node.name,
+                kind=node.kind,
+                num_codes=int(difference.size),
+                off_by_one=int((difference == 1).sum()),
+                max_difference=int(difference.max()),
+                twin_differences=twin[node.name],
+                statistics=found,
+            )
+        )
+    _refuse_wrong(reports, outside, name)
+    return reports
+
+
+class _PointCounter:
+    """Counts how quantization points use their integers, once for every point."""
+
+    def __init__(self, frozen: FrozenModel) -> None:
+        self._counted = {node.point for node in frozen.nodes if node.kind == "input"}
+        # Point -> the values before it, where its integers are not final yet.
+        self._values: dict[TrainedPoint, np.ndarray] = {}
+
+    def count(
+        self, node: FrozenNode, codes: np.ndarray, real: np.ndarray
+    ) -> CodeStatistics | None:
+        """Returns the statistics of a point at the first tensor with its integers.
+
+        Args:
+            node: An operator.
+            codes: What it computed.
+            real: Its exact output.
+        """
+        point = node.point
+        if point is None or point in self._counted:
+            return None
+        # Where two tensors clip one after the other, the first has the real values.
+        values = self._values.setdefault(point, real)
+        if not node.is_final:
+            return None
+        self._counted.add(point)
+        integers = codes.astype(np.int64) - node.grid.zero_point
+        del self._values[point]
+        return activation_statistics(point, integers, values)
+
+
+def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
+    """Finds integers in a point's tensor that it does not have in training."""
+    integers = codes.astype(np.int64) - node.grid.zero_point
+    q_min, q_max = node.point.q_min, node.point.q_max
+    low, high = int(integers.min()), int(integers.max())
+    if q_min <= low and high <= q_max:
+        return []
+    return [f"`{node.name}`: its integers are {low}..{high}, expected {q_min}..{q_max}"]
+
+
+def _refuse_wrong(reports: list[PointReport], outside: list[str], name: str) -> None:
+    """Raises if a code is off by more than 1, or outside of its range."""
+    wrong = [
+        f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
+        for point in reports
+        if point.max_difference > 1
+    ]
+    if wrong or outside:
+        raise VerificationError(f"`{name}`", wrong + outside)
+
+
+def probe_codes(
+    graph: TFLiteGraph,
+    frozen: FrozenModel,
+    examples: list[np.ndarray],
+    kernels: str = "xnnpack",
+) -> dict[str, np.ndarray]:
+    """Returns every tensor between the operators of a file, as the runtime has them.
+
+    Args:
+        graph: The file's graph.
+        frozen: The model's numbers.
+        examples: Inputs of the model, one array per input.
+        kernels: One of `runtimes.KERNELS`.
+    """
+    probe = graph.with_outputs([node.name for node in frozen.nodes])
+    inputs = file_inputs(graph, frozen, examples)
+    outputs = Runner(probe, kernels).run(inputs)
+    codes = {probe.outputs[name]: array for name, array in outputs.items()}
+    return codes | {probe.inputs[name]: array for name, array in inputs.items()}
+
+
+def twin_differences(
+    frozen: FrozenModel, codes: dict[str, np.ndarray], kernels: str
+) -> dict[str, int]:
+    """Returns how many codes of each operator the integer twin computes otherwise.
+
+    Args:
+        frozen: The model's numbers.
+        codes: What the runtime computed, from `probe_codes`; each operator of the twin
+            is fed with these.
+        kernels: The kernels that computed them.
+
+    Returns:
+        Name of the output -> number of codes, for integer tensors.
+    """
+    nodes, operators = frozen.by_name(), twin_operators(frozen, kernels)
+    found = {}
+    for name, compute in operators.items():
+        grid = nodes[name].grid
+        if grid is not None:
+            sources = [_centered(nodes[source], codes) for source in nodes[name].inputs]
+            computed = compute(sources).numpy() + grid.zero_point
+            found[name] = int((codes[name] != computed).sum())
+    return found
+
+
+def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
+    """Returns what flows between the operators of the integer twin."""
+    zero_point = 0 if node.grid is None else node.grid.zero_point
+    return tf.constant(codes[node.name].astype(np.float32) - zero_point)
+
+
+def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the values that a tensor's integers stand for, float64."""
+    found = codes[node.name]
+    if node.grid is None:
+        return found.astype(np.float64)
+    return (found.astype(np.float64) - node.grid.zero_point) * node.grid.scale
+
+
+def _expected(node: FrozenNode, real: np.ndarray) -> np.ndarray:
+    """Returns the exact file codes of a node for its exact output."""
+    if node.kind in ("clip_high", "clip_low"):
+        return np.clip(on_grid(real, node.grid), node.grid.low, node.grid.high)
+    if node.is_final:
+        return _point_codes(node.point, real) + node.grid.zero_point
+    return on_grid(real, node.grid)
+
+
+def _point_codes(point: TrainedPoint, values: np.ndarray) -> np.ndarray:
+    """Returns the training integers of a point for real values, exact."""
+    quotients = values / np.float64(point.step)
+    clipped = np.clip(quotients, float(point.q_min), float(point.q_max))
+    return np.rint(clipped).astype(np.int64)

@@ -1,0 +1,151 @@
+"""Is a file, tensor by tensor, what the model exports to?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..build import BuiltFile, describe
+from ..file import TFLiteGraph, TFLiteOp, TFLiteTensor, from_bytes, metadata
+from ..runtimes import KERNELS, Runner, start
+
+
+def compare_structure(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
+    """Returns how a file differs from what the model exports to.
+
+    Args:
+        graph: The file's graph.
+        built: The file that the model becomes with the same settings.
+    """
+    # As a file says it: every option, and every version.
+    expected = from_bytes(built.content)
+    return _float_tensors(graph, built) + _structure(graph, expected)
+
+
+def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
+    """Returns where a file describes its tensors otherwise than they were trained.
+
+    Args:
+        graph: The file's graph.
+        built: The file that the model becomes with the same settings.
+    """
+    found, expected = metadata.read(graph), describe(built.frozen, graph)
+    mismatches = [
+        f"its metadata says that {key!r} is {found.get(key)!r}, expected {value!r}"
+        for key, value in expected.items()
+        if key not in ("versions", "tensors") and found.get(key) != value
+    ]
+    for name in sorted(found["tensors"].keys() | expected["tensors"].keys()):
+        ours, theirs = (d["tensors"].get(name) for d in (expected, found))
+        if ours != theirs:
+            mismatches.append(f"`{name}`: its metadata is {theirs}, expected {ours}")
+    return mismatches
+
+
+def find_load_errors(graph: TFLiteGraph, content: bytes) -> list[str]:
+    """Returns why LiteRT does not start with a file, with either kernels.
+
+    Args:
+        graph: The file's graph.
+        content: Its bytes.
+    """
+    for kernels in KERNELS:
+        try:
+            start(content, kernels).allocate_tensors()  # XNNPACK may refuse.
+            Runner(graph, kernels, content)
+        except (ValueError, RuntimeError) as error:
+            return [
+                f"LiteRT does not load it ({kernels} kernels): "
+                f"{type(error).__name__}: {error}"
+            ]
+    return []
+
+
+def _float_tensors(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
+    """Finds float tensors that are neither ends nor in a layer left in float."""
+    allowed = set()
+    if built.settings.input_type == "float32":
+        allowed |= set(graph.inputs.values())
+    if built.settings.output_type == "float32":
+        allowed |= set(graph.outputs.values())
+    for node in built.frozen.nodes:
+        if node.is_float:
+            own = (name for name in graph.tensors if name.startswith(f"{node.name}/"))
+            allowed |= {node.name, *own}
+            allowed |= {f"{name}/dequantized" for name in node.inputs}
+    return [
+        f"`{name}` is a float tensor"
+        for name, tensor in graph.tensors.items()
+        if tensor.dtype.startswith("float") and name not in allowed
+    ]
+
+
+def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
+    """Compares every tensor and operator with what the model exports to."""
+    mismatches = []
+    for what in ("inputs", "outputs"):
+        found, wanted = (list(getattr(g, what).items()) for g in (graph, expected))
+        if found != wanted:
+            mismatches.append(f"its {what} are {found}, expected {wanted}")
+    if [op.code for op in graph.ops] != [op.code for op in expected.ops]:
+        mismatches.append(
+            f"its operators are {[op.code for op in graph.ops]}, expected "
+            f"{[op.code for op in expected.ops]}"
+        )
+    else:
+        for ours, theirs in zip(expected.ops, graph.ops, strict=True):
+            mismatches += _compare_ops(theirs, ours)
+    missing = sorted(expected.tensors.keys() - graph.tensors.keys())
+    extra = sorted(graph.tensors.keys() - expected.tensors.keys())
+    mismatches += [f"`{name}` is missing" for name in missing]
+    mismatches += [f"`{name}` does not belong to the model" for name in extra]
+    for name in expected.tensors.keys() & graph.tensors.keys():
+        mismatches += _compare_tensors(graph.tensors[name], expected.tensors[name])
+    return mismatches
+
+
+def _compare_ops(found: TFLiteOp, expected: TFLiteOp) -> list[str]:
+    """Compares one operator, all its options included."""
+    name = expected.outputs[0]
+    if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
+        return [
+            f"`{name}`: {found.code} reads {found.inputs} and writes {found.outputs}, "
+            f"expected {expected.inputs} and {expected.outputs}"
+        ]
+    mismatches = []
+    if found.version != expected.version:
+        mismatches.append(
+            f"`{name}`: {found.code} has version {found.version}, expected "
+            f"{expected.version}"
+        )
+    return mismatches + [
+        f"`{name}`: {option} is {found.options.get(option)!r}, expected "
+        f"{expected.options.get(option)!r}"
+        for option in sorted(found.options.keys() | expected.options.keys())
+        if found.options.get(option) != expected.options.get(option)
+    ]
+
+
+def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
+    """Compares type, shape, quantization and constants of one tensor."""
+    name = expected.name
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return [
+            f"`{name}` is {found.dtype} {found.shape}, expected {expected.dtype} "
+            f"{expected.shape}"
+        ]
+    mismatches = []
+    if found.dynamic_batch != expected.dynamic_batch:
+        mismatches.append(f"`{name}`: open batch is {found.dynamic_batch}")
+    if found.quantization != expected.quantization:
+        mismatches.append(
+            f"`{name}`: scale or zero point is {found.quantization}, expected "
+            f"{expected.quantization}"
+        )
+    if (found.data is None) != (expected.data is None):
+        mismatches.append(f"`{name}`: constant and computed tensor do not match")
+    elif found.data is not None and not np.array_equal(found.data, expected.data):
+        different = int((found.data != expected.data).sum())
+        mismatches.append(
+            f"`{name}`: {different} of {found.data.size} constants differ"
+        )
+    return mismatches

@@ -1,0 +1,60 @@
+"""Between real values, codes, and the types that a file takes and returns."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..file import TFLiteGraph
+from ..freezing import FrozenModel, Grid
+
+
+def file_inputs(
+    graph: TFLiteGraph, frozen: FrozenModel, arrays: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns model inputs in the type and grid that the file takes.
+
+    Args:
+        graph: The file's graph.
+        frozen: The operators that it was made of.
+        arrays: Inputs of the model, one array per input.
+
+    Returns:
+        Arrays by signature name.
+    """
+    nodes = frozen.by_name()
+    made = {}
+    for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
+        dtype = graph.tensors[graph.inputs[name]].dtype
+        grid = nodes[tensor].grid
+        if dtype == "float32":
+            made[name] = array.astype(np.float32)
+            continue
+        quotient = array.astype(np.float32) / np.float32(grid.scale)
+        codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
+        made[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
+    return made
+
+
+def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
+    """Returns an output of the file as int8 codes, whatever its type.
+
+    Args:
+        found: What the file computed.
+        grid: The grid of its int8 codes.
+    """
+    if found.dtype == np.uint8:
+        return found.astype(np.int64) - 128
+    if found.dtype == np.float32:
+        return on_grid(found.astype(np.float64), grid)
+    return found.astype(np.int64)
+
+
+def on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
+    """Returns real values as file codes.
+
+    Args:
+        real: float64.
+        grid: The grid of the tensor.
+    """
+    codes = np.rint(real / grid.scale) + grid.zero_point
+    return np.clip(codes, -128, 127).astype(np.int64)

@@ -1,0 +1,113 @@
+"""A `.tflite` file against the model it was made from.
+
+Three questions, each with its own evidence:
+
+    structure   is the file, tensor by tensor, what this model exports to, and does
+                LiteRT load it?
+    weights     is every code the trained code times sign times multiplier?
+    points      does each operator, given the file's own integers, produce the
+                integers that the training graph would?
+
+and end to end: does the file classify like the Keras model?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tf_lsq._compat import keras
+from tf_lsq.data import first_examples
+
+from ..build import BuiltFile, build_file, settings_of
+from ..file import from_bytes
+from ..freezing import TrainedModel, read_model
+from ..reports import VerificationReport
+from .end_to_end import BATCH_SIZE, compare_end_to_end
+from .errors import VerificationError
+from .points import compare_points, probe_codes
+from .structure import compare_description, compare_structure, find_load_errors
+from .weights import compare_weights
+
+
+def verify_tflite(
+    path: str | Path,
+    model: keras.Model,
+    data: Any = None,
+    *,
+    point_examples: int = BATCH_SIZE,
+    verbose: bool = True,
+) -> VerificationReport:
+    """Checks that a file equals the quantized model it was exported from.
+
+    Args:
+        path: A `.tflite` file written by `export_model`.
+        model: The trained model.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. None: only
+            structure and weights are checked.
+        point_examples: How many of the first examples each quantization point
+            is checked with; all of `data` is used end to end.
+        verbose: Whether to show progress.
+
+    Returns:
+        What was compared and how close it was.
+
+    Raises:
+        VerificationError: If the file differs from the model: its structure,
+            a weight code, or a code at a point by more than 1.
+        ValueError: If the file cannot be read.
+        OSError: If `path` cannot be opened.
+    """
+    content, name = Path(path).read_bytes(), str(path)
+    built = rebuild(content, read_model(model), name)
+    report = verify_content(content, built, name)
+    if data is None:
+        return report
+    examples = first_examples(data, model.input_names, point_examples)
+    codes = probe_codes(from_bytes(content), built.frozen, examples)
+    return dataclasses.replace(
+        report,
+        points=compare_points(built.frozen, codes, name),
+        outputs=compare_end_to_end(content, built, model, data, verbose=verbose),
+    )
+
+
+def rebuild(content: bytes, trained: TrainedModel, name: str) -> BuiltFile:
+    """Returns the file that a model becomes with the settings of another file.
+
+    Args:
+        content: The bytes of that file.
+        trained: The numbers of the model.
+        name: How messages call the file.
+
+    Raises:
+        ValueError: If the bytes are no readable file of this library.
+    """
+    return build_file(trained, settings_of(from_bytes(content), name))
+
+
+def verify_content(content: bytes, built: BuiltFile, name: str) -> VerificationReport:
+    """Checks structure and weights of a file's bytes.
+
+    Args:
+        content: The bytes of the file.
+        built: The file that the model becomes with the same settings.
+        name: How messages call the file.
+
+    Returns:
+        A report without data.
+
+    Raises:
+        VerificationError: If the file differs from the model.
+        ValueError: If the bytes are no readable file.
+    """
+    graph = from_bytes(content)
+    mismatches = compare_structure(graph, built)
+    equal, total, wrong = compare_weights(graph, built.frozen)
+    if not mismatches and not wrong:
+        mismatches = compare_description(graph, built)
+        mismatches = mismatches or find_load_errors(graph, content)
+    if mismatches or wrong:
+        raise VerificationError(f"`{name}`", mismatches + wrong)
+    return VerificationReport(weight_codes=total, equal_codes=equal)

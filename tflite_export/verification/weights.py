@@ -1,0 +1,56 @@
+"""Is every weight code of a file the trained code times sign times multiplier?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..file import TFLiteGraph
+from ..freezing import INT8_MAX, ONE, FrozenModel, FrozenNode
+from ..operators import OPERATORS
+
+
+def compare_weights(
+    graph: TFLiteGraph, frozen: FrozenModel
+) -> tuple[int, int, list[str]]:
+    """Returns how many codes are equal, how many there are, and where some differ.
+
+    Args:
+        graph: The file's graph.
+        frozen: The operators that the file should have.
+    """
+    equal = total = 0
+    mismatches = []
+    for node in frozen.nodes:
+        tensor = graph.tensors.get(f"{node.name}/weight")
+        if node.weight is None or node.is_float or tensor is None:
+            continue
+        expected = _expected_codes(node)
+        if tensor.data is None or tensor.data.size != expected.size:
+            mismatches.append(f"`{node.name}/weight` has no codes of its shape")
+            continue
+        operator = OPERATORS[node.kind]
+        same = operator.channels_last(tensor.data) == expected
+        equal += int(same.sum())
+        total += same.size
+        if not same.all():
+            mismatches.append(
+                f"`{node.name}/weight`: {int((~same).sum())} of {same.size} codes are "
+                "not the trained code times sign times multiplier"
+            )
+    return equal, total, mismatches
+
+
+def _expected_codes(node: FrozenNode) -> np.ndarray:
+    """Returns trained code times sign times multiplier, channels last."""
+    codes = _trained_codes(node)
+    return codes * node.weight.sign.astype(np.int64) * node.weight.multiplier
+
+
+def _trained_codes(node: FrozenNode) -> np.ndarray:
+    """Returns the codes of training; constants that were not trained have one code."""
+    trained = node.trained
+    if trained.kernel is not None:
+        return trained.kernel.codes
+    if trained.factor is None:
+        return np.full((1,), ONE)
+    return np.full((1, 1, len(trained.factor)), INT8_MAX)
