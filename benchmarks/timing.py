@@ -18,7 +18,7 @@ import tf_keras as keras
 from tensorflow.python.util import _pywrap_util_port
 
 import tf_lsq
-from tflite_export.latency import processor
+from tflite_export.reports import processor
 
 _NUM_BLOCKS = 3
 

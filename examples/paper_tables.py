@@ -37,7 +37,7 @@ from datasets import Images, load
 
 import tf_lsq
 import tflite_export
-from tflite_export.latency import processor
+from tflite_export.reports import processor
 
 BITS = (8, 4, 3, 2)
 SEEDS = (0, 1, 2)

@@ -30,8 +30,9 @@ import tf_keras as keras
 
 import tf_lsq
 import tflite_export
-from tflite_export import verify
-from tflite_export.latency import processor
+from tflite_export import verification
+from tflite_export.freezing import read_model
+from tflite_export.reports import processor
 
 layers = keras.layers
 IMAGES = 1000
@@ -152,8 +153,11 @@ def size_table(folder: Path) -> list[str]:
 
 def codes_of(student: keras.Model, path: Path, x: np.ndarray, kernels: str) -> Any:
     """Returns (numbers of the file, every tensor as the runtime computes it)."""
-    graph, frozen, _ = verify.verify_content(path.read_bytes(), student, name=str(path))
-    return frozen, verify.probe_codes(graph, frozen, [x], kernels)
+    content, name = path.read_bytes(), str(path)
+    built = verification.rebuild(content, read_model(student), name)
+    verification.verify_content(content, built, name)
+    frozen = built.frozen
+    return frozen, verification.probe_codes(built.graph, frozen, [x], kernels)
 
 
 def different(codes: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> Any:
@@ -224,7 +228,7 @@ def twin_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> A
         tflite_export.export_model(student, path, storage=storage)
         for kernels in ("xnnpack", "builtin"):
             frozen, codes = codes_of(student, path, x, kernels)
-            different = verify.twin_differences(frozen, codes, kernels)
+            different = verification.twin_differences(frozen, codes, kernels)
             counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
             for node in frozen.nodes:
                 if node.name in different:

@@ -15,10 +15,10 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.training import quantization_points, wrapped_layers
-from tflite_export.budget import Made, Walk, best_file
-from tflite_export.knapsack import pareto_front
-from tflite_export.mixed_bits import FileSize
-from tflite_export.sensitivity import Trial, measure_sensitivities
+from tflite_export.bits.budget import Made, Walk, best_file
+from tflite_export.bits.knapsack import pareto_front
+from tflite_export.bits.mixed_bits import FileSize
+from tflite_export.bits.sensitivity import Trial, measure_sensitivities
 
 layers = keras.layers
 suggest_bits = tflite_export.suggest_bits

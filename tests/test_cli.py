@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import cli, flatbuffer
+from tflite_export import cli
+from tflite_export.file import flatbuffer
 from tflite_export.loading import load_model
 
 layers = keras.layers

@@ -18,9 +18,14 @@ from ai_edge_litert.interpreter import Interpreter
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import flatbuffer, freeze, metadata
-from tflite_export.quantized_tensor import QuantizedTensor
-from tflite_export.tflite_graph import TFLiteOp, TFLiteTensor
+from tflite_export import build
+from tflite_export.file import (
+    QuantizedTensor,
+    TFLiteOp,
+    TFLiteTensor,
+    flatbuffer,
+    metadata,
+)
 
 layers = keras.layers
 
@@ -216,7 +221,7 @@ def test_negative_gamma(rng, tmp_path):
     tflite_export.export_model(student, path)
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     assert found.equal_codes == found.weight_codes
-    frozen = freeze.freeze_model(student).by_name()
+    frozen = tiny.built(student).frozen.by_name()
     np.testing.assert_array_equal(frozen["relu"].weight.sign, [1, -1, -1, 1])
 
 
@@ -232,7 +237,7 @@ def test_the_multiplier_uses_the_room_of_int8(rng):
     for bits, multiplier in ((8, 1), (4, 15), (3, 30), (2, 60)):
         keras.backend.clear_session()
         student, _ = student_of(tiny.residual(), rng, weight_bits=bits)
-        weight = freeze.freeze_model(student).by_name()["re_lu_1"].weight
+        weight = tiny.built(student).frozen.by_name()["re_lu_1"].weight
         assert weight.multiplier == multiplier
         assert np.abs(weight.codes.codes).max() <= 127
 
@@ -436,7 +441,7 @@ def test_a_file_that_fails_verification_is_not_left(exported, monkeypatch):
         )
 
     to_bytes = flatbuffer.to_bytes
-    monkeypatch.setattr(flatbuffer, "to_bytes", corrupt)
+    monkeypatch.setattr(build, "to_bytes", corrupt)
     with pytest.raises(tflite_export.VerificationError, match="re_lu_1/weight"):
         tflite_export.export_model(student, path)
     assert path.read_bytes() == before
@@ -569,7 +574,7 @@ def test_a_file_of_other_weights_is_rejected(exported):
 @pytest.mark.parametrize("corrupt", [change_a_zero_point, change_a_bias])
 def test_wrong_arithmetic_shows_at_the_points(corrupt, exported):
     """The check on data finds an error without the help of the structural one."""
-    from tflite_export import verify
+    from tflite_export import verification
 
     student, path, x = exported
     graph = flatbuffer.from_bytes(path.read_bytes())
@@ -578,10 +583,10 @@ def test_wrong_arithmetic_shows_at_the_points(corrupt, exported):
         tensor.data = tensor.data + np.int32(100_000)
     else:
         corrupt(graph)
-    frozen = freeze.freeze_model(student)
+    frozen = tiny.built(student).frozen
     with pytest.raises(tflite_export.VerificationError, match="a code differs by"):
-        codes = verify.probe_codes(graph, frozen, [x])
-        verify.check_points(frozen, codes, "file")
+        codes = verification.probe_codes(graph, frozen, [x])
+        verification.compare_points(frozen, codes, "file")
 
 
 def test_bytes_that_only_the_runtime_reads_are_checked(exported):

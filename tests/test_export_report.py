@@ -11,8 +11,8 @@ import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import code_statistics, containers, freeze, verify
-from tflite_export.integerize import integerize
+from tflite_export import verification
+from tflite_export.reports import code_statistics
 
 layers = keras.layers
 
@@ -28,7 +28,7 @@ def test_codes_of_a_kernel_are_counted(rng):
     wrapper.kernel.assign(kernel)
     wrapper.step_variables["unit"].assign(1.0)
     wrapper.step_variables["step"].assign(1.0)
-    found = code_statistics.kernel_statistics(wrapper)
+    found = code_statistics.kernel_statistics(tiny.trained_kernel(student, "conv2d_1"))
     # By hand: codes -2, -2, -1, 1, 1, 1; beyond -2.5 and 1.5 are -3 and 1.6.
     assert (found.q_min, found.q_max, found.num_bits) == (-2, 1, 2)
     assert found.counts == [2, 1, kernel.size - 6, 3]
@@ -43,7 +43,7 @@ def test_negative_values_of_an_unsigned_point_are_not_clipped(rng):
     step = float(point.step.numpy())
     values = np.array([-5, 0, 0.4, 1, 3.4, 3.6]) * step
     found = code_statistics.activation_statistics(
-        point, np.array([0, 0, 0, 1, 3, 3]), values
+        tiny.trained_point(student, point.name), np.array([0, 0, 0, 1, 3, 3]), values
     )
     assert (found.q_min, found.q_max) == (0, 3)
     assert found.counts == [3, 1, 0, 2]
@@ -72,8 +72,7 @@ def test_the_best_step_has_the_least_error(exported_report):
 
 def _owner(student, layer):
     """Returns the Keras layer of an operator's kernel."""
-    node = freeze.freeze_model(student).by_name()[layer.name]
-    return node.layer.name
+    return tiny.built(student).frozen.by_name()[layer.name].trained.layer
 
 
 def test_every_point_is_counted_once_with_all_its_codes(exported_report):
@@ -114,7 +113,9 @@ def test_statistics_of_signed_points_are_of_the_real_values(
         point = student.get_layer(f"quantize_{name}")
         values = keras.Model(student.inputs, point.input).predict(x, verbose=0)
         expected = code_statistics.activation_statistics(
-            point, np.zeros(values.shape, np.int64), values
+            tiny.trained_point(student, point.name),
+            np.zeros(values.shape, np.int64),
+            values,
         )
         found = {
             p.statistics.step: p.statistics
@@ -152,12 +153,11 @@ def test_other_storages_are_compared(exported_report, tmp_path):
         again = tflite_export.export_model(student, path, storage=other.storage)
         assert again.file_bytes == other.file_bytes
         own, theirs = (
-            verify.probe_codes(
-                integerize(frozen), frozen, [x[: verify.BATCH_SIZE]], "xnnpack"
+            verification.probe_codes(
+                built.graph, built.frozen, [x[: verification.BATCH_SIZE]], "xnnpack"
             )
-            for frozen in (
-                freeze.freeze_model(student, containers.Storage(name))
-                for name in ("packed", other.storage)
+            for built in (
+                tiny.built(student, name) for name in ("packed", other.storage)
             )
         )
         common = own.keys() & theirs.keys()

@@ -16,8 +16,8 @@ from test_lsq import RANGES
 import tf_lsq
 from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.layers import LSQWrapper, QuantizationPoint, borrowed_sums
-from tf_lsq.layers.borrowed_sums import find_loans
+from tf_lsq.layers import LSQWrapper, QuantizationPoint, borrowed_sums, loans
+from tf_lsq.layers.loans import find_loans
 from tf_lsq.lsq import fast
 from tf_lsq.training import quantization_points
 
@@ -232,7 +232,7 @@ def step_gradients(student, x, labels):
 def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
     """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
     student, x, labels = trained
-    loans = find_loans(student)
+    found = find_loans(student)
     assert sum(bool(loan.kernels) for loan in loans) > 2
     assert sum(loan.batch_norm is not None for loan in loans) > 2
     found, expected = step_gradients(student, x, labels)
@@ -240,7 +240,7 @@ def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
     for name in found:
         assert found[name] == pytest.approx(expected[name], abs=1e-3), name
     with monkeypatch.context() as patch:
-        patch.setattr(tf_lsq.borrowed_sums, "find_loans", lambda model: [])
+        patch.setattr(loans, "find_loans", lambda model: [])
         found, expected = step_gradients(student, x, labels)
     for name in found:
         assert found[name] == pytest.approx(expected[name], abs=1e-3), name
@@ -314,12 +314,12 @@ def test_replicas_and_mixed_precision_do_without(trained, monkeypatch):
     student, _, _ = trained
     point = next(loan.point for loan in find_loans(student) if loan.kernels)
     with borrowed_sums(student):
-        assert not point.sum_outputs
+        assert not point.own_sums.outputs
     with monkeypatch.context() as patch:
         two = types.SimpleNamespace(num_replicas_in_sync=2)
         patch.setattr(tf.distribute, "get_strategy", lambda: two)
         with borrowed_sums(student):
-            assert point.sum_outputs
+            assert point.own_sums.outputs
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         assert not find_loans(branched())
@@ -333,7 +333,7 @@ def test_layers_are_as_before_after_a_call_that_fails(trained):
         student(x[:, :5, :, :2], training=True)
     for layer in student.layers:
         if isinstance(layer, QuantizationPoint):
-            assert layer.sum_outputs and layer.sum_inputs
+            assert layer.own_sums == fast.OwnSums()
         if isinstance(layer, LSQWrapper):
             assert layer.lends_to is None
         if isinstance(layer, layers.BatchNormalization):

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
-from tflite_export import flatbuffer, op_versions
-from tflite_export.tflite_graph import (
+from tflite_export.file import (
     TensorQuantization,
     TFLiteGraph,
     TFLiteOp,
     TFLiteTensor,
+    flatbuffer,
+    tflite_operators,
 )
 
 
@@ -109,7 +110,7 @@ def test_operator_versions(code, dtype, options, version):
     """Expected values: op_version.cc of google-ai-edge/LiteRT, 2026-08."""
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1, 1, 1, 4), dtype)}, [], {}, {})
     op = TFLiteOp(code, ["x", "x", "x"], ["x"], options)
-    assert op_versions.op_version(op, graph) == version
+    assert tflite_operators.op_version(op, graph) == version
 
 
 def test_mul_that_enlarges_needs_version_3():
@@ -119,14 +120,14 @@ def test_mul_that_enlarges_needs_version_3():
         "y": TFLiteTensor("y", (1,), "int8", quantization(1.0)),
     }
     graph = TFLiteGraph(tensors, [], {}, {})
-    assert op_versions.op_version(TFLiteOp("MUL", ["x", "c"], ["y"]), graph) == 3
-    assert op_versions.op_version(TFLiteOp("MUL", ["c", "c"], ["x"]), graph) == 2
+    assert tflite_operators.op_version(TFLiteOp("MUL", ["x", "c"], ["y"]), graph) == 3
+    assert tflite_operators.op_version(TFLiteOp("MUL", ["c", "c"], ["x"]), graph) == 2
 
 
 def test_unknown_operators_are_refused():
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1,), "int8")}, [], {}, {})
     with pytest.raises(ValueError, match="Received: LSTM"):
-        op_versions.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
+        tflite_operators.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
 
 
 def test_truncated_and_random_bytes_are_value_errors(rng):

@@ -13,7 +13,7 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.graph import layer_table
 from tf_lsq.layers import QUANTIZED_WEIGHTS
-from tf_lsq.layers.borrowed_sums import find_loans
+from tf_lsq.layers.loans import find_loans
 from tf_lsq.layers.quantize_configs import QuantizedWeight
 from tf_lsq.training import wrapped_layers
 

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import tiny
 
-from tflite_export import containers, float_graph, freeze, latency, verify
-from tflite_export.export_report import Latency
-from tflite_export.integerize import integerize
+from tflite_export import verification
+from tflite_export.reports import Latency, float_graph, latency
+from tflite_export.runtimes import Runner
 
 
 @pytest.mark.parametrize("build", [tiny.residual, tiny.pre_activation])
 def test_the_float_graph_is_the_same_network(build, rng):
     student, x = tiny.calibrated(build, rng, bits=8)
-    frozen = freeze.freeze_model(student)
-    graph = float_graph.float_graph(integerize(frozen), frozen)
+    built = tiny.built(student)
+    graph = float_graph.float_graph(built.graph, built.frozen)
     assert {op.code for op in graph.ops}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert not [t.name for t in graph.tensors.values() if t.dtype == "int8"]
-    [found] = verify.Runner(graph).run({"image": x}).values()
+    [found] = Runner(graph).run({"image": x}).values()
     expected = student.predict(x, verbose=0)
     assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
     assert (found.argmax(-1) == expected.argmax(-1)).mean() > 0.9
@@ -26,8 +26,8 @@ def test_the_float_graph_is_the_same_network(build, rng):
 
 def test_a_low_bit_network_in_float_has_no_requantizing_operators(rng):
     student, _ = tiny.calibrated(tiny.pre_activation, rng, bits=2)
-    frozen = freeze.freeze_model(student)
-    integers = integerize(frozen)
+    built = tiny.built(student)
+    frozen, integers = built.frozen, built.graph
     floats = float_graph.float_graph(integers, frozen)
     extra = [n for n in frozen.nodes if n.kind in ("quantize", "clip_high", "clip_low")]
     assert len(integers.ops) - len(floats.ops) == len(extra)
@@ -35,14 +35,14 @@ def test_a_low_bit_network_in_float_has_no_requantizing_operators(rng):
 
 def test_operators_of_a_file_run_by_themselves(rng):
     student, x = tiny.calibrated(tiny.residual, rng)
-    frozen = freeze.freeze_model(student, containers.Storage("packed"))
-    graph = integerize(frozen)
-    codes = verify.probe_codes(graph, frozen, [x], "builtin")
+    built = tiny.built(student, "packed")
+    frozen, graph = built.frozen, built.graph
+    codes = verification.probe_codes(graph, frozen, [x], "builtin")
     op = next(op for op in graph.ops if "re_lu_1/weight" in op.inputs)
     widening = graph.producers()[op.inputs[0]]
     assert op.inputs[0].endswith("_x15")
     for ops in ([op], [widening, op]):
-        alone = verify.Runner(float_graph.operators_alone(graph, ops), "builtin")
+        alone = Runner(float_graph.operators_alone(graph, ops), "builtin")
         [found] = alone.run({"input_0": codes[ops[0].inputs[0]]}).values()
         np.testing.assert_array_equal(found, codes["re_lu_1"])
     found = latency._kernel_operators(graph, frozen)
@@ -74,8 +74,7 @@ def test_medians_are_of_the_calls_that_were_made():
 def test_an_int8_file_on_a_shared_bias_grid_is_not_taken_for_the_plain_one(rng):
     student, _ = tiny.calibrated(tiny.residual, rng)
     plain, shared = (
-        integerize(freeze.freeze_model(student, containers.Storage("int8", grid)))
-        for grid in ("own", "packed")
+        tiny.built(student, "int8", grid).graph for grid in ("own", "packed")
     )
     assert latency._equal(plain, plain)
     assert not latency._equal(plain, shared)

@@ -10,7 +10,7 @@ import tiny
 import tf_lsq
 from tf_lsq._compat import _legacy_slots, _slots, keras, reset_slots
 from tf_lsq.training import quantization_points
-from tf_lsq.training.steps import trained_variables
+from tf_lsq.training.learned_steps import trained_variables
 
 layers = keras.layers
 legacy = keras.optimizers.legacy

@@ -15,8 +15,10 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph import code_multiplier
-from tflite_export import containers, flatbuffer, grids, packing, verify, weights
-from tflite_export.grids import Grid
+from tflite_export import verification
+from tflite_export.file import flatbuffer, packing
+from tflite_export.freezing import Grid, containers, grids, weights
+from tflite_export.runtimes import Runner
 
 layers = keras.layers
 
@@ -71,7 +73,7 @@ def test_packed_dense_layers_run(container, version, channels, rng):
     np.testing.assert_array_equal(found.tensors["w"].data, weight.data)
     assert found.ops[0].version == version
     x = rng.integers(-20, 20, (5, channels)).astype(np.int8)
-    [y] = verify.Runner(graph).run({"in": x}).values()
+    [y] = Runner(graph).run({"in": x}).values()
     acc = (x.astype(int) + 1) @ weight.data.T.astype(int) + graph.tensors["b"].data
     np.testing.assert_array_equal(y, np.clip(acc, 0, 255) - 128)
 
@@ -169,8 +171,10 @@ def test_one_bias_grid_makes_all_storages_equal(bits, rng, tmp_path):
         report = tflite_export.export_model(
             student, path, storage=storage, bias_grid="packed"
         )
-        graph, frozen, _ = verify.verify_content(path.read_bytes(), student, name="f")
-        outputs.append(verify.probe_codes(graph, frozen, [x], "builtin"))
+        built = tiny.built(student, storage, "packed")
+        assert path.read_bytes() == built.content
+        graph, frozen = built.graph, built.frozen
+        outputs.append(verification.probe_codes(graph, frozen, [x], "builtin"))
         graphs.append(graph)
         sizes.append(sum(layer.num_bytes for layer in report.layers))
     assert sizes[1] < sizes[0]
@@ -190,7 +194,7 @@ def test_one_bias_grid_makes_all_storages_equal(bits, rng, tmp_path):
 def kernel_of(codes, bias, num_bits):
     codes = np.array(codes)
     scale = np.full(codes.shape[-1], 0.5)
-    return weights.TrainedKernel("dense", codes, scale, np.array(bias), num_bits)
+    return weights.FoldedKernel("dense", codes, scale, np.array(bias), num_bits)
 
 
 FULL = Grid(0.5, 0)  # An 8-bit tensor: no room to widen it.

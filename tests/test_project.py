@@ -12,156 +12,263 @@ import tf_lsq
 import tflite_export
 
 ROOT = Path(__file__).resolve().parents[1]
-# Module -> modules of its package it may import, in the order of the house.
+# The rooms and modules of the house in order: each imports only from those before it.
 TRAINING = [
     "_compat",
-    "lsq",
-    "lsq_plus",
-    "fast",
     "data",
-    "quantizers",
-    "quantize_configs",
+    "lsq.ranges",
+    "lsq.plain",
+    "lsq.first_steps",
+    "lsq.lsq_plus",
+    "lsq.fast",
+    "lsq",
+    "layers.quantizers",
+    "layers.quantize_configs",
+    "layers.attributes",
+    "layers.wrapper",
+    "layers.point",
+    "layers.loans",
     "layers",
-    "optimizers",
-    "operators",
-    "float_layers",
-    "lowering",
-    "tensor_functions",
-    "layer_table",
-    "reader",
+    "graph.kinds",
+    "graph.nodes",
+    "graph.float_layers",
+    "graph.lowering",
+    "graph.tensor_functions",
+    "graph.layer_table",
+    "graph.reader",
+    "graph.fusing",
+    "graph.folding",
+    "graph.keras3",
     "graph",
-    "folding",
-    "borrowed_sums",
-    "losses",
-    "distribution",
-    "step_values",
-    "range_watch",
-    "model",
+    "training.distribution",
+    "training.learned_steps",
+    "training.biases",
+    "training.first_batch",
+    "training.range_watch",
+    "training.losses",
+    "training.optimizers",
+    "training.recipes",
+    "training.model",
+    "training.calibration",
+    "training.batch_norm",
+    "training.distillation",
+    "training.oscillation",
+    "training.plots",
+    "training.probe",
+    "training.diagnostics",
+    "training",
     "policy",
+    "plan",
+    "gamma",
     "layout",
-    "scheme",
-    "keras3",
     "quantize",
-    "calibration",
+    "scheme",
     "models",
-    "batch_norm",
-    "recipes",
-    "distillation",
-    "plots",
-    "probe",
-    "diagnostics",
-    "oscillation",
-    "__init__",
+    "",
 ]
 EXPORT = [
-    "packing",
-    "quantized_tensor",
-    "rounding",
-    "tflite_graph",
     "atomic_file",
-    "templating",
-    "report",
-    "export_report",
-    "snippets",
-    "op_versions",
+    "pictures",
+    "file.packing",
+    "file.quantized_tensor",
+    "file.releases",
+    "file.tflite_graph",
+    "file.tflite_operators",
+    "file.flatbuffer",
+    "file.metadata",
+    "file.inspect",
+    "file",
+    "targets.types",
+    "targets.conditions",
+    "targets.phone",
+    "targets.edgetpu",
+    "targets.symmetric",
+    "targets.queries",
+    "targets.edgetpu_compiler",
     "targets",
-    "edgetpu_compiler",
-    "flatbuffer",
-    "convert",
-    "grids",
-    "trained_kernel",
-    "containers",
-    "weights",
-    "freeze",
-    "code_statistics",
-    "float_graph",
-    "latency",
-    "metadata",
-    "biases",
-    "expectation",
-    "arithmetic",
-    "integerize",
-    "check",
+    "runtimes.rounding",
+    "runtimes.arithmetic",
+    "runtimes.litert",
+    "runtimes",
+    "freezing.grids",
+    "freezing.trained",
+    "freezing.convert",
+    "freezing.reader",
+    "freezing.containers",
+    "freezing.weights",
+    "freezing.freeze",
+    "freezing.biases",
+    "freezing",
+    "operators.builder",
+    "operators.base",
+    "operators.kernels",
+    "operators.elementwise",
+    "operators.activations",
+    "operators.pooling",
+    "operators.resizing",
+    "operators.moving",
+    "operators.regridding",
+    "operators.foreign",
+    "operators",
+    "build",
     "twin",
-    "verify",
+    "reports.verification_report",
+    "reports.export_report",
+    "reports.code_statistics",
+    "reports.templating",
+    "reports.snippets",
+    "reports.float_graph",
+    "reports.latency",
+    "reports",
+    "reports.html_report",
+    "verification.errors",
+    "verification.values",
+    "verification.structure",
+    "verification.weights",
+    "verification.points",
+    "verification.end_to_end",
+    "verification.verify",
+    "verification",
     "storages",
+    "check",
     "pipeline",
-    "html_report",
-    "bit_suggestion",
-    "knapsack",
-    "mixed_bits",
-    "budget",
-    "sensitivity",
-    "bit_search",
-    "inspect",
+    "bits.knapsack",
+    "bits.suggestion",
+    "bits.mixed_bits",
+    "bits.budget",
+    "bits.sensitivity",
+    "bits.search",
+    "bits",
     "loading",
-    "__init__",
+    "",
     "cli",
 ]
+# A room is entered through its `__init__`, but for these modules.
+OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
+OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
+# Needs matplotlib.
+OPEN |= {"tflite_export.reports.html_report"}
+# What the exporter may know of the training library, besides its public names, `data`
+# and Keras itself.
+KNOWN_TO_EXPORT = {
+    "bits.mixed_bits": {"graph", "policy"},
+    "bits.search": {"graph", "policy"},
+    "bits.sensitivity": {"graph", "layers", "lsq.lsq_plus"},
+    "bits.suggestion": {"training.plots"},
+    "check": {"training"},
+    "freezing": {"training"},
+    "freezing.containers": {"graph"},
+    "freezing.convert": {"graph"},
+    "freezing.reader": {"graph", "layers", "training"},
+    "loading": {"graph"},
+    "reports.html_report": {"training.plots"},
+}
+FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
+WITHOUT_TENSORFLOW = [
+    *(m for m in EXPORT if m.split(".")[0] in ("file", "targets", "atomic_file")),
+    "runtimes.rounding",
+    "freezing.grids",
+    "freezing.trained",
+    "freezing.weights",
+    "freezing.freeze",
+    "reports.verification_report",
+    "reports.export_report",
+    "reports.snippets",
+    "reports.float_graph",
+    "bits.knapsack",
+]
+
+
+def name_of(path):
+    """The dotted name of a module's file, that of a room for its `__init__`."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def modules(package):
+    """Name -> file of every module of a package."""
+    files = sorted((ROOT / package).rglob("*.py"))
+    return {name_of(path): path for path in files}
+
+
+MODULES = {**modules("tf_lsq"), **modules("tflite_export")}
 
 
 def imports(path):
-    """(package or "", module) of every import of one file."""
+    """Dotted names of what a file imports: modules, or rooms and packages."""
+    name = name_of(path)
+    base = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            if node.module:
-                yield path.parent.name, node.module
-            else:
-                yield from ((path.parent.name, alias.name) for alias in node.names)
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            package, _, module = node.module.partition(".")
-            yield package, module
-        elif isinstance(node, ast.Import):
+            parts = base.split(".")[: len(base.split(".")) - max(node.level - 1, 0)]
+            source = [*parts, *([node.module] if node.module else [])]
+            source = ".".join(source) if node.level else node.module
             for alias in node.names:
-                yield alias.name.split(".")[0], ""
+                whole = f"{source}.{alias.name}"
+                yield whole if whole in MODULES else source
+
+
+def short(name):
+    """The name of a module in its package."""
+    return name.partition(".")[2]
 
 
 @pytest.mark.parametrize(
     ("package", "order"), [("tf_lsq", TRAINING), ("tflite_export", EXPORT)]
 )
 def test_imports_go_one_way(package, order):
-    found = {path.stem for path in (ROOT / package).glob("*.py")}
-    assert found == set(order)
-    for module in order:
-        for source, name in imports(ROOT / package / f"{module}.py"):
-            if source == package and name:
-                assert order.index(name) < order.index(module), f"{module} <- {name}"
+    assert {short(name) for name in modules(package)} == set(order)
+    assert len(order) == len(set(order))
+    for name, path in modules(package).items():
+        if name == "tflite_export":  # Its names are loaded when they are used.
+            continue
+        for source in imports(path):
+            if source.split(".")[0] == package and source != name:
+                assert order.index(short(source)) < order.index(short(name)), (
+                    f"{name} must not import {source}, which comes after it"
+                )
+
+
+def test_rooms_are_entered_through_their_doors():
+    for name, path in MODULES.items():
+        for source in imports(path):
+            room = source.rpartition(".")[0]
+            inside = name == room or name.startswith(f"{room}.")
+            if source in MODULES and room.count(".") == 1 and source not in OPEN:
+                assert inside, f"{name} must import from {room}, not from {source}"
+
+
+def test_the_exporter_knows_little_of_training():
+    for name, path in modules("tflite_export").items():
+        found = {short(s) for s in imports(path) if s.split(".")[0] == "tf_lsq"}
+        allowed = KNOWN_TO_EXPORT.get(short(name), set()) | FREE_FOR_EXPORT
+        assert found <= allowed, f"{name} must not import {sorted(found - allowed)}"
 
 
 def test_training_knows_nothing_of_export():
-    for path in (ROOT / "tf_lsq").glob("*.py"):
-        assert "tflite_export" not in {package for package, _ in imports(path)}
+    for path in modules("tf_lsq").values():
+        assert "tflite_export" not in {s.split(".")[0] for s in imports(path)}
 
 
 def test_only_compat_touches_tfmot_and_chooses_keras():
-    for package in ("tf_lsq", "tflite_export"):
-        for path in (ROOT / package).glob("*.py"):
-            used = {name for name, _ in imports(path)}
-            if path.stem != "_compat":
-                assert not used & {"tensorflow_model_optimization", "tf_keras", "keras"}
+    for name, path in MODULES.items():
+        used = {source.split(".")[0] for source in imports(path)}
+        if name != "tf_lsq._compat":
+            assert not used & {"tensorflow_model_optimization", "tf_keras", "keras"}
 
 
-def test_the_exact_part_of_export_runs_without_tensorflow():
-    for module in (
-        "packing",
-        "quantized_tensor",
-        "rounding",
-        "tflite_graph",
-        "report",
-        "export_report",
-        "snippets",
-        "targets",
-        "op_versions",
-        "knapsack",
-    ):
-        used = {n for n, _ in imports(ROOT / "tflite_export" / f"{module}.py")}
-        assert not used & {"tensorflow", "tf_lsq", "ai_edge_litert"}
+@pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
+def test_the_exact_part_of_export_needs_no_tensorflow(module):
+    used = {s.split(".")[0] for s in imports(MODULES[f"tflite_export.{module}"])}
+    assert not used & {"tensorflow", "tf_lsq"}
 
 
 def test_the_word_scale_begins_at_freeze():
-    for module in ("integerize", "flatbuffer", "tflite_graph", "quantized_tensor"):
-        text = (ROOT / "tflite_export" / f"{module}.py").read_text()
-        assert not re.search(r"\bstep\b", text), module
+    for name in ("operators.builder", "file.flatbuffer", "file.tflite_graph"):
+        text = MODULES[f"tflite_export.{name}"].read_text()
+        assert not re.search(r"\bstep\b", text), name
 
 
 @pytest.mark.parametrize("package", [tf_lsq, tflite_export])

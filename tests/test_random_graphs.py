@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import random_graphs
+import tiny
 from hypothesis import HealthCheck, Phase, given, settings
 from random_graphs import Recipe
 
 import tf_lsq
 import tflite_export
-from tflite_export import verify
+from tflite_export import verification
 
 NUM_EXAMPLES = 16
 
@@ -41,9 +42,10 @@ def prove(recipe, path):
     }
     assert not different
     assert found.twin_differences == 0
-    graph, frozen, _ = verify.verify_content(path.read_bytes(), student, name="file")
-    codes = verify.probe_codes(graph, frozen, [x], "builtin")
-    builtin = verify.twin_differences(frozen, codes, "builtin")
+    built = tiny.built(student, recipe.storage)
+    assert path.read_bytes() == built.content
+    codes = verification.probe_codes(built.graph, built.frozen, [x], "builtin")
+    builtin = verification.twin_differences(built.frozen, codes, "builtin")
     assert not {name: count for name, count in builtin.items() if count}
 
 

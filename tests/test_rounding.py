@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tflite_export import arithmetic, rounding
+from tflite_export.runtimes import arithmetic, rounding
 
 
 def rounded_twice(acc, ratio, half_up):

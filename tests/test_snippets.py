@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import tiny
 import tree_sitter
 import tree_sitter_kotlin
 import tree_sitter_swift
@@ -13,9 +14,7 @@ import tree_sitter_swift
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import freeze
-from tflite_export.integerize import integerize
-from tflite_export.snippets import snippets_of
+from tflite_export.reports import snippets_of
 
 layers = keras.layers
 
@@ -57,8 +56,7 @@ GRAMMARS = {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}
 def test_snippets_for_phones_are_well_formed(language, dtype, rng):
     student = tf_lsq.quantize_model(odd_names())
     tf_lsq.calibrate(student, [rng.normal(size=(32, 4)) for _ in range(2)])
-    frozen = freeze.freeze_model(student)
-    graph = integerize(frozen, input_type=dtype, output_type=dtype)
+    graph = tiny.built(student, input_type=dtype, output_type=dtype).graph
     code = snippets_of(graph, 'a "file".tflite')[language]
     parser = tree_sitter.Parser(tree_sitter.Language(GRAMMARS[language].language()))
     assert not parser.parse(code.encode()).root_node.has_error, code

@@ -12,9 +12,9 @@ import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.policy import SYMMETRIC_TARGETS
 from tf_lsq.policy import TARGETS as TRAINED_FOR
-from tflite_export import freeze, targets
+from tflite_export import targets
+from tflite_export.file import TFLiteGraph, TFLiteOp, TFLiteTensor
 from tflite_export.targets import TARGETS
-from tflite_export.tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
 
 layers = keras.layers
 EDGE_TPU = TARGETS["edgetpu"]
@@ -230,7 +230,7 @@ def test_symmetric_files_have_no_zero_points(bits, low, rng, tmp_path):
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     assert found.equal_codes == found.weight_codes
     assert not any(point.twin_differences for point in found.points)
-    grids = [node.grid for node in freeze.freeze_model(student).nodes]
+    grids = [node.grid for node in tiny.built(student).frozen.nodes]
     assert {grid.zero_point for grid in grids} == {0}
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import arithmetic, freeze, twin
-from tflite_export.rounding import fixed_point
+from tflite_export.runtimes import arithmetic, fixed_point
 
 layers = keras.layers
 
@@ -78,7 +77,7 @@ def test_sums_that_float32_cannot_hold(rng, tmp_path):
     student = tf_lsq.quantize_model(model)
     x = rng.uniform(0, 1, (16, 4096)).astype(np.float32)
     tf_lsq.calibrate(student, x)
-    weight = freeze.freeze_model(student).by_name()["scores"].weight
+    weight = tiny.built(student).frozen.by_name()["scores"].weight
     assert np.abs(weight.codes.codes).sum(axis=0).min() * 255 > 2**24
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)
@@ -126,10 +125,3 @@ def test_averages_round_ties_away_from_zero(total, count):
     found = int(arithmetic.rounded_average(tf.constant(total, tf.int64), count))
     expected = np.sign(total) * ((abs(total) + count // 2) // count)
     assert found == expected
-
-
-def test_the_twin_knows_every_operator_that_is_written():
-    from tflite_export.expectation import COMPUTE
-    from tflite_export.integerize import OPERATORS
-
-    assert set(twin.OPERATORS) | set(COMPUTE) >= set(OPERATORS)

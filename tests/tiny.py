@@ -6,6 +6,8 @@ import numpy as np
 
 import tf_lsq
 from tf_lsq._compat import keras
+from tflite_export.build import FileSettings, build_file
+from tflite_export.freezing import Storage, read_model
 
 layers = keras.layers
 
@@ -82,3 +84,23 @@ def calibrated(build, rng, bits=4, **options):
     tf_lsq.calibrate(student, x)
     tf_lsq.round_biases(student)
     return student, x
+
+
+def built(student, storage="int8", bias_grid="own", **ends):
+    """The file of a quantized model, with what it was made of."""
+    settings = FileSettings(Storage(storage, bias_grid), **ends)
+    return build_file(read_model(student), settings)
+
+
+def trained_kernel(student, layer):
+    """The numbers of a layer's kernel."""
+    nodes = read_model(student).nodes
+    [kernel] = {n.kernel for n in nodes if n.kernel is not None and n.layer == layer}
+    return kernel
+
+
+def trained_point(student, layer):
+    """The numbers of a quantization point."""
+    nodes = read_model(student).nodes
+    [point] = {n.point for n in nodes if n.point is not None and n.layer == layer}
+    return point

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._compat import OpLambda, SlicingOpLambda, keras
-from ..layers import LSQWrapper, QuantizationPoint
+from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
 from .float_layers import (
     ConstantPadding,
     HardSigmoid,
@@ -386,6 +386,7 @@ LAYERS: dict[type, LayerRule] = {
     SlicingOpLambda: LayerRule(lower_function, check_function),
     layers.Lambda: LayerRule(single("identity"), _refuse_lambda),
     QuantizationPoint: LayerRule(quantization_point),
+    FixedPoint: LayerRule(quantization_point),
 }
 # Rows that a user does not write: what the analysis itself puts into models.
 INTERNAL = {
@@ -399,6 +400,7 @@ INTERNAL = {
     SlicingOpLambda,
     layers.Lambda,
     QuantizationPoint,
+    FixedPoint,
 }
 PUBLIC_LAYERS = set(LAYERS) - INTERNAL
 

@@ -1,7 +1,7 @@
 """The Keras layers and quantizers that carry learned steps."""
 
 from .attributes import replaced_attributes
-from .borrowed_sums import borrowed_sums
+from .loans import borrowed_sums
 from .point import FixedPoint, QuantizationPoint
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer

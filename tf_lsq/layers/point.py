@@ -35,7 +35,7 @@ class QuantizationPoint(keras.layers.Layer):
         visitor: Called with the point and what arrives, before it is quantized. Unless
             it returns None, what it returns is the output. See `first_batch` and
             `range_watch`.
-        own_sums: See `borrowed_sums`.
+        own_sums: See `loans`.
     """
 
     fixed_step: float | None = None

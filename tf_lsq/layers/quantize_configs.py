@@ -26,7 +26,7 @@ class QuantizedWeight:
         channel_axes: Its axes with one index per channel.
         bilinear: Whether the layer's output, but for its bias, is linear in this weight
             and linear in the layer's input. Only then do both have the same sum of
-            gradient times value, see `borrowed_sums`.
+            gradient times value, see `loans`.
     """
 
     attribute: str

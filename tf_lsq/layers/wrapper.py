@@ -42,7 +42,7 @@ class LSQWrapper(keras.layers.Wrapper):
         self.layer.trainable = kwargs["trainable"]
         self.quantize_config = quantize_config
         self.plain_op = False  # See `LSQModel.use_plain_op`.
-        self.lends_to = None  # See `borrowed_sums`: a step, and its gradient scale.
+        self.lends_to = None  # See `loans`: a step, and its gradient scale.
         self.weight_attribute = quantize_config.weight_attribute(layer)
         if self.weight_attribute is None:
             raise ValueError(

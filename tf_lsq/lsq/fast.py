@@ -10,7 +10,7 @@ up to::
            = (sum(dy * y) - sum(dx * x)) / step
 
 Nothing is kept for the backward pass but x and y, which the layers around keep anyway.
-Where those hold one of the two sums as well (see `borrowed_sums`), it is left out here,
+Where those hold one of the two sums as well (see `loans`), it is left out here,
 and `lend_sum` adds it to the gradient of the same step. Codes and mask are the plain
 form's, except where the quotient is within float32's rounding of a tie: the kernel
 multiplies by 1 / step.

@@ -5,6 +5,13 @@ from .biases import round_biases
 from .calibration import calibrate
 from .diagnostics import Diagnostics
 from .distillation import Distiller
+from .learned_steps import (
+    check_calibrated,
+    is_calibrated,
+    quantization_points,
+    steps,
+    wrapped_layers,
+)
 from .losses import CrossEntropy, DistillationLoss
 from .model import LSQModel, StepTraining
 from .optimizers import (
@@ -16,13 +23,6 @@ from .optimizers import (
 )
 from .oscillation import OscillationTracking
 from .recipes import recipe
-from .steps import (
-    check_calibrated,
-    is_calibrated,
-    quantization_points,
-    steps,
-    wrapped_layers,
-)
 
 __all__ = [
     "DEFAULT_STEP_CLIP",

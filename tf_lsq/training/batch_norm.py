@@ -20,7 +20,7 @@ import tensorflow as tf
 from .._compat import keras, nodes_of
 from ..data import batches
 from .biases import round_biases
-from .steps import check_calibrated, student_of
+from .learned_steps import check_calibrated, student_of
 
 
 def reestimate_batch_norm(

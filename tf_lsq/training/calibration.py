@@ -9,8 +9,8 @@ import tensorflow as tf
 from .._compat import keras, reset_slots
 from ..data import check_num_examples, first_examples
 from .first_batch import initialise_steps, warn_of_zeros
+from .learned_steps import quantization_points, trained_variables
 from .model import LSQModel
-from .steps import quantization_points, trained_variables
 
 
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:

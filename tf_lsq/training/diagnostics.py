@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from .._compat import keras
 from ..data import batches
+from .learned_steps import is_calibrated, student_of
 from .losses import resolve
 from .plots import write_plots
 from .probe import Measurement, Probe
-from .steps import is_calibrated, student_of
 
 _SCALARS = ("step", "ratio", "unscaled_ratio", "clipped")
 

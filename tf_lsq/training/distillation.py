@@ -19,6 +19,7 @@ import tensorflow as tf
 from .._compat import keras, losses_container, model_structure, nodes_of, replaced_call
 from ..graph import float_model
 from ..layers import LSQWrapper
+from .learned_steps import quantization_points
 from .losses import (
     LOGITS,
     PROBABILITIES,
@@ -28,7 +29,6 @@ from .losses import (
     resolve,
 )
 from .model import LSQModel, StepTraining
-from .steps import quantization_points
 
 # Layers that make other images of an image.
 _AUGMENTATIONS = tuple(

@@ -15,7 +15,7 @@ import tensorflow as tf
 from .._compat import keras, nodes_of
 from ..layers import QuantizationPoint, replaced_attributes
 from .distribution import assign_chiefs_values
-from .steps import check_calibrated, quantization_points
+from .learned_steps import check_calibrated, quantization_points
 
 # Smallest and largest value; NaN if there is one that is not finite.
 Extremes = tuple[float, float]

@@ -30,10 +30,7 @@ from .first_batch import (
     missing_shared_points,
     warn_of_zeros,
 )
-from .losses import resolve
-from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
-from .range_watch import MANY, RangeWatch
-from .steps import (
+from .learned_steps import (
     check_calibrated,
     check_steps,
     is_calibrated,
@@ -41,6 +38,9 @@ from .steps import (
     trained_variables,
     wrapped_layers,
 )
+from .losses import resolve
+from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
+from .range_watch import MANY, RangeWatch
 
 # A step beyond these factors of its first value is worth a warning.
 _SMALL, _LARGE = 0.1, 10.0

@@ -19,7 +19,7 @@ import tensorflow as tf
 from .. import lsq
 from .._compat import keras, steps_per_execution
 from ..layers import LSQWrapper
-from .steps import student_of, wrapped_layers
+from .learned_steps import student_of, wrapped_layers
 
 
 class OscillationTracking(keras.callbacks.Callback):

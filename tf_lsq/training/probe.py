@@ -18,7 +18,7 @@ from .. import lsq
 from .._compat import inference_only, keras, model_structure, nodes_of, random_layers
 from ..graph import analyze, point_of
 from ..layers import LSQWrapper, QuantizationPoint, replaced_attributes
-from .steps import quantization_points, steps, wrapped_layers
+from .learned_steps import quantization_points, steps, wrapped_layers
 
 Quantizer = LSQWrapper | QuantizationPoint
 # Quantity -> layer name -> value.

@@ -24,7 +24,7 @@ from .._compat import inference_only, keras, nodes_of, random_layers
 from ..layers import LSQWrapper, QuantizationPoint
 from ..lsq import MAX_NUM_BITS
 from .first_batch import batch_norm_statistics_kept, visited
-from .steps import quantization_points, wrapped_layers
+from .learned_steps import quantization_points, wrapped_layers
 
 Quantizer = LSQWrapper | QuantizationPoint
 # A share of clipped values that is worth a warning.
