@@ -232,9 +232,9 @@ def step_gradients(student, x, labels):
 def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
     """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
     student, x, labels = trained
-    found = find_loans(student)
-    assert sum(bool(loan.kernels) for loan in loans) > 2
-    assert sum(loan.batch_norm is not None for loan in loans) > 2
+    lent = find_loans(student)
+    assert sum(bool(loan.kernels) for loan in lent) > 2
+    assert sum(loan.batch_norm is not None for loan in lent) > 2
     found, expected = step_gradients(student, x, labels)
     assert len(found) > 5
     for name in found:
