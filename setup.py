@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(
@@ -21,10 +21,13 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=["tf_lsq", "tflite_export"],
+    packages=find_packages(
+        include=["tf_lsq", "tf_lsq.*", "tflite_export", "tflite_export.*"]
+    ),
     package_data={
         "tf_lsq": ["py.typed"],
-        "tflite_export": ["py.typed", "templates/*.j2"],
+        "tflite_export": ["py.typed"],
+        "tflite_export.reports": ["templates/*.j2"],
     },
     entry_points={"console_scripts": ["tf-lsq = tflite_export.cli:main"]},
     python_requires=">=3.11",
@@ -35,6 +38,7 @@ setup(
         "ai-edge-litert>=2.3,<3",
         "flatbuffers>=24",
         "jinja2>=3.1",
+        "lazy-loader>=0.4",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "tqdm>=4.66",

@@ -9,13 +9,14 @@ The default data, scikit-learn's handwritten digits, needs no download.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tflite_export.quiet import silence_libraries
+
+silence_libraries()  # Before TensorFlow is imported.
 
 import numpy as np
 import tensorflow as tf

@@ -68,7 +68,9 @@ TRAINING = [
 ]
 EXPORT = [
     "atomic_file",
+    "errors",
     "pictures",
+    "quiet",
     "file.packing",
     "file.quantized_tensor",
     "file.releases",
@@ -121,7 +123,6 @@ EXPORT = [
     "reports.latency",
     "reports",
     "reports.html_report",
-    "verification.errors",
     "verification.values",
     "verification.structure",
     "verification.weights",
@@ -165,7 +166,11 @@ KNOWN_TO_EXPORT = {
 }
 FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
 WITHOUT_TENSORFLOW = [
-    *(m for m in EXPORT if m.split(".")[0] in ("file", "targets", "atomic_file")),
+    *(
+        m
+        for m in EXPORT
+        if m.split(".")[0] in ("file", "targets", "atomic_file", "errors")
+    ),
     "runtimes.rounding",
     "freezing.grids",
     "freezing.trained",

@@ -8,28 +8,30 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
-    from .bits import BitSuggestion, BudgetError, suggest_bits
+    from .bits import BitSuggestion, suggest_bits
     from .check import CheckReport, check_model
+    from .errors import BudgetError, VerificationError
     from .file import FileReport, QuantizedTensor, inspect_tflite
     from .freezing import round_biases
     from .pipeline import export_model
     from .reports import ExportReport, VerificationReport
     from .reports.html_report import write_html_report
     from .twin import integer_twin
-    from .verification import VerificationError, verify_tflite
+    from .verification import verify_tflite
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "bits": ["BitSuggestion", "BudgetError", "suggest_bits"],
+        "bits": ["BitSuggestion", "suggest_bits"],
         "check": ["CheckReport", "check_model"],
+        "errors": ["BudgetError", "VerificationError"],
         "file": ["FileReport", "QuantizedTensor", "inspect_tflite"],
         "freezing": ["round_biases"],
         "pipeline": ["export_model"],
         "reports": ["ExportReport", "VerificationReport"],
         "reports.html_report": ["write_html_report"],
         "twin": ["integer_twin"],
-        "verification": ["VerificationError", "verify_tflite"],
+        "verification": ["verify_tflite"],
     },
 )
 

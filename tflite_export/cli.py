@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import json
-import os
 import sys
 import zipfile
 import zlib
@@ -20,7 +19,10 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
+from .errors import BudgetError, VerificationError
 from .pictures import PLOT_SUFFIXES
+from .quiet import silence_libraries
+from .targets import STORAGES, TARGETS
 
 NO, UNREADABLE = 1, 3
 # Those of `tf_lsq.lsq`, which needs TensorFlow.
@@ -34,20 +36,11 @@ app = typer.Typer(
 )
 
 
-class Target(enum.StrEnum):
-    """What a file will run on."""
-
-    phone = "phone"
-    edgetpu = "edgetpu"
-    symmetric = "symmetric"
+Target = enum.StrEnum("Target", {name: name for name in TARGETS})
+Storage = enum.StrEnum("Storage", {name: name for name in STORAGES})
 
 
-class Storage(enum.StrEnum):
-    """How codes are stored."""
-
-    int8 = "int8"
-    packed = "packed"
-    auto = "auto"
+_PHONE, _INT8, _PACKED = Target("phone"), Storage("int8"), Storage("packed")
 
 
 class EndType(enum.StrEnum):
@@ -105,7 +98,7 @@ def _picture(path: Path | None) -> Path | None:
 def check(
     model: Model,
     target: Annotated[Target | None, typer.Option(help="What it will run on.")] = None,
-    storage: Chosen = Storage.int8,
+    storage: Chosen = _INT8,
     weight_bits: Annotated[int | None, _num_bits("Bits of kernels.")] = None,
     activation_bits: Annotated[
         int | None, _num_bits("Bits of the inputs of layers with kernels.")
@@ -157,8 +150,8 @@ def suggest(
             "--asymmetric-activations", help="Activations learn an offset, too (LSQ+)."
         ),
     ] = False,
-    target: Annotated[Target, typer.Option(help="What it will run on.")] = Target.phone,
-    storage: Chosen = Storage.packed,
+    target: Annotated[Target, typer.Option(help="What it will run on.")] = _PHONE,
+    storage: Chosen = _PACKED,
     num_examples: Annotated[
         int, typer.Option(help="How many of the first examples are used.", min=1)
     ] = 256,
@@ -202,7 +195,7 @@ def suggest(
 def export(
     model: Model,
     file: File,
-    storage: Chosen = Storage.int8,
+    storage: Chosen = _INT8,
     bias_grid: Annotated[
         BiasGrid,
         typer.Option(help="packed: files of all storages have the same biases."),
@@ -288,7 +281,7 @@ def inspect(file: File, as_json: Json = False) -> None:
 
 def main() -> None:
     """Runs the command; TensorFlow's own log stays quiet."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    silence_libraries()
     app()
 
 
@@ -310,9 +303,7 @@ def _run(work: Any, as_json: bool) -> NoReturn:
 
 def _exit_code(error: Exception) -> int | None:
     """Returns the exit code of an expected error, None for others."""
-    import tflite_export
-
-    if isinstance(error, tflite_export.VerificationError | tflite_export.BudgetError):
+    if isinstance(error, VerificationError | BudgetError):
         return NO
     if isinstance(error, ValueError | TypeError | OSError | RuntimeError):
         return UNREADABLE

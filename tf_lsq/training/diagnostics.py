@@ -20,7 +20,6 @@ from .._compat import keras
 from ..data import batches
 from .learned_steps import is_calibrated, student_of
 from .losses import resolve
-from .plots import write_plots
 from .probe import Measurement, Probe
 
 _SCALARS = ("step", "ratio", "unscaled_ratio", "clipped")
@@ -167,6 +166,8 @@ class Diagnostics(keras.callbacks.Callback):
                 "`plot` needs records. Received: none. Give the callback to `fit`."
             )
         kernels = {layer.name for layer in self._probe.wrappers}
+        from .plots import write_plots  # Loads matplotlib.
+
         return write_plots(self.history, self.codes, kernels, Path(folder))
 
     def _iterations(self) -> int:

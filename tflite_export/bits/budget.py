@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..errors import BudgetError
 from .knapsack import Front
 from .mixed_bits import FileSize, MixedBits
 
@@ -29,18 +30,6 @@ class Made(NamedTuple):
 
     bits: dict[str, int]
     size: FileSize
-
-
-class BudgetError(ValueError):
-    """No file was found that is small enough.
-
-    Attributes:
-        smallest_bytes: Size of the smallest file found.
-    """
-
-    def __init__(self, message: str, smallest_bytes: int) -> None:
-        super().__init__(message)
-        self.smallest_bytes = smallest_bytes
 
 
 class Walk:

@@ -1,13 +1,11 @@
 """Does a file compute what its model was trained to?"""
 
 from .end_to_end import BATCH_SIZE, compare_end_to_end
-from .errors import VerificationError
 from .points import compare_points, probe_codes, twin_differences
 from .verify import rebuild, verify_content, verify_tflite
 
 __all__ = [
     "BATCH_SIZE",
-    "VerificationError",
     "compare_end_to_end",
     "compare_points",
     "probe_codes",

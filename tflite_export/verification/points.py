@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from ..errors import VerificationError
 from ..file import TFLiteGraph
 from ..freezing import FrozenModel, FrozenNode, TrainedPoint
 from ..operators import exact_output
 from ..reports import CodeStatistics, PointReport, activation_statistics
 from ..runtimes import Runner
 from ..twin import twin_operators
-from .errors import VerificationError
 from .values import file_inputs, on_grid
 
 

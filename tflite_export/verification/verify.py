@@ -21,11 +21,11 @@ from tf_lsq._compat import keras
 from tf_lsq.data import first_examples
 
 from ..build import BuiltFile, build_file, settings_of
+from ..errors import VerificationError
 from ..file import from_bytes
 from ..freezing import TrainedModel, read_model
 from ..reports import VerificationReport
 from .end_to_end import BATCH_SIZE, compare_end_to_end
-from .errors import VerificationError
 from .points import compare_points, probe_codes
 from .structure import compare_description, compare_structure, find_load_errors
 from .weights import compare_weights

@@ -1,4 +1,4 @@
-"""`VerificationError`: a file differs from the model it was made from."""
+"""Errors that callers tell apart; nothing here needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,3 +19,15 @@ class VerificationError(RuntimeError):
         if more > 0:
             named += f"\n  ... and {more} more"
         super().__init__(f"{what} does not equal the trained model:\n  {named}")
+
+
+class BudgetError(ValueError):
+    """No file was found that is small enough.
+
+    Attributes:
+        smallest_bytes: Size of the smallest file found.
+    """
+
+    def __init__(self, message: str, smallest_bytes: int) -> None:
+        super().__init__(message)
+        self.smallest_bytes = smallest_bytes

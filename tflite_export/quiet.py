@@ -1,0 +1,61 @@
+"""A quiet standard error: without what TensorFlow and LiteRT print on every machine.
+
+Their C++ code writes to file descriptor 2, before any log level counts. A child process
+filters that, so nothing is lost if this one crashes. Python's own `sys.stderr` goes
+around it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import sys
+
+# Lines that say nothing about what the user does.
+_NOISE = re.compile(
+    rb"(WARNING: All log messages before absl::InitializeLog\(\)"
+    rb"|I0000 .* cudart_stub\.cc"
+    rb"|INFO: Created TensorFlow Lite XNNPACK delegate"
+    rb"|E0000 .* cuda_platform\.cc.*UNKNOWN ERROR \(303\)"  # There is no driver.
+    rb"|I0000 .* cpu_feature_guard\.cc"
+    rb"|To enable the following instructions: )"
+)
+
+
+def silence_libraries() -> None:
+    """Drops the lines above from standard error, for the rest of this process.
+
+    Call it before TensorFlow is imported. Nothing happens where processes can't fork.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if not hasattr(os, "fork"):
+        return
+    sys.stderr.flush()
+    original = os.dup(2)
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write_end)
+        _filter(read_end, original)
+        os._exit(0)
+    os.close(read_end)
+    os.dup2(write_end, 2)
+    os.close(write_end)
+    sys.stderr = open(original, "w", buffering=1, closefd=False)
+    atexit.register(_finish, original, child)
+
+
+def _filter(source: int, target: int) -> None:
+    """Copies lines that are no noise until nobody writes any more."""
+    with open(source, "rb") as lines:
+        for line in lines:
+            if not _NOISE.match(line):
+                os.write(target, line)
+
+
+def _finish(original: int, child: int) -> None:
+    """Lets the child write what is left, and waits for it."""
+    sys.stderr.flush()
+    os.dup2(original, 2)
+    os.waitpid(child, 0)
