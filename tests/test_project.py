@@ -30,6 +30,7 @@ TRAINING = [
     "layers.loans",
     "layers",
     "graph.kinds",
+    "graph.unary",
     "graph.nodes",
     "graph.float_layers",
     "graph.lowering",

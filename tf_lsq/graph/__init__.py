@@ -4,9 +4,10 @@ from .float_layers import HardSigmoid, SynchronizedBatchNormalization
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
 from .fusing import analyze
 from .keras3 import float_model, from_keras3, is_keras3_file
-from .kinds import KINDS, Kind
+from .kinds import Kind
 from .nodes import Graph, Layer, Node
 from .reader import register_layer
+from .unary import KINDS
 
 __all__ = [
     "KINDS",

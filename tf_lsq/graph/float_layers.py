@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras
+from .unary import UNARY
 
 _REDUCTIONS = {"mean": tf.reduce_mean, "max": tf.reduce_max}
 
@@ -150,6 +151,30 @@ class Reduction(_Settings):
             if self.keepdims or axis not in self.axes
         ]
         return tuple(kept)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class UnaryFunction(_Settings):
+    """Returns a function of every value.
+
+    Args:
+        function: A key of `unary.UNARY`.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("function",)
+
+    def __init__(self, function: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if function not in UNARY:
+            raise ValueError(
+                f"`function` must be one of {sorted(UNARY)}. Received: {function!r}."
+            )
+        self.function = function
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the function, shape of `inputs`."""
+        return UNARY[self.function].function(inputs)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")

@@ -18,6 +18,8 @@ class Kind:
             grid of its input.
         keeps_grid: Its output must have the grid of its input, but is computed
             and rounded (average pooling).
+        leaves_range: Its output has the step of its input, but can be larger than the
+            largest integer; clipping follows. Only with `keeps_grid`.
         joins: Its inputs and its output share one grid (concatenation).
         fixed_step: Step of the output that TFLite prescribes, or None.
         range: "inputs": not negative if no input is; "positive": never negative;
@@ -29,6 +31,7 @@ class Kind:
     fuses_relu: bool = False
     keeps_codes: bool = False
     keeps_grid: bool = False
+    leaves_range: bool = False
     joins: bool = False
     fixed_step: float | None = None
     range: str = "inputs"
@@ -36,7 +39,8 @@ class Kind:
 
 _MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, range="signed")
 
-KINDS = {
+# Those of functions of one tensor are in `unary`.
+BASIC_KINDS = {
     "input": Kind(),
     "conv": _MATMUL,
     "depthwise": _MATMUL,

@@ -20,8 +20,10 @@ from .float_layers import (
     Reduction,
     StridedSlice,
     SynchronizedBatchNormalization,
+    UnaryFunction,
 )
 from .lowering import (
+    ACTIVATIONS,
     Call,
     Lowering,
     activation_layer,
@@ -41,6 +43,7 @@ from .lowering import (
 )
 from .nodes import Layer, Node
 from .tensor_functions import check_function, lower_function
+from .unary import UNARY
 
 layers = keras.layers
 Check = Callable[[Layer], str | None]
@@ -67,10 +70,7 @@ def _check_activation(layer: Layer) -> str | None:
     if activation_name(layer.activation) is not None:
         return None
     found = getattr(layer.activation, "__name__", type(layer.activation).__name__)
-    return (
-        "its activation must be linear, relu, relu6, leaky_relu, sigmoid, tanh, "
-        f"hard_sigmoid, swish or softmax, received {found!r}"
-    )
+    return f"its activation must be one of {ACTIVATIONS}, received {found!r}"
 
 
 def _check_channels_last(layer: Layer) -> str | None:
@@ -382,6 +382,12 @@ LAYERS: dict[type, LayerRule] = {
     layers.RandomZoom: _IDENTITY,
     layers.RandomContrast: _IDENTITY,
     layers.RandomBrightness: _IDENTITY,
+    UnaryFunction: LayerRule(lambda call: call.add(call.layer.function)),
+    **{
+        layer: LayerRule(single(name), check)
+        for name, row in UNARY.items()
+        for layer, check in row.layers.items()
+    },
     OpLambda: LayerRule(lower_function, check_function),
     SlicingOpLambda: LayerRule(lower_function, check_function),
     layers.Lambda: LayerRule(single("identity"), _refuse_lambda),
@@ -396,6 +402,7 @@ INTERNAL = {
     StridedSlice,
     SynchronizedBatchNormalization,
     ConstantPadding,
+    UnaryFunction,
     OpLambda,
     SlicingOpLambda,
     layers.Lambda,

@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
-from .float_layers import HardSigmoid
+from .float_layers import HardSigmoid, UnaryFunction
 from .nodes import Layer, Node
+from .unary import UNARY
 
 layers = keras.layers
 
@@ -198,6 +199,9 @@ def _name_of_layer(layer: Layer) -> str | None:
         return "leaky_relu"
     if isinstance(layer, layers.Activation):
         return activation_name(layer.activation)
+    for name, row in UNARY.items():
+        if type(layer) in row.layers:
+            return name if row.layers[type(layer)](layer) is None else None
     return None
 
 
@@ -216,7 +220,10 @@ _FUNCTIONS = {
     keras.activations.swish: "swish",
     tf.nn.silu: "swish",
     tf.nn.leaky_relu: "leaky_relu",
+    **{f: name for name, row in UNARY.items() for f in row.activations},
 }
+# What an activation argument may be.
+ACTIVATIONS = sorted(set(_FUNCTIONS.values()) | {"relu6"})
 
 
 def relu_name(layer: Layer) -> str | None:
@@ -258,6 +265,8 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         gate = layers.Activation("sigmoid", name=f"{name}_sigmoid")
         gated = call.add("sigmoid", [source], layer=gate)
         return call.add("multiply", [source, gated], layer=layers.Multiply(name=name))
+    if kind in UNARY:
+        return call.add(kind, [source], layer=UnaryFunction(kind, name=name))
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))
 
 

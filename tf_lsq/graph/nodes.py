@@ -9,7 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras
-from .kinds import KINDS, Kind
+from .kinds import Kind
+from .unary import KINDS
 
 Layer = keras.layers.Layer
 

@@ -16,9 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
-from .float_layers import ConstantPadding, Reduction, StridedSlice
+from .float_layers import ConstantPadding, Reduction, StridedSlice, UnaryFunction
 from .lowering import Call, activate, chained, rescaling
 from .nodes import Layer, Node
+from .unary import UNARY
 
 layers = keras.layers
 
@@ -387,6 +388,16 @@ def _window(value: Any) -> tuple[int, int]:
     return (found[0], found[-1])
 
 
+def _unary(kind: str) -> Callable[[Call], Node]:
+    """Returns the lowering of a function of one tensor."""
+
+    def lower(call: Call) -> Node:
+        x = next(v for v in call.arguments.values() if isinstance(v, Node))
+        return call.add(kind, [x], layer=UnaryFunction(kind, name=call.name))
+
+    return lower
+
+
 _ROWS: dict[tuple[str, ...], Callable[[Call], Node | list[Node]]] = {
     ("__operators__.add", "math.add", "add"): _add,
     ("math.subtract", "subtract"): _subtract,
@@ -416,6 +427,7 @@ _ROWS: dict[tuple[str, ...], Callable[[Call], Node | list[Node]]] = {
     ("image.resize",): _resize,
     ("nn.max_pool2d",): _pool(layers.MaxPooling2D, "max_pool"),
     ("nn.avg_pool2d",): _pool(layers.AveragePooling2D, "average_pool"),
+    **{row.symbols: _unary(name) for name, row in UNARY.items() if row.symbols},
 }
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
 PUBLIC_FUNCTIONS = sorted(

@@ -16,7 +16,7 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import first_release, op_version, runtime_of
+from .tflite_operators import first_release, op_version, runtime_of, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
@@ -40,4 +40,5 @@ __all__ = [
     "op_version",
     "runtime_of",
     "to_bytes",
+    "xnnpack_has",
 ]

@@ -42,6 +42,7 @@ class OperatorRow:
         int8_version: Smallest version in int8.
         releases: Version -> first TFLite release that runs it.
         weighted: Whether its second tensor holds weights.
+        xnnpack: Whether XNNPACK has a kernel for it in int8.
         packed: Packed type of its weights -> version, for int8 inputs.
         rule: Returns the version that a special use needs, 0 for others.
     """
@@ -51,6 +52,7 @@ class OperatorRow:
     int8_version: int
     releases: Mapping[int, str]
     weighted: bool = False
+    xnnpack: bool = True
     packed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rule: Rule = _no_rule
 
@@ -69,6 +71,15 @@ def row_of(code: str) -> OperatorRow:
             f"Operators must be among {sorted(OPERATORS)}. Received: {code}."
         )
     return OPERATORS[code]
+
+
+def xnnpack_has(code: str) -> bool:
+    """Returns whether XNNPACK has a kernel for an operator, in int8 for those known.
+
+    Args:
+        code: Name of the builtin operator.
+    """
+    return code not in OPERATORS or OPERATORS[code].xnnpack
 
 
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -218,7 +229,9 @@ def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
 OPERATORS: dict[str, OperatorRow] = {
     "ADD": OperatorRow("AddOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
-    "AVERAGE_POOL_2D": OperatorRow("Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "AVERAGE_POOL_2D": OperatorRow(
+        "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
     ),
@@ -287,11 +300,13 @@ OPERATORS: dict[str, OperatorRow] = {
     "PAD": OperatorRow(
         "PadOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"}, rule=_axes_rule(4)
     ),
-    "PRELU": OperatorRow(None, 1, 1, {1: "1.8.0"}),
+    "PRELU": OperatorRow(None, 1, 1, {1: "1.8.0"}, xnnpack=False),
     "QUANTIZE": OperatorRow(
         "QuantizeOptions", 1, 1, {1: "1.14.0", 3: "2.7.0"}, rule=_quantize_rule
     ),
-    "REDUCE_MAX": OperatorRow("ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0"}),
+    "REDUCE_MAX": OperatorRow(
+        "ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "RELU": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "2.1.0"}, rule=_relu_rule),
     "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0"}),
     "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}),
@@ -301,7 +316,9 @@ OPERATORS: dict[str, OperatorRow] = {
     "RESIZE_NEAREST_NEIGHBOR": OperatorRow(
         "ResizeNearestNeighborOptions", 1, 2, {3: "2.3.0"}, rule=_resize_rule
     ),
-    "SOFTMAX": OperatorRow("SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "SOFTMAX": OperatorRow(
+        "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "STRIDED_SLICE": OperatorRow(
         "StridedSliceOptions",
         1,

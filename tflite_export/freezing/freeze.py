@@ -239,8 +239,11 @@ def _output_grid(
     node: TrainedNode, sources: list[FrozenNode]
 ) -> tuple[Grid | None, TrainedPoint | None]:
     """Returns the grid of an integer operator's output, and the point that set it."""
-    if node.keeps_codes or node.keeps_grid or node.joins:
-        return sources[0].grid, sources[0].point
+    source = sources[0] if sources else None
+    if node.leaves_range and source is not None and source.point is not None:
+        return source.point.grid, source.point  # The point after it clips.
+    if source is not None and (node.keeps_codes or node.keeps_grid or node.joins):
+        return source.grid, source.point
     point = node.next_point
     if node.fixed_step is not None and point is None:
         return fixed_grid(node.fixed_step, signed=node.signed), None

@@ -97,6 +97,7 @@ class _Reader:
             matmul=properties.matmul,
             keeps_codes=properties.keeps_codes,
             keeps_grid=properties.keeps_grid,
+            leaves_range=properties.leaves_range,
             joins=properties.joins,
             fixed_step=properties.fixed_step,
             signed=properties.range == "signed",

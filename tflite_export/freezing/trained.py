@@ -146,6 +146,7 @@ class TrainedNode:
         matmul: Whether it multiplies its input with a kernel.
         keeps_codes: Whether it passes integer codes on unchanged.
         keeps_grid: Whether its output has the grid of its input, but is rounded.
+        leaves_range: Whether its output can be larger than that grid holds.
         joins: Whether its inputs and its output share one grid.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
@@ -173,6 +174,7 @@ class TrainedNode:
     matmul: bool = False
     keeps_codes: bool = False
     keeps_grid: bool = False
+    leaves_range: bool = False
     joins: bool = False
     fixed_step: float | None = None
     signed: bool = False

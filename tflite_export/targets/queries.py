@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..file import PACKED, TFLiteGraph, TFLiteOp
+from ..file import PACKED, TFLiteGraph, TFLiteOp, xnnpack_has
 from .edgetpu import EDGETPU
 from .phone import PHONE
 from .symmetric import SYMMETRIC
@@ -10,8 +10,6 @@ from .types import XNNPACK, Target, Violation
 
 TARGETS = {target.name: target for target in (PHONE, EDGETPU, SYMMETRIC)}
 STORAGES = ("int8", "packed", "auto")
-# Operators that XNNPACK has no kernel for in int8.
-TFLITE_ONLY = ("AVERAGE_POOL_2D", "PRELU", "REDUCE_MAX", "SOFTMAX")
 
 
 def find_violations(graph: TFLiteGraph, target: Target) -> list[Violation]:
@@ -66,7 +64,7 @@ def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
         return "CPU"
     if target.device != XNNPACK:
         return target.device
-    if op.code in TFLITE_ONLY or not _is_fast(op, graph, target):
+    if not (xnnpack_has(op.code) and _is_fast(op, graph, target)):
         return "TFLite's kernel"
     return XNNPACK
 

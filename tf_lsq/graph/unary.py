@@ -1,0 +1,35 @@
+"""Functions of one tensor, element by element, each one operator: a row for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .kinds import BASIC_KINDS, Kind
+
+# Returns why a layer with its settings is not the function, or None.
+Check = Callable[[Any], str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unary:
+    """A function of one tensor.
+
+    Attributes:
+        function: Computes it, from and to tensors.
+        kind: What the analysis knows about the operator.
+        symbols: Names of TensorFlow functions that compute it.
+        activations: Activation functions that are it.
+        layers: Keras layers that are it -> what of their settings is refused.
+    """
+
+    function: Callable[[Any], Any]
+    kind: Kind
+    symbols: tuple[str, ...] = ()
+    activations: tuple[Callable[..., Any], ...] = ()
+    layers: Mapping[type, Check] = dataclasses.field(default_factory=dict)
+
+
+UNARY: dict[str, Unary] = {}
+KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}
