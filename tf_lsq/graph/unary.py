@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import tensorflow as tf
+
 from .kinds import BASIC_KINDS, Kind
 
 # Returns why a layer with its settings is not the function, or None.
@@ -31,5 +33,11 @@ class Unary:
     layers: Mapping[type, Check] = dataclasses.field(default_factory=dict)
 
 
-UNARY: dict[str, Unary] = {}
+UNARY: dict[str, Unary] = {
+    "abs": Unary(
+        tf.abs,
+        Kind(keeps_grid=True, leaves_range=True, range="positive"),
+        symbols=("math.abs", "abs"),
+    ),
+}
 KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}

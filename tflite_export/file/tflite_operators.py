@@ -228,6 +228,7 @@ def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 # --- The table -----------------------------------------------------------------
 
 OPERATORS: dict[str, OperatorRow] = {
+    "ABS": OperatorRow("AbsOptions", 1, 2, {1: "1.13.0", 2: "2.4.0"}, xnnpack=False),
     "ADD": OperatorRow("AddOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
     "AVERAGE_POOL_2D": OperatorRow(
         "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False

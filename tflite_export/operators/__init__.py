@@ -6,7 +6,7 @@ A new operator is a class here, with a row in `tf_lsq.graph.KINDS`.
 import tensorflow as tf
 
 from ..freezing import FrozenNode
-from .activations import PRelu, Relu, Sigmoid, Softmax, Tanh
+from .activations import Abs, PRelu, Relu, Sigmoid, Softmax, Tanh
 from .base import Compute, Context, Operator, quantized
 from .builder import Builder
 from .elementwise import Add, Maximum, Minimum, Multiply, Subtract
@@ -34,6 +34,7 @@ OPERATORS: dict[str, Operator] = {
     "affine": Affine(),
     "hard_sigmoid": HardSigmoid(),
     "prelu": PRelu(),
+    "abs": Abs(),
     "add": Add(),
     "subtract": Subtract(),
     "multiply": Multiply(),

@@ -10,7 +10,14 @@ import tensorflow as tf
 from ..file import TensorQuantization
 from ..freezing import INT8_MAX, INT8_MIN, ONE, FrozenNode
 from ..runtimes import arithmetic
-from .base import Compute, Context, Operator, PlainOperator, integers_of
+from .base import (
+    Compute,
+    Context,
+    MovingOperator,
+    Operator,
+    PlainOperator,
+    integers_of,
+)
 from .builder import FUSED, Builder, per_tensor
 
 _SIDES = ("positive", "negative", "sloped")
@@ -100,6 +107,16 @@ class Softmax(PlainOperator):
             return context.limited(tf.round(shares / output))
 
         return compute
+
+
+class Abs(PlainOperator, MovingOperator):
+    """Absolute value, on the scale of its input: only there the kernel is exact."""
+
+    code = "ABS"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes it."""
+        return tf.abs(inputs[0])
 
 
 class PRelu(Operator):
