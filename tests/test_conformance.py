@@ -304,6 +304,7 @@ CASES = {
         layers.PReLU,
         between(same_conv(), lambda: layers.PReLU("uniform", shared_axes=[1, 2])),
     ),
+    "elu": (layers.ELU, between(same_conv(activation="elu"), BN, layers.ELU)),
     "sigmoid": (layers.Activation, between(same_conv(activation="sigmoid"))),
     "tanh": (layers.Activation, between(same_conv(), BN, activation("tanh"))),
     "swish": (layers.Activation, between(same_conv(), BN, activation("swish"))),

@@ -16,6 +16,7 @@ layers = keras.layers
 
 # Functions of x and y, both [batch, 8, 8, 6], that make one tensor or several.
 CASES = {
+    "elu": lambda x, y: tf.nn.elu(x) + y,
     "abs": lambda x, y: tf.abs(x) - y,
     "add": lambda x, y: x + y,
     "add_constant": lambda x, y: 0.5 + x,

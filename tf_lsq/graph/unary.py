@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from .._compat import keras
 from .kinds import BASIC_KINDS, Kind
 
 # Returns why a layer with its settings is not the function, or None.
@@ -33,11 +34,25 @@ class Unary:
     layers: Mapping[type, Check] = dataclasses.field(default_factory=dict)
 
 
+def _check_elu(layer: Any) -> str | None:
+    """Refuses an ELU that TFLite does not have."""
+    if float(layer.alpha) != 1.0:
+        return f"alpha must be 1, received {float(layer.alpha)}"
+    return None
+
+
 UNARY: dict[str, Unary] = {
     "abs": Unary(
         tf.abs,
         Kind(keeps_grid=True, leaves_range=True, range="positive"),
         symbols=("math.abs", "abs"),
+    ),
+    "elu": Unary(
+        tf.nn.elu,
+        Kind(range="signed"),
+        symbols=("nn.elu",),
+        activations=(keras.activations.elu, tf.nn.elu),
+        layers={keras.layers.ELU: _check_elu},
     ),
 }
 KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}

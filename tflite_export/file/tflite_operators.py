@@ -261,6 +261,7 @@ OPERATORS: dict[str, OperatorRow] = {
         {1: "1.13.1", 2: "1.14.0", 5: "2.7.0"},
         rule=_dequantize_rule,
     ),
+    "ELU": OperatorRow(None, 1, 1, {1: "1.14.0"}),
     "FULLY_CONNECTED": OperatorRow(
         "FullyConnectedOptions",
         1,

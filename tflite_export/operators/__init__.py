@@ -6,7 +6,7 @@ A new operator is a class here, with a row in `tf_lsq.graph.KINDS`.
 import tensorflow as tf
 
 from ..freezing import FrozenNode
-from .activations import Abs, PRelu, Relu, Sigmoid, Softmax, Tanh
+from .activations import Abs, Elu, PRelu, Relu, Sigmoid, Softmax, Tanh
 from .base import Compute, Context, Operator, quantized
 from .builder import Builder
 from .elementwise import Add, Maximum, Minimum, Multiply, Subtract
@@ -45,6 +45,7 @@ OPERATORS: dict[str, Operator] = {
     "softmax": Softmax(),
     "sigmoid": Sigmoid(),
     "tanh": Tanh(),
+    "elu": Elu(),
     "mean": Mean(),
     "reduce_max": ReduceMax(),
     "max_pool": MaxPool(),

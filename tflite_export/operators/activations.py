@@ -89,6 +89,20 @@ class Tanh(TableOperator):
         return np.tanh(x)
 
 
+class Elu(TableOperator):
+    """Exponential linear unit."""
+
+    code = "ELU"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes it."""
+        return tf.nn.elu(inputs[0])
+
+    def function(self, x: np.ndarray) -> np.ndarray:
+        """Computes it."""
+        return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
+
+
 class Softmax(PlainOperator):
     """Softmax over the last axis."""
 
