@@ -1,1 +1,1 @@
-"""Measurements beside float training and TF-MOT; `python -m benchmarks --help`."""
+"""Compares with float training and TF-MOT; see `python -m benchmarks --help`."""

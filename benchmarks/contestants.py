@@ -1,4 +1,4 @@
-"""The networks that are measured, in float, with TF-MOT and with this library."""
+"""The networks to measure, in float, with TF-MOT and with this library."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def resnet8() -> keras.Model:
 
 
 def preact_resnet18() -> keras.Model:
-    """Returns the pre-activation ResNet-18 with 16 channels at first, 32x32 images."""
+    """Returns the pre-activation ResNet-18, 16 initial channels, for 32x32 images."""
     return tf_lsq.models.preact_resnet18((32, 32, 3), classes=10, width=0.25)
 
 
@@ -66,7 +66,7 @@ def lsq_plain(model: keras.Model) -> keras.Model:
 def tfmot_int8(model: keras.Model) -> keras.Model:
     """Returns a network quantized by TF-MOT with its default scheme, 8 bits.
 
-    Batch norms that stand by themselves, which TF-MOT refuses, get no quantizer.
+    Batch norms that do not follow a kernel, which TF-MOT refuses, get no quantizer.
     """
     quantization = tfmot.quantization.keras
     bare = _default_8bit().NoOpQuantizeConfig
@@ -85,7 +85,7 @@ def tfmot_int8(model: keras.Model) -> keras.Model:
 
 
 def _follows_kernel(layer: keras.layers.Layer) -> bool:
-    """Returns whether the layer in front is a convolution."""
+    """Returns whether the previous layer is a convolution."""
     [node] = layer.inbound_nodes
     return isinstance(node.inbound_layers, layers.Conv2D | layers.DepthwiseConv2D)
 

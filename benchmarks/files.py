@@ -1,4 +1,4 @@
-"""Time of export over depth, and latency of files, beside TFLiteConverter's."""
+"""Measures export time over depth and file latency, and TFLiteConverter's for both."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .timing import Times, side_by_side
 from .training_step import clone
 
 BATCH = 8
-# Operators that only change how a tensor is written: a mixed-width network needs them.
+# Operators that only change the encoding of a tensor; a mixed-width network needs them.
 REQUANTIZING = ("QUANTIZE", "DEQUANTIZE", "MUL")
 
 
 def measure_export(
     depths: tuple[int, ...], size: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Returns a row per pre-activation ResNet: times of export and of conversion.
+    """Measures export and conversion times, one row per pre-activation ResNet.
 
-    `export_model` holds the comparison of the file with the model; the float file is
+    `export_model` includes the comparison of the file with the model; the float file is
     only converted.
 
     Args:
-        depths: Of the networks.
+        depths: Depths of the networks.
         size: Height and width of the images.
-        rounds: How often each is converted.
+        rounds: How often to convert each network.
     """
     rows = []
     for depth in depths:
@@ -67,9 +67,9 @@ def measure_export(
 
 
 def measure_latency(rounds: int) -> list[dict[str, Any]]:
-    """Returns a row per network and file: bytes, operators, time of one inference.
+    """Measures bytes, operators and latency, one row per network and file.
 
-    One thread, LiteRT with XNNPACK, one image.
+    It uses one thread, LiteRT with XNNPACK, and one image.
     """
     rows = []
     for name, (build, _) in NETWORKS.items():
@@ -77,8 +77,8 @@ def measure_latency(rounds: int) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             files = _files(build(), Path(folder))
             calls = {kind: _inference(path) for kind, path in files.items()}
-            found = side_by_side(calls, rounds, warm_up=20)
-            for kind, times in found.items():
+            measured = side_by_side(calls, rounds, warm_up=20)
+            for kind, times in measured.items():
                 rows.append(
                     {
                         "network": name,
@@ -86,15 +86,15 @@ def measure_latency(rounds: int) -> list[dict[str, Any]]:
                         "bytes": files[kind].stat().st_size,
                         **_contents(files[kind]),
                         "ms": times.milliseconds(),
-                        "to float32": times.ratio(found["float32"]),
-                        "to TF-MOT int8": times.ratio(found["TF-MOT int8"]),
+                        "to float32": times.ratio(measured["float32"]),
+                        "to TF-MOT int8": times.ratio(measured["TF-MOT int8"]),
                     }
                 )
     return rows
 
 
 def _contents(path: Path) -> dict[str, Any]:
-    """Returns how many operators and float tensors a file holds."""
+    """Counts the operators and float tensors of a file."""
     interpreter = Interpreter(
         str(path),
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -116,7 +116,7 @@ def _contents(path: Path) -> dict[str, Any]:
 
 
 def _files(model: keras.Model, folder: Path) -> dict[str, Path]:
-    """Returns the files of one network."""
+    """Writes the files of one network, and returns their paths."""
     files = {
         "float32": tf.lite.TFLiteConverter.from_keras_model(model).convert(),
         "TF-MOT int8": _tfmot_file(tfmot_int8(clone(model))),
@@ -149,7 +149,7 @@ def _images(model: keras.Model) -> np.ndarray:
 
 
 def _calibrate(student: keras.Model) -> None:
-    """Gives every step its first value."""
+    """Initializes every step."""
     tf_lsq.calibrate(student, _images(student))
 
 

@@ -1,4 +1,4 @@
-"""The LSQ operator beside ReLU and TF-MOT's fake quantization, and its precision."""
+"""Compares the LSQ op with ReLU and TF-MOT's fake quantization; measures precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMS = {"fast form": fast.fake_quantize, "plain form": lsq.fake_quantize}
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Returns a row per tensor and form: time of forward and backward pass."""
+    """Measures forward and backward passes, one row per tensor and form."""
     rng = np.random.default_rng(0)
     activation = tf.constant(rng.normal(size=(32, 32, 32, 64)), tf.float32)
     kernel = tf.constant(rng.normal(size=(3, 3, 256, 256)), tf.float32)
@@ -45,25 +45,25 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             name: _forward_and_backward(form, x, steps, upstream)
             for name, form in forms.items()
         }
-        found = side_by_side(calls, rounds, warm_up=10)
-        for name, times in found.items():
+        measured = side_by_side(calls, rounds, warm_up=10)
+        for name, times in measured.items():
             rows.append(
                 {
                     "tensor": case,
                     "form": name,
                     "ms": times.milliseconds(),
-                    "to ReLU": times.ratio(found["ReLU"]),
-                    "to fake quant": times.ratio(found["fake quant"]),
+                    "to ReLU": times.ratio(measured["ReLU"]),
+                    "to fake quant": times.ratio(measured["fake quant"]),
                 }
             )
     return rows
 
 
 def measure_precision() -> list[dict[str, Any]]:
-    """Returns a row per range and kind of gradient: errors of the step's gradient.
+    """Measures errors of the step's gradient, one row per range and kind of gradient.
 
-    The unit is the size of a sum of random signs, the root of the summed squares of
-    its terms. Values within float32's rounding of a tie are left out.
+    The unit is the size of a sum of random signs: the root of the summed squares of
+    its terms. Values within float32 rounding of a tie are omitted.
     """
     rows = []
     for bits in (4, 8):
@@ -92,7 +92,7 @@ def measure_precision() -> list[dict[str, Any]]:
 
 
 def _per_value(x: np.ndarray, integer_range: lsq.IntegerRange) -> np.ndarray:
-    """Returns equation 3 of the paper in float64 for a step of float32's 0.3."""
+    """Returns equation 3 of the paper in float64 for a step of 0.3 in float32."""
     v = x.astype(np.float64) / float(np.float32(0.3))
     inside = (v > integer_range.q_min) & (v < integer_range.q_max)
     bounds = np.clip(v, integer_range.q_min, integer_range.q_max)
@@ -105,7 +105,7 @@ def _step_gradient(
     integer_range: lsq.IntegerRange,
     upstream: np.ndarray,
 ) -> float:
-    """Returns what a form gives for a step of 0.3."""
+    """Returns the step's gradient of a form for a step of 0.3."""
     step = tf.constant(0.3)
     with tf.GradientTape() as tape:
         tape.watch(step)
@@ -114,7 +114,7 @@ def _step_gradient(
 
 
 def _without_sums(*args: Any) -> tf.Tensor:
-    """Is the fast form where layers around it hold both sums of the gradient."""
+    """Runs the fast form for layers that already compute both sums of the gradient."""
     return fast.fake_quantize(*args, sum_outputs=False, sum_inputs=False)
 
 
@@ -128,7 +128,7 @@ def _bound(
 
 
 def _fake_quant(per_channel: bool) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns what TF-MOT calls on activations and on kernels."""
+    """Returns the function that TF-MOT applies to activations or to kernels."""
     if not per_channel:
         return lambda x: tf.quantization.fake_quant_with_min_max_vars(
             x, -2.0, 2.0, num_bits=BITS
@@ -154,5 +154,5 @@ def _forward_and_backward(
             y = form(x)
         return tape.gradient(y, [x, step], output_gradients=upstream)
 
-    # The gradients are ready when the call returns: tf.function waits for its ops.
+    # The gradients are ready when the call returns, as tf.function waits for its ops.
     return call

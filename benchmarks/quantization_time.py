@@ -1,10 +1,10 @@
-"""Time of `quantize_model` over depth, beside TF-MOT's on the same networks.
+"""Measures `quantize_model` over depth, and TF-MOT's on the same networks.
 
-Pre-activation ResNets, ImageNet's size. Every round builds a float network anew,
-untimed, and hands it to both libraries in turn. TF-MOT refuses these networks (their
-batch norms stand by themselves) after most of its work; its time until then is shown.
-Its `quantize_apply` with `tf_lsq.LSQQuantizeScheme` is the same quantization as
-`tf_lsq.quantize_model`, after two clones of the model by TF-MOT.
+The networks are pre-activation ResNets for images of ImageNet's size. Every round
+builds a new float network, untimed, for each library in turn. TF-MOT refuses these
+networks (some batch norms do not follow a kernel) after most of its work; the table
+shows its time until then. Its `quantize_apply` with `tf_lsq.LSQQuantizeScheme` is the
+same quantization as `tf_lsq.quantize_model`, after two clones of the model by TF-MOT.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .timing import Times
 
 
 def measure(depths: tuple[int, ...], size: int, rounds: int) -> list[dict[str, Any]]:
-    """Returns a row per depth and contestant.
+    """Measures the time of quantization, one row per depth and contestant.
 
     Args:
-        depths: Of the networks.
+        depths: Depths of the networks.
         size: Height and width of the images.
-        rounds: How often each is quantized.
+        rounds: How often to quantize each network.
     """
     contestants = {
         "tf_lsq": tf_lsq.quantize_model,
@@ -51,8 +51,8 @@ def measure(depths: tuple[int, ...], size: int, rounds: int) -> list[dict[str, A
                 except (RuntimeError, ValueError) as error:
                     ends[name] = type(error).__name__
                 times[name].wall.append(time.perf_counter() - start)
-        for name, found in times.items():
-            taken = found.milliseconds()
+        for name, own_times in times.items():
+            taken = own_times.milliseconds()
             rows.append(
                 {
                     "network": f"preact_resnet{depth}",
@@ -67,7 +67,7 @@ def measure(depths: tuple[int, ...], size: int, rounds: int) -> list[dict[str, A
 
 
 def _through_quantize_apply(model: keras.Model) -> keras.Model:
-    """Quantizes with this library's scheme in TF-MOT's functions."""
+    """Quantizes with TF-MOT's functions and this library's scheme."""
     quantization = tfmot.quantization.keras
     annotated = quantization.quantize_annotate_model(model)
     return quantization.quantize_apply(annotated, tf_lsq.LSQQuantizeScheme())

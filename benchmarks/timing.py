@@ -1,4 +1,4 @@
-"""Side by side timing: all contestants in every round, medians, wall and CPU."""
+"""Times contestants side by side: all in every round, medians, wall and CPU time."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _NUM_BLOCKS = 3
 
 @dataclasses.dataclass
 class Spread:
-    """A figure of all rounds, and the least and the most of three blocks of rounds."""
+    """A figure of all rounds, and its smallest and largest in three blocks of them."""
 
     middle: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """Returns it as the tables show it."""
+        """Returns it in the format of the tables."""
         return f"{self.middle:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 
 @dataclasses.dataclass
 class Times:
-    """Seconds of every call, wall and CPU."""
+    """Wall and CPU time of every call, in seconds."""
 
     wall: list[float] = dataclasses.field(default_factory=list)
     cpu: list[float] = dataclasses.field(default_factory=list)
@@ -67,12 +67,12 @@ class Times:
 def side_by_side(
     calls: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 3
 ) -> dict[str, Times]:
-    """Returns the times of every call; each round runs all, in another order.
+    """Measures every call; each round runs all of them in a different order.
 
     Args:
-        calls: Name -> what is measured.
-        rounds: How often each is called.
-        warm_up: Rounds before these that do not count.
+        calls: Name -> function to measure.
+        rounds: How often to call each.
+        warm_up: Preceding rounds that do not count.
     """
     times = {name: Times() for name in calls}
     order = random.Random(0)
@@ -87,7 +87,7 @@ def side_by_side(
 
 
 def machine() -> dict[str, str]:
-    """Returns versions and machine."""
+    """Returns the versions and the machine."""
     return {
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,

@@ -1,4 +1,4 @@
-"""Time of a training step and of the first one, and memory, beside float and TF-MOT."""
+"""Measures training steps, the first step and memory, with float and TF-MOT."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BASES = ("float", "TF-MOT 8-bit")
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Returns a row per network and contestant: times of a training step."""
+    """Measures training steps, one row per network and contestant."""
     rows = []
     for name, (build, batch) in NETWORKS.items():
-        found = _steps(build(), batch, rounds, tuple(CONTESTANTS))
-        for contestant, times in found.items():
+        measured = _steps(build(), batch, rounds, tuple(CONTESTANTS))
+        for contestant, times in measured.items():
             row = {
                 "network": name,
                 "batch": batch,
@@ -38,24 +38,28 @@ def measure(rounds: int) -> list[dict[str, Any]]:
             }
             for base in BASES:
                 for which in ("wall", "cpu"):
-                    row[f"to {base}, {which}"] = times.ratio(found[base], which)
+                    row[f"to {base}, {which}"] = times.ratio(measured[base], which)
             rows.append(row)
     return rows
 
 
 def measure_growth(rounds: int, batches: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Returns a row per batch of ResNet-8, and per depth of a pre-activation ResNet."""
+    """Measures how the time of a training step grows with batch and depth.
+
+    There is one row per batch of ResNet-8, and one per depth of a pre-activation
+    ResNet.
+    """
     rows = []
 
     def add(name: str, model: keras.Model, batch: int) -> None:
-        found = _steps(model, batch, rounds, ("float", "tf_lsq"))
+        measured = _steps(model, batch, rounds, ("float", "tf_lsq"))
         rows.append(
             {
                 "network": name,
                 "batch": batch,
-                "float, ms": found["float"].milliseconds(),
-                "tf_lsq, ms": found["tf_lsq"].milliseconds(),
-                "to float": found["tf_lsq"].ratio(found["float"]),
+                "float, ms": measured["float"].milliseconds(),
+                "tf_lsq, ms": measured["tf_lsq"].milliseconds(),
+                "to float": measured["tf_lsq"].ratio(measured["float"]),
             }
         )
 
@@ -68,9 +72,9 @@ def measure_growth(rounds: int, batches: tuple[int, ...]) -> list[dict[str, Any]
 
 
 def measure_first_step(rounds: int) -> list[dict[str, Any]]:
-    """Returns a row per network and contestant: seconds until `fit` has done a step.
+    """Measures the time until `fit` has run one step, per network and contestant.
 
-    Quantizing, compiling, and `fit` of one batch, from a float network.
+    It includes quantizing a float network, compiling, and `fit` on one batch.
     """
     rows = []
     for name, (build, batch) in NETWORKS.items():
@@ -84,40 +88,40 @@ def measure_first_step(rounds: int) -> list[dict[str, Any]]:
                 _fit_one_batch(quantize(model), batch)
                 times[contestant].wall.append(time.perf_counter() - wall)
                 times[contestant].cpu.append(time.process_time() - cpu)
-        for contestant, found in times.items():
+        for contestant, own_times in times.items():
             rows.append(
                 {
                     "network": name,
                     "contestant": contestant,
-                    "ms": found.milliseconds(),
-                    **{f"to {base}": found.ratio(times[base]) for base in BASES},
+                    "ms": own_times.milliseconds(),
+                    **{f"to {base}": own_times.ratio(times[base]) for base in BASES},
                 }
             )
     return rows
 
 
 def measure_memory(batches: tuple[int, int]) -> list[dict[str, Any]]:
-    """Returns a row per contestant: peak memory per example of PreAct-ResNet-18.
+    """Measures peak memory per example of PreAct-ResNet-18, one row per contestant.
 
-    Each is measured in processes of its own: the peak of a training step at a large
-    batch, less that at a small one.
+    Each is measured in separate processes: the peak of a training step at a large
+    batch, minus that at a small one.
     """
-    found = {}
+    per_example = {}
     for contestant in CONTESTANTS:
         peaks = [_peak("preact_resnet18", contestant, batch) for batch in batches]
-        found[contestant] = (peaks[1] - peaks[0]) / (batches[1] - batches[0])
+        per_example[contestant] = (peaks[1] - peaks[0]) / (batches[1] - batches[0])
     return [
         {
             "contestant": contestant,
             "MiB per example": round(used, 2),
-            **{f"to {base}": round(used / found[base], 2) for base in BASES},
+            **{f"to {base}": round(used / per_example[base], 2) for base in BASES},
         }
-        for contestant, used in found.items()
+        for contestant, used in per_example.items()
     ]
 
 
 def clone(model: keras.Model) -> keras.Model:
-    """Returns a copy of a network, weights included."""
+    """Returns a copy of a network, including its weights."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
@@ -130,25 +134,25 @@ def training_step(model: keras.Model, batch: int) -> Callable[[], Any]:
     batches = iter(data.repeat())
     step = model.make_train_function()
     if hasattr(model, "range_watch"):
-        model.range_watch = None  # Its 31 looks are all in the first 1,000 steps.
+        model.range_watch = None  # Its 31 checks are all in the first 1,000 steps.
     return lambda: step(batches)["loss"].numpy()
 
 
 def _steps(
     model: keras.Model, batch: int, rounds: int, contestants: tuple[str, ...]
 ) -> dict[str, Times]:
-    """Returns the times of a training step of some contestants."""
+    """Measures a training step of some contestants."""
     steps = {
         contestant: training_step(CONTESTANTS[contestant](clone(model)), batch)
         for contestant in contestants
     }
-    found = side_by_side(steps, rounds)
+    times = side_by_side(steps, rounds)
     keras.backend.clear_session()
-    return found
+    return times
 
 
 def _fit_one_batch(model: keras.Model, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compiles a model and fits it to a random batch, which is returned."""
+    """Compiles a model, fits it to a random batch, and returns the batch."""
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (batch, *model.input_shape[1:])).astype(np.float32)
     y = rng.integers(0, 10, batch)
@@ -159,14 +163,14 @@ def _fit_one_batch(model: keras.Model, batch: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _peak(name: str, contestant: str, batch: int) -> float:
-    """Returns the peak memory of a process that trains for three steps, MiB."""
+    """Measures the peak memory of a process that trains for three steps, in MiB."""
     command = [sys.executable, "-m", __name__, name, contestant, str(batch)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
-    """Trains one contestant for three steps and prints the peak memory, MiB."""
+    """Trains one contestant for three steps and prints the peak memory in MiB."""
     parser = argparse.ArgumentParser()
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("contestant", choices=CONTESTANTS)

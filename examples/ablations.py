@@ -1,12 +1,12 @@
-"""Measures two decisions of tf_lsq on handwritten digits.
+"""Measures two design decisions of tf_lsq on handwritten digits.
 
     python examples/ablations.py
 
-1. Plain Adam: a step trained as a factor of its first value, as here, against a
-   step that is the variable itself.
-2. First values of the steps: the paper's, the largest value, least squared error.
+1. Plain Adam: a step trained as a factor of its initial value, as here, compared with
+   a step that is itself the variable.
+2. Initial values of the steps: the paper's, the largest value, least squared error.
 
-The network is the quickstart's. Accuracies are means over seeds on the held-out
+The network is that of the quickstart. Accuracies are means over seeds on the held-out
 half of the digits.
 """
 
@@ -69,8 +69,8 @@ def main() -> None:
     bar.close()
     print(f"float: {100 * np.mean(floats):.2f}; {args.seeds} seeds, {args}")
     _print("optimizer", optimizers)
-    _print("first value, before training", first)
-    _print("first value, after training", trained)
+    _print("initial value, before training", first)
+    _print("initial value, after training", trained)
     print(f"tensorflow {tf.__version__}, tf_lsq {tf_lsq.__version__}")
 
 
@@ -84,7 +84,7 @@ def _sgd(images: Images, rate: float, epochs: int) -> keras.optimizers.Optimizer
 def _student(
     model: keras.Model, images: Images, bits: int, step_init: str
 ) -> tf_lsq.LSQModel:
-    """Returns a calibrated student; every layer has the same bits."""
+    """Returns a calibrated student with the same bits in every layer."""
     student = tf_lsq.quantize_model(
         model,
         weight_bits=bits,
@@ -97,7 +97,7 @@ def _student(
 
 
 def _make_steps_bare(student: tf_lsq.LSQModel) -> None:
-    """Makes the step itself the variable: factor = step, unit = 1."""
+    """Makes each step itself the variable: factor = step, unit = 1."""
     variables = {variable.name: variable for variable in student.weights}
     for name, unit in variables.items():
         if name.endswith("_step_unit:0"):
@@ -121,7 +121,7 @@ def _fit(
 
 
 def _accuracy(model: keras.Model, images: Images) -> float:
-    """Returns top-1 accuracy on the held-out half."""
+    """Returns the top-1 accuracy on the held-out half."""
     scores = model.predict(images.x_test / images.maximum, verbose=0)
     return float((scores.argmax(axis=-1) == images.y_test).mean())
 

@@ -1,18 +1,17 @@
 """MLPerf Tiny's ResNet-8 on CIFAR-10 at 8, 4, 3 and 2 bits.
 
-Fine-tunes the pretrained network in float, then with LSQ from there at each bit
-width, exports every result and verifies it on all test images. TFLiteConverter's
-post-training int8 file of the same float network stands beside them.
+Fine-tunes the pretrained network in float, then from there with LSQ at each bit width,
+exports every result and verifies it on all test images. The table compares them with
+TFLiteConverter's post-training int8 file of the same float network.
 
     python examples/cifar10_resnet8.py --float-model pretrainedResnet.h5 \
         --data-dir ~/tensorflow_datasets --output results
 
-Finished parts are kept in `--output` and not repeated. The settings are the
-paper's (SGD with momentum 0.9, cosine decay from 0.01, 0.001 at 8 bits, first and
-last layer 8 bits) for a few epochs; the kernels keep the network's own L2
-regularisers. At `--reestimated-bits` (2 unless given) batch norm statistics are
-measured anew at the end, on 100 training batches; the accuracy before that is shown
-too.
+Finished parts are kept in `--output` and not repeated. The settings are the paper's
+(SGD with momentum 0.9, cosine decay from 0.01, 0.001 at 8 bits, first and last layer 8
+bits) for a few epochs; the kernels keep the network's own L2 regularisers. At
+`--reestimated-bits` (2 by default) batch norm statistics are re-estimated at the end,
+on 100 training batches; the table also shows the accuracy before that.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ BATCH_SIZE = 128
 
 
 def main() -> None:
-    """Runs what is missing and prints the table."""
+    """Runs the missing parts and prints the table."""
     args = _arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     images = load("cifar10", args.data_dir)
@@ -62,8 +61,8 @@ def main() -> None:
         "ai_edge_litert": ai_edge_litert.__version__,
         "machine": platform.machine(),
     }
-    found = {"settings": settings, "versions": versions, "rows": rows}
-    (args.output / "results.json").write_text(json.dumps(found, indent=2))
+    document = {"settings": settings, "versions": versions, "rows": rows}
+    (args.output / "results.json").write_text(json.dumps(document, indent=2))
     _print_table(rows, versions)
 
 
@@ -79,7 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--step-init", choices=["mse", "lsq", "max"], default="mse")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--smoke", action="store_true", help="a few images only")
+    parser.add_argument("--smoke", action="store_true", help="use only a few images")
     return parser.parse_args()
 
 
@@ -103,7 +102,7 @@ def train(
 
 
 def _float_model(args: argparse.Namespace, images: Images) -> keras.Model:
-    """Returns the float network, fine-tuned."""
+    """Returns the fine-tuned float network."""
     path = args.output / "float.keras"
     if not path.exists():
         model = keras.models.load_model(args.float_model, compile=False)
@@ -115,7 +114,7 @@ def _float_model(args: argparse.Namespace, images: Images) -> keras.Model:
 def _lsq(
     model: keras.Model, images: Images, bits: int, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Returns the row of one bit width."""
+    """Trains and exports at one bit width, and returns its row."""
     result = args.output / f"lsq{bits}.json"
     if result.exists():
         return json.loads(result.read_text())
@@ -135,28 +134,28 @@ def _lsq(
     path = args.output / f"lsq{bits}.tflite"
     report = tflite_export.export_model(student, path)
     data = (images.x_test.astype(np.float32), images.y_test)
-    found = tflite_export.verify_tflite(path, student, data)
-    print(found)
+    verified = tflite_export.verify_tflite(path, student, data)
+    print(verified)
     row |= {
-        "keras": found.keras_accuracy,
-        "tflite": found.tflite_accuracy,
-        "agreement": found.top1_agreement,
-        "off_by_one": found.off_by_one,
+        "keras": verified.keras_accuracy,
+        "tflite": verified.tflite_accuracy,
+        "agreement": verified.top1_agreement,
+        "off_by_one": verified.off_by_one,
         "bytes": report.file_bytes,
-        "points": [[p.name, p.off_by_one / p.num_codes] for p in found.points],
+        "points": [[p.name, p.off_by_one / p.num_codes] for p in verified.points],
     }
     result.write_text(json.dumps(row))
     return row
 
 
 def _accuracy(model: keras.Model, images: Images) -> float:
-    """Returns top-1 accuracy on the test images."""
-    found = model.predict(images.x_test.astype(np.float32), batch_size=500, verbose=0)
-    return float((found.argmax(axis=-1) == images.y_test).mean())
+    """Returns the top-1 accuracy on the test images."""
+    scores = model.predict(images.x_test.astype(np.float32), batch_size=500, verbose=0)
+    return float((scores.argmax(axis=-1) == images.y_test).mean())
 
 
 def _converted(model: Any, images: Images, path: Path, *, quantize: bool) -> int:
-    """Writes TFLiteConverter's file of the float network; returns its size."""
+    """Writes TFLiteConverter's file of the float network, and returns its size."""
     if not path.exists():
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         if quantize:

@@ -1,7 +1,7 @@
-"""The data sets of the examples, as NumPy arrays.
+"""Loads the data sets of the examples as NumPy arrays.
 
-`digits` comes with scikit-learn, so it needs no download. The others are loaded
-with TensorFlow Datasets: from `data_dir` if it holds them, else downloaded.
+`digits` comes with scikit-learn, so it needs no download. The others are loaded with
+TensorFlow Datasets: from `data_dir` if it contains them, else by download.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Images:
     maximum: int = 255
 
     def limited(self, train: int, test: int) -> Images:
-        """Returns the first examples only."""
+        """Returns only the first examples."""
         return dataclasses.replace(
             self,
             x_train=self.x_train[:train],
@@ -46,12 +46,12 @@ class Images:
 
 
 def load(name: str, data_dir: str | None = None) -> Images:
-    """Returns a data set by name.
+    """Loads a data set by name.
 
     Args:
         name: One of `NAMES`.
-        data_dir: Where TensorFlow Datasets keeps its files. If it holds the
-            data set, nothing is downloaded.
+        data_dir: Where TensorFlow Datasets keeps its files. If it contains the data
+            set, nothing is downloaded.
     """
     if name == "digits":
         return _digits()
@@ -74,16 +74,16 @@ def load(name: str, data_dir: str | None = None) -> Images:
 def training_batches(
     images: Images, seed: int, *, batch_size: int, pad: int, scale: float = 1
 ) -> tf.data.Dataset:
-    """Returns shuffled batches, every image flipped and shifted at random.
+    """Returns shuffled batches, with every image flipped and shifted at random.
 
-    The same seed gives the same batches, in every epoch others.
+    The same seed gives the same batches, which differ between epochs.
 
     Args:
         images: What to train on.
-        seed: Of the order, flips and shifts.
-        batch_size: Images per batch; the rest of an epoch is left out.
-        pad: The largest shift, in pixels; zeros come in.
-        scale: Pixels are divided by it.
+        seed: Seed of the order, flips and shifts.
+        batch_size: Images per batch; an incomplete last batch is dropped.
+        pad: The largest shift, in pixels; the border is filled with zeros.
+        scale: Divisor of the pixels.
 
     Returns:
         Float32 images and class numbers.
@@ -102,7 +102,7 @@ def training_batches(
 
 
 def _augmented(x: tf.Tensor, pad: int, seed: tf.Tensor) -> tf.Tensor:
-    """Returns images of a batch, each flipped or not, and shifted by its own shift."""
+    """Flips and shifts each image of a batch independently."""
     count, height, width, _ = x.shape
     flipped, rows, columns = tf.unstack(
         tf.random.experimental.stateless_split(tf.cast(seed, tf.int32), 3)
@@ -119,7 +119,7 @@ def _augmented(x: tf.Tensor, pad: int, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _digits() -> Images:
-    """Returns scikit-learn's 1,797 handwritten digits, half of them held out."""
+    """Loads scikit-learn's 1,797 handwritten digits, with half of them held out."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,8 +1,7 @@
-"""ImageNet, as TensorFlow Datasets prepares it, in batches for `imagenet.py`.
+"""Reads ImageNet, as prepared by TensorFlow Datasets, in batches for `imagenet.py`.
 
-Files and examples are shuffled, cropped and mirrored by the seed and the number of
-the epoch alone, so that a training that goes on after a break sees what it would
-have seen without one.
+Shuffling, crops and mirroring depend only on the seed and the number of the epoch, so
+that a training that continues after an interruption sees the same data as without it.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ class ImageNet:
     """A prepared data set with the splits and features of `imagenet2012`.
 
     Attributes:
-        builder: Of TensorFlow Datasets: splits "train" and "validation", with JPEG
-            images "image" and class numbers "label".
+        builder: Builder of TensorFlow Datasets: splits "train" and "validation", with
+            JPEG images "image" and class numbers "label".
         image_size: Height and width of an image in pixels.
-        batch_size: Of all workers together.
-        buffer: How many examples are shuffled at a time, on every worker.
-        seed: Of order, crops and mirroring.
+        batch_size: Total batch size of all workers.
+        buffer: Size of the shuffle buffer, in examples, on every worker.
+        seed: Seed of order, crops and mirroring.
     """
 
     builder: tfds.core.DatasetBuilder
@@ -36,12 +35,12 @@ class ImageNet:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses data of another structure."""
+        """Checks the structure of the data."""
         info = self.builder.info
-        found = {*info.splits, *info.features}
-        if not {"train", "validation", "image", "label"} <= found:
+        present = {*info.splits, *info.features}
+        if not {"train", "validation", "image", "label"} <= present:
             raise ValueError(
-                "The data set must be prepared, have splits 'train' and 'validation', "
+                "The data set must be prepared, with splits 'train' and 'validation' "
                 f"and features 'image' and 'label'. Received: `{self.builder.name}` in "
                 f"{self.builder.data_dir}, with splits {sorted(info.splits)} and "
                 f"features {sorted(info.features)}."
@@ -54,7 +53,7 @@ class ImageNet:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch; what does not fill a batch is left out."""
+        """Batches per epoch; an incomplete last batch is dropped."""
         return self.builder.info.splits["train"].num_examples // self.batch_size
 
     def training(
@@ -62,12 +61,12 @@ class ImageNet:
     ) -> tf.data.Dataset:
         """Returns the batches of one epoch for `fit`.
 
-        Every worker reads files of its own, and as many batches of the global size;
-        `tf.distribute` cuts them, and a worker consumes its share of them.
+        Every worker reads its own files, in the same number of batches of the global
+        size; `tf.distribute` splits them, and a worker consumes its share.
 
         Args:
             epoch: Number of the epoch, int64, read when an epoch begins.
-            context: Which worker this is, of how many.
+            context: The number of workers, and the index of this one.
 
         Returns:
             Pairs of uint8 images `[batch, height, width, 3]` and class numbers.
@@ -77,17 +76,17 @@ class ImageNet:
         )
         data = data.map(self._random_crop, tf.data.AUTOTUNE, deterministic=True)
         data = data.batch(self.batch_size, drop_remainder=True).take(self.steps)
-        # `BackupAndRestore` counts right only where an epoch's length is known.
+        # `BackupAndRestore` counts correctly only if the length of an epoch is known.
         data = data.apply(tf.data.experimental.assert_cardinality(self.steps))
         return _sharding(data, tf.data.experimental.AutoShardPolicy.OFF)
 
     def _epoch(
         self, epoch: tf.Tensor, context: tf.distribute.InputContext
     ) -> tf.data.Dataset:
-        """Returns numbered examples without end, in the order of an epoch."""
+        """Returns an endless dataset of numbered examples, in the order of an epoch."""
         workers, worker = context.num_input_pipelines, context.input_pipeline_id
         order = epoch + self.seed * _EPOCH
-        # Of this graph, so that the order does not depend on that of the process.
+        # Seeds this graph, so that the order does not depend on that of the process.
         tf.random.set_seed(1)
         options = tfds.ReadConfig(
             shuffle_seed=order,
@@ -97,7 +96,7 @@ class ImageNet:
         )
         data = self._examples("train", options, shuffled=True)
         data = data.shuffle(self.buffer, seed=order, reshuffle_each_iteration=False)
-        # Where files do not divide evenly, a worker repeats some of its examples.
+        # If files do not divide evenly, a worker repeats some of its examples.
         first = (epoch * workers + worker) * _EPOCH
         return data.repeat().enumerate(first)
 
@@ -107,8 +106,8 @@ class ImageNet:
         """Returns validation images in order; `tf.distribute` divides every batch.
 
         Args:
-            batch_size: That of the training unless given.
-            count: How many of the first images; -1: all.
+            batch_size: Batch size; None: that of the training.
+            count: How many of the first images to return; -1: all.
 
         Returns:
             Pairs of uint8 images `[batch, height, width, 3]` and class numbers.
@@ -122,7 +121,7 @@ class ImageNet:
     def _examples(
         self, split: str, options: tfds.ReadConfig, *, shuffled: bool
     ) -> tf.data.Dataset:
-        """Returns examples with JPEG bytes; nothing else of them is read."""
+        """Returns examples, of which only the JPEG bytes and labels are read."""
         decoders = tfds.decode.PartialDecoding(
             {"image": True, "label": True},
             decoders={"image": tfds.decode.SkipDecoding()},
@@ -143,24 +142,25 @@ class ImageNet:
     def _central_crop(
         self, example: dict[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the crop in the middle, and its class."""
+        """Returns the central crop, and its class."""
         return self._crop(example["image"], tf.constant([0.5, 0.5])), example["label"]
 
     def _crop(self, content: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-        """Returns a square of an image, in whole numbers as a camera gives them.
+        """Returns a square of an image, with integer pixels as from a camera.
 
-        To cut 224 pixels out of an image whose shorter side was made 256 is to cut
-        224/256 of that side out of the image as it is. So only that is decoded.
+        Cropping 224 pixels from an image resized to a shorter side of 256 is the same
+        as cropping 224/256 of that side from the original image. So only that part is
+        decoded.
 
         Args:
             content: JPEG bytes.
-            place: Row and column of the square, from 0 to 1 of the room there is.
+            place: Row and column of the square, from 0 to 1 of the possible range.
         """
         shape = tf.image.extract_jpeg_shape(content)[:2]
         shorter = tf.cast(tf.reduce_min(shape), tf.float32)
         side = tf.maximum(tf.cast(tf.round(shorter * CROPPED), tf.int32), 1)
-        room = tf.cast(shape - side, tf.float32)
-        corner = tf.cast(tf.round(place * room), tf.int32)
+        margin = tf.cast(shape - side, tf.float32)
+        corner = tf.cast(tf.round(place * margin), tf.int32)
         window = tf.concat([corner, tf.stack([side, side])], axis=0)
         image = tf.image.decode_and_crop_jpeg(
             content, window, channels=3, dct_method="INTEGER_ACCURATE"
@@ -174,7 +174,7 @@ class ImageNet:
 def _sharding(
     data: tf.data.Dataset, policy: tf.data.experimental.AutoShardPolicy
 ) -> tf.data.Dataset:
-    """Returns a dataset that `tf.distribute` divides among workers by a policy."""
+    """Makes `tf.distribute` divide a dataset among workers by a policy."""
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = policy
     return data.prefetch(tf.data.AUTOTUNE).with_options(options)

@@ -1,4 +1,4 @@
-"""The trainings of `imagenet.py`: devices and workers, networks, the paper's recipe."""
+"""Training for `imagenet.py`: devices and workers, networks, the paper's recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NETWORKS = (
     "vgg16_bn",
     "squeezenext23_2x",
 )
-# Of ImageNet's pixels: red, green and blue, 0 to 255.
+# Statistics of ImageNet's pixels: red, green and blue, 0 to 255.
 MEAN = (123.675, 116.28, 103.53)
 DEVIATION = (58.395, 57.12, 57.375)
 FLOAT_RATE = 0.1
@@ -29,13 +29,13 @@ FLOAT_RATE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What all trainings share.
+    """The settings that all trainings share.
 
     Attributes:
         args: The command line.
         images: The data set.
         strategy: How the work is distributed.
-        context: Which worker this is.
+        context: The number of workers, and the index of this one.
     """
 
     args: argparse.Namespace
@@ -50,7 +50,7 @@ class Setting:
 
 
 def setting_of(args: argparse.Namespace) -> Setting:
-    """Returns what all trainings share; strategies have to be made first."""
+    """Returns the shared settings; the strategy must be created first."""
     strategy = STRATEGIES[args.strategy]()
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -64,7 +64,7 @@ def setting_of(args: argparse.Namespace) -> Setting:
 
 
 def _chosen_strategy() -> tf.distribute.Strategy:
-    """Returns the strategy for the workers and GPUs there are."""
+    """Returns the strategy for the available workers and GPUs."""
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     if len(tf.config.list_physical_devices("GPU")) > 1:
@@ -81,7 +81,7 @@ STRATEGIES = {
 
 
 def _context(strategy: tf.distribute.Strategy) -> tf.distribute.InputContext:
-    """Returns how many workers there are, and which one this is."""
+    """Returns the number of workers, and the index of this one."""
     resolver, jobs = strategy.cluster_resolver, {}
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         jobs = resolver.cluster_spec().as_dict()
@@ -93,13 +93,13 @@ def _context(strategy: tf.distribute.Strategy) -> tf.distribute.InputContext:
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when every worker has called it."""
+    """Waits until every worker has called it."""
     ones = strategy.run(tf.function(lambda: tf.constant(1.0)))
     strategy.reduce("SUM", ones, axis=None)
 
 
 def _network(setting: Setting) -> keras.Model:
-    """Returns a network without trained weights that takes pixels from 0 to 255."""
+    """Returns an untrained network that takes pixels from 0 to 255."""
     args = setting.args
     shape = (args.image_size, args.image_size, 3)
     inputs = keras.Input(shape, name="image")
@@ -108,7 +108,7 @@ def _network(setting: Setting) -> keras.Model:
     )(inputs)
     build = getattr(tf_lsq.models, args.network)
     x = build(shape, setting.images.classes, args.width)(x)
-    # The loss of 16-bit logits would be computed in 16 bits.
+    # With 16-bit logits, the loss would also be computed in 16 bits.
     x = keras.layers.Activation("linear", dtype="float32", name="scores")(x)
     return keras.Model(inputs, x, name=args.network)
 
@@ -124,7 +124,7 @@ def float_model(setting: Setting) -> keras.Model:
 
 
 def train_float(setting: Setting) -> None:
-    """Trains the float network, unless there is one."""
+    """Trains the float network, unless there is a trained one."""
     args = setting.args
     if args.float_model is None and not (args.output / "float.keras").exists():
         with setting.strategy.scope():
@@ -135,7 +135,7 @@ def train_float(setting: Setting) -> None:
 
 
 def train_lsq(setting: Setting, bits: int, name: str) -> None:
-    """Trains the network with LSQ from the float network, unless it is trained."""
+    """Trains the network with LSQ from the float network, unless already trained."""
     args = setting.args
     if (args.output / f"{name}.keras").exists():
         return
@@ -150,18 +150,18 @@ def train_lsq(setting: Setting, bits: int, name: str) -> None:
 def _fit(
     setting: Setting, model: Any, bits: int, epochs: int, name: str, **options: Any
 ) -> None:
-    """Trains with the paper's recipe, from the last finished epoch on."""
+    """Trains with the paper's recipe, continuing after the last finished epoch."""
     with setting.strategy.scope():
         arguments = tf_lsq.recipe(bits, epochs * setting.images.steps, **options)
         top5 = keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")
         model.compile(**arguments, metrics=["accuracy", top5])
-    # Keras adds up what workers log, though each has the figures of all.
+    # By default Keras sums what workers log, although each logs the global figures.
     model.distribute_reduction_method = "first"
     epoch = tf.Variable(0, dtype=tf.int64)
     path = setting.args.output / name
     callbacks = [
         keras.callbacks.LambdaCallback(on_epoch_begin=lambda n, _: epoch.assign(n)),
-        # It is deleted when the model is saved.
+        # The backup is deleted when the model is saved.
         keras.callbacks.BackupAndRestore(
             _backup(setting, name), delete_checkpoint=False
         ),
@@ -169,7 +169,7 @@ def _fit(
     if setting.chief:
         log = keras.callbacks.CSVLogger(f"{path}.csv", append=True)
         callbacks += [ProgressBar(name), log]
-    if name != "float":  # On all workers: it reads what they have to sum up.
+    if name != "float":  # On all workers: it reads variables that they must sum.
         callbacks.append(tf_lsq.Diagnostics(f"{path}-steps" if setting.chief else None))
     model.fit(
         setting.images.training(epoch, setting.context),
@@ -186,9 +186,9 @@ def _backup(setting: Setting, name: str) -> str:
 
 
 def _save(setting: Setting, model: keras.Model, name: str) -> None:
-    """Saves a model under its name when it is complete.
+    """Saves a complete model under its name.
 
-    Every worker has to save, because the statistics of batch norms are read from all.
+    Every worker must save, because saving reads the batch norm statistics of all.
     """
     path = setting.args.output / f"{name}.keras"
     own = path.with_stem(f"{name}-{setting.context.input_pipeline_id}")

@@ -1,13 +1,13 @@
-"""Networks people use, from quantization to a verified file, as a table.
+"""Takes common networks from quantization to a verified file, and prints a table.
 
-Every network has random weights: what is shown is that it can be quantized, trained,
-saved, exported and verified, and how exactly the file computes. Each row is the
-network at one bit width. A second table compares the networks of Keras 3's
-applications with their tf_keras twins:
+Every network has random weights: the table shows that it can be quantized, trained,
+saved, exported and verified, and how exact the file is. Each row is a network at one
+bit width. A second table compares the networks of Keras 3's applications with their
+tf_keras twins:
 
     python examples/networks.py --output docs/networks.md
 
-`--networks` chooses some; `--bits` without a number makes the second table only.
+`--networks` selects some; `--bits` without a number prints only the second table.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Network:
     """One network.
 
     Attributes:
-        build: Returns the float model of an input shape.
+        build: Returns the float model for an input shape.
         size: Height and width of the images.
         range: Smallest and largest input value.
         logits: Whether the outputs are logits, not probabilities.
@@ -58,7 +58,7 @@ class Network:
 
 
 def _ours(name: str, width: float) -> Network:
-    """Returns one of `tf_lsq.models`."""
+    """Returns a network of `tf_lsq.models`."""
     build = getattr(tf_lsq.models, name)
     return Network(lambda shape: build(shape, CLASSES, width), 64, logits=True)
 
@@ -66,7 +66,7 @@ def _ours(name: str, width: float) -> Network:
 def _application(
     name: str, size: int, pixels: tuple[float, float] = (-1.0, 1.0)
 ) -> Network:
-    """Returns one of `keras.applications`."""
+    """Returns a network of `keras.applications`."""
     build = getattr(keras.applications, name)
     return Network(
         lambda shape: build(input_shape=shape, weights=None, classes=CLASSES),
@@ -101,16 +101,16 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What was found for one network at one bit width.
+    """The results of one network at one bit width.
 
     Attributes:
         name: Name of the network.
         bits: Bits of weights and activations.
         num_layers: Keras layers of the float model.
-        num_weights: Weight codes in the file, all equal to the trained ones.
-        seconds: Time that `quantize_model` took.
+        num_weights: Weight codes in the file, all equal to the trained codes.
+        seconds: Time of `quantize_model`.
         off_by_one: Share of activation codes that differ by one.
-        worst: Point with the largest such share.
+        worst: Quantization point with the largest such share.
         worst_share: That share.
         num_bytes: Size of the file.
     """
@@ -127,7 +127,7 @@ class Result:
 
 
 def check_network(name: str, bits: int, *, size: int | None = None) -> Result:
-    """Takes one network all the way; raises where something is not as it should be.
+    """Quantizes, trains, saves, exports and verifies one network.
 
     Args:
         name: A key of `NETWORKS`.
@@ -149,17 +149,17 @@ def check_network(name: str, bits: int, *, size: int | None = None) -> Result:
         report = tflite_export.export_model(student, path)
         if report.float_layers:
             raise AssertionError(f"{name}: {report.float_layers} are in float")
-        found = tflite_export.verify_tflite(
+        verified = tflite_export.verify_tflite(
             path, student, x, point_examples=BATCH, verbose=False
         )
-    worst = max(found.points, key=lambda point: point.off_by_one / point.num_codes)
+    worst = max(verified.points, key=lambda point: point.off_by_one / point.num_codes)
     return Result(
         name,
         bits,
         len(model.layers),
-        found.weight_codes,
+        verified.weight_codes,
         seconds,
-        found.off_by_one,
+        verified.off_by_one,
         worst.name,
         worst.off_by_one / worst.num_codes,
         report.file_bytes,
@@ -167,28 +167,28 @@ def check_network(name: str, bits: int, *, size: int | None = None) -> Result:
 
 
 def check_twin(name: str, *, size: int | None = None) -> dict[str, float]:
-    """Returns how far the outputs of the twin of Keras 3's network are off.
+    """Measures the difference between Keras 3's network and its tf_keras twin.
 
     Args:
-        name: A key of `NETWORKS` that Keras 3's applications have, too.
+        name: A key of `NETWORKS` that Keras 3's applications also have.
         size: Height and width of the images; None: those of the table.
 
     Returns:
-        Data type in which both compute -> largest difference. That in float64 must
-        be at most 1e-5, and tells whether the twin is the same network; float32
-        adds the rounding of kernels that are not the same in both Keras.
+        Data type of both networks -> largest difference. That in float64 must be at
+        most 1e-5, and shows whether the twin is the same network; float32 adds the
+        rounding of kernels that differ between the two versions of Keras.
     """
-    found = {dtype: _twin_difference(name, size, dtype) for dtype in _TWIN_DTYPES}
-    if found["float64"] > 1e-5:
-        raise AssertionError(f"{name}: the twin's outputs differ by {found}")
-    return found
+    differences = {dtype: _twin_difference(name, size, dtype) for dtype in _TWIN_DTYPES}
+    if differences["float64"] > 1e-5:
+        raise AssertionError(f"{name}: the twin's outputs differ by {differences}")
+    return differences
 
 
 _TWIN_DTYPES = ("float32", "float64")
 
 
 def _twin_difference(name: str, size: int | None, dtype: str) -> float:
-    """Returns the largest difference of a twin's outputs in one data type."""
+    """Measures the largest difference of a twin's outputs in one data type."""
     shape, x, rng = _inputs(NETWORKS[name], size)
     x = x.astype(dtype)
     build = getattr(keras3.applications, name)
@@ -200,16 +200,18 @@ def _twin_difference(name: str, size: int | None, dtype: str) -> float:
         keras3.config.set_dtype_policy(usual)
     _randomize(original, x, rng)
     expected = np.asarray(original(x, training=False))
-    found = np.asarray(tf_lsq.from_keras3(original)(x, training=False))
-    if not expected.dtype == found.dtype == np.dtype(dtype):
-        raise AssertionError(f"{name}: {expected.dtype} and {found.dtype}, not {dtype}")
-    return float(np.abs(found - expected).max())
+    outputs = np.asarray(tf_lsq.from_keras3(original)(x, training=False))
+    if not expected.dtype == outputs.dtype == np.dtype(dtype):
+        raise AssertionError(
+            f"{name}: {expected.dtype} and {outputs.dtype}, not {dtype}"
+        )
+    return float(np.abs(outputs - expected).max())
 
 
 def _inputs(
     network: Network, size: int | None
 ) -> tuple[tuple[int, int, int], np.ndarray, np.random.Generator]:
-    """Sets the seeds; returns the shape of an image, images, and the generator."""
+    """Sets the seeds, and returns the shape of an image, images, and the generator."""
     size = network.size if size is None else size
     shape = (size, size, 3)
     keras.utils.set_random_seed(0)
@@ -219,7 +221,7 @@ def _inputs(
 
 
 def _randomize(model: Any, x: np.ndarray, rng: np.random.Generator) -> None:
-    """Gives batch norms values that training could have left."""
+    """Sets batch norms to values that training could have produced."""
     norms = [la for la in model.layers if type(la).__name__ == "BatchNormalization"]
     for norm in norms:
         size = norm.moving_mean.shape
@@ -246,7 +248,7 @@ def _trained_steps(student: Any) -> dict[str, np.ndarray]:
 
 
 def _train_a_step(student: Any, loss: Any, x: np.ndarray, y: np.ndarray) -> None:
-    """Trains, and checks that every gradient is finite and every step moves."""
+    """Trains for one step; checks that gradients are finite and learned steps move."""
     optimizer = keras.optimizers.Adam(1e-4)
     student.compile(optimizer, loss)
     tf_lsq.calibrate(student, x)
@@ -269,12 +271,12 @@ def _train_a_step(student: Any, loss: Any, x: np.ndarray, y: np.ndarray) -> None
     if stuck:
         trained = student.get_weights()
         student.set_weights(untrained)
-        found = {v.ref(): g for v, g in zip(variables, gradients, strict=True)}
+        by_variable = {v.ref(): g for v, g in zip(variables, gradients, strict=True)}
         stuck = [
             name
             for name in stuck
             if not _has_no_error(student, name, x[:BATCH])
-            and not _would_pass_its_limit(student.get_layer(name), found)
+            and not _would_pass_its_limit(student.get_layer(name), by_variable)
         ]
         student.set_weights(trained)
     if stuck:
@@ -283,10 +285,10 @@ def _train_a_step(student: Any, loss: Any, x: np.ndarray, y: np.ndarray) -> None
 
 
 def _has_no_error(student: Any, name: str, x: np.ndarray) -> bool:
-    """Returns whether all values that a point quantizes lie on its grid already.
+    """Returns whether all values that a point quantizes are already on its grid.
 
-    Pooling over one position gives such values. The gradient of the step is 0 then,
-    and only rounding can move it.
+    Pooling over one position gives such values. The gradient of the step is then 0,
+    and only rounding errors can move it.
     """
     point = student.get_layer(name)
     if not isinstance(point, QuantizationPoint):
@@ -298,48 +300,48 @@ def _has_no_error(student: Any, name: str, x: np.ndarray) -> bool:
 
 
 def _would_pass_its_limit(layer: Any, gradients: dict[Any, Any]) -> bool:
-    """Returns whether a step is as large as a ReLU6 allows, and would grow."""
+    """Returns whether a step is at the limit of a ReLU6 and would grow."""
     variable = layer.step_variables["step"]
     limit = getattr(variable.constraint, "max_step", np.inf)
     return layer.step >= limit * (1 - 1e-6) and gradients[variable.ref()] < 0
 
 
 def _save_and_load(student: Any, x: np.ndarray, path: Path) -> None:
-    """Checks that a saved model computes the same when it is loaded."""
+    """Checks that a saved model gives the same outputs when it is loaded."""
     student.save(path)
     loaded = keras.models.load_model(path, compile=False)
     if not np.array_equal(loaded(x[:2]), student(x[:2])):
-        raise AssertionError(f"{student.name}: the loaded model computes otherwise")
+        raise AssertionError(f"{student.name}: the outputs of the loaded model differ")
 
 
 HEADER = """# Networks
 
 Each network of `tf_lsq.models` (`vgg16_bn` at half its width) and `keras.applications`
 with random weights, {classes} classes and small images: quantized with
-`tf_lsq.quantize_model`, calibrated, trained for a step in which every gradient was
-finite and every step moved, saved and loaded, exported and verified. No file has a
-float tensor between its input and output, every weight code is the trained one, and no
-activation code is off by more than one. Made by
+`tf_lsq.quantize_model`, calibrated, trained for one training step in which every
+gradient was finite and every learned step moved, saved and loaded, exported and
+verified. No file has a float tensor between its input and output, every weight code is
+the trained one, and no activation code is off by more than one. Generated by
 
     python examples/networks.py --output docs/networks.md
 
 with {versions}.
 
-`quantize_model` was timed once, beside other work; `python -m benchmarks`
-measures it. The last columns are shares of codes that are off by one: of all, and of
-the tensor with most of them. Two operators make the large ones. TFLite's average
-pooling rounds ties away from zero, where Keras and this library round them to even:
-2x2 means of integers are ties one time in four. A hard sigmoid is linear, so all
-values of one input code fall on the same side of a near tie.
+`quantize_model` was timed once, with other load on the machine; `python -m benchmarks`
+measures it. The last columns are shares of codes that are off by one: of all
+codes, and of the tensor with the largest share. Two operators cause the large shares.
+TFLite's average pooling rounds ties away from zero, whereas Keras and this library
+round them to even: one in four 2x2 means of integers is a tie. A hard sigmoid is
+linear, so all values of one input code fall on the same side of a near tie.
 
 """
 
 TWINS = """
 ## Keras 3
 
-Outputs of `tf_lsq.from_keras3(model)` against those of the network of Keras 3's
-applications: the largest difference on random images where both compute in float32,
-whose kernels round differently in the two Keras, and in float64.
+Outputs of `tf_lsq.from_keras3(model)` compared with those of the network of Keras 3's
+applications: the largest difference on random images, in float32, whose kernels round
+differently in the two versions of Keras, and in float64.
 
 | network | float32 | float64 |
 |---|---|---|
@@ -347,7 +349,7 @@ whose kernels round differently in the two Keras, and in float64.
 
 
 def row(found: Result) -> str:
-    """Returns a line of the table."""
+    """Formats a line of the table."""
     return (
         f"| {found.name} | {found.bits}/{found.bits} | {found.num_layers} | "
         f"{found.num_weights:,} | {found.seconds:.1f} | {found.num_bytes:,} | "
@@ -368,7 +370,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
     parser.add_argument("--bits", type=int, nargs="*", default=[8, 4])
-    parser.add_argument("--size", type=int, default=None, help="of the images")
+    parser.add_argument(
+        "--size", type=int, default=None, help="height and width of the images"
+    )
     parser.add_argument("--output", type=Path, default=None)
     args = parser.parse_args()
     rows = []
@@ -379,8 +383,8 @@ def main() -> None:
     twins = []
     for name in args.networks:
         if hasattr(keras3.applications, name):
-            found = check_twin(name, size=args.size)
-            numbers = " | ".join(f"{found[dtype]:.1e}" for dtype in _TWIN_DTYPES)
+            differences = check_twin(name, size=args.size)
+            numbers = " | ".join(f"{differences[dtype]:.1e}" for dtype in _TWIN_DTYPES)
             twins.append(f"| {name} | {numbers} |")
             print(twins[-1], flush=True)
     if args.output is not None:
@@ -390,7 +394,7 @@ def main() -> None:
 
 
 def versions() -> str:
-    """Returns what the networks were checked with."""
+    """Returns the versions that the networks were checked with."""
     return (
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
         f"{keras.__version__}, Keras {keras3.__version__}, ai-edge-litert "

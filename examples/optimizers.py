@@ -1,18 +1,18 @@
-"""Trains small networks with the optimizers people type, float and quantized.
+"""Trains small networks with common optimizers, in float and quantized.
 
     python examples/optimizers.py run --label after
     python examples/optimizers.py report
 
-`run` appends one line per training to `docs/optimizers/results.jsonl` and goes on
-where it was stopped; `report` writes `docs/optimizers.md`. Two studies:
+`run` appends one line per training to `docs/optimizers/results.jsonl` and continues
+where it was stopped; `report` writes `docs/optimizers.md`. There are two studies:
 
-- *tuned*: a trained float network, quantized, trained on with one optimizer, beside the
-  float network trained on with the same one;
+- *tuned*: a trained float network, quantized and trained further with one optimizer,
+  compared with the float network trained further with the same one;
 - *scratch*: random weights, float and quantized; *calibrated* is the same, calibrated
-  by hand after epochs 1, 2 and 4.
+  manually after epochs 1, 2 and 4.
 
-A label names the version of the library that trained: run the script of one version
-with the code of another to compare them.
+A label names the version of the library used for training: run the script of one
+version with the code of another to compare them.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BITS = (8, 4, 2)
 SCRATCH_BITS = (8, 4)
 RECIPE = "recipe"
 CALIBRATED_AFTER = (1, 2, 4)  # Epochs.
-FLOAT = "float"  # Label of trainings without quantization.
+FLOAT = "float"  # Label of training runs without quantization.
 STUDIES = ("tuned", "scratch", "calibrated")
 layers = keras.layers
 Row = dict[str, Any]
@@ -75,7 +75,7 @@ SCRATCH_OPTIMIZERS = ("SGD(0.01, 0.9)", "Adam(1e-3)")
 
 
 def plain_network() -> keras.Model:
-    """Returns two convolutions and two dense layers."""
+    """Returns a network of two convolutions and two dense layers."""
     inputs = layers.Input((8, 8, 1))
     x = inputs
     for filters in (8, 16):
@@ -86,7 +86,7 @@ def plain_network() -> keras.Model:
 
 
 def norm_network() -> keras.Model:
-    """Returns the same with batch norms."""
+    """Returns the same network with batch norms."""
     inputs = layers.Input((8, 8, 1))
     x = inputs
     for filters in (8, 16):
@@ -98,7 +98,7 @@ def norm_network() -> keras.Model:
 
 
 def depthwise_network() -> keras.Model:
-    """Returns depthwise and 1x1 convolutions with batch norms and ReLU6."""
+    """Returns a network of depthwise and 1x1 convolutions, batch norms and ReLU6."""
 
     def norm_relu(x: Any) -> Any:
         return layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.9)(x))
@@ -120,7 +120,7 @@ NETWORKS = {
 
 
 class Study:
-    """Trains what has no line in the results yet.
+    """Runs the training runs that have no line in the results yet.
 
     Args:
         label: The version of the library.
@@ -139,20 +139,20 @@ class Study:
         self._weights: dict[tuple[str, int], list[np.ndarray]] = {}
 
     def run(self, seeds: range, studies: tuple[str, ...]) -> None:
-        """Runs all trainings of some seeds."""
+        """Runs all training runs of some seeds."""
         rows = [row for seed in seeds for row in self._rows(seed, studies)]
         open_rows = [row for row in rows if _key(row) not in self.done]
         for row in tqdm(open_rows, unit="training"):
             keras.backend.clear_session()
             keras.utils.set_random_seed(row["seed"])
-            found = getattr(self, "_" + row["study"])(row)
-            row = {**row, **found, "tensorflow": tf.__version__}
+            result = getattr(self, "_" + row["study"])(row)
+            row = {**row, **result, "tensorflow": tf.__version__}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
     def _rows(self, seed: int, studies: tuple[str, ...]) -> Iterator[Row]:
-        """Yields the trainings of one seed, without results."""
+        """Yields the training runs of one seed, without results."""
         row = {"label": self.label, "seed": seed}
         for network, study in itertools.product(NETWORKS, studies):
             names, widths = (*OPTIMIZERS, RECIPE), BITS
@@ -167,7 +167,7 @@ class Study:
                     yield row | one | {"label": FLOAT, "bits": 32}
 
     def _tuned(self, row: Row) -> Row:
-        """Trains a trained float network on."""
+        """Trains a trained float network further."""
         return self._fit(self._trained(row), row, EPOCHS)
 
     def _scratch(self, row: Row) -> Row:
@@ -175,12 +175,12 @@ class Study:
         return self._fit(NETWORKS[row["network"]](), row, SCRATCH_EPOCHS)
 
     def _calibrated(self, row: Row) -> Row:
-        """Does the same, and calibrates by hand after some epochs."""
+        """Trains from random weights, and calibrates manually after some epochs."""
         model = NETWORKS[row["network"]]()
         return self._fit(model, row, SCRATCH_EPOCHS, CALIBRATED_AFTER)
 
     def _trained(self, row: Row) -> keras.Model:
-        """Returns the float network of a seed."""
+        """Returns the trained float network of a seed."""
         model = NETWORKS[row["network"]]()
         key = row["network"], row["seed"]
         if key not in self._weights:
@@ -193,7 +193,7 @@ class Study:
     def _fit(
         self, model: keras.Model, row: Row, epochs: int, calibrated_after: Any = ()
     ) -> Row:
-        """Quantizes a model, trains it and returns what came out."""
+        """Quantizes and trains a model, and returns its results."""
         steps = epochs * -(-TRAINED // BATCH_SIZE)
         bits = row["bits"]
         if bits < 32:
@@ -224,13 +224,13 @@ class Study:
                 _, accuracy = model.evaluate(*self.test, verbose=0)
             except RuntimeError as error:  # A step that is NaN.
                 return {"accuracy": 0.1, "loss": None, "error": str(error)[:60]}
-        told = [str(one.message)[:60] for one in caught]
-        found = {"accuracy": accuracy, "loss": loss, "warnings": told}
-        return found | (_factors(model) if bits < 32 else {})
+        messages = [str(one.message)[:60] for one in caught]
+        result = {"accuracy": accuracy, "loss": loss, "warnings": messages}
+        return result | (_factors(model) if bits < 32 else {})
 
 
 def _factors(student: keras.Model) -> Row:
-    """Returns the smallest and largest step as factors of their first values."""
+    """Returns the smallest and largest steps as factors of their initial values."""
     factors = {
         layer.name: layer.step_variables["step"].numpy()
         for layer in student.layers
@@ -245,20 +245,20 @@ def _factors(student: keras.Model) -> Row:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    """Returns what names a training."""
+    """Returns the key of a training run."""
     names = ("label", "study", "network", "optimizer", "bits", "seed")
     return tuple(row[name] for name in names)
 
 
 def read(path: Path) -> list[Row]:
-    """Returns the lines of a results file; none if there is no file."""
+    """Reads the lines of a results file; none if there is no file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def report(rows: list[Row]) -> str:
-    """Returns the page of all results."""
+    """Returns the report of all results."""
     versions = sorted({row["tensorflow"] for row in rows})
     tuned = [row for row in rows if row["study"] == "tuned"]
     return HEADER.format(
@@ -270,7 +270,7 @@ def report(rows: list[Row]) -> str:
 
 
 def _tuned_table(rows: list[Row], network: str) -> str:
-    """Returns accuracies of float, before, after and the recipe, by optimizer."""
+    """Returns the accuracies of float, before, after and the recipe, by optimizer."""
     rows = [row for row in rows if row["network"] == network]
     head = ["optimizer", "float"]
     head += [f"{bits}/{bits} {label}" for bits in BITS for label in ("before", "after")]
@@ -285,7 +285,7 @@ def _tuned_table(rows: list[Row], network: str) -> str:
 
 
 def _accuracy(rows: list[Row], label: str, optimizer: str, bits: int) -> str:
-    """Returns mean and least accuracy, and how many trainings moved a step too far."""
+    """Returns mean and lowest accuracy, and how many runs moved a step too far."""
     chosen = [
         row
         for row in rows
@@ -300,14 +300,14 @@ def _accuracy(rows: list[Row], label: str, optimizer: str, bits: int) -> str:
 
 
 def is_far(row: Row) -> bool:
-    """Returns whether a step left the range from 1/10 to 10 times its first value."""
+    """Returns whether a step left the range from 1/10 to 10 times its initial value."""
     if "error" in row:
         return True
     return "largest" in row and (row["smallest"][1] < 0.1 or row["largest"][1] > 10)
 
 
 def _scratch_table(rows: list[Row], network: str) -> str:
-    """Returns training losses from random weights."""
+    """Returns the training losses from random weights."""
     head = ["optimizer", "float"]
     for bits in SCRATCH_BITS:
         head += [f"{bits}/{bits} {n}" for n in ("before", "by hand", "after")]
@@ -326,7 +326,7 @@ def _scratch_table(rows: list[Row], network: str) -> str:
 
 
 def _loss(rows: list[Row], *key: Any) -> str:
-    """Returns mean and largest loss."""
+    """Returns the mean and largest loss."""
     names = ("label", "study", "network", "optimizer", "bits")
     losses = [row["loss"] for row in rows if tuple(row[n] for n in names) == key]
     if not losses:
@@ -335,30 +335,30 @@ def _loss(rows: list[Row], *key: Any) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    """Returns a row of a table in Markdown."""
+    """Formats a row of a table in Markdown."""
     return f"| {' | '.join(cells)} |"
 
 
 HEADER = """# Optimizers
 
-Small networks on scikit-learn's 8x8 digits (1,200 to train), made by
+Small networks on scikit-learn's 8x8 digits (1,200 for training), generated by
 `examples/optimizers.py` with TensorFlow {tensorflow}. *before* is version 0.1.0 without
 bounds of step gradients and with ranges that only the optimizer moves; *after* has
-both. Every line of `docs/optimizers/results.jsonl` is one training.
+both. Every line of `docs/optimizers/results.jsonl` is one training run.
 
 ## From a trained float network
 
-Float networks are trained for 8 epochs with Adam(2e-3), then 4 epochs more with each
-optimizer: in float, and quantized, from the same weights. Test accuracy in percent,
-mean of up to {seeds} seeds and the lowest in brackets, then in how many trainings a
-step left the range from 1/10 to 10 times its first value. The line *recipe* is
-`tf_lsq.recipe`.
+Float networks are trained for 8 epochs with Adam(2e-3), then for 4 more epochs with
+each optimizer: in float, and quantized, from the same weights. The tables show test
+accuracy in percent, the mean of up to {seeds} seeds with the lowest in brackets, then
+in how many runs a step left the range from 1/10 to 10 times its initial value. The row
+*recipe* is `tf_lsq.recipe`.
 
 {tuned}
 
 ## From random weights
 
-8 epochs, loss on the training images at the end, mean of the seeds and the highest in
+8 epochs; final loss on the training images, the mean of the seeds with the highest in
 brackets. *by hand* is version 0.1.0 with `tf_lsq.calibrate` after epochs 1, 2 and 4.
 
 {scratch}
@@ -366,7 +366,7 @@ brackets. *by hand* is version 0.1.0 with `tf_lsq.calibrate` after epochs 1, 2 a
 
 
 def main() -> None:
-    """Trains, or writes the report."""
+    """Runs the studies, or writes the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=("run", "report"))
     parser.add_argument("--label", default="after")

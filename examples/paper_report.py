@@ -1,4 +1,4 @@
-"""Tables and plots of what `paper_tables.py` has trained."""
+"""Writes tables and plots of the results of `paper_tables.py`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write(results: Results, folder: Path, budget: Budget, iterations: int) -> No
 
 
 def _percent(results: Results, name: str, key: str) -> str:
-    """Returns one figure in percent."""
+    """Formats one figure in percent."""
     if "failed" in results.get(name, {}):
         return "diverged"
     value = results.get(name, {}).get(key)
@@ -77,14 +77,14 @@ def _percent(results: Results, name: str, key: str) -> str:
 
 
 def _row(*cells: Any) -> str:
-    """Returns one row of a table."""
+    """Formats one row of a table."""
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 def _seeds(results: Results) -> list[str]:
     """Returns the seeds that have a float network."""
-    found = [re.fullmatch(r"fashion/(\d+)/float", name) for name in results]
-    return [match[1] for match in found if match]
+    matches = [re.fullmatch(r"fashion/(\d+)/float", name) for name in results]
+    return [match[1] for match in matches if match]
 
 
 def _of_seeds(results: Results, name: str, key: str) -> list[float]:
@@ -94,7 +94,7 @@ def _of_seeds(results: Results, name: str, key: str) -> list[float]:
 
 
 def _spread(values: list[float], seeds: int) -> str:
-    """Returns mean, smallest and largest, and how many seeds if not all."""
+    """Formats mean, smallest and largest, and the number of seeds if not all."""
     if not values:
         return MISSING
     text = f"{np.mean(values):.2f}"
@@ -126,7 +126,7 @@ def _bits_rows(results: Results) -> str:
 
 
 def _paired(results: Results, name: str, other: str) -> str:
-    """Returns the difference of two networks' test accuracies, seed by seed."""
+    """Formats the difference of two networks' test accuracies, seed by seed."""
     differences = [
         100 * (results[one]["test"] - results[two]["test"])
         for seed in _seeds(results)
@@ -142,7 +142,7 @@ def _paired(results: Results, name: str, other: str) -> str:
 
 
 def _difference_rows(results: Results) -> str:
-    """Returns what the bits cost and what distillation brings."""
+    """Returns the accuracy lost to fewer bits and gained by distillation."""
     return "\n".join(
         _row(
             f"{bits}/{bits}",
@@ -157,7 +157,7 @@ def _difference_rows(results: Results) -> str:
 
 
 def _file_rows(results: Results) -> str:
-    """Returns Keras beside TFLite."""
+    """Returns accuracies of Keras compared with TFLite."""
     lines = []
     for bits in WIDTHS:
         cells: list[str] = []
@@ -173,7 +173,7 @@ def _file_rows(results: Results) -> str:
 
 
 def _longer_rows(results: Results) -> str:
-    """Returns long trainings beside those of the main table."""
+    """Returns long training runs compared with those of the main table."""
     students = (f"{b}{kind}" for b in (4, 3, 2) for kind in ("", " distilled"))
     names = ("float, continued", *students)
     return "\n".join(
@@ -203,7 +203,7 @@ def _cifar_rows(results: Results) -> str:
 
 
 def _ablation_rows(results: Results) -> str:
-    """Returns the table of ablations; the recipe itself stands in each group."""
+    """Returns the table of ablations; each group includes the recipe itself."""
     recipe = {
         f"g = {next(iter(GRADIENT_SCALES))}",
         "weight decay 2.5e-05",
@@ -226,29 +226,33 @@ def _differences(results: Results, bits: int, kind: str) -> list[float]:
 
 
 def _step_rows(results: Results) -> str:
-    """Returns how far learned steps are from those of least squared error."""
+    """Returns the distances of learned steps from those of least squared error."""
     lines = []
     for bits in WIDTHS:
-        found = [_differences(results, bits, k) for k in ("weights", "activations")]
-        cells = [f"{100 * np.mean(one):.1f} %" if one else MISSING for one in found]
+        differences = [
+            _differences(results, bits, k) for k in ("weights", "activations")
+        ]
+        cells = [
+            f"{100 * np.mean(one):.1f} %" if one else MISSING for one in differences
+        ]
         lines.append(_row(bits, *cells))
     return "\n".join(lines)
 
 
 def _geometric_mean(values: list[float]) -> float:
-    """Returns the geometric mean of those that are positive and finite."""
+    """Returns the geometric mean of the positive and finite values."""
     logs = [np.log(v) for v in values if v > 0 and np.isfinite(v)]
     return float(np.exp(np.mean(logs)))
 
 
 def _ratios(results: Results, bits: int, kind: str, key: str) -> list[float]:
-    """Returns R of every layer of a kind and every iteration that was measured."""
-    found = results.get(f"ratio/{bits}", {}).get(kind, {})
-    return [value for layer in found.values() for value in layer[key]]
+    """Returns R of every layer of a kind and every measured iteration."""
+    layers = results.get(f"ratio/{bits}", {}).get(kind, {})
+    return [value for layer in layers.values() for value in layer[key]]
 
 
 def _ratio_rows(results: Results) -> str:
-    """Returns mean ratios."""
+    """Returns the mean ratios."""
     lines = []
     for bits in WIDTHS:
         cells = []
@@ -261,7 +265,7 @@ def _ratio_rows(results: Results) -> str:
 
 
 def _tfmot_rows(results: Results) -> str:
-    """Returns TF-MOT beside LSQ."""
+    """Returns accuracies of TF-MOT compared with LSQ."""
     lines = []
     for bits in WIDTHS:
         plain = _percent(results, f"tfmot/{bits} TF-MOT", "test")
@@ -278,7 +282,7 @@ def _tfmot_rows(results: Results) -> str:
 
 
 def _optimizer_rows(results: Results) -> str:
-    """Returns short fine-tunes."""
+    """Returns the accuracies of short fine-tunes."""
     names = dict.fromkeys(
         name.split(" ", 1)[1] for name in results if name.startswith("optimizer/")
     )
@@ -296,7 +300,7 @@ def _optimizer_rows(results: Results) -> str:
 
 
 def _mixed_rows(results: Results) -> str:
-    """Returns uniform and suggested bits."""
+    """Returns the results of uniform and suggested bits."""
     names = [name for name in results if name.startswith("mixed/")]
     rows = sorted(names, key=lambda name: results[name].get("bytes", 0))
     return "\n".join(
@@ -312,7 +316,7 @@ def _mixed_rows(results: Results) -> str:
 
 
 def _plot_steps(results: Results, path: Path) -> None:
-    """Draws learned steps over steps of least squared error, layer by layer."""
+    """Plots learned steps divided by steps of least squared error, layer by layer."""
     figure = Figure((8, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     for plot, kind in zip(axes, ("weights", "activations"), strict=True):
@@ -330,7 +334,7 @@ def _plot_steps(results: Results, path: Path) -> None:
 
 
 def _plot_ratios(results: Results, path: Path) -> None:
-    """Draws R of every layer, with the gradient scale and without."""
+    """Plots R of every layer, with and without the gradient scale."""
     figure = Figure((8, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     for plot, kind in zip(axes, ("weights", "activations"), strict=True):

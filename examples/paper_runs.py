@@ -1,4 +1,4 @@
-"""Single trainings of `paper_tables.py`: networks, data, one function per kind."""
+"""Single training runs of `paper_tables.py`: networks, data, one function per kind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tf_lsq.training import quantization_points, wrapped_layers
 
 BATCH_SIZE = 128
 SCALE = 255  # Networks for Fashion-MNIST take images from 0 to 1.
-REESTIMATED_BITS = 2  # Batch norm statistics are measured anew up to this width.
+REESTIMATED_BITS = 2  # Batch norm statistics are re-estimated up to this width.
 layers = keras.layers
 
 
@@ -32,10 +32,10 @@ class Budget:
     """How long networks train.
 
     Attributes:
-        float_epochs: From random weights, at a learning rate of 0.1.
-        epochs: From the float network; the float network itself goes on as long.
-        long_epochs: Of long trainings from the float network.
-        short_epochs: Of short fine-tunes.
+        float_epochs: Epochs from random weights, at a learning rate of 0.1.
+        epochs: Epochs from the float network, also for continuing the float network.
+        long_epochs: Epochs of long training runs from the float network.
+        short_epochs: Epochs of short fine-tunes.
     """
 
     float_epochs: int
@@ -49,8 +49,8 @@ def network(input_shape: tuple[int, ...], *, pre_activation: bool = True) -> Any
 
     Args:
         input_shape: Height, width, channels.
-        pre_activation: Batch norm and ReLU in front of convolutions, as in the paper's
-            networks, or behind them.
+        pre_activation: Whether batch norm and ReLU come before convolutions, as in the
+            paper's networks, or after them.
     """
     block = _pre_activation_block if pre_activation else _post_activation_block
     inputs = layers.Input(input_shape, name="image")
@@ -92,12 +92,12 @@ def _post_activation_block(x: Any, filters: int, strides: int) -> Any:
 
 
 def batches(images: Images, seed: int, scale: float = SCALE) -> tf.data.Dataset:
-    """Returns training batches, flipped at random and moved by up to 2 pixels."""
+    """Returns training batches, flipped and shifted at random by up to 2 pixels."""
     return training_batches(images, seed, batch_size=BATCH_SIZE, pad=2, scale=scale)
 
 
 def scaled(x: np.ndarray, scale: float) -> np.ndarray:
-    """Returns images divided by `scale`, float32."""
+    """Returns float32 images divided by `scale`."""
     return x.astype(np.float32) / scale
 
 
@@ -117,12 +117,12 @@ def train(
 
 
 def num_steps(images: Images, epochs: int) -> int:
-    """Returns how many optimizer steps some epochs have."""
+    """Returns the number of optimizer steps in some epochs."""
     return epochs * (len(images.x_train) // BATCH_SIZE)
 
 
 def accuracy(model: Any, x: np.ndarray, y: np.ndarray, scale: float = SCALE) -> float:
-    """Returns top-1 accuracy."""
+    """Returns the top-1 accuracy."""
     scores = model.predict(scaled(x, scale), batch_size=500, verbose=0)
     return float((scores.argmax(axis=-1) == y).mean())
 
@@ -142,7 +142,7 @@ def tflite_accuracy(path: Path, x: np.ndarray, y: np.ndarray, scale: float) -> f
 
 
 def measured(model: Any, images: Images, scale: float = SCALE) -> dict[str, Any]:
-    """Returns accuracies on training images, as they are, and on test images."""
+    """Returns accuracies on training images, without augmentation, and test images."""
     return {
         "train": accuracy(model, images.x_train, images.y_train, scale),
         "test": accuracy(model, images.x_test, images.y_test, scale),
@@ -155,7 +155,7 @@ def exported(
     scale: float = SCALE,
     storage: str = "int8",
 ) -> dict[str, Any]:
-    """Returns size and accuracy of the file of a student."""
+    """Exports a student, and returns the size and accuracy of its file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         report = tflite_export.export_model(
@@ -166,8 +166,8 @@ def exported(
             output_type="float32",
             verbose=False,
         )
-        found = tflite_accuracy(path, images.x_test, images.y_test, scale)
-    return {"tflite": found, "bytes": report.file_bytes}
+        accuracy_in_file = tflite_accuracy(path, images.x_test, images.y_test, scale)
+    return {"tflite": accuracy_in_file, "bytes": report.file_bytes}
 
 
 def packed_bytes(student: tf_lsq.LSQModel) -> int:
@@ -183,12 +183,14 @@ def packed_bytes(student: tf_lsq.LSQModel) -> int:
 def finished(
     student: tf_lsq.LSQModel, images: Images, bits: int, seed: int
 ) -> dict[str, Any]:
-    """Returns the figures of a trained student."""
-    found: dict[str, Any] = {}
+    """Measures and exports a trained student, and returns its figures."""
+    figures: dict[str, Any] = {}
     if bits <= REESTIMATED_BITS:
-        found["test, moving averages"] = accuracy(student, images.x_test, images.y_test)
+        figures["test, moving averages"] = accuracy(
+            student, images.x_test, images.y_test
+        )
         tf_lsq.reestimate_batch_norm(student, batches(images, seed))
-    return {**found, **measured(student, images), **exported(student, images)}
+    return {**figures, **measured(student, images), **exported(student, images)}
 
 
 @contextlib.contextmanager
@@ -202,7 +204,7 @@ def gradient_scale(scale: Callable[[int, int], float]) -> Iterator[None]:
         tf_lsq.lsq.step_gradient_scale = original
 
 
-# Name -> g of the number of values that share the step, and of Q_P.
+# Name -> g as a function of the number of values that share the step, and of Q_P.
 GRADIENT_SCALES: dict[str, Callable[[int, int], float]] = {
     "1 / sqrt(N Q_P)": lambda n, q: 1 / math.sqrt(n * q),
     "1 / sqrt(N)": lambda n, q: 1 / math.sqrt(n),
@@ -213,7 +215,7 @@ GRADIENT_SCALES: dict[str, Callable[[int, int], float]] = {
 
 
 def tfmot_student(model: Any, bits: int) -> Any:
-    """Returns the network as TF-MOT quantizes it: its 8-bit default, or n bits."""
+    """Quantizes the network with TF-MOT: its 8-bit default scheme, or n bits."""
     import tensorflow_model_optimization as tfmot
     from tensorflow_model_optimization.python.core.quantization.keras.experimental.default_n_bit import (  # noqa: E501
         default_n_bit_quantize_scheme as n_bit,
@@ -231,7 +233,7 @@ def tfmot_student(model: Any, bits: int) -> Any:
 
 
 def step_differences(student: tf_lsq.LSQModel, x: np.ndarray) -> dict[str, Any]:
-    """Returns learned steps beside the steps of least squared error.
+    """Returns learned steps and the steps of least squared error.
 
     Args:
         student: A trained student.
@@ -240,29 +242,29 @@ def step_differences(student: tf_lsq.LSQModel, x: np.ndarray) -> dict[str, Any]:
     Returns:
         "weights" and "activations" -> layer name -> (learned, least squares).
     """
-    found: dict[str, Any] = {"weights": {}, "activations": {}}
+    steps: dict[str, Any] = {"weights": {}, "activations": {}}
     for layer in wrapped_layers(student):
         best = tf_lsq.lsq.initial_step(
             layer.kernel, layer.quantizer.integer_range(layer.step_variables)
         )
-        found["weights"][layer.name] = (float(layer.step), float(best))
+        steps["weights"][layer.name] = (float(layer.step), float(best))
     points = quantization_points(student)
     inside = keras.Model(student.inputs, [point.input for point in points])
     for point, values in zip(points, inside(scaled(x, SCALE)), strict=True):
         best = tf_lsq.lsq.initial_step(values, point.integer_range)
-        found["activations"][point.name] = (float(point.step), float(best))
-    return found
+        steps["activations"][point.name] = (float(point.step), float(best))
+    return steps
 
 
 def update_ratios(
     student: tf_lsq.LSQModel, images: Images, iterations: int
 ) -> dict[str, Any]:
-    """Returns the ratio R of every layer, at every tenth iteration of a training.
+    """Measures the ratio R of every layer at every tenth iteration of training.
 
     Args:
-        student: A student, compiled.
+        student: A compiled student.
         images: What it trains on.
-        iterations: How many batches it trains.
+        iterations: How many batches it trains on.
 
     Returns:
         "weights" and "activations" -> layer name -> "ratio" and "unscaled_ratio".
@@ -272,18 +274,18 @@ def update_ratios(
     student.fit(
         batches(images, 0).repeat().take(iterations), verbose=0, callbacks=[callback]
     )
-    found: dict[str, Any] = {"weights": {}, "activations": {}}
+    ratios: dict[str, Any] = {"weights": {}, "activations": {}}
     kernels = {layer.name for layer in wrapped_layers(student)}
     for name in callback.history["ratio"]:
         kind = "weights" if name in kernels else "activations"
-        found[kind][name] = {
+        ratios[kind][name] = {
             key: callback.history[key][name] for key in ("ratio", "unscaled_ratio")
         }
-    return found
+    return ratios
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Measures the seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()

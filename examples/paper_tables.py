@@ -1,18 +1,18 @@
-"""The paper's tables on data that two cores can train on.
+"""Reproduces the paper's tables on data that two cores can train on.
 
     python examples/paper_tables.py --data-dir DIR --output docs/paper_tables
 
 Trains a small residual network on Fashion-MNIST in float, and from there at 8, 4, 3
 and 2 bits, with and without distillation, with three seeds; ablations of the recipe at
 2 bits; TF-MOT's schemes on the same network with the same budget; plain optimizers.
-With `--resnet8 pretrainedResnet.h5` MLPerf Tiny's ResNet-8 is trained on CIFAR-10,
-too. Every finished training is a line of `OUTPUT/results.json` and is not repeated;
-float networks are kept in `--models` and trained again where they are missing: on the
-same machine with the same versions they come out the same, which is checked. At the
-end tables go to `OUTPUT.md` and plots to `OUTPUT/`.
+With `--resnet8 pretrainedResnet.h5` it also trains MLPerf Tiny's ResNet-8 on CIFAR-10.
+Every finished training run is a line of `OUTPUT/results.json` and is not repeated;
+float networks are kept in `--models` and trained again if they are missing: on the same
+machine with the same versions the result is the same, which is checked. Finally, tables
+go to `OUTPUT.md` and plots to `OUTPUT/`.
 
-It takes about three hours on two cores; `--only` chooses trainings by a regular
-expression of their names, `--list` prints these.
+It takes about three hours on two cores; `--only` selects training runs by a regular
+expression for their names, `--list` prints the names.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ BITS = (8, 4, 3, 2)
 SEEDS = (0, 1, 2)
 BUDGET = runs.Budget(float_epochs=10, epochs=6, long_epochs=18, short_epochs=2)
 SMOKE_BUDGET = runs.Budget(float_epochs=1, epochs=1, long_epochs=2, short_epochs=1)
-WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # Besides the 0.25e-4 of the recipe.
+WEIGHT_DECAYS = (1e-4, 0.5e-4, 0.125e-4)  # In addition to the recipe's 0.25e-4.
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "recipe, finetune", "recipe, adam")
-RATIO_ITERATIONS = 200  # The ratio R is measured at every tenth.
+RATIO_ITERATIONS = 200  # The ratio R is measured at every tenth iteration.
 RESNET8_EPOCHS = {8: 3, 4: 3, 3: 6, 2: 6}
 
 
 def main() -> None:
-    """Runs what is missing, then writes tables and plots."""
+    """Runs the missing training runs, then writes tables and plots."""
     args = _arguments()
     args.output.mkdir(parents=True, exist_ok=True)
     args.models.mkdir(parents=True, exist_ok=True)
@@ -83,14 +83,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resnet8", type=Path, help="pretrainedResnet.h5")
     parser.add_argument("--output", type=Path, default=Path("paper_tables"))
     parser.add_argument("--models", type=Path, default=Path("paper_models"))
-    parser.add_argument("--only", default="", help="a regular expression")
+    parser.add_argument("--only", default="", help="regular expression of names")
     parser.add_argument("--list", action="store_true", help="print all names")
-    parser.add_argument("--smoke", action="store_true", help="a few images only")
+    parser.add_argument("--smoke", action="store_true", help="use only a few images")
     return parser.parse_args()
 
 
 def _machine() -> str:
-    """Returns what a training ran with."""
+    """Returns the versions and processor of a training run."""
     versions = {
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,
@@ -102,7 +102,7 @@ def _machine() -> str:
 
 
 class Laboratory:
-    """All trainings by name, and what they share."""
+    """All training runs by name, and what they share."""
 
     def __init__(self, args: argparse.Namespace, results: dict[str, Any]) -> None:
         self._args = args
@@ -111,7 +111,7 @@ class Laboratory:
         self.budget = SMOKE_BUDGET if args.smoke else BUDGET
 
     def plan(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """Returns the trainings in the order in which they run."""
+        """Returns the training runs in order of execution."""
         plan: dict[str, Callable[[], dict[str, Any]]] = {}
         for seed in SEEDS:
             plan[f"fashion/{seed}/float"] = lambda s=seed: self._float(s)
@@ -133,7 +133,7 @@ class Laboratory:
         return plan
 
     def _ablations(self) -> dict[str, Any]:
-        """Returns the trainings at 2 bits with one thing changed."""
+        """Returns the training runs at 2 bits with one change each."""
         plan: dict[str, Any] = {}
         for name, scale in list(runs.GRADIENT_SCALES.items())[1:]:
             plan[f"ablation/g = {name}"] = lambda g=scale: self._rescaled(g)
@@ -148,7 +148,7 @@ class Laboratory:
         return plan
 
     def _longer(self) -> dict[str, Any]:
-        """Returns long trainings at 4, 3 and 2 bits."""
+        """Returns the long training runs at 4, 3 and 2 bits."""
         epochs = self.budget.long_epochs
         plan: dict[str, Any] = {
             "longer/float, continued": lambda: self._continued(0, epochs=epochs)
@@ -161,7 +161,7 @@ class Laboratory:
         return plan
 
     def _comparison(self) -> dict[str, Any]:
-        """Returns LSQ and TF-MOT on the post-activation network."""
+        """Returns training runs of LSQ and TF-MOT on the post-activation network."""
         plan: dict[str, Any] = {
             "tfmot/float": lambda: self._float(0, pre_activation=False),
             "tfmot/float, continued": lambda: self._continued(0, pre_activation=False),
@@ -178,7 +178,7 @@ class Laboratory:
         return plan
 
     def _optimizers(self) -> dict[str, Any]:
-        """Returns short fine-tunes with plain optimizers."""
+        """Returns the short fine-tunes with plain optimizers."""
         return {
             f"optimizer/{bits} {name}": lambda b=bits, n=name: self._short(b, n)
             for bits in (4, 2)
@@ -186,7 +186,7 @@ class Laboratory:
         }
 
     def _mixed(self) -> dict[str, Any]:
-        """Returns uniform bits and suggested ones on the same network."""
+        """Returns training runs of uniform and suggested bits on the same network."""
         plan: dict[str, Any] = {"mixed/float": self._separable_float}
         for bits in BITS:
             plan[f"mixed/{bits} bits"] = lambda b=bits: self._separable(b, None)
@@ -198,7 +198,7 @@ class Laboratory:
         return plan
 
     def _resnet8(self) -> dict[str, Any]:
-        """Returns the trainings of ResNet-8 on CIFAR-10."""
+        """Returns the training runs of ResNet-8 on CIFAR-10."""
         plan: dict[str, Any] = {"cifar10/float": self._resnet8_float}
         for epochs in sorted(set(RESNET8_EPOCHS.values())):
             plan[f"cifar10/float, {epochs} epochs more"] = lambda e=epochs: (
@@ -226,7 +226,7 @@ class Laboratory:
         trained: Callable[[], keras.Model],
         measured: Callable[[keras.Model], dict[str, Any]],
     ) -> keras.Model:
-        """Returns a float network from its file, trained if there is none.
+        """Loads a float network from its file, or trains it if there is none.
 
         Raises:
             RuntimeError: If it is not the network that was measured before.
@@ -234,13 +234,13 @@ class Laboratory:
         path = self._args.models / file
         if not path.exists():
             model = trained()
-            found, before = measured(model), self._results.get(name, {})
-            if any(before.get(key, value) != value for key, value in found.items()):
+            now, before = measured(model), self._results.get(name, {})
+            if any(before.get(key, value) != value for key, value in now.items()):
                 raise RuntimeError(
-                    f"`{name}` is {before} in results.json, but the network that was "
-                    f"trained now gives {found}: other versions, or another machine. "
-                    f"Put {file} into --models, or remove what was trained from it "
-                    "from results.json."
+                    f"`{name}` must give {before}, as in results.json. Received: "
+                    f"{now}, from other versions or another machine. Put the original "
+                    f"{file} into --models, or remove its results, and those of "
+                    "networks trained from it, from results.json."
                 )
             model.save(path)
         return keras.models.load_model(path, compile=False)
@@ -276,7 +276,7 @@ class Laboratory:
     def _continued(
         self, seed: int, *, pre_activation: bool = True, epochs: int | None = None
     ) -> dict[str, Any]:
-        """Trains the float network as long as a student."""
+        """Trains the float network for as long as a student."""
         model, images = self._float_network(seed, pre_activation), self._fashion()
         epochs = epochs or self.budget.epochs
         arguments = tf_lsq.recipe(4, runs.num_steps(images, epochs), from_logits=True)
@@ -293,7 +293,7 @@ class Laboratory:
         epochs: int | None = None,
         **changes: Any,
     ) -> dict[str, Any]:
-        """Trains a student with the paper's recipe, but for some changes."""
+        """Trains a student with the paper's recipe, except for some changes."""
         model, images = self._float_network(seed, pre_activation), self._fashion()
         student = tf_lsq.quantize_model(
             model,
@@ -304,10 +304,10 @@ class Laboratory:
         epochs = epochs or self.budget.epochs
         arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs), **changes)
         runs.train(student, images, arguments, epochs, seed)
-        found = runs.finished(student, images, bits, seed)
+        figures = runs.finished(student, images, bits, seed)
         if seed == 0 and pre_activation:
-            found["steps"] = runs.step_differences(student, images.x_test[:1000])
-        return found
+            figures["steps"] = runs.step_differences(student, images.x_test[:1000])
+        return figures
 
     def _distilled(
         self, seed: int, bits: int, *, epochs: int | None = None
@@ -359,7 +359,7 @@ class Laboratory:
         }
 
     def _ratio(self, bits: int) -> dict[str, Any]:
-        """Measures R along the first iterations of a training."""
+        """Measures R during the first iterations of training."""
         model, images = self._float_network(0), self._fashion()
         student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
         keras.utils.set_random_seed(0)
@@ -406,8 +406,8 @@ class Laboratory:
         arguments = tf_lsq.recipe(bits, runs.num_steps(images, epochs))
         runs.train(student, images, arguments, epochs, 0, scale=1)
         tflite_export.round_biases(student, "packed")
-        found = runs.measured(student, images, scale=1)
-        return found | runs.exported(student, images, scale=1, storage="packed")
+        figures = runs.measured(student, images, scale=1)
+        return figures | runs.exported(student, images, scale=1, storage="packed")
 
     def _suggested(self, widths: tuple[int, ...]) -> dict[str, Any]:
         """Trains with bits suggested for the mean bytes of untrained uniform files."""
@@ -427,8 +427,8 @@ class Laboratory:
             num_examples=1024,
         )
         print(chosen)
-        found = self._separable(min(widths), chosen.overrides)
-        return {**found, "budget": budget, "overrides": dict(chosen.overrides)}
+        figures = self._separable(min(widths), chosen.overrides)
+        return {**figures, "budget": budget, "overrides": dict(chosen.overrides)}
 
     # --- CIFAR-10
 
@@ -459,7 +459,7 @@ class Laboratory:
         return self._resnet8_measured(self._resnet8_network())
 
     def _resnet8_continued(self, epochs: int) -> dict[str, Any]:
-        """Trains the float network as long as a student."""
+        """Trains the float network for as long as a student."""
         import cifar10_resnet8 as resnet8
 
         model = self._resnet8_network()
@@ -475,15 +475,15 @@ class Laboratory:
         student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
         rate = 0.001 if bits == 8 else 0.01
         resnet8.train(student, images, rate, epochs, 0, f"ResNet-8, {bits} bits")
-        found: dict[str, Any] = {"epochs": epochs}
+        figures: dict[str, Any] = {"epochs": epochs}
         if bits <= runs.REESTIMATED_BITS:
-            found["test, moving averages"] = self._resnet8_measured(student)["test"]
+            figures["test, moving averages"] = self._resnet8_measured(student)["test"]
             tf_lsq.reestimate_batch_norm(student, resnet8.dataset(images, 0))
-        found |= self._resnet8_measured(student)
-        return {**found, **runs.exported(student, images, scale=1)}
+        figures |= self._resnet8_measured(student)
+        return {**figures, **runs.exported(student, images, scale=1)}
 
     def _resnet8_measured(self, model: Any) -> dict[str, Any]:
-        """Returns accuracies; this network takes pixels from 0 to 255."""
+        """Measures accuracies; this network takes pixels from 0 to 255."""
         return runs.measured(model, self._cifar10(), scale=1)
 
 

@@ -1,4 +1,4 @@
-"""One progress bar for one training, instead of a line per epoch."""
+"""Shows one progress bar for a whole training run, instead of a line per epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows a training as one bar over all its steps.
+    """Shows a training run as one bar over all its optimizer steps.
 
     Args:
-        description: What is trained.
+        description: Text before the bar.
     """
 
     def __init__(self, description: str) -> None:
@@ -25,7 +25,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._bar = tqdm(total=total or None, desc=self._description, unit="step")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         self._bar.update(1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

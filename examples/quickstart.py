@@ -58,9 +58,9 @@ def main() -> None:
 
     report = tflite_export.export_model(student, args.output)
     test = (_scaled(images.x_test, images.maximum), images.y_test)
-    found = tflite_export.verify_tflite(args.output, student, test)
+    verified = tflite_export.verify_tflite(args.output, student, test)
     seconds = time.perf_counter() - start
-    _print_table(args, model, images, report, found, seconds)
+    _print_table(args, model, images, report, verified, seconds)
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,10 +73,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weight-bits", type=int, default=4)
     parser.add_argument("--activation-bits", type=int, default=4)
     parser.add_argument("--float-epochs", type=int, help="default: by data set")
-    parser.add_argument("--epochs", type=int, help="with LSQ; default: by data set")
+    parser.add_argument("--epochs", type=int, help="LSQ epochs; default: by data set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("quickstart.tflite"))
-    parser.add_argument("--smoke", action="store_true", help="a few images only")
+    parser.add_argument("--smoke", action="store_true", help="use only a few images")
     return parser.parse_args()
 
 
@@ -87,7 +87,8 @@ def residual_network(
 
     Args:
         input_shape: Height, width, channels.
-        channels: Channels of each stage; stages halve height and width.
+        channels: Channels of each stage; each stage after the first halves height and
+            width.
     """
     layers = keras.layers
 
@@ -142,7 +143,7 @@ def _converter_bytes(model: keras.Model, images: Images, *, int8: bool) -> int:
         chosen = _scaled(images.x_train[:100], images.maximum)
         converter.representative_dataset = lambda: ([image[None]] for image in chosen)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # About its own defaults.
+        warnings.simplefilter("ignore")  # They are about the converter's own defaults.
         return len(converter.convert())
 
 
@@ -154,7 +155,7 @@ def _print_table(
     found: tflite_export.VerificationReport,
     seconds: float,
 ) -> None:
-    """Prints accuracies, sizes and parity."""
+    """Prints accuracies, sizes and differences."""
     x_test = _scaled(images.x_test, images.maximum)
     scores = model.predict(x_test, verbose=0)
     accuracy = (scores.argmax(-1) == images.y_test).mean()

@@ -1,6 +1,6 @@
 """Exact full-integer TFLite files from models trained with `tf_lsq`.
 
-Names are loaded when they are first used: what reads files only needs no TensorFlow.
+Names are loaded on first use: code that only reads files does not need TensorFlow.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there."""
+"""Writes files atomically: complete, or not at all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def check_writable(path: Path) -> None:
-    """Refuses paths that cannot be written, before any work is done.
+    """Checks that a path can be written, before any work is done.
 
     Args:
-        path: A file that will be written.
+        path: The file that will be written.
 
     Raises:
         OSError: If `path` is a directory, or its directory is missing or read-only.
@@ -32,14 +32,14 @@ def check_writable(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file in one step, over one that is there.
+    """Writes a file atomically, replacing an existing one.
 
     Args:
         path: The file.
         content: All its bytes.
 
     Raises:
-        OSError: If it cannot be written; nothing is left of it then.
+        OSError: If it cannot be written; no partial file is left in that case.
     """
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

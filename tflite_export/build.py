@@ -1,4 +1,4 @@
-"""`build_file`: from trained numbers to the bytes of a file, in one place."""
+"""`build_file`: turns trained numbers into the bytes of a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UINT8_OFFSET = 128
 
 @dataclasses.dataclass(frozen=True)
 class FileSettings:
-    """What of a file is the user's choice.
+    """The user's choices for a file.
 
     Attributes:
         storage: How the codes of kernels are stored.
@@ -53,13 +53,13 @@ class FileSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BuiltFile:
-    """A file, and what it was made of.
+    """A file, and what it was built from.
 
     Attributes:
         frozen: The operators with their constants and grids.
-        graph: The same as TFLite's operators and tensors.
+        graph: The same as TFLite operators and tensors.
         content: The bytes of the file.
-        settings: The user's choice.
+        settings: The user's choices.
     """
 
     frozen: FrozenModel
@@ -71,14 +71,14 @@ class BuiltFile:
 def build_file(
     trained: TrainedModel, settings: FileSettings | None = None
 ) -> BuiltFile:
-    """Returns the file that a trained model becomes.
+    """Builds the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `freezing.read_model`.
-        settings: The user's choice; None: int8 everywhere.
+        settings: The user's choices; None: int8 everywhere.
 
     Raises:
-        ValueError: If there are numbers that no int32 bias can hold.
+        ValueError: If there are numbers that do not fit an int32 bias.
     """
     settings = FileSettings() if settings is None else settings
     frozen = freeze_model(trained, settings.storage)
@@ -93,7 +93,7 @@ def build_file(
 
 
 class _Integerizer:
-    """Writes the operators of a frozen model, and the conversions at its ends."""
+    """Writes a frozen model's operators, and conversions of its inputs and outputs."""
 
     def __init__(self, frozen: FrozenModel, settings: FileSettings) -> None:
         self._frozen, self._settings = frozen, settings
@@ -150,11 +150,11 @@ class _Integerizer:
         return self._builder.tensor(name, node.shape, moved, "uint8")
 
 
-# --- What travels with the file ----------------------------------------------
+# --- Metadata in the file ----------------------------------------------------
 
 
 def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
-    """Returns how the integers of a file were made, as plain data.
+    """Describes how the integers of a file were trained, as plain data.
 
     Args:
         frozen: The model's numbers.
@@ -164,8 +164,8 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
         Versions, model, target and storage; and under "tensors", by the name of the
         tensor in the file: the layer, the bits, whether integers are signed, the
         trained step in the unit of the training graph, and for kernels also the
-        container, the integers that trained codes, and those of the input, were
-        multiplied with, and the SHA-256 of the codes as int8 in the order of the file.
+        container, the integers by which trained codes, and those of the input, were
+        multiplied, and the SHA-256 of the codes as int8 in the order of the file.
     """
     tensors = {}
     for node in frozen.nodes:
@@ -190,8 +190,8 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
 
 
 def _activation(point: TrainedPoint) -> dict[str, Any]:
-    """Returns what was trained of an activation tensor."""
-    found = {
+    """Describes the trained quantizer of an activation tensor."""
+    entry = {
         "kind": "activation",
         "layer": point.layer,
         "bits": point.num_bits,
@@ -199,13 +199,13 @@ def _activation(point: TrainedPoint) -> dict[str, Any]:
         "step": point.step,
     }
     # Others begin at 0 or at -2^(b-1).
-    return found | {"smallest": point.q_min} if point.has_offset else found
+    return entry | {"smallest": point.q_min} if point.has_offset else entry
 
 
 def _kernel(
     node: FrozenNode, kernel: TrainedKernel, tensor: TFLiteTensor
 ) -> dict[str, Any]:
-    """Returns what was trained of a kernel."""
+    """Describes the trained quantizer of a kernel."""
     steps = kernel.step.tolist()
     return {
         "kind": "kernel",
@@ -221,23 +221,23 @@ def _kernel(
 
 
 def settings_of(graph: TFLiteGraph, name: str) -> FileSettings:
-    """Returns the settings with which a file says that it was built.
+    """Reads the settings that a file was built with from its metadata.
 
     Args:
         graph: The file's graph.
-        name: How messages call the file.
+        name: Name of the file in messages.
 
     Raises:
-        ValueError: If it does not say, or says something unknown.
+        ValueError: If the metadata is missing, or contains unknown settings.
     """
-    found = metadata.read(graph)
-    if found is None:
+    described = metadata.read(graph)
+    if described is None:
         raise ValueError(
-            f"`{name}` must carry the metadata that `export_model` writes, so that it "
-            "can be compared with a model. Received a file of another tool."
+            f"`{name}` must contain the metadata that `export_model` writes, so that "
+            "it can be compared with a model. Received a file from another tool."
         )
     try:
-        storage = Storage(found.get("storage", ""), found.get("bias_grid", ""))
+        storage = Storage(described.get("storage", ""), described.get("bias_grid", ""))
     except ValueError as error:
         raise ValueError(
             f"The metadata of `{name}` must name the storage it was exported with: "
@@ -250,12 +250,12 @@ def _io_types(graph: TFLiteGraph) -> tuple[str, str]:
     """Returns the types of the inputs and outputs of a file."""
     types = []
     for ends in (graph.inputs, graph.outputs):
-        found = sorted({graph.tensors[name].dtype for name in ends.values()})
-        types.append(found[0] if len(found) == 1 else str(found))
+        dtypes = sorted({graph.tensors[name].dtype for name in ends.values()})
+        types.append(dtypes[0] if len(dtypes) == 1 else str(dtypes))
     for what, dtype in zip(("input", "output"), types, strict=True):
         if dtype not in IO_TYPES:
             raise ValueError(
-                f"All {what}s of the file must be int8, uint8 or float32, and of one "
-                f"type. Received: {dtype}."
+                f"All {what}s of the file must have the same type, one of int8, uint8 "
+                f"and float32. Received: {dtype}."
             )
     return types[0], types[1]

@@ -1,4 +1,4 @@
-"""`check_model`: what a target will make of a model, before anything is trained."""
+"""`check_model`: reports how a target will run a model, before it is trained."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class OperatorCheck:
-    """One operator of the file that a model would become.
+    """One operator of the file that the model would be exported to.
 
     Attributes:
         name: Name of its output.
         code: Operator.
-        runs_on: What runs it on the target.
-        num_bits: Bits of its kernel, None without one.
-        container: Type that stores its kernel's codes, "" without one.
+        runs_on: The processor that runs it on the target.
+        num_bits: Bits of its kernel, None without a kernel.
+        container: Type that stores its kernel's codes, "" without a kernel.
     """
 
     name: str
@@ -41,7 +41,7 @@ class OperatorCheck:
 
 @dataclasses.dataclass(frozen=True)
 class CheckReport:
-    """What a target makes of a model.
+    """How a target runs a model.
 
     Attributes:
         model: Name of the model.
@@ -50,7 +50,7 @@ class CheckReport:
         operators: The operators of the file, in order.
         problems: What the target, or this library, refuses, each with its remedy.
         remarks: What runs on the CPU instead of the target's device, and why.
-        min_runtime: The oldest runtimes for the file; "" if there would be none.
+        min_runtime: The oldest runtimes that run the file; "" if there is no file.
     """
 
     model: str
@@ -71,7 +71,7 @@ class CheckReport:
         return {**dataclasses.asdict(self), "ok": self.ok}
 
     def __str__(self) -> str:
-        """Returns a table to read."""
+        """Returns a readable table."""
         verdict = "runs on" if self.ok else "cannot run on"
         lines = [
             f"`{self.model}` {verdict} {self.target!r} with {self.storage} storage"
@@ -94,27 +94,27 @@ class CheckReport:
 def check_model(
     model: Any, *, target: str | None = None, storage: str = "int8", **options: Any
 ) -> CheckReport:
-    """Says what a target will make of a model, before it is trained.
+    """Reports how a target will run a model, before it is trained.
 
-    A float model is quantized as `quantize_model` would do it, with made-up steps.
-    Nothing is trained or written, and `model` stays as it is.
+    A float model is quantized as by `quantize_model`, with placeholder steps.
+    Nothing is trained or written, and `model` is not changed.
 
     Args:
-        model: A float model, or a path, as `quantize_model` takes them; or a model
-            that is quantized already.
-        target: What the file will run on; None: "phone", or what `model` was
-            quantized for.
+        model: A float model or a path, as for `quantize_model`; or a model that is
+            already quantized.
+        target: What the file will run on; None: "phone", or the target that `model`
+            was quantized for.
         storage: As given to `export_model`.
-        **options: More options of `quantize_model`, for a float model.
+        **options: Other options of `quantize_model`, for a float model.
 
     Returns:
-        Where each operator runs, how its kernel is stored, and what to change;
+        Where each operator runs, how its kernel is stored, and what to change; it
         prints as a table.
 
     Raises:
-        TypeError: If `model` is no Keras model, or an option is unknown.
-        ValueError: If `target` or `storage` is unknown, or is not what a quantized
-            model was quantized for, or a quantized model is given options.
+        TypeError: If `model` is not a Keras model, or an option is unknown.
+        ValueError: If `target` or `storage` is unknown or is not what a quantized
+            model was quantized for, or if options are given for a quantized model.
     """
     settings = FileSettings(Storage(storage))
     points = quantization_points(model) if isinstance(model, keras.Model) else []
@@ -123,7 +123,7 @@ def check_model(
     if points and options:
         raise ValueError(
             "A quantized model must be checked without options. Received: "
-            f"{sorted(options)}. Pass the float model to try others."
+            f"{sorted(options)}. Pass the float model to try other options."
         )
     try:
         student = model
@@ -145,7 +145,7 @@ def check_model(
 
 
 def _with_steps(student: keras.Model) -> keras.Model:
-    """Returns a model whose steps have values, a copy if it had none."""
+    """Returns a model whose steps have values: a calibrated copy if it had none."""
     if is_calibrated(student):
         return student
     copy = keras.models.clone_model(student)
@@ -160,7 +160,7 @@ def _with_steps(student: keras.Model) -> keras.Model:
 
 
 def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:
-    """Returns what the target does with each operator."""
+    """Returns how the target runs each operator."""
     nodes = built.frozen.by_name()
     checks = []
     for op in built.graph.ops:

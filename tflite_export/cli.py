@@ -1,8 +1,8 @@
 """The command `tf-lsq`: check, suggest, export, verify and inspect, from a shell.
 
-Exit codes: 0 yes, 1 no (a target refuses the model, no file fits the budget, a file
-does not equal the model, codes were changed), 2 wrong usage, 3 something could not be
-read or written.
+Exit codes: 0 yes, 1 no (the target refuses the model, no file fits the budget, the
+file does not equal the model, codes were changed), 2 wrong usage, 3 something could not
+be read or written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .quiet import silence_libraries
 from .targets import STORAGES, TARGETS
 
 NO, UNREADABLE = 1, 3
-# Those of `tf_lsq.lsq`, which needs TensorFlow.
+# The limits of `tf_lsq.lsq`, which needs TensorFlow to import.
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,14 +52,14 @@ class EndType(enum.StrEnum):
 
 
 class BiasGrid(enum.StrEnum):
-    """Whose grid biases are on."""
+    """The grid that biases are rounded to."""
 
     own = "own"
     packed = "packed"
 
 
 class Language(enum.StrEnum):
-    """What the code that runs a file is written in."""
+    """Language of the code that runs a file."""
 
     python = "python"
     kotlin = "kotlin"
@@ -71,7 +71,7 @@ File = Annotated[Path, typer.Argument(help="A .tflite file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Unsafe = Annotated[
     bool,
-    typer.Option("--unsafe", help="Let code in the model file (Lambda layers) run."),
+    typer.Option("--unsafe", help="Run code in the model file (Lambda layers)."),
 ]
 Data = Annotated[
     Path | None,
@@ -81,12 +81,12 @@ Chosen = Annotated[Storage, typer.Option(help="How codes are stored.")]
 
 
 def _num_bits(text: str) -> Any:
-    """Returns an option for a number of bits."""
+    """Returns a command-line option for a number of bits."""
     return typer.Option(help=text, min=MIN_NUM_BITS, max=MAX_NUM_BITS)
 
 
 def _picture(path: Path | None) -> Path | None:
-    """Returns the path of a picture that can be drawn."""
+    """Checks and returns the path of a plot."""
     if path is not None and path.suffix not in PLOT_SUFFIXES:
         raise typer.BadParameter(
             f"The file must end with one of {list(PLOT_SUFFIXES)}. Received: {path}."
@@ -97,19 +97,21 @@ def _picture(path: Path | None) -> Path | None:
 @app.command()
 def check(
     model: Model,
-    target: Annotated[Target | None, typer.Option(help="What it will run on.")] = None,
+    target: Annotated[
+        Target | None, typer.Option(help="What the file will run on.")
+    ] = None,
     storage: Chosen = _INT8,
     weight_bits: Annotated[int | None, _num_bits("Bits of kernels.")] = None,
     activation_bits: Annotated[
         int | None, _num_bits("Bits of the inputs of layers with kernels.")
     ] = None,
     first_last_bits: Annotated[
-        int | None, _num_bits("Bits of the first and the last layer.")
+        int | None, _num_bits("Bits of the first and last layers.")
     ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
-    """Says what a target will make of a float or quantized model, before training."""
+    """Reports how a target will run a float or quantized model, before training."""
     bits = {
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
@@ -120,10 +122,10 @@ def check(
     def work() -> tuple[Any, bool]:
         import tflite_export
 
-        found = tflite_export.check_model(
+        report = tflite_export.check_model(
             _load(model, unsafe), target=target, storage=storage.value, **options
         )
-        return found, found.ok
+        return report, report.ok
 
     _run(work, as_json)
 
@@ -132,14 +134,16 @@ def check(
 def suggest(
     model: Model,
     data: Annotated[Path, typer.Option(help="Inputs, as for export.")],
-    budget_bytes: Annotated[int, typer.Option(help="What the file may have.", min=1)],
+    budget_bytes: Annotated[
+        int, typer.Option(help="Largest size of the file, in bytes.", min=1)
+    ],
     candidate: Annotated[
         list[int] | None,
-        _num_bits("Bits that a kernel may have; give it several times."),
+        _num_bits("Bits that a kernel may have; repeat the option for more."),
     ] = None,
     activation_bits: Annotated[
         int | None,
-        _num_bits("Bits of the inputs; those of the kernel if not given."),
+        _num_bits("Bits of the inputs; by default those of the kernel."),
     ] = None,
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One step per channel of a kernel.")
@@ -147,13 +151,13 @@ def suggest(
     asymmetric_activations: Annotated[
         bool,
         typer.Option(
-            "--asymmetric-activations", help="Activations learn an offset, too (LSQ+)."
+            "--asymmetric-activations", help="Also learn offsets of activations (LSQ+)."
         ),
     ] = False,
-    target: Annotated[Target, typer.Option(help="What it will run on.")] = _PHONE,
+    target: Annotated[Target, typer.Option(help="What the file will run on.")] = _PHONE,
     storage: Chosen = _PACKED,
     num_examples: Annotated[
-        int, typer.Option(help="How many of the first examples are used.", min=1)
+        int, typer.Option(help="How many of the first examples to use.", min=1)
     ] = 256,
     plot: Annotated[
         Path | None,
@@ -164,7 +168,7 @@ def suggest(
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
-    """Suggests bits for every layer of a float model, for a file of so many bytes."""
+    """Suggests bits for every layer of a float model, for a given size of the file."""
     options = {} if candidate is None else {"candidates": candidate}
 
     def work() -> tuple[Any, bool]:
@@ -172,7 +176,7 @@ def suggest(
 
         if plot is not None:
             check_writable(plot)
-        found = tflite_export.suggest_bits(
+        suggestion = tflite_export.suggest_bits(
             _load(model, unsafe),
             _read_data(data),
             budget_bytes=budget_bytes,
@@ -185,8 +189,8 @@ def suggest(
             **options,
         )
         if plot is not None:
-            found.plot(plot)
-        return found, True
+            suggestion.plot(plot)
+        return suggestion, True
 
     _run(work, as_json)
 
@@ -198,7 +202,7 @@ def export(
     storage: Chosen = _INT8,
     bias_grid: Annotated[
         BiasGrid,
-        typer.Option(help="packed: files of all storages have the same biases."),
+        typer.Option(help="packed: the same biases in files of all storages."),
     ] = BiasGrid.own,
     input_type: Annotated[
         EndType, typer.Option(help="Type of the inputs.")
@@ -211,15 +215,15 @@ def export(
         bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
     ] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Write the report as an HTML page, too.")
+        Path | None, typer.Option(help="Also write the report as an HTML page.")
     ] = None,
     snippet: Annotated[
-        Language | None, typer.Option(help="Print code that runs the file, too.")
+        Language | None, typer.Option(help="Also print code that runs the file.")
     ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
-    """Writes a trained quantized model as a .tflite file, checked against it."""
+    """Writes a trained quantized model as a .tflite file and verifies the file."""
 
     def work() -> tuple[Any, bool]:
         import tflite_export
@@ -268,27 +272,27 @@ def verify(
 
 @app.command()
 def inspect(file: File, as_json: Json = False) -> None:
-    """Prints what is in a .tflite file, and how its integers were made."""
+    """Prints the contents of a .tflite file, and how its integers were trained."""
 
     def work() -> tuple[Any, bool]:
         import tflite_export
 
-        found = tflite_export.inspect_tflite(file)
-        return found, not found.changed
+        report = tflite_export.inspect_tflite(file)
+        return report, not report.changed
 
     _run(work, as_json)
 
 
 def main() -> None:
-    """Runs the command; TensorFlow's own log stays quiet."""
+    """Runs the command; keeps TensorFlow's own log quiet."""
     silence_libraries()
     app()
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:
-    """Prints what a command found, and exits with its code."""
+    """Prints the result of a command, and exits with its code."""
     try:
-        found, ok = work()
+        result, ok = work()
     except Exception as error:
         code = _exit_code(error)
         if code is None:
@@ -297,12 +301,12 @@ def _run(work: Any, as_json: bool) -> NoReturn:
             typer.echo(json.dumps({"error": str(error)}))
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(code) from None
-    typer.echo(json.dumps(found.to_dict()) if as_json else str(found))
+    typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
     raise typer.Exit(0 if ok else NO)
 
 
 def _exit_code(error: Exception) -> int | None:
-    """Returns the exit code of an expected error, None for others."""
+    """Returns the exit code of an expected error, None for other errors."""
     if isinstance(error, VerificationError | BudgetError):
         return NO
     if isinstance(error, ValueError | TypeError | OSError | RuntimeError):
@@ -311,33 +315,33 @@ def _exit_code(error: Exception) -> int | None:
 
 
 def _load(path: Path, unsafe: bool) -> Any:
-    """Returns the model of a file."""
+    """Loads the model from a file."""
     from .loading import load_model
 
     return load_model(path, unsafe=unsafe)
 
 
 def _read_data(path: Path) -> Any:
-    """Returns x, or (x, y), of a file; nothing in it is executed.
+    """Reads x, or (x, y), from a file; executes nothing in it.
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If the file holds no arrays, or not these.
+        ValueError: If the file contains no arrays, or other ones than these.
     """
     try:
         with path.open("rb") as file:
-            found = np.load(file, allow_pickle=False)
-            arrays = found if isinstance(found, np.ndarray) else {**found}
+            loaded = np.load(file, allow_pickle=False)
+            arrays = loaded if isinstance(loaded, np.ndarray) else {**loaded}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{str(path)!r} holds no readable arrays: {error} Write it with `np.save` "
+            f"{str(path)!r} has no readable arrays: {error} Write it with `np.save` "
             "or `np.savez(path, x=..., y=...)`."
         ) from error
     if isinstance(arrays, np.ndarray):
         return arrays
     if not {"x"} <= arrays.keys() <= {"x", "y"}:
         raise ValueError(
-            f"{str(path)!r} must hold the array x, and y if there are labels. "
+            f"{str(path)!r} must contain the array x, and y if there are labels. "
             f"Received: {sorted(arrays)}. Write it with `np.savez(path, x=..., y=...)`."
         )
     return (arrays["x"], arrays["y"]) if "y" in arrays else arrays["x"]

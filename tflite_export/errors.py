@@ -1,4 +1,4 @@
-"""Errors that callers tell apart; nothing here needs TensorFlow."""
+"""Errors that callers can catch separately; nothing here needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _MAX_NAMED = 8
 
 
 class VerificationError(RuntimeError):
-    """A file does not compute what the model was trained to.
+    """Raised if a file does not compute what the model was trained to compute.
 
     Attributes:
         mismatches: One sentence per difference.
@@ -22,7 +22,7 @@ class VerificationError(RuntimeError):
 
 
 class BudgetError(ValueError):
-    """No file was found that is small enough.
+    """Raised if no file is small enough.
 
     Attributes:
         smallest_bytes: Size of the smallest file found.

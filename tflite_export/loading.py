@@ -1,4 +1,4 @@
-"""Model files, read without running code that they hold."""
+"""Loads model files without running the code they contain."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ SUFFIXES = (".keras", ".h5")
 
 
 def load_model(path: str | Path, *, unsafe: bool = False) -> keras.Model:
-    """Returns the model in a file, float or quantized.
+    """Loads a float or quantized model from a file.
 
     Args:
         path: A `.keras` or `.h5` file of tf_keras or, `.keras` only, of Keras 3.
-        unsafe: Whether code in the file may run: that of `Lambda` layers. Only for
-            files whose origin you trust.
+        unsafe: Whether to allow code in the file (of `Lambda` layers) to run. Only
+            for files whose origin you trust.
 
     Raises:
         OSError: If there is no such file.
-        ValueError: If it is no readable model, or holds code and `unsafe` is False.
+        ValueError: If it is not a readable model, or contains code and `unsafe` is
+            False.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES or path.is_dir():
@@ -41,4 +42,4 @@ def load_model(path: str | Path, *, unsafe: bool = False) -> keras.Model:
                 return tf_lsq.from_keras3(path)
             return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
     except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} is no readable model: {error}") from error
+        raise ValueError(f"{str(path)!r} is not a readable model: {error}") from error

@@ -1,4 +1,4 @@
-"""Files that plots are written to."""
+"""File formats of plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`export_model`: read, build, verify, write, in this order."""
+"""`export_model`: reads, builds, verifies and writes, in this order."""
 
 from __future__ import annotations
 
@@ -53,39 +53,41 @@ def export_model(
 ) -> ExportReport:
     """Writes a trained model as a full-integer `.tflite` file.
 
-    The bytes are checked against the model before the file appears under its
-    name: every tensor, and every weight code; with `data` also every operator.
+    The bytes are verified against the model before the file appears under its
+    name: every tensor and every weight code; with `data` also every operator.
 
     Args:
-        model: A model made by `tf_lsq.quantize_model`, trained or calibrated.
-        path: The file to write; it is replaced in one step.
+        model: A model from `tf_lsq.quantize_model`, trained or calibrated.
+        path: The file to write; an existing one is replaced atomically.
         storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
-            layers with 2 bits, where the target can. "auto": packed where that costs
-            no time on the target.
-        bias_grid: "own": biases on the finest grid that each container can hold.
-            "packed": on that of the packed container in any storage, so that files
-            of all storages compute the same integers under TFLite's own kernels.
+            layers with 2 bits, where the target supports it. "auto": packed where
+            that costs no time on the target.
+        bias_grid: "own": biases on the finest grid that each container allows.
+            "packed": on the grid of the packed container in any storage, so that
+            files of all storages compute the same integers under TFLite's own
+            kernels.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
-        target: What the file will run on; None: what the model was quantized
-            for.
+        target: What the file will run on; None: the target that the model was
+            quantized for.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. The file is run on
-            it as by `verify_tflite`, and the report says how quantizers use their
-            integers and what the other storages would differ in; for these two, the
-            first 64 examples count. None: the file is not run.
+            it as by `verify_tflite`, and the report shows how quantizers use their
+            integers and how the other storages would differ; these two use the first
+            64 examples. None: the file is not run.
         benchmark: Whether to measure the latency of the file and of each operator with
-            a kernel, on this machine's CPU, beside int8 storage and float32.
+            a kernel, on this machine's CPU, compared with int8 storage and float32.
         verbose: Whether to show progress.
 
     Returns:
-        What was written; prints as a table, and `write_html_report` makes a page of it.
+        A report of what was written; it prints as a table, and `write_html_report`
+        writes it as a page.
 
     Raises:
-        TypeError: If `model` is no tf_keras model, or `data` no data.
+        TypeError: If `model` is not a tf_keras model, or `data` is not data.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, or if the target refuses the file; everything is named.
+            shapes, or if the target refuses the file; the message names every cause.
         RuntimeError: If `model` was never trained or calibrated, or if
             `edgetpu_compiler` is on PATH and refuses the file.
         OSError: If `path` cannot be written.
@@ -140,7 +142,7 @@ def export_model(
 
 
 def _int8_graph(trained: TrainedModel, built: BuiltFile) -> TFLiteGraph:
-    """Returns the graph of the same file with int8 storage."""
+    """Returns the graph of the same model with int8 storage."""
     settings = dataclasses.replace(built.settings, storage=Storage())
     if settings == built.settings:
         return built.graph
@@ -148,7 +150,7 @@ def _int8_graph(trained: TrainedModel, built: BuiltFile) -> TFLiteGraph:
 
 
 def _compiler_lines(target: str, content: bytes) -> list[str]:
-    """Returns where the Edge TPU's compiler puts the operators of a file."""
+    """Returns where the Edge TPU compiler maps the operators of a file."""
     if target != "edgetpu":
         return []
     mapping = compile_for_edgetpu(content)
@@ -158,7 +160,7 @@ def _compiler_lines(target: str, content: bytes) -> list[str]:
 def _layers(
     built: BuiltFile, latencies: Mapping[str, Latency], *, statistics: bool
 ) -> list[LayerReport]:
-    """Returns what the file holds of the operators with a kernel."""
+    """Returns reports of the operators with a kernel."""
     return [
         _layer(node, built.graph, latencies.get(node.name), statistics=statistics)
         for node in built.frozen.nodes
@@ -169,7 +171,7 @@ def _layers(
 def _layer(
     node: FrozenNode, graph: TFLiteGraph, latency: Latency | None, *, statistics: bool
 ) -> LayerReport:
-    """Returns what the file holds of one operator with a kernel."""
+    """Returns the report of one operator with a kernel."""
     weight = graph.tensors[f"{node.name}/weight"]
     bias = graph.tensors.get(f"{node.name}/bias")
     constants = [weight] if bias is None else [weight, bias]

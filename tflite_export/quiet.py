@@ -1,8 +1,8 @@
-"""A quiet standard error: without what TensorFlow and LiteRT print on every machine.
+"""Filters the lines that TensorFlow and LiteRT print to stderr on every machine.
 
-Their C++ code writes to file descriptor 2, before any log level counts. A child process
-filters that, so nothing is lost if this one crashes. Python's own `sys.stderr` goes
-around it.
+Their C++ code writes to file descriptor 2, before any log level takes effect. A child
+process filters that, so nothing is lost if this one crashes. Python's own `sys.stderr`
+bypasses the filter.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 import sys
 
-# Lines that say nothing about what the user does.
+# Lines that are unrelated to what the user does.
 _NOISE = re.compile(
     rb"(WARNING: All log messages before absl::InitializeLog\(\)"
     rb"|I0000 .* cudart_stub\.cc"
@@ -26,7 +26,7 @@ _NOISE = re.compile(
 def silence_libraries() -> None:
     """Drops the lines above from standard error, for the rest of this process.
 
-    Call it before TensorFlow is imported. Nothing happens where processes can't fork.
+    Call it before importing TensorFlow. Does nothing where processes cannot fork.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not hasattr(os, "fork"):
@@ -47,7 +47,7 @@ def silence_libraries() -> None:
 
 
 def _filter(source: int, target: int) -> None:
-    """Copies lines that are no noise until nobody writes any more."""
+    """Copies lines that are not noise until the write end is closed."""
     with open(source, "rb") as lines:
         for line in lines:
             if not _NOISE.match(line):
@@ -55,7 +55,7 @@ def _filter(source: int, target: int) -> None:
 
 
 def _finish(original: int, child: int) -> None:
-    """Lets the child write what is left, and waits for it."""
+    """Lets the child write the remaining lines, and waits for it to exit."""
     sys.stderr.flush()
     os.dup2(original, 2)
     os.waitpid(child, 0)

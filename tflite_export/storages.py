@@ -1,4 +1,4 @@
-"""The other storages of the same model, beside the one that was chosen."""
+"""Compares the chosen storage of a model with the alternatives."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def compare_storages(
     codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
 ) -> list[StorageReport]:
-    """Returns what the other storages of a file would have been.
+    """Compares the file with the files of the other storages.
 
-    All run under XNNPACK, as a phone runs them.
+    All of them run under XNNPACK, as on a phone.
 
     Args:
         trained: The numbers of the model.
         built: The file.
-        codes: What the runtime computed with it, from `probe_codes`.
+        codes: What the runtime computed with the file, from `probe_codes`.
         examples: Inputs of the model, one array per input.
     """
     frozen, settings = built.frozen, built.settings
@@ -43,10 +43,10 @@ def compare_storages(
             continue
         storage = Storage(name, settings.storage.bias_grid)
         other = build_file(trained, dataclasses.replace(settings, storage=storage))
-        found = probe_codes(other.graph, other.frozen, examples)
-        common = compared & found.keys()  # Some storages widen tensors.
-        different = [int((found[tensor] != codes[tensor]).sum()) for tensor in common]
-        agreement = (found[output].argmax(axis=-1) == chosen).mean()
+        others = probe_codes(other.graph, other.frozen, examples)
+        common = compared & others.keys()  # Some storages widen tensors.
+        different = [int((others[tensor] != codes[tensor]).sum()) for tensor in common]
+        agreement = (others[output].argmax(axis=-1) == chosen).mean()
         reports.append(
             StorageReport(
                 name,

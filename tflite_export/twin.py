@@ -1,12 +1,12 @@
 """`integer_twin`: a Keras model that computes the integers of a file.
 
-It runs at the speed of Keras, on whole batches and on any device, so the accuracy of a
-phone is known from `evaluate`. Products of integers are convolutions in float32, which
-are exact as long as every partial sum is below 2**24; beyond that they are computed in
-float64. What follows them rounds as the kernel does that LiteRT would choose for the
+It runs at the speed of Keras, on whole batches and on any device, so `evaluate` gives
+the accuracy on a phone. Products of integers are convolutions in float32, which are
+exact as long as every partial sum is below 2**24; beyond that they are computed in
+float64. The rounding after them is that of the kernel that LiteRT would choose for the
 operator, see `runtimes`.
 
-Between operators flow the codes less their zero point, as float32 tensors.
+Operators pass on codes minus their zero point, as float32 tensors.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ def integer_twin(
 ) -> keras.Model:
     """Returns a Keras model that computes the integers of the exported file.
 
-    It takes what `model` takes and returns what it returns, each output on the grid of
-    the file. `evaluate` and `predict` work as usual; it has nothing to train and is
-    not saved.
+    The twin has the inputs and outputs of `model`, with each output on the grid of the
+    file. `evaluate` and `predict` work as usual; the twin cannot be trained or saved.
 
-    Exact for integers on CPUs, where it was measured against LiteRT on x86-64. Layers
-    left in float are computed in float, and quantized behind it.
+    It is exact for integers on CPUs, where it was compared with LiteRT on x86-64.
+    Layers left in float are computed in float, and quantized afterwards.
 
     Args:
         model: A quantized model, trained or calibrated.
@@ -47,12 +46,12 @@ def integer_twin(
         kernels: "xnnpack": LiteRT as phones run it. "builtin": without XNNPACK.
 
     Returns:
-        A `tf_keras` model with the inputs and outputs of `model`, uncompiled. The
-        layer of each operator of the file has its name; "." stands for "/" and for
-        whatever else TensorFlow does not allow in names.
+        A `tf_keras` model with the inputs and outputs of `model`, uncompiled. Each
+        layer has the name of its operator in the file, with "." for "/" and for
+        other characters that TensorFlow does not allow in names.
 
     Raises:
-        TypeError: If `model` is no tf_keras model.
+        TypeError: If `model` is not a tf_keras model.
         ValueError: If an option is unknown, or `model` cannot be exported.
         RuntimeError: If `model` was never trained or calibrated.
     """
@@ -71,7 +70,7 @@ def build_twin(
 
     Args:
         frozen: The numbers of the file.
-        model: The model that they are from.
+        model: The model that the numbers come from.
         kernels: One of `KERNELS`.
     """
     operators = twin_operators(frozen, kernels)
@@ -105,25 +104,25 @@ def twin_operators(frozen: FrozenModel, kernels: str) -> dict[str, Compute]:
         kernels: One of `KERNELS`.
 
     Returns:
-        Functions from the inputs to the output; integer tensors as codes less their
+        Functions from the inputs to the output; integer tensors as codes minus their
         zero point, others as real values, all float32.
     """
     nodes = frozen.by_name()
-    found = {}
+    functions = {}
     for node in frozen.nodes:
         if node.kind == "input":
             continue
         sources = [nodes[name] for name in node.inputs]
         context = Context(node, sources, kernels, OPERATORS[node.kind])
         if node.is_float:
-            found[node.name] = _in_float(context)
+            functions[node.name] = _in_float(context)
         else:
-            found[node.name] = context.operator.integers(context)
-    return found
+            functions[node.name] = context.operator.integers(context)
+    return functions
 
 
 def _in_float(context: Context) -> Compute:
-    """Returns what an operator that is left in float computes."""
+    """Returns the function of an operator that is left in float."""
     grids = [source.grid for source in context.sources]
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -137,7 +136,7 @@ def _in_float(context: Context) -> Compute:
 
 
 def _input_like(model: keras.Model, layer: str) -> Any:
-    """Returns an input of the shape and type of one of the model's."""
+    """Returns an input with the shape and type of one of the model's inputs."""
     config = model.get_layer(layer).get_config()
     return keras.Input(
         batch_shape=config["batch_input_shape"], dtype=config["dtype"], name=layer
@@ -145,13 +144,13 @@ def _input_like(model: keras.Model, layer: str) -> Any:
 
 
 def _real_values(grid: Grid | None) -> Compute:
-    """Returns codes less their zero point -> real values; floats stay as they are."""
+    """Returns codes minus zero point -> real values; leaves floats unchanged."""
     scale = np.float32(1.0 if grid is None else grid.scale)
     return lambda inputs: inputs[0] * scale
 
 
 def _plain(name: str) -> str:
-    """Returns a tensor's name as TensorFlow allows for a layer with operators."""
+    """Returns a tensor's name in the form TensorFlow allows for layers with ops."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", ".", name)
     return plain if plain[0].isalnum() else f".{plain}"
 
@@ -168,8 +167,8 @@ class _Operator(keras.layers.Layer):
         return self._compute(inputs if isinstance(inputs, list) else [inputs])
 
     def get_config(self) -> Any:
-        """Raises: the twin is made from the trained model whenever it is needed."""
+        """Raises an error: a twin is always built from the trained model."""
         raise NotImplementedError(
-            "A twin cannot be saved. Save the trained model, and make it again with "
-            "`integer_twin`."
+            "A twin cannot be saved. Save the trained model, and build the twin again "
+            "with `integer_twin`."
         )

@@ -1,4 +1,4 @@
-"""Bits for every layer, under a budget of file bytes."""
+"""Suggests bits for every layer within a budget of file bytes."""
 
 from .search import suggest_bits
 from .suggestion import BitSuggestion

@@ -1,4 +1,4 @@
-"""From a Pareto front of bits to a real file under a budget of bytes."""
+"""Finds the best real file within a budget of bytes, along a Pareto front of bits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..errors import BudgetError
 from .knapsack import Front
 from .mixed_bits import FileSize, MixedBits
 
-# Layer -> bits of its kernel -> bytes, or sensitivity.
+# Layer -> bits of its kernel -> bytes or sensitivity.
 Table = dict[str, dict[int, Any]]
-# Exports beyond the best point found first.
+# Additional exports beyond the first best point.
 _MORE_FILES = 8
-# Exports at most, one change after the other, where no other file fits.
+# Most exports, one change after another, if no other file fits.
 _MORE_CHANGES = 40
 
 
 class Made(NamedTuple):
-    """A file that was made, to be measured.
+    """A file that was exported to measure its size.
 
     Attributes:
         bits: Layer -> bits of its kernel.
-        size: What it takes.
+        size: Its sizes in bytes.
     """
 
     bits: dict[str, int]
@@ -33,19 +33,19 @@ class Made(NamedTuple):
 
 
 class Walk:
-    """Makes files along the front, towards the last point that fits a budget.
+    """Exports files along the front, towards the last point that fits a budget.
 
-    What a file holds beside its kernels depends a little on their bits: where tensors
-    change their bits, or low-bit codes are widened, it has another operator. So the
-    smallest kernels do not always make the smallest file; where nothing on the front
-    fits, files beside it are made, too.
+    The bytes of a file outside its kernels depend slightly on the bits of the kernels:
+    where tensors change their bits, or low-bit codes are widened, the file has another
+    operator. So the smallest kernels do not always give the smallest file. If nothing
+    on the front fits, files next to it are also exported.
 
     Args:
-        mixed: Makes the files.
+        mixed: Exports the files.
         front: The choices to choose from.
         options: Layers and bits that the numbers in `front` stand for.
-        made: Files that were made already.
-        budget_bytes: What a file may have.
+        made: Files that were already exported.
+        budget_bytes: Largest size of a file.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Walk:
         self._mixed, self._front, self._options = mixed, front, options
         self._budget_bytes = budget_bytes
         self._uniform = list(made)
-        self._made = {self._key(found.bits): found for found in made}
-        # Least bytes that a file holds beside the kernels.
+        self._made = {self._key(file.bits): file for file in made}
+        # Fewest bytes that a file has outside the kernels.
         self._least_rest = min(
             size.file_bytes - sum(size.layer_bytes[layer] for layer in options)
             for _, size in made
         )
 
     def files(self) -> Iterator[Made]:
-        """Yields every file on the way."""
+        """Yields every file of the search."""
         yield from self._towards_budget()
         if not any(map(self._fits, self._made.values())):
             yield from self._small_files()
@@ -75,20 +75,20 @@ class Walk:
     def _towards_budget(self) -> Iterator[Made]:
         """Yields points of the front.
 
-        Each says where to look next, between the best point that fits and the cheapest
-        that does not. Then points beyond that one are tried, the best first: there may
-        be one that holds less beside its kernels.
+        Each determines where to look next, between the best point that fits and the
+        cheapest that does not. Then points beyond that one are tried, the best first:
+        one of them may have fewer bytes outside its kernels.
         """
         fits, too_large = -1, len(self._front)
         tried = set()
         point = max(self._within(self._least_rest), 0)
         while point > fits:
             tried.add(point)
-            made = self._make(point)
-            yield made
-            rest = made.size.file_bytes - int(self._front.costs[point])
+            file = self._make(point)
+            yield file
+            rest = file.size.file_bytes - int(self._front.costs[point])
             self._least_rest = min(self._least_rest, rest)
-            if self._fits(made):
+            if self._fits(file):
                 fits = point
             else:
                 too_large = point
@@ -98,13 +98,13 @@ class Walk:
         for point in np.linspace(beyond, fits + 1, max(count, 0), dtype=int).tolist():
             if point in tried:
                 continue
-            made = self._make(point)
-            yield made
-            if self._fits(made):
+            file = self._make(point)
+            yield file
+            if self._fits(file):
                 return
 
     def _small_files(self) -> Iterator[Made]:
-        """Yields small files until one fits, in an order that no budget changes."""
+        """Yields small files until one fits, in the same order for every budget."""
         powers = [0, *(2**power for power in range(_MORE_FILES))]
         points = [self._make(point) for point in powers if point < len(self._front)]
         yield from points
@@ -112,50 +112,50 @@ class Walk:
         yield from itertools.islice(self._descent(smallest), _MORE_CHANGES)
 
     def _descent(self, smallest: Made) -> Iterator[Made]:
-        """Yields files with other bits in one layer, and goes on from smaller ones."""
+        """Yields files with other bits in one layer, continuing from smaller files."""
         improved = True
         while improved and not self._fits(smallest):
             improved = False
             for bits in self._changes(smallest):
-                made = self._measure(bits)
-                yield made
-                if made.size.file_bytes < smallest.size.file_bytes:
-                    smallest, improved = made, True
+                file = self._measure(bits)
+                yield file
+                if file.size.file_bytes < smallest.size.file_bytes:
+                    smallest, improved = file, True
                     break
 
     def _changes(self, made: Made) -> list[dict[str, int]]:
-        """Returns the bits with those of one layer changed, cheap kernels first."""
-        found = [
+        """Returns copies of the bits with one layer changed, small kernels first."""
+        changes = [
             (num_bytes - made.size.layer_bytes[layer], {**made.bits, layer: bits})
             for layer, own in self._options.items()
             for bits, num_bytes in own.items()
             if bits != made.bits[layer]
         ]
-        return [bits for _, bits in sorted(found, key=lambda change: change[0])]
+        return [bits for _, bits in sorted(changes, key=lambda change: change[0])]
 
     def _fits(self, made: Made) -> bool:
         """Returns whether a file is within the budget."""
         return made.size.file_bytes <= self._budget_bytes
 
     def _within(self, rest: int) -> int:
-        """Returns the last point that fits if a file holds so much beside kernels."""
+        """Returns the last point that fits if `rest` bytes are outside the kernels."""
         return self._front.within(self._budget_bytes - rest)
 
     def _make(self, point: int) -> Made:
-        """Returns the bits of a point, and the file that they make."""
+        """Exports the file of a point."""
         chosen = zip(self._options.items(), self._front.choices[point], strict=True)
         bits = {layer: [*own][option] for (layer, own), option in chosen}
         return self._measure(bits)
 
     def _measure(self, bits: dict[str, int]) -> Made:
-        """Returns the file that bits make; each is made once."""
+        """Returns the file with these bits, which is exported only once."""
         key = self._key(bits)
         if key not in self._made:
             self._made[key] = Made(bits, self._mixed.size(bits))
         return self._made[key]
 
     def _key(self, bits: dict[str, int]) -> tuple[int, ...]:
-        """Returns bits in the order of layers."""
+        """Returns the bits in the order of the layers."""
         return tuple(bits[layer] for layer in self._options)
 
 
@@ -165,17 +165,17 @@ def _file_bytes(made: Made) -> int:
 
 
 def best_file(made: Sequence[Made], losses: Table, budget_bytes: int) -> Made:
-    """Returns the file with the least loss that fits, of equal ones the smallest.
+    """Returns the fitting file with the least loss, the smallest of equal ones.
 
     Args:
         made: The files to choose from.
         losses: Sensitivities.
-        budget_bytes: What the file may have.
+        budget_bytes: Largest size of the file.
 
     Raises:
         BudgetError: If all are too large.
     """
-    fitting = [found for found in made if found.size.file_bytes <= budget_bytes]
+    fitting = [file for file in made if file.size.file_bytes <= budget_bytes]
     if not fitting:
         smallest = min(map(_file_bytes, made))
         raise BudgetError(
@@ -185,8 +185,8 @@ def best_file(made: Sequence[Made], losses: Table, budget_bytes: int) -> Made:
             smallest,
         )
 
-    def loss(found: Made) -> tuple[float, int]:
-        total = sum(own[found.bits[layer]] for layer, own in losses.items())
-        return total, found.size.file_bytes
+    def loss(file: Made) -> tuple[float, int]:
+        total = sum(own[file.bits[layer]] for layer, own in losses.items())
+        return total, file.size.file_bytes
 
     return min(fitting, key=loss)

@@ -1,9 +1,9 @@
-"""The multiple-choice knapsack: one option per item, at the least loss for a cost.
+"""Solves the multiple-choice knapsack: one option per item, least loss for a cost.
 
-NumPy only. Items are joined one after the other; of the sums so far, those stay that
-no other beats in both cost and loss (Nemhauser and Ullmann, "Discrete Dynamic
-Programming and Capital Allocation", Management Science 15(9), 1969). That is exact;
-for the layers of a network some thousands of sums stay.
+NumPy only. Items are added one after the other, keeping the sums that no other sum
+beats in both cost and loss (Nemhauser and Ullmann, "Discrete Dynamic Programming and
+Capital Allocation", Management Science 15(9), 1969). This is exact; for the layers of a
+network, it keeps some thousands of sums.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Front:
     """The choices that no other choice beats in both cost and loss.
 
     Attributes:
-        costs: Sum of costs, ascending, `[points]`.
-        losses: Sum of losses, descending, `[points]`.
-        choices: Number of the option that each item takes, `[points, items]`.
+        costs: Sums of costs, ascending, `[points]`.
+        losses: Sums of losses, descending, `[points]`.
+        choices: Index of the option of each item, `[points, items]`.
     """
 
     costs: np.ndarray
@@ -36,7 +36,7 @@ class Front:
         """Returns the last point that costs at most `budget`, -1 if none does.
 
         Args:
-            budget: Unit of the costs.
+            budget: In the unit of the costs.
         """
         return int(np.searchsorted(self.costs, budget, side="right")) - 1
 
@@ -47,8 +47,8 @@ def pareto_front(
     """Returns every choice of one option per item that no other choice beats.
 
     Args:
-        costs: Of every option of every item, at most 256 options per item.
-        losses: The same.
+        costs: Cost of every option of every item, at most 256 options per item.
+        losses: Loss of every option of every item.
 
     Example:
         >>> front = pareto_front([[1, 2], [1, 3]], [[5.0, 0.0], [1.0, 0.0]])
@@ -72,7 +72,7 @@ def pareto_front(
 
 
 def _unbeaten(costs: np.ndarray, losses: np.ndarray) -> np.ndarray:
-    """Returns the points that none beats, by cost; of equal ones, the first."""
+    """Returns the points that no other beats, by cost; the first of equal ones."""
     order = np.lexsort((losses, costs))
     best = np.minimum.accumulate(losses[order])
     return order[np.append(True, losses[order][1:] < best[:-1])]

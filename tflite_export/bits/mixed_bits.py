@@ -1,4 +1,4 @@
-"""A float model with bits of its own for every layer: the file it would become."""
+"""Exports a float model with separate bits for every layer, to measure its size."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SCALE_BYTES = 4
 
 @dataclasses.dataclass(frozen=True)
 class FileSize:
-    """What a file takes.
+    """The sizes of a file.
 
     Attributes:
-        file_bytes: Its size.
+        file_bytes: Size of the whole file.
         layer_bytes: Layer -> bytes of its kernels, their biases and scales.
         layer_bits: Layer -> bits of its kernels.
     """
@@ -38,17 +38,17 @@ class FileSize:
 
 
 class MixedBits:
-    """A float model whose layers get bits one by one.
+    """A float model with separate bits for each layer.
 
     Args:
         model: The float model.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
-        num_examples: How many of the first examples calibrate it.
+        num_examples: How many of the first examples to calibrate with.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
             kernel. The first and the last layer get 8.
-        fixed: Overrides that come before what this class is asked for.
+        fixed: Overrides that take precedence over the bits that this class is given.
         storage: How codes are stored.
-        **options: More options of `quantize_model`.
+        **options: Other options of `quantize_model`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MixedBits:
         graph = analyze(model)
         self.examples = first_examples(data, list(model.input_names), num_examples)
         kernels = [node for node in graph.nodes if node.properties.matmul]
-        # Layers of the quantized model -> the user's.
+        # Layers of the quantized model -> the user's layers.
         self.layer_names = {node.layer_name: node.origin for node in kernels}
         self.layers = list(dict.fromkeys(self.layer_names.values()))
         self._ends = {node.origin for node in first_and_last(graph)}
@@ -102,7 +102,7 @@ class MixedBits:
         return self._student(self._patterns(dict.fromkeys(self.layers, (most, most))))
 
     def size(self, bits: Mapping[str, int]) -> FileSize:
-        """Returns what the file takes, made as `export_model` makes it.
+        """Returns the sizes of the file that `export_model` would write.
 
         Args:
             bits: Layer -> bits of its kernel.
@@ -111,7 +111,7 @@ class MixedBits:
             ValueError: If the model cannot be quantized, or the target refuses it.
         """
         student = self._student(self.overrides(bits))
-        tf_lsq.round_biases(student)  # As `fit` ends.
+        tf_lsq.round_biases(student)  # As at the end of `fit`.
         built = build_file(read_model(student), FileSettings(self._storage))
         check_graph(built.graph, TARGETS[built.frozen.target])
         layer_bytes: dict[str, int] = {}
@@ -121,29 +121,29 @@ class MixedBits:
             if not (node.trained.matmul and kernel and kernel.num_bits):
                 continue
             layer = self.layer_names[kernel.layer]
-            constants = [f"{node.name}/weight", f"{node.name}/bias"]
+            names = [f"{node.name}/weight", f"{node.name}/bias"]
             tensors = built.graph.tensors
-            found = [tensors[name] for name in constants if name in tensors]
+            constants = [tensors[name] for name in names if name in tensors]
             before = layer_bytes.get(layer, 0)
-            layer_bytes[layer] = before + sum(map(_num_bytes, found))
+            layer_bytes[layer] = before + sum(map(_num_bytes, constants))
             layer_bits[layer] = kernel.num_bits
         return FileSize(len(built.content), layer_bytes, layer_bits)
 
     def _patterns(self, pairs: Mapping[str, tuple[int, int]]) -> dict[str, Override]:
-        """Returns bits of kernels and inputs as overrides, the fixed ones last."""
-        found: dict[str, Override] = {}
-        # "conv" also means "model/conv", and of several patterns the last one counts.
+        """Returns the bits of kernels and inputs as overrides, the fixed ones last."""
+        patterns: dict[str, Override] = {}
+        # "conv" also matches "model/conv", and the last of several matches counts.
         for layer in sorted(pairs, key=lambda layer: layer.count("/")):
             weight, activation = pairs[layer]
             pattern = re.escape(layer)
             if pattern not in self._fixed:
-                found[pattern] = (
+                patterns[pattern] = (
                     weight if weight == activation else (weight, activation)
                 )
-        return {**found, **self._fixed}
+        return {**patterns, **self._fixed}
 
     def _student(self, overrides: Mapping[str, Override]) -> keras.Model:
-        """Returns a quantized model, calibrated."""
+        """Returns a calibrated quantized model."""
         student = tf_lsq.quantize_model(
             self.model, overrides=overrides, **self._options
         )
@@ -153,6 +153,6 @@ class MixedBits:
 
 
 def _num_bytes(tensor: TFLiteTensor) -> int:
-    """Returns what a constant takes, its scales included."""
+    """Returns the bytes of a constant, including its scales."""
     scales = 0 if tensor.quantization is None else len(tensor.quantization.scale)
     return tensor.num_bytes + _SCALE_BYTES * scales

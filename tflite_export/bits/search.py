@@ -1,4 +1,4 @@
-"""`suggest_bits`: bits for every layer, under a budget of file bytes."""
+"""`suggest_bits`: suggests bits for every layer within a budget of file bytes."""
 
 from __future__ import annotations
 
@@ -39,51 +39,51 @@ def suggest_bits(
     divergence: str | None = None,
     verbose: bool = True,
 ) -> BitSuggestion:
-    """Chooses the bits of every layer, so that the file stays within a budget.
+    """Chooses the bits of every layer so that the file stays within a budget.
 
-    The sensitivity of a layer is by how much the outputs move further from those of
-    the float model if its kernel (and input) has fewer bits, and all else has 8. Of
-    all ways to give bits to kernels, the one with the least sum is found for the bytes
-    that kernels may take. The file is then made for real; if it is too large, or leaves
-    room, the search goes on from there. What a file holds beside its kernels also
-    depends on their bits, and only files that were made are compared: there may be a
-    slightly better or smaller one. Bits that take the bytes of a larger
-    number of bits, such as 3 in INT4, are measured but not suggested; unless the same
-    bits for all kernels make the best file that fits.
+    The sensitivity of a layer is how much further the outputs move from those of the
+    float model if its kernel (and input) has fewer bits and everything else has 8. The
+    search finds the bits with the smallest sum of sensitivities for the bytes that
+    kernels may take. It then exports the actual file; if that is too large or leaves
+    headroom, the search continues from there. The bytes outside the kernels also
+    depend on these bits, and only exported files are compared, so there may be a
+    slightly better or smaller file. Bits that take as many bytes as a larger number of
+    bits, such as 3 in INT4, are measured but not suggested, unless the same bits for
+    all kernels give the best file that fits.
 
     Nothing is trained. A trained file can be some bytes larger or smaller, where a
-    bias or the sign of a gamma asks for another container.
+    bias or the sign of a gamma requires another container.
 
     Args:
-        model: A trained float model, or a path, as `tf_lsq.quantize_model` takes it.
+        model: A trained float model or a path, as for `tf_lsq.quantize_model`.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
-        budget_bytes: What the `.tflite` file may have, int8 inputs and outputs.
+        budget_bytes: Largest size of the `.tflite` file with int8 inputs and outputs.
         candidates: Bits that a kernel may have, each 2 to 8.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
             kernel. They take no bytes. The first and the last layer get inputs of 8
             bits, as in the paper.
         per_channel: As for `quantize_model`.
         asymmetric_activations: As for `quantize_model`.
-        overrides: Layers that are left out of the search, with their bits or "float",
-            as for `quantize_model`.
+        overrides: Layers to leave out of the search, with their bits or "float", as
+            for `quantize_model`.
         target: What the file will run on.
         storage: As for `export_model`. With "int8" all bits take the same bytes.
-        num_examples: How many of the first examples are used.
-        divergence: What sensitivities are, mean of the examples, sum of the outputs.
-            "kl": Kullback-Leibler divergence from the float model's outputs, which are
-            logits where there is no softmax; nats. "mse": squared error, as a share of
-            the variance of the float model's outputs. None: "kl" if all outputs are
-            those of a softmax, or `data` has a class number for every row of the only
-            output.
+        num_examples: How many of the first examples to use.
+        divergence: Measure of sensitivities, a mean over the examples and a sum over
+            the outputs. "kl": Kullback-Leibler divergence from the float model's
+            outputs, which are logits where there is no softmax; nats. "mse": squared
+            error, as a share of the variance of the float model's outputs. None: "kl"
+            if all outputs are those of a softmax, or `data` has a class number for
+            every row of the only output.
         verbose: Whether to show progress.
 
     Returns:
         The bits as `overrides` for `quantize_model`, with the same `per_channel`,
-        `asymmetric_activations` and `target`; what they cost; prints as a table, and
-        `plot` draws the trade-off.
+        `asymmetric_activations` and `target`, and their cost; it prints as a table,
+        and `plot` draws the trade-off.
 
     Raises:
-        TypeError: If `model` is no Keras model, or `data` no data.
+        TypeError: If `model` is not a Keras model, or `data` is not data.
         ValueError: If an option is out of range; if `model` cannot be quantized or the
             target refuses the file; or if bits do not change the bytes of any kernel.
         BudgetError: If the smallest file found is larger than the budget; a ValueError.
@@ -94,8 +94,8 @@ def suggest_bits(
         >>> dense = keras.layers.Dense
         >>> model = keras.Sequential(
         ...     [dense(64, input_shape=(64,), name="a"), dense(64, name="b")])
-        >>> found = suggest_bits(model, x, budget_bytes=8_000, verbose=False)
-        >>> found.file_bytes <= 8_000, list(found.overrides)
+        >>> suggestion = suggest_bits(model, x, budget_bytes=8_000, verbose=False)
+        >>> suggestion.file_bytes <= 8_000, list(suggestion.overrides)
         (True, ['a', 'b'])
 
     References:
@@ -152,35 +152,36 @@ def suggest_bits(
             for cost, loss in zip(front.costs, front.losses, strict=True)
         ],
         uniform={
-            num: TradeOff(found.file_bytes, sum(own[num] for own in losses.values()))
-            for num, found in sizes.items()
+            num: TradeOff(size.file_bytes, sum(own[num] for own in losses.values()))
+            for num, size in sizes.items()
         },
     )
 
 
 def _checked_budget(budget_bytes: Any) -> int:
-    """Returns the budget, which may be an integer of NumPy."""
+    """Checks and returns the budget, which may be a NumPy integer."""
     try:
         if isinstance(budget_bytes, bool | np.bool_):
             raise TypeError
-        found = operator.index(budget_bytes)
+        budget = operator.index(budget_bytes)
     except TypeError:
         raise TypeError(
             f"`budget_bytes` must be an integer. Received: {budget_bytes!r}."
         ) from None
-    if found < 1:
-        raise ValueError(f"`budget_bytes` must be positive. Received: {found}.")
-    return found
+    if budget < 1:
+        raise ValueError(f"`budget_bytes` must be positive. Received: {budget}.")
+    return budget
 
 
 def _checked(
     candidates: Sequence[int], activation_bits: int | None, divergence: str | None
 ) -> list[int]:
-    """Returns the candidates in order, after a look at the other options."""
-    found = sorted({lsq.check_num_bits(bits, "candidates") for bits in candidates})
-    if len(found) < 2:
+    """Checks the options, and returns the candidates in order."""
+    checked = sorted({lsq.check_num_bits(bits, "candidates") for bits in candidates})
+    if len(checked) < 2:
         raise ValueError(
-            f"`candidates` must hold two numbers of bits at least. Received: {found}."
+            "`candidates` must contain at least two numbers of bits. Received: "
+            f"{checked}."
         )
     if activation_bits is not None:
         lsq.check_num_bits(activation_bits, "activation_bits")
@@ -189,11 +190,11 @@ def _checked(
             f"`divergence` must be one of {list(DIVERGENCES)} or None. "
             f"Received: {divergence!r}."
         )
-    return found
+    return checked
 
 
 def _kernel_bytes(layers: Sequence[str], sizes: Mapping[int, FileSize]) -> Table:
-    """Returns the bytes of the layers that take the bits they are given."""
+    """Returns the bytes of the layers that have the bits they were given."""
     return {
         layer: {bits: size.layer_bytes[layer] for bits, size in sizes.items()}
         for layer in layers
@@ -205,21 +206,21 @@ def _check_tradable(costs: Table, storage: str, target: str) -> None:
     """Refuses a search in which bits do not change bytes."""
     if not costs:
         raise ValueError(
-            "`overrides` must leave a layer with a kernel to the search. Received "
-            "overrides for all of them."
+            "`overrides` must leave at least one layer with a kernel to the search. "
+            "Received overrides for all of them."
         )
     if all(len(set(own.values())) == 1 for own in costs.values()):
         raise ValueError(
-            "The bits of a kernel must change its bytes, or no bits meet a budget. "
-            f"Received storage={storage!r} and target={target!r}, with which all of "
-            f"{[*next(iter(costs.values()))]} bits take the same bytes in every layer. "
-            "Pass storage='packed' with a target that has packed kernels, such as "
-            "'phone', and candidates on both sides of 4."
+            "The bits of a kernel must change its bytes; otherwise no choice of bits "
+            f"can meet a budget. Received storage={storage!r} and target={target!r}, "
+            f"for which all of {[*next(iter(costs.values()))]} bits take the same "
+            "bytes in every layer. Pass storage='packed' with a target that has packed "
+            "kernels, such as 'phone', and candidates below and above 4."
         )
 
 
 def _divergence(model: keras.Model, data: Any, num_examples: int) -> str:
-    """Returns how outputs of a model are compared."""
+    """Returns the default measure for the outputs of a model."""
     outputs = analyze(model).outputs
     if all(is_softmax(node) for node in outputs):
         return "kl"
@@ -242,7 +243,7 @@ def _sensitivities(
         for bits in own
     }
     most = lsq.MAX_NUM_BITS
-    found = measure_sensitivities(
+    measured = measure_sensitivities(
         mixed.model,
         mixed.whole(),
         mixed.layer_names,
@@ -252,15 +253,15 @@ def _sensitivities(
         verbose=verbose,
     )
     return {
-        layer: {bits: found.get(trials[layer, bits], 0.0) for bits in own}
+        layer: {bits: measured.get(trials[layer, bits], 0.0) for bits in own}
         for layer, own in costs.items()
     }
 
 
 def _worth_choosing(own: Mapping[int, int]) -> dict[int, int]:
-    """Returns the bits of a kernel that save bytes against all larger ones.
+    """Returns the bits of a kernel that take fewer bytes than all larger ones.
 
-    More bits in the same bytes can always hold the values of fewer.
+    More bits in the same bytes can always represent the values of fewer bits.
 
     Args:
         own: Bits, ascending -> bytes.

@@ -1,12 +1,12 @@
-"""How much the outputs of a model suffer from fewer bits of one layer.
+"""Measures how much fewer bits in one layer change the outputs of a model.
 
-One model with 8 bits everywhere is run operator by operator. Where a layer begins, the
-rest of the model is run once more for every number of bits, with that layer's kernel
-(and input) on a coarser grid. Nothing is rebuilt, and what lies in front of the layer
-is not computed again.
+One model with 8 bits everywhere is run operator by operator. At the start of a layer,
+the rest of the model is run again for every number of bits, with that layer's kernel
+(and input) on a coarser grid. Nothing is rebuilt, and the operators before the layer
+are not computed again.
 
-That leaves out what only training does: a model learns to live with few bits, most of
-all with 2. The order of layers is what counts here, not the height of the numbers.
+This ignores the effect of training: a model learns to adapt to few bits, most of all to
+2. Only the order of layers matters here, not the size of the numbers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SMALLEST_PROBABILITY = 1e-7
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """Fewer bits of one layer.
+    """Fewer bits in one layer.
 
     Attributes:
         layer: Name of the user's layer.
@@ -54,26 +54,26 @@ def measure_sensitivities(
     *,
     verbose: bool,
 ) -> dict[Trial, float]:
-    """Returns by how much each trial takes the outputs further from the float model's.
+    """Measures how much further each trial moves the outputs from the float model's.
 
-    Steps of kernels, and of inputs with fewer than 8 bits, are those of least squared
-    error, the latter for the first batch.
+    Steps of kernels, and of inputs with fewer than 8 bits, minimize the squared error,
+    the latter on the first batch.
 
     Args:
         model: The float model.
-        student: The same with 8 bits, calibrated. Its points say which inputs have
-            an offset (LSQ+).
+        student: The same model with 8 bits, calibrated. Its quantization points define
+            which inputs have an offset (LSQ+).
         layer_names: Name of a layer with a kernel in `student` -> user's layer.
         trials: What to try.
         examples: One array per input of the model.
         divergence: "kl": Kullback-Leibler divergence from the float model's outputs,
-            which are probabilities behind a softmax, else logits; nats, mean of all
+            which are probabilities after a softmax, else logits; nats, mean of all
             rows. "mse": squared error, as a share of the variance of the float
             model's outputs. Both are summed over the outputs.
         verbose: Whether to show progress.
 
     Returns:
-        The divergence of each trial less that of `student` itself, at least 0.
+        The divergence of each trial minus that of `student` itself, at least 0.
     """
     runner = _Runner(student, layer_names, trials)
     starts = range(0, len(examples[0]), BATCH_SIZE)
@@ -91,8 +91,8 @@ def measure_sensitivities(
         leave=False,
     ) as progress:
         for batch, expected in zip(batches, wanted, strict=True):
-            for trial, found in runner.run(batch):
-                ends = zip(measures, expected, found, strict=True)
+            for trial, results in runner.run(batch):
+                ends = zip(measures, expected, results, strict=True)
                 value = sum(measure(one, other) for measure, one, other in ends)
                 sums[trial] += value * len(batch[0]) / len(examples[0])
                 progress.update(trial is not None)
@@ -102,18 +102,18 @@ def measure_sensitivities(
 def _outputs_of(model: keras.Model, batch: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the outputs of the float model."""
     inputs = dict(zip(model.input_names, map(tf.convert_to_tensor, batch), strict=True))
-    found = model(inputs if len(batch) > 1 else tf.constant(batch[0]), training=False)
-    return [output.numpy() for output in tf.nest.flatten(found)]
+    outputs = model(inputs if len(batch) > 1 else tf.constant(batch[0]), training=False)
+    return [output.numpy() for output in tf.nest.flatten(outputs)]
 
 
 def _measure(
     node: Node, wanted: np.ndarray, divergence: str
 ) -> Callable[[np.ndarray, np.ndarray], float]:
-    """Returns how far one output is from another, mean of a batch.
+    """Returns the function that measures one output against another, mean of a batch.
 
     Args:
-        node: The operator that makes it.
-        wanted: What the float model makes of all examples.
+        node: The operator that computes the output.
+        wanted: The float model's output for all examples.
         divergence: One of `DIVERGENCES`.
     """
     if divergence == "mse":
@@ -134,7 +134,7 @@ def _measure(
 
 
 def _log_probabilities(output: np.ndarray, softmax: bool) -> np.ndarray:
-    """Returns the logarithms of probabilities, `[..., classes]`, float64."""
+    """Returns the logarithms of the probabilities, `[..., classes]`, float64."""
     output = output.astype(np.float64)
     if softmax:
         return np.log(np.maximum(output, _SMALLEST_PROBABILITY))
@@ -143,10 +143,10 @@ def _log_probabilities(output: np.ndarray, softmax: bool) -> np.ndarray:
 
 
 def is_softmax(node: Node) -> bool:
-    """Returns whether an output of a model holds probabilities of a softmax.
+    """Returns whether an output of a model has the probabilities of a softmax.
 
     Args:
-        node: The operator that makes it, or the quantization point behind that.
+        node: The operator that computes it, or the quantization point after that.
     """
     while node.kind == "point":
         node = node.inputs[0]
@@ -182,7 +182,7 @@ class _Runner:
     def run(
         self, arrays: Sequence[np.ndarray]
     ) -> Iterator[tuple[Trial | None, list[np.ndarray]]]:
-        """Yields every trial with the outputs it leads to, and None with its own.
+        """Yields every trial with its outputs, and None with the student's outputs.
 
         Args:
             arrays: One batch, one array per input of the model.
@@ -207,7 +207,7 @@ class _Runner:
     def _compute(
         self, node: Node, tensors: dict[Node, tf.Tensor], trial: Trial | None
     ) -> None:
-        """Adds the output of an operator, and drops what nothing reads any more."""
+        """Adds the output of an operator, and drops tensors that are no longer read."""
         if node.kind == "input":
             return
         values = [tensors[source] for source in node.inputs]
@@ -223,7 +223,7 @@ class _Runner:
         [tensors[node]] = values
 
     def _coarser(self, node: Node, x: tf.Tensor, trial: Trial) -> tf.Tensor:
-        """Returns what a layer makes of `x` with the bits of a trial."""
+        """Returns the output of a layer for `x` with the bits of a trial."""
         if trial.activation_bits < lsq.MAX_NUM_BITS:
             step, integers = self._input_grid(node, x, trial.activation_bits)
             x = lsq.fake_quantize(x, step, integers)
@@ -236,7 +236,7 @@ class _Runner:
     def _input_grid(
         self, node: Node, x: tf.Tensor, num_bits: int
     ) -> tuple[tf.Tensor, lsq.IntegerRange]:
-        """Returns step and integers of an input, from the first batch."""
+        """Returns the step and integers of an input, from the first batch."""
         key = node, num_bits
         if key not in self._grids:
             if _is_asymmetric(node):
@@ -250,7 +250,7 @@ class _Runner:
         return self._grids[key]
 
     def _kernel(self, wrapper: LSQWrapper, num_bits: int) -> tf.Tensor:
-        """Returns a kernel on the grid of so many bits, in the dtype of the sum."""
+        """Returns a kernel on the grid of `num_bits`, in the dtype of the sum."""
         key = wrapper.name, num_bits
         if key not in self._kernels:
             integers = lsq.weight_range(num_bits)

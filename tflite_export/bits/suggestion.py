@@ -1,4 +1,4 @@
-"""What `suggest_bits` found, as an object that prints and plots well."""
+"""`BitSuggestion`: the result of `suggest_bits`, which prints and plots."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class LayerBits:
         weight_bits: Bits suggested for its kernel.
         activation_bits: Bits suggested for its input.
         num_bytes: Bits of its kernel -> bytes of kernel, bias and their scales in the
-            container that the target and the storage give it.
-        sensitivities: Bits of its kernel -> by how much the outputs move further from
+            container that the target and the storage select.
+        sensitivities: Bits of its kernel -> how much further the outputs move from
             those of the float model, see `suggest_bits`.
     """
 
@@ -55,18 +55,19 @@ class LayerBits:
 
 @dataclasses.dataclass(frozen=True)
 class BitSuggestion:
-    """Bits for every layer, so that the file stays within a budget.
+    """Bits for every layer that keep the file within a budget.
 
     Attributes:
         overrides: For `tf_lsq.quantize_model`.
         file_bytes: Size of the file, exported with these bits before any training.
-        budget_bytes: What it may have.
+        budget_bytes: Largest size of the file.
         target: What the file will run on.
         storage: How codes are stored.
-        divergence: What sensitivities are: "kl" or "mse".
+        divergence: Measure of sensitivities: "kl" or "mse".
         layers: Every layer whose bits were searched.
-        curve: What no other choice beats in both bytes and sensitivity, the smallest
-            first. Bytes are those of kernels, and what else the suggested file holds.
+        curve: The choices that no other choice beats in both bytes and sensitivity,
+            the smallest first. Bytes are those of the kernels plus the other bytes of
+            the suggested file.
         uniform: Bits -> the file with these bits in all kernels, as exported.
     """
 
@@ -95,16 +96,16 @@ class BitSuggestion:
         return {**dataclasses.asdict(self), "sensitivity": self.sensitivity}
 
     def __str__(self) -> str:
-        """Returns a table to read."""
+        """Returns a readable table."""
         lines = [
             f"{self.file_bytes} of {self.budget_bytes} bytes for {self.target} with "
             f"{self.storage} storage",
             *self._layer_lines(),
             f"suggested            {_describe(self.file_bytes, self.sensitivity)}",
         ]
-        for bits, found in self.uniform.items():
-            described = _describe(found.file_bytes, found.sensitivity)
-            fits = "" if found.file_bytes <= self.budget_bytes else ", too large"
+        for bits, trade_off in self.uniform.items():
+            described = _describe(trade_off.file_bytes, trade_off.sensitivity)
+            fits = "" if trade_off.file_bytes <= self.budget_bytes else ", too large"
             lines.append(f"all kernels {bits} bits   {described}{fits}")
         return "\n".join(lines)
 
@@ -114,29 +115,29 @@ class BitSuggestion:
         candidates = list(self.uniform)
         heads = "".join(f"  {f'{self.divergence} at {bits}':>8}" for bits in candidates)
         lines = [f"{'layer':<{width}}  kernel  input    bytes{heads}"]
-        for found in self.layers:
+        for layer in self.layers:
             values = "".join(
-                f"  {found.sensitivities[bits]:>8.2g}" for bits in candidates
+                f"  {layer.sensitivities[bits]:>8.2g}" for bits in candidates
             )
             lines.append(
-                f"{found.layer:<{width}}  {found.weight_bits:>6} "
-                f"{found.activation_bits:>6}  {found.num_bytes[found.weight_bits]:>8}"
+                f"{layer.layer:<{width}}  {layer.weight_bits:>6} "
+                f"{layer.activation_bits:>6}  {layer.num_bytes[layer.weight_bits]:>8}"
                 f"{values}"
             )
         return lines
 
     def plot(self, path: str | Path) -> None:
-        """Writes bytes against sensitivity as a picture.
+        """Plots sensitivity against bytes.
 
-        The line is the best that any choice of bits reaches; beside it the suggestion,
-        the budget, and the same bits for all kernels.
+        The line is the best that any choice of bits reaches; the plot also shows the
+        suggestion, the budget, and the same bits for all kernels.
 
         Args:
-            path: The file to write, `.png`, `.svg` or `.pdf`; it is replaced in one
-                step.
+            path: The file to write, `.png`, `.svg` or `.pdf`; an existing one is
+                replaced atomically.
 
         Raises:
-            ValueError: If `path` ends with something else.
+            ValueError: If `path` has another suffix.
             OSError: If `path` cannot be written.
         """
         path = Path(path)
@@ -164,11 +165,13 @@ class BitSuggestion:
             color=_CURVE,
             label="best mix of bits",
         )
-        for bits, found in self.uniform.items():
-            axes.plot(found.file_bytes, found.sensitivity, "o", color=_UNIFORM, ms=4)
+        for bits, trade_off in self.uniform.items():
+            axes.plot(
+                trade_off.file_bytes, trade_off.sensitivity, "o", color=_UNIFORM, ms=4
+            )
             axes.annotate(
                 f"{bits} bits",
-                (found.file_bytes, found.sensitivity),
+                (trade_off.file_bytes, trade_off.sensitivity),
                 (4, 4),
                 textcoords="offset points",
                 color=_UNIFORM,
@@ -182,7 +185,7 @@ class BitSuggestion:
             label="suggested",
         )
         axes.axvline(self.budget_bytes, color="#888", lw=0.8, label="budget")
-        # Logarithmic down to the smallest value, then linear: 0 has a place, too.
+        # Logarithmic down to the smallest value, then linear, to include 0.
         axes.set_yscale("symlog", linthresh=min(positive, default=1.0))
         axes.set_ylim(0, 2 * max(positive, default=1.0))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -194,5 +197,5 @@ class BitSuggestion:
 
 
 def _describe(file_bytes: int, sensitivity: float) -> str:
-    """Returns size and sensitivity to read."""
+    """Returns the size and sensitivity as readable text."""
     return f"{file_bytes} bytes, sensitivity {sensitivity:.3g}"

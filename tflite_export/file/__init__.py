@@ -1,4 +1,4 @@
-"""`.tflite` files: their graph as plain data, their bytes, TFLite's facts of operators.
+"""Reads and writes `.tflite` files as plain data; has TFLite's facts about operators.
 
 Nothing here needs TensorFlow.
 """

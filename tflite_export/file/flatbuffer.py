@@ -1,6 +1,6 @@
-"""`TFLiteGraph` <-> the bytes of a `.tflite` file.
+"""Converts between a `TFLiteGraph` and the bytes of a `.tflite` file.
 
-The file is written directly, operator by operator.
+It writes the file directly, operator by operator.
 
 Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
 """
@@ -21,7 +21,7 @@ from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTenso
 
 IDENTIFIER = b"TFL3"
 SIGNATURE_KEY = "serving_default"
-_ALIGNMENT = 16  # schema.fbs demands it of buffers; some kernels rely on it.
+_ALIGNMENT = 16  # schema.fbs requires it for buffers; some kernels rely on it.
 _SCHEMA_VERSION = 3
 _LARGEST_OLD_CODE = 127  # Larger codes do not fit the deprecated 8-bit field.
 _READ_ERRORS = (
@@ -53,10 +53,10 @@ _DTYPES = {
 
 
 class _Numbers(dict[str, int]):
-    """Numbers of the tensors by name."""
+    """Indices of the tensors by name."""
 
     def __missing__(self, name: str) -> int:
-        """Raises an error that says what is wrong."""
+        """Raises an error that names the missing tensor."""
         raise ValueError(
             "Operators and signatures must name tensors of the graph. "
             f"Received: {name!r}. Add it to `tensors`."
@@ -64,28 +64,28 @@ class _Numbers(dict[str, int]):
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer whose bytes start where schema.fbs demands.
+    """A buffer whose bytes have the alignment that schema.fbs requires.
 
-    The generated Python code leaves `force_align` out.
+    The generated Python code ignores `force_align`.
     """
 
     def Pack(self, builder: flatbuffers.Builder) -> int:
         """Writes the buffer.
 
         Args:
-            builder: Where the file grows.
+            builder: Builder of the file.
         """
         builder.Prep(_ALIGNMENT, len(self.data))
         return super().Pack(builder)
 
 
 class _SharedQuantization(schema.QuantizationParametersT):
-    """Quantization whose equal zero points are written once for the whole file.
+    """Quantization that writes equal zero points only once per file.
 
-    They take eight bytes a channel, more than the codes of a small 4-bit kernel.
+    They take eight bytes per channel, more than the codes of a small 4-bit kernel.
 
     Attributes:
-        written: Zero points -> where they are in the file; one for all tensors.
+        written: Zero points -> their offset in the file; shared by all tensors.
     """
 
     written: dict[tuple[int, ...], int]
@@ -94,7 +94,7 @@ class _SharedQuantization(schema.QuantizationParametersT):
         """Writes the quantization.
 
         Args:
-            builder: Where the file grows.
+            builder: Builder of the file.
         """
         key = tuple(self.zeroPoint)
         if key not in self.written:
@@ -112,14 +112,14 @@ class _SharedQuantization(schema.QuantizationParametersT):
 def to_bytes(graph: TFLiteGraph) -> bytes:
     """Returns the bytes of the file; the same graph gives the same bytes.
 
-    The oldest TFLite release that runs the file is written into it, too.
+    The bytes also contain the oldest TFLite release that runs the file.
 
     Args:
-        graph: Tensors, operators, ends.
+        graph: Tensors, operators, inputs and outputs.
 
     Raises:
-        ValueError: If the graph names what it does not have, or uses an operator,
-            option or type that this library does not write.
+        ValueError: If the graph names a tensor that it does not have, or uses an
+            operator, option or type that this library does not write.
     """
     model = schema.ModelT()
     model.version = _SCHEMA_VERSION
@@ -147,18 +147,18 @@ def _write_subgraph(
     codes: dict[tuple[str, int], int],
     index: dict[str, int],
 ) -> Any:
-    """Returns the subgraph; its constants go to `model`, its versions to `codes`."""
-    made = schema.SubGraphT()
-    made.name = "main"
-    made.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
-    made.inputs = [index[name] for name in graph.inputs.values()]
-    made.outputs = [index[name] for name in graph.outputs.values()]
-    made.operators = [_write_op(op, graph, codes, index) for op in graph.ops]
-    return made
+    """Returns the subgraph; adds constants to `model` and versions to `codes`."""
+    subgraph = schema.SubGraphT()
+    subgraph.name = "main"
+    subgraph.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
+    subgraph.inputs = [index[name] for name in graph.inputs.values()]
+    subgraph.outputs = [index[name] for name in graph.outputs.values()]
+    subgraph.operators = [_write_op(op, graph, codes, index) for op in graph.ops]
+    return subgraph
 
 
 def _add_buffer(model: Any, data: bytes) -> int:
-    """Adds a buffer of its own and returns its number."""
+    """Adds a separate buffer and returns its index."""
     buffer = _AlignedBuffer()
     buffer.data = np.frombuffer(data, np.uint8)
     model.buffers.append(buffer)
@@ -168,17 +168,17 @@ def _add_buffer(model: Any, data: bytes) -> int:
 def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
     """Returns a tensor for the file."""
     _check_tensor(tensor)
-    made = schema.TensorT()
-    made.name = tensor.name
-    made.shape = list(tensor.shape)
-    made.type = _DTYPES[tensor.dtype]
+    written = schema.TensorT()
+    written.name = tensor.name
+    written.shape = list(tensor.shape)
+    written.type = _DTYPES[tensor.dtype]
     if tensor.data is not None:
         data = tensor.data.tobytes()
         if tensor.dtype in packing.PACKED:
             data = packing.pack(tensor.data, tensor.dtype)
-        made.buffer = _add_buffer(model, data)
+        written.buffer = _add_buffer(model, data)
     if tensor.dynamic_batch:
-        made.shapeSignature = [-1, *tensor.shape[1:]]
+        written.shapeSignature = [-1, *tensor.shape[1:]]
     if tensor.quantization is not None:
         quantization = _SharedQuantization()
         quantization.written = model.zero_points
@@ -186,25 +186,25 @@ def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
         quantization.scale = scale.tolist()
         quantization.zeroPoint = [tensor.quantization.zero_point] * len(scale)
         quantization.quantizedDimension = tensor.quantization.axis
-        made.quantization = quantization
-    return made
+        written.quantization = quantization
+    return written
 
 
 def _check_tensor(tensor: TFLiteTensor) -> None:
-    """Raises if a tensor's type or constant cannot be written as they are."""
+    """Raises an error if a tensor's type or constant cannot be written."""
     if tensor.dtype not in _DTYPES:
         raise ValueError(
             f"Types must be among {sorted(_DTYPES)}. Received: {tensor.dtype} for "
             f"`{tensor.name}`."
         )
-    found = tensor.data
+    values = tensor.data
     dtype = "int8" if tensor.dtype in packing.PACKED else tensor.dtype
-    if found is not None and (
-        found.dtype != np.dtype(dtype) or found.shape != tuple(tensor.shape)
+    if values is not None and (
+        values.dtype != np.dtype(dtype) or values.shape != tuple(tensor.shape)
     ):
         raise ValueError(
             f"The constant of `{tensor.name}` must be {dtype} "
-            f"{tuple(tensor.shape)}. Received: {found.dtype} {found.shape}."
+            f"{tuple(tensor.shape)}. Received: {values.dtype} {values.shape}."
         )
 
 
@@ -215,24 +215,24 @@ def _write_op(
     index: dict[str, int],
 ) -> Any:
     """Returns an operator for the file."""
-    made = schema.OperatorT()
-    made.inputs = [index[name] if name else -1 for name in op.inputs]
-    made.outputs = [index[name] for name in op.outputs]
+    written = schema.OperatorT()
+    written.inputs = [index[name] if name else -1 for name in op.inputs]
+    written.outputs = [index[name] for name in op.outputs]
     version = tflite_operators.op_version(op, graph)
-    made.opcodeIndex = codes.setdefault((op.code, version), len(codes))
+    written.opcodeIndex = codes.setdefault((op.code, version), len(codes))
     table = op.table
     if not table and (op.version is None or op.code in tflite_operators.OPERATORS):
         table = tflite_operators.row_of(op.code).options
     if table:
-        made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
-        made.builtinOptions = getattr(schema, f"{table}T")()
+        written.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        written.builtinOptions = getattr(schema, f"{table}T")()
     for name, value in op.options.items():
-        _write_option(op, made.builtinOptions, name, value)
-    return made
+        _write_option(op, written.builtinOptions, name, value)
+    return written
 
 
 def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
-    """Sets one field of the options table; None stands for no activation."""
+    """Sets one field of the options table; None means no activation."""
     allowed = (
         [] if options is None else sorted(_snake(field) for field in vars(options))
     )
@@ -253,23 +253,23 @@ def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
 
 def _write_code(code: str, version: int) -> Any:
     """Returns an operator code for the file."""
-    made = schema.OperatorCodeT()
-    made.builtinCode = getattr(schema.BuiltinOperator, code)
-    made.deprecatedBuiltinCode = min(made.builtinCode, _LARGEST_OLD_CODE)
-    made.version = version
-    return made
+    written = schema.OperatorCodeT()
+    written.builtinCode = getattr(schema.BuiltinOperator, code)
+    written.deprecatedBuiltinCode = min(written.builtinCode, _LARGEST_OLD_CODE)
+    written.version = version
+    return written
 
 
 def _write_signature(graph: TFLiteGraph, index: dict[str, int]) -> Any:
     """Returns the signature with the user's input and output names."""
 
     def entries(ends: dict[str, str]) -> list[Any]:
-        made = []
+        written = []
         for name, tensor in ends.items():
             entry = schema.TensorMapT()
             entry.name, entry.tensorIndex = name, index[tensor]
-            made.append(entry)
-        return made
+            written.append(entry)
+        return written
 
     signature = schema.SignatureDefT()
     signature.signatureKey = SIGNATURE_KEY
@@ -280,37 +280,37 @@ def _write_signature(graph: TFLiteGraph, index: dict[str, int]) -> Any:
 
 def _write_metadata(name: str, data: bytes, model: Any) -> Any:
     """Returns a metadata entry for the file."""
-    made = schema.MetadataT()
-    made.name = name
-    made.buffer = _add_buffer(model, data)
-    return made
+    entry = schema.MetadataT()
+    entry.name = name
+    entry.buffer = _add_buffer(model, data)
+    return entry
 
 
 # --- Reading -----------------------------------------------------------------
 
 
 class _Bytes(bytearray):
-    """Bytes whose slices do not end early without a word."""
+    """Bytes whose slices are never silently truncated."""
 
     def __getitem__(self, key: Any) -> Any:
-        """Returns bytes; a slice beyond the end is an error, as an index is."""
+        """Returns bytes; a slice past the end is an error, as an index is."""
         if isinstance(key, slice) and (key.stop or 0) > len(self):
-            raise IndexError(f"{key.stop} lies behind the end, {len(self)}")
+            raise IndexError(f"{key.stop} is past the end, {len(self)}")
         return super().__getitem__(key)
 
 
 def from_bytes(data: bytes) -> TFLiteGraph:
-    """Returns the graph of a file, written by this library or another tool.
+    """Reads the graph of a file, written by this library or another tool.
 
-    The oldest release that runs the file is left out of `metadata`: it follows from
+    `metadata` does not contain the oldest release that runs the file: it follows from
     the operators, and `to_bytes` writes it again.
 
     Args:
         data: The bytes of a `.tflite` file with one subgraph.
 
     Raises:
-        ValueError: If the bytes are no readable file, or hold something that
-            `TFLiteGraph` cannot express.
+        ValueError: If the bytes are not a readable file, or contain something that
+            `TFLiteGraph` cannot represent.
     """
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ValueError(
@@ -324,7 +324,7 @@ def from_bytes(data: bytes) -> TFLiteGraph:
     except _READ_ERRORS as error:
         raise ValueError(
             "This is not a readable .tflite file: it is truncated, corrupted, or uses "
-            f"what this reader does not know ({type(error).__name__}: {error}). "
+            f"what this reader does not support ({type(error).__name__}: {error}). "
             f"Received {len(data)} bytes. Check the download."
         ) from error
 
@@ -358,16 +358,16 @@ def _read_model(model: Any) -> TFLiteGraph:
 
 
 def _read_ends(entries: Any, names: list[str]) -> dict[str, str]:
-    """Returns one side of a signature: its names and their tensors."""
+    """Returns the inputs or outputs of a signature: their names and tensors."""
     return {_text(entry.name): names[entry.tensorIndex] for entry in entries or []}
 
 
 def _at(names: list[str], numbers: Any) -> list[str]:
-    """Returns the tensors with these numbers; -1 stands for one left out."""
-    found = _ints(numbers)
-    if min(found, default=0) < -1:
-        raise IndexError(f"{min(found)} is no tensor")
-    return [names[number] if number >= 0 else "" for number in found]
+    """Returns the tensors with these indices; -1 stands for an omitted one."""
+    indices = _ints(numbers)
+    if min(indices, default=0) < -1:
+        raise IndexError(f"{min(indices)} is not a tensor")
+    return [names[number] if number >= 0 else "" for number in indices]
 
 
 def _ints(values: Any) -> list[int]:
@@ -383,7 +383,7 @@ def _text(value: Any) -> str:
 
 
 def _unique_names(tensors: list[Any]) -> list[str]:
-    """Returns tensor names; empty or repeated ones get their number."""
+    """Returns tensor names; adds the index to empty or repeated ones."""
     names: list[str] = []
     seen: set[str] = set()
     for number, tensor in enumerate(tensors):
@@ -397,17 +397,17 @@ def _unique_names(tensors: list[Any]) -> list[str]:
 
 def _buffer(model: Any, number: int) -> bytes:
     """Returns the bytes of a buffer."""
-    found = model.buffers[number]
-    if found.offset or found.size:
-        raise ValueError(f"buffer {number} lies outside of the flatbuffer")
-    data = found.data
+    buffer = model.buffers[number]
+    if buffer.offset or buffer.size:
+        raise ValueError(f"buffer {number} is outside the flatbuffer")
+    data = buffer.data
     return b"" if data is None else np.asarray(data, np.uint8).tobytes()
 
 
 def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
     """Converts one tensor."""
     if tensor.isVariable or tensor.sparsity is not None or tensor.externalBuffer:
-        raise ValueError(f"`{name}` is a variable, sparse or outside of the file")
+        raise ValueError(f"`{name}` is a variable, sparse or outside the file")
     dtype = _name_of(schema.TensorType, tensor.type).lower()
     shape = tuple(_ints(tensor.shape))
     if min(shape, default=0) < 0:
@@ -474,15 +474,15 @@ def _name_of(enum: type, value: int) -> str:
     for name, number in vars(enum).items():
         if number == value and not name.startswith("_"):
             return name
-    raise ValueError(f"{value} is no {enum.__name__}")
+    raise ValueError(f"{value} is not a value of {enum.__name__}")
 
 
 def _camel(name: str) -> str:
-    """Returns the attribute of the schema's object for a field."""
+    """Returns the attribute of the schema object for a field."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
 
 
 def _snake(attribute: str) -> str:
-    """Returns the field for an attribute of the schema's object."""
+    """Returns the field for an attribute of the schema object."""
     return re.sub(r"([A-Z])", lambda match: "_" + match[1].lower(), attribute)

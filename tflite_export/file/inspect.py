@@ -1,4 +1,4 @@
-"""What is in a `.tflite` file, whoever wrote it. Nothing in the file is run."""
+"""Inspects `.tflite` files of any tool, without running anything in them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from .tflite_operators import OPERATORS, runtime_of
 
 @dataclasses.dataclass
 class FileReport:
-    """What is in a file.
+    """The contents of a file.
 
     Attributes:
         path: The file.
         file_bytes: Its size.
-        sha256: Of the whole file.
-        description: The line that its writer put in.
-        min_runtime: The oldest runtimes for it; "" where this is unknown.
+        sha256: SHA-256 of the whole file.
+        description: The description that its writer stored in it.
+        min_runtime: The oldest runtimes that run it; "" if unknown.
         inputs: Its inputs.
         outputs: Its outputs.
         operators: "CODE version" -> how many.
         kernel_bytes: Type -> bytes of the kernels stored in it.
-        described: How the integers were made, as `export_model` writes it; None in
-            files of other tools.
-        changed: Kernels whose codes are not those that the description was made of.
+        described: How the integers were trained, as `export_model` writes it; None in
+            files from other tools.
+        changed: Kernels whose codes differ from those that the metadata describes.
     """
 
     path: str
@@ -50,7 +50,7 @@ class FileReport:
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:
-        """Returns a few tables to read."""
+        """Returns a few readable tables."""
         lines = [f"{self.path}: {self.file_bytes} bytes, sha256 {self.sha256}"]
         lines += [self.description] if self.description else []
         for what in ("inputs", "outputs"):
@@ -71,14 +71,14 @@ class FileReport:
 
 
 def inspect_tflite(path: str | Path) -> FileReport:
-    """Reads what is in a `.tflite` file, written by this library or by another tool.
+    """Inspects a `.tflite` file, written by this library or by another tool.
 
     Args:
         path: The file.
 
     Returns:
-        Ends, operators and containers, and how the integers were made, where the file
-        says so; prints as a table.
+        Inputs, outputs, operators and containers, and how the integers were trained if
+        the file describes it; prints as a table.
 
     Raises:
         OSError: If `path` cannot be opened.
@@ -104,7 +104,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
 
 
 def _runtime(graph: TFLiteGraph) -> str:
-    """Returns the oldest runtimes for a file, "" if an operator is not known here."""
+    """Returns the oldest runtimes that run a file, "" if an operator is unknown."""
     try:
         return runtime_of(graph)
     except ValueError:
@@ -118,14 +118,14 @@ def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:
         for op in graph.ops
         if op.code in OPERATORS and OPERATORS[op.code].weighted and len(op.inputs) > 1
     }
-    found: collections.Counter[str] = collections.Counter()
+    num_bytes: collections.Counter[str] = collections.Counter()
     for name in names - {""}:
-        found[graph.tensors[name].dtype] += graph.tensors[name].num_bytes
-    return dict(found)
+        num_bytes[graph.tensors[name].dtype] += graph.tensors[name].num_bytes
+    return dict(num_bytes)
 
 
 def _changed(graph: TFLiteGraph, tensors: dict[str, Any]) -> list[str]:
-    """Returns the kernels whose codes do not have the hash in the description."""
+    """Returns the kernels whose codes do not have the hash in the metadata."""
     changed = []
     for name, entry in tensors.items():
         if not (isinstance(entry, dict) and "sha256" in entry):
@@ -140,9 +140,11 @@ def _changed(graph: TFLiteGraph, tensors: dict[str, Any]) -> list[str]:
 
 
 def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> list[str]:
-    """Returns how the integers were made, as lines to read."""
+    """Returns readable lines on how the integers were trained."""
     if described is None:
-        return ["not written by tf_lsq: nothing is known of how its integers were made"]
+        return [
+            "not written by tf_lsq: no information on how its integers were trained"
+        ]
     head = {key: described.get(key) for key in ("model", "target", "storage")}
     versions = json.dumps(described.get("versions"))
     lines = [
@@ -164,7 +166,7 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
 
 
 def _range_of(entry: dict[str, Any]) -> str:
-    """Returns which integers a tensor uses, in a word."""
+    """Returns one word for the integers that a tensor uses."""
     bits, smallest = entry.get("bits"), entry.get("smallest")
     if isinstance(bits, int) and isinstance(smallest, int):
         if smallest not in (0, -(2 ** (bits - 1))):

@@ -1,7 +1,7 @@
-"""How a file's integers were made, as JSON in its metadata.
+"""Reads how a file's integers were trained, from JSON in its metadata.
 
-Whoever receives the file can read the learned steps there, and see whether the codes
-are still those that were exported.
+Anyone who receives the file can read the learned steps there, and check whether the
+codes are still those that were exported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 def read(graph: TFLiteGraph) -> dict[str, Any] | None:
-    """Returns the description that a file carries, None if it has none.
+    """Reads the description in a file; None if it has none.
 
     Args:
         graph: The file's graph.
@@ -31,10 +31,10 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        found = json.loads(content)
-        if found["format"] != FORMAT or not isinstance(found["tensors"], dict):
-            raise ValueError(f"its format is {found['format']}, expected {FORMAT}")
-        return found
+        described = json.loads(content)
+        if described["format"] != FORMAT or not isinstance(described["tensors"], dict):
+            raise ValueError(f"its format is {described['format']}, expected {FORMAT}")
+        return described
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The metadata {METADATA_NAME!r} of the file must be a JSON object that "

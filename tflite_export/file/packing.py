@@ -1,7 +1,7 @@
-"""Integer codes <-> the bytes of TFLite's INT4 and INT2 tensors, NumPy only.
+"""Packs integer codes into the bytes of TFLite's INT4 and INT2 tensors, and unpacks.
 
-Codes follow each other in the order of the tensor, the first one in the lowest bits
-of a byte; the last byte is filled up with zeros.
+NumPy only. Codes are in the order of the tensor, the first one in the lowest bits of a
+byte; the last byte is padded with zeros.
 
 Reference: tflite/kernels/internal/portable_tensor_utils.h of
 https://github.com/google-ai-edge/LiteRT (`UnpackPackedIntToInt8`)
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Container:
-    """A type of the file that holds the codes of a weight.
+    """A type that stores the codes of a weight in the file.
 
     Attributes:
         num_bits: Bits of one stored code.
@@ -40,10 +40,10 @@ SMALLEST_FIRST = ("int2", "int4", "int8")
 
 
 def num_packed_bytes(num_codes: int, container: str) -> int:
-    """Returns the size of so many codes.
+    """Returns the size of packed codes in bytes.
 
     Args:
-        num_codes: How many.
+        num_codes: How many codes.
         container: A key of `CONTAINERS`.
 
     Example:
@@ -86,12 +86,12 @@ def unpack(data: bytes, num_codes: int, container: str) -> np.ndarray:
 
     Args:
         data: The bytes of the tensor.
-        num_codes: How many codes it holds.
+        num_codes: How many codes it contains.
         container: "int4" or "int2".
 
     Raises:
         ValueError: If there are more or fewer bytes than the codes need, or the last
-            byte is not filled up with zeros.
+            byte is not padded with zeros.
 
     Example:
         >>> unpack(bytes.fromhex("f102"), 3, "int4").tolist()
@@ -107,16 +107,16 @@ def unpack(data: bytes, num_codes: int, container: str) -> np.ndarray:
     fields = np.frombuffer(data, np.uint8)[:, np.newaxis] >> _shifts(room)
     fields = (fields & _mask(room)).reshape(-1).astype(np.int8)
     if fields[num_codes:].any():
-        raise ValueError("The last byte of packed codes must be filled up with zeros.")
+        raise ValueError("The last byte of packed codes must be padded with zeros.")
     sign = np.int8(1 << (room.num_bits - 1))
     return ((fields ^ sign) - sign)[:num_codes]
 
 
 def _mask(room: Container) -> np.uint8:
-    """Returns the bits of one code."""
+    """Returns the bit mask of one code."""
     return np.uint8((1 << room.num_bits) - 1)
 
 
 def _shifts(room: Container) -> np.ndarray:
-    """Returns where the codes of one byte begin."""
+    """Returns the bit offsets of the codes in one byte."""
     return np.arange(0, 8, room.num_bits, dtype=np.uint8)

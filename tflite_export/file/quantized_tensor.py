@@ -11,13 +11,12 @@ import numpy as np
 class QuantizedTensor:
     """A constant of a TFLite file: ``values = codes * scale``, zero point 0.
 
-    Always true: `codes` are whole numbers of an integer dtype; `scale` is
-    float32, positive and finite, of shape `[1]` (per tensor) or
-    `[codes.shape[axis]]` (per channel).
+    Invariants: `codes` have an integer dtype; `scale` is float32, positive and finite,
+    of shape `[1]` (per tensor) or `[codes.shape[axis]]` (per channel).
 
     Attributes:
         codes: Integers, any shape.
-        scale: Unit of the values per code.
+        scale: Difference between the values of consecutive codes.
         axis: Axis of the channels; 0 for one scale per tensor.
     """
 

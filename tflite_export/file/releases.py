@@ -1,4 +1,4 @@
-"""Releases of TFLite and LiteRT, in the order of their numbers."""
+"""Compares releases of TFLite and LiteRT by their numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
 
 
 def runtime_names(release: str) -> str:
-    """Returns a TensorFlow release with the LiteRT release that is as old.
+    """Returns a TensorFlow release and the corresponding LiteRT release.
 
-    LiteRT counts anew. Its first release has the kernels of TensorFlow 2.18, the next
-    those of 2.19, and 2.1 is the first with INT2.
+    LiteRT has its own version numbers. Its first release has the kernels of TensorFlow
+    2.18, the next has those of 2.19, and 2.1 is the first with INT2.
 
     Args:
         release: First TensorFlow release that runs a file.
@@ -27,7 +27,7 @@ def runtime_names(release: str) -> str:
 
 
 def runtime_metadata(release: str) -> bytes:
-    """Returns a release as the metadata of a file holds it.
+    """Returns a release in the format of a file's metadata.
 
     Args:
         release: From `min_runtime`.
@@ -36,7 +36,7 @@ def runtime_metadata(release: str) -> bytes:
 
 
 def is_newer(release: str, limit: str) -> bool:
-    """Returns whether a release is behind a limit; unknown releases are.
+    """Returns whether a release is newer than a limit; unknown releases are.
 
     Args:
         release: Such as "2.9.0", or "" if unknown.

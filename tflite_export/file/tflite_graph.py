@@ -1,4 +1,4 @@
-"""A `.tflite` file as plain data: tensors, operators, ends. NumPy only."""
+"""A `.tflite` file as plain data: tensors, operators, inputs, outputs. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .packing import PACKED, num_packed_bytes
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorQuantization:
-    """How the integers of a tensor stand for values.
+    """How the integers of a tensor represent values.
 
     Attributes:
         scale: float32, shape `[1]` or `[channels]`.
-        zero_point: Integer that stands for 0.
+        zero_point: Integer that represents 0.
         axis: Axis of the channels; 0 for one scale per tensor.
     """
 
@@ -43,10 +43,10 @@ class TFLiteTensor:
 
     Attributes:
         name: Unique in the graph.
-        shape: Sizes; an open batch counts 1.
+        shape: Sizes; a dynamic batch counts as 1.
         dtype: "float32", "int8", "uint8", "int32", or "int4" and "int2", which the
             file packs.
-        quantization: None for a tensor without.
+        quantization: None for a tensor that is not quantized.
         data: Values of a constant; int8 for the packed types.
         dynamic_batch: Whether the first size may change at run time.
     """
@@ -98,9 +98,9 @@ class TFLiteGraph:
         ops: Operators in order of execution.
         inputs: Signature name -> tensor.
         outputs: Signature name -> tensor.
-        metadata: What travels in the file, by name.
+        metadata: Metadata in the file, by name.
         description: One line.
-        min_runtime: Oldest TFLite release that runs operators which this library
+        min_runtime: Oldest TFLite release that runs the operators that this library
             does not write itself; "" if there are none.
     """
 
@@ -125,21 +125,21 @@ class TFLiteGraph:
         return {name: op for op in self.ops for name in op.outputs}
 
     def with_outputs(self, names: list[str]) -> TFLiteGraph:
-        """Returns a probe copy: these tensors can be read after a run, too.
+        """Returns a copy with probes: these tensors can also be read after a run.
 
         Args:
-            names: Tensors; those that are inputs or outputs already add nothing. The
-                signature calls each by its tensor's name, with "#probe" behind it
-                where that is the name of another output.
+            names: Tensors; those that are already inputs or outputs add nothing. The
+                name of each in the signature is that of its tensor, followed by
+                "#probe" if another output has that name.
 
         Raises:
-            ValueError: If the graph does not have one of the tensors.
+            ValueError: If one of the tensors is not in the graph.
         """
         unknown = [name for name in names if name not in self.tensors]
         if unknown:
             raise ValueError(
                 f"Probes must be tensors of the graph. Received: {unknown}. "
-                "See `tensors` for its names."
+                "See `tensors` for the names."
             )
         outputs = dict(self.outputs)
         present = {*outputs.values(), *self.inputs.values()}
@@ -159,10 +159,10 @@ class End:
     """One input or output of a file.
 
     Attributes:
-        name: In the signature.
+        name: Name in the signature.
         dtype: Type of the tensor.
-        shape: Sizes; -1 for an open batch.
-        scale: Unit of the values per code, None for floats.
+        shape: Sizes; -1 for a dynamic batch.
+        scale: Difference between the values of consecutive codes, None for floats.
         zero_point: Code of the value 0, None for floats.
     """
 
@@ -174,18 +174,18 @@ class End:
 
 
 def ends_of(graph: TFLiteGraph, ends: dict[str, str]) -> list[End]:
-    """Returns the inputs or outputs of a file.
+    """Describes the inputs or outputs of a file.
 
     Args:
         graph: The file's graph.
         ends: Its `inputs` or `outputs`.
     """
-    found = []
+    described = []
     for name, tensor_name in ends.items():
         tensor = graph.tensors[tensor_name]
         grid = tensor.quantization
         batch = (-1,) if tensor.dynamic_batch else tensor.shape[:1]
-        found.append(
+        described.append(
             End(
                 name,
                 tensor.dtype,
@@ -194,4 +194,4 @@ def ends_of(graph: TFLiteGraph, ends: dict[str, str]) -> list[End]:
                 None if grid is None else grid.zero_point,
             )
         )
-    return found
+    return described

@@ -1,12 +1,12 @@
-"""What TFLite says of the operators that this library writes, one row for each.
+"""TFLite's facts about the operators that this library writes, one row for each.
 
-Phones with an old runtime and the Edge TPU compiler refuse versions that are newer
-than they know, so every operator gets the smallest version that covers its use.
+Phones with an old runtime and the Edge TPU compiler refuse newer versions than they
+know, so every operator gets the smallest version that covers its use.
 
 References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc of
-https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were found by
-running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
-2.14, TensorFlow 2.15 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there says 2.11
+https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were measured
+by running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
+2.14, TensorFlow 2.15 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there gives 2.11
 for INT4, which 2.11 refuses.
 """
 
@@ -21,30 +21,30 @@ from .releases import newest, runtime_names
 from .tflite_graph import TFLiteGraph, TFLiteOp
 
 DTYPES = ("float32", "int8", "int32", "uint8")
-# The version of FULLY_CONNECTED does not tell this: older releases refuse it.
+# The version of FULLY_CONNECTED does not show this: older releases refuse it.
 _INT4_PER_CHANNEL = "2.19.0"
 
 Rule = Callable[[TFLiteOp, TFLiteGraph], int]
 
 
 def _no_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns 0: the type alone decides."""
+    """Returns 0: only the type matters."""
     return 0
 
 
 @dataclasses.dataclass(frozen=True)
 class OperatorRow:
-    """TFLite's facts of one operator.
+    """TFLite's facts about one operator.
 
     Attributes:
         options: Name of its options table in the schema; None: it has none.
         float_version: Smallest version in float.
         int8_version: Smallest version in int8.
         releases: Version -> first TFLite release that runs it.
-        weighted: Whether its second tensor holds weights.
+        weighted: Whether its second input is the weights.
         xnnpack: Whether XNNPACK has a kernel for it in int8.
-        packed: Packed type of its weights -> version, for int8 inputs.
-        rule: Returns the version that a special use needs, 0 for others.
+        packed: Packed container of its weights -> version, for int8 inputs.
+        rule: Returns the version that a special use needs, 0 for other uses.
     """
 
     options: str | None
@@ -74,7 +74,7 @@ def row_of(code: str) -> OperatorRow:
 
 
 def xnnpack_has(code: str) -> bool:
-    """Returns whether XNNPACK has a kernel for an operator, in int8 for those known.
+    """Returns whether XNNPACK has a kernel for an operator, in int8 for known ones.
 
     Args:
         code: Name of the builtin operator.
@@ -87,11 +87,11 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
     Args:
         op: The operator.
-        graph: The graph that holds its tensors.
+        graph: The graph with its tensors.
 
     Raises:
-        ValueError: If this library does not write the operator, or not for these
-            types.
+        ValueError: If this library does not write the operator, or does not write it
+            for these types.
     """
     if op.version is not None:
         return op.version
@@ -117,7 +117,7 @@ def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
 
     Args:
         op: The operator.
-        graph: The graph that holds its tensors.
+        graph: The graph with its tensors.
     """
     version = op_version(op, graph)
     if op.code not in OPERATORS or version not in OPERATORS[op.code].releases:
@@ -137,12 +137,12 @@ def min_runtime(graph: TFLiteGraph) -> str:
     Args:
         graph: The file's graph.
     """
-    found = {first_release(op, graph) for op in graph.ops}
-    return newest([*found, graph.min_runtime])
+    releases = {first_release(op, graph) for op in graph.ops}
+    return newest([*releases, graph.min_runtime])
 
 
 def runtime_of(graph: TFLiteGraph) -> str:
-    """Returns the oldest runtimes that run a file, for people to read.
+    """Returns the oldest runtimes that run a file, as readable text.
 
     Args:
         graph: The file's graph.
@@ -179,22 +179,22 @@ def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
 def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the version that may scale codes up, 0 where it does not."""
-    found = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
-    if None in found:
+    grids = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
+    if None in grids:
         return 0
     # In float32, as the runtime computes it.
-    first, second, output = (np.float32(q.scale[0]) for q in found)
+    first, second, output = (np.float32(q.scale[0]) for q in grids)
     return 3 if output and first * second / output >= 1 else 0
 
 
 def _transpose_conv_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version with a bias, or with a fused activation too."""
+    """Returns the version with a bias, or with a bias and a fused activation."""
     fused = op.options.get("fused_activation_function") not in (None, "NONE")
     return 4 if fused else 3
 
 
 def _resize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version with pixel centers at the half, 0 without."""
+    """Returns the version with half-pixel centers, 0 without."""
     return 3 if op.options.get("half_pixel_centers") else 0
 
 
@@ -214,8 +214,8 @@ def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
 def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the version for one scale per channel, 0 for one per tensor."""
-    found = graph.tensors[op.outputs[0]].quantization
-    return 3 if found is not None and len(found.scale) > 1 else 0
+    quantization = graph.tensors[op.outputs[0]].quantization
+    return 3 if quantization is not None and len(quantization.scale) > 1 else 0
 
 
 def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:

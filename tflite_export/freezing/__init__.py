@@ -1,4 +1,4 @@
-"""From a trained Keras model to plain numbers: its operators, constants and grids."""
+"""Converts a trained Keras model to plain numbers: operators, constants and grids."""
 
 from tf_lsq.training import round_biases
 

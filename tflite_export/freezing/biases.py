@@ -1,4 +1,4 @@
-"""How finely a file of each storage divides the grid of its biases."""
+"""Determines how finely a file of each storage divides the grid of its biases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .reader import read_model
 
 
 def divisions_of_biases(model: keras.Model, storage: str) -> dict[str, int]:
-    """Returns by how much each bias divides the product of input step and kernel step.
+    """Returns how finely each bias divides the product of input step and kernel step.
 
     Args:
         model: A quantized model, trained or calibrated.
@@ -20,7 +20,7 @@ def divisions_of_biases(model: keras.Model, storage: str) -> dict[str, int]:
         Name of the operator in the training graph -> divisor.
 
     Raises:
-        TypeError: If `model` is no tf_keras model.
+        TypeError: If `model` is not a tf_keras model.
         ValueError: If it is not quantized, or `storage` is unknown.
         RuntimeError: If it was never trained or calibrated.
     """

@@ -1,19 +1,20 @@
-"""Which type stores the codes of a kernel, and how finely its biases are divided.
+"""Chooses the container of a kernel's codes, and how finely its biases are divided.
 
 A bias is an int32 in units of input scale times kernel scale, and with few bits that
 unit is coarse. Two integers divide it without changing a value:
 
-    multiplier   trained codes times this, where the container has room: up to 15 for
-                 4-bit codes in int8, 4 for 2-bit codes in INT4.
-    widening     codes of the input times this, by an operator in front, where the
-                 container has no room. TFLite's own kernels, which run packed
-                 convolutions, also round twice, in units of the accumulator: without
-                 it a quarter of the codes of a 4-bit network may be off by one. What
-                 is left of that, biases make up for as far as they can (`rounding`).
+    multiplier   multiplies trained codes, where the container has headroom: up to 15
+                 for 4-bit codes in int8, 4 for 2-bit codes in INT4.
+    widening     multiplies codes of the input, with an operator before the kernel,
+                 where the container has no headroom. TFLite's own kernels, which run
+                 packed convolutions, also round twice, in units of the accumulator:
+                 without widening, a quarter of the codes of a 4-bit network may be off
+                 by one. Biases compensate for the remaining differences as far as they
+                 can (`rounding`).
 
-Their product, by which the unit of a bias is divided, is a multiple of the multiplier
-of int8 storage where there is room, and divides it elsewhere. So a bias that is on the
-coarser of the two grids is on the other one, too.
+Their product, which divides the unit of a bias, is a multiple of the multiplier of int8
+storage where there is headroom, and divides it elsewhere. So a bias that is on the
+coarser of the two grids is also on the other one.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from .grids import Grid, most_widening
 from .trained import TrainedNode
 
 INT32_MAX = 2**31 - 1
-# A rounded bias may move an output by this many codes at most: with the rounding of
-# the output itself, a code is off by one then, and never by more.
+# A rounded bias may move an output by at most this many codes: with the rounding of the
+# output itself, a code is then off by one, and never by more.
 LARGEST_BIAS_ERROR = 0.5
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
@@ -49,18 +50,18 @@ class Storage:
 
     Attributes:
         name: "int8": one byte per code, the fastest on a CPU. "packed": as small as
-            the target can hold. "auto": as small as it can without being slower.
-        bias_grid: "own": the finest that each container can hold. "packed": that of
-            the packed container, whatever the codes are stored in, widened inputs
-            included: files of all storages compute the same integers under TFLite's
-            own kernels.
+            the target allows. "auto": as small as possible without being slower.
+        bias_grid: "own": the finest grid that each container allows. "packed": the
+            grid of the packed container, whatever container stores the codes,
+            including widened inputs: files of all storages compute the same integers
+            under TFLite's own kernels.
     """
 
     name: str = "int8"
     bias_grid: str = "own"
 
     def __post_init__(self) -> None:
-        """Checks both."""
+        """Checks both attributes."""
         for name, options in (("name", STORAGES), ("bias_grid", BIAS_GRIDS)):
             value = getattr(self, name)
             if value not in options:
@@ -72,17 +73,17 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True)
 class Rooms:
-    """Where the codes of a kernel may be stored.
+    """The containers in which the codes of a kernel may be stored.
 
     Attributes:
-        kind: Operator that it would be in its packed containers: "pointwise" for a 1x1
-            convolution, which is then a fully connected operator at every pixel. For
-            that XNNPACK has packed kernels.
-        stored: The container asked for.
+        kind: Kind of the operator if its kernel is packed: "pointwise" for a 1x1
+            convolution, which is then a fully connected operator at every pixel, for
+            which XNNPACK has packed kernels.
+        stored: The requested container.
         grid: The container whose grid the bias is on: `stored`, or a smaller one.
-        shared: Whether files of all storages shall compute the same.
-        symmetric: Whether zero points have to be 0.
-        slow: Containers that are left to TFLite's own kernels, which round twice.
+        shared: Whether files of all storages must compute the same integers.
+        symmetric: Whether zero points must be 0.
+        slow: Containers that only TFLite's own kernels run, which round twice.
     """
 
     kind: str
@@ -94,12 +95,12 @@ class Rooms:
 
 
 def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
-    """Returns where the codes of an operator's kernel may be stored.
+    """Returns the containers in which an operator's kernel may be stored.
 
     Args:
         node: An operator.
         target: What the file will run on.
-        storage: What was asked for.
+        storage: The requested storage.
     """
     kernel = node.kernel
     if node.kind not in PACKABLE or kernel is None or kernel.num_bits is None:
@@ -123,7 +124,7 @@ def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
 
 
 def _is_pointwise(node: TrainedNode) -> bool:
-    """Returns whether a convolution is a product at every pixel by itself."""
+    """Returns whether a convolution is a separate product at every pixel."""
     if node.kind != "conv":
         return False
     return {*node.kernel.values.shape[:2], *node.options["strides"]} == {1}
@@ -132,7 +133,7 @@ def _is_pointwise(node: TrainedNode) -> bool:
 def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     """Returns how finely biases may divide the product of input step and kernel step.
 
-    A bias that does is exact in the file, and in that of int8 storage.
+    A bias on this grid is exact in the file, and in the file with int8 storage.
 
     Args:
         node: An operator with a quantized kernel.
@@ -155,7 +156,7 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitting:
-    """Whether biases fit a grid that divides input scale times kernel scale.
+    """Checks whether biases fit a grid that divides input scale times kernel scale.
 
     Attributes:
         bias: Real bias per channel.
@@ -172,7 +173,7 @@ class Fitting:
     reach: np.ndarray
 
     def error(self, divisions: int) -> float:
-        """Returns how far a rounded bias moves an output at most, in codes."""
+        """Returns the most that a rounded bias moves an output, in codes."""
         unit = self.source.scale * self.scale / divisions
         moved = np.rint(self.bias / unit) * unit - self.bias
         return float(np.abs(moved).max() / self.output.scale)
@@ -185,13 +186,13 @@ class Fitting:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Where a kernel is stored.
+    """The container of a kernel, and the divisors of its bias grid.
 
     Attributes:
-        container: Type of the codes.
-        multiplier: See the module's head.
-        widening: The same.
-        remark: Why it is not as asked for.
+        container: Type that stores the codes.
+        multiplier: See the docstring of this module.
+        widening: See the docstring of this module.
+        remark: Why the container is not the requested one.
     """
 
     container: str
@@ -203,13 +204,13 @@ class Choice:
 def choose_container(
     codes: np.ndarray, num_bits: int, rooms: Rooms, fitting: Fitting
 ) -> Choice:
-    """Returns where a kernel is stored: as asked for, or in the next that can hold it.
+    """Chooses the requested container of a kernel, or the next larger one that fits.
 
     Args:
         codes: Trained codes times the sign of their channel.
         num_bits: Bits of the trained codes.
-        rooms: Where they may be stored.
-        fitting: Tells how coarse a bias may be.
+        rooms: The containers in which they may be stored.
+        fitting: Determines how coarse the grid of a bias may be.
     """
     remarks = []
     widest = most_widening(fitting.source, symmetric=rooms.symmetric)
@@ -219,13 +220,13 @@ def choose_container(
         if most == 0:
             remarks.append(f"{room} cannot hold its codes times the sign of gamma")
             continue
-        found = _divisions(num_bits, most, widest if room in PACKED else 1)
-        divisions = max([d for d in found if fitting.fits(d)], default=1)
+        products = _divisions(num_bits, most, widest if room in PACKED else 1)
+        divisions = max([d for d in products if fitting.fits(d)], default=1)
         if room not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
             break
         moved = fitting.error(divisions)
         remarks.append(f"in {room} its bias would move an output by {moved:.2g}")
-    # The same integers in any container, so that files on one grid compute the same.
+    # Any container stores the same integers, so files on one grid compute the same.
     stored = max(rooms.stored, room, key=SMALLEST_FIRST.index)
     multiplier = max(m for m in _divisors(divisions) if m <= most)
     widening = divisions // multiplier
@@ -233,7 +234,7 @@ def choose_container(
 
 
 def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
-    """Returns by how much codes can be multiplied in a container; 0: they do not fit.
+    """Returns the largest multiplier of codes in a container; 0: they do not fit.
 
     Args:
         codes: Trained codes times the sign of their channel.

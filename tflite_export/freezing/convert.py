@@ -1,4 +1,4 @@
-"""A layer that is left in float and has no row of its own, by TFLiteConverter."""
+"""Converts a layer left in float that has no separate row, with TFLiteConverter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..file import TFLiteGraph, from_bytes
 
 
 def convert_layer(node: Node, *, dynamic_batch: bool) -> TFLiteGraph:
-    """Returns what TFLiteConverter makes of one layer, in float.
+    """Converts one layer in float with TFLiteConverter.
 
     Args:
         node: An operator of kind "foreign".
@@ -21,15 +21,14 @@ def convert_layer(node: Node, *, dynamic_batch: bool) -> TFLiteGraph:
         A graph with the inputs "input_0", "input_1", ... and one output.
 
     Raises:
-        ValueError: If the layer has no form in TFLite's own operators that fits
-            into one graph.
+        ValueError: If TFLite's own operators cannot express the layer in one graph.
     """
     batch = None if dynamic_batch else 1
     inputs = [
         keras.Input(batch_shape=(batch, *source.shape[1:]), name=f"input_{number}")
         for number, source in enumerate(node.inputs)
     ]
-    config = {**node.layer.get_config(), "dtype": "float32"}  # Whatever it trained in.
+    config = {**node.layer.get_config(), "dtype": "float32"}  # Whatever it was before.
     copy = type(node.layer).from_config(config)
     model = keras.Model(inputs, node.call(copy, inputs), name="layer")
     copy.set_weights(node.layer.get_weights())
@@ -40,6 +39,6 @@ def convert_layer(node: Node, *, dynamic_batch: bool) -> TFLiteGraph:
         raise ValueError(
             f"`{node.layer.name}` ({type(node.layer).__name__}) must have a form in "
             "TFLite's own operators to be left in float. Received from "
-            f"TFLiteConverter: {error}. Take the layer out of the model, and run it "
-            "in front of the file or behind it."
+            f"TFLiteConverter: {error}. Remove the layer from the model, and run it "
+            "before or after the file."
         ) from error

@@ -1,6 +1,6 @@
-"""Trained numbers -> the operators of a file, with their constants and integer grids.
+"""Converts trained numbers to operators of a file, with constants and integer grids.
 
-What was a *step* in training is a *scale* from here on.
+A *step* in training is called a *scale* from here on.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class FrozenNode:
         inputs: Names of its input tensors.
         shape: Output shape with batch 1.
         grid: Grid of the output; None: float.
-        trained: The operator of the training graph that it computes, or the point.
-        point: The quantization point that set `grid`.
+        trained: The operator of the training graph that it computes, or the
+            quantization point.
+        point: The quantization point that defines `grid`.
         is_float: Whether it computes in float.
         weight: Its constants.
         activation: "relu", "relu6" or None.
@@ -49,10 +50,10 @@ class FrozenNode:
 
     @property
     def is_final(self) -> bool:
-        """Whether the tensor holds the integers of its point, clipped at both ends.
+        """Whether the tensor has the integers of its point, clipped at both ends.
 
-        A grid without a point (softmax) does not, nor does the first of the two tensors
-        of signed low-bit codes, which is clipped above only.
+        A tensor whose grid has no point (softmax) does not, nor does the first of the
+        two tensors of signed low-bit codes, which is only clipped above.
         """
         return self.point is not None and self.point.clipped in (None, self.grid)
 
@@ -67,9 +68,9 @@ class FrozenModel:
         outputs: Name of the user's output layer -> tensor.
         target: What the model was quantized for.
         name: Name of the model.
-        dynamic_batch: Whether the batch size may change at run time. It cannot in a
-            model with transposed convolutions, which take their output's shape as a
-            constant.
+        dynamic_batch: Whether the batch size may change at run time. It may not in a
+            model with transposed convolutions, which take the shape of their output
+            as a constant.
         storage: How the codes are stored.
     """
 
@@ -87,14 +88,14 @@ class FrozenModel:
 
 
 def freeze_model(trained: TrainedModel, storage: Storage | None = None) -> FrozenModel:
-    """Returns the operators of the file that a trained model becomes.
+    """Returns the operators of the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `read_model`.
         storage: How its codes will be stored; None: one byte each.
 
     Raises:
-        ValueError: If there are numbers that no int32 bias can hold.
+        ValueError: If there are numbers that do not fit an int32 bias.
     """
     storage = Storage() if storage is None else storage
     freezer = _Freezer(trained, TARGETS[trained.target], storage)
@@ -116,7 +117,7 @@ class _Freezer:
 
     def __init__(self, trained: TrainedModel, target: Target, storage: Storage) -> None:
         self.target, self.storage = target, storage
-        # Names of the model, which tensors that storage adds must not take.
+        # Names in the model, which the tensors added for storage must not use.
         self._reserved = {node.name for node in trained.nodes}
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[TrainedNode, FrozenNode] = {}
@@ -124,7 +125,7 @@ class _Freezer:
         self._names: set[str] = set()
 
     def tensor(self, node: TrainedNode) -> str:
-        """Returns the name of the tensor that holds a node's output."""
+        """Returns the name of the tensor of a node's output."""
         return self._tensors[node].name
 
     def add(self, node: TrainedNode) -> None:
@@ -166,7 +167,7 @@ class _Freezer:
         )
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
-        """Adds what a point needs beyond the operator before it."""
+        """Adds the operators that a point needs after the operator before it."""
         source = self._tensors[node.inputs[0]]
         if node.inputs[0].next_point is not point or source.is_float:
             source = self._append(node, self._quantize(node, source, point.grid))
@@ -191,7 +192,7 @@ class _Freezer:
     def _quantize(
         self, node: TrainedNode, source: FrozenNode, grid: Grid, kind: str = "quantize"
     ) -> FrozenNode:
-        """Returns an operator that brings a tensor to a point's grid."""
+        """Returns an operator that moves a tensor to a point's grid."""
         return FrozenNode(
             name=self._unique(node.name),
             kind=kind,
@@ -205,7 +206,7 @@ class _Freezer:
     def _widened(
         self, node: TrainedNode, source: FrozenNode, factor: int
     ) -> FrozenNode:
-        """Adds the operator that multiplies the codes of a tensor, once."""
+        """Adds the operator that multiplies the codes of a tensor, only once."""
         key = source.name, factor
         if key not in self._wide:
             self._wide[key] = FrozenNode(
@@ -238,7 +239,7 @@ class _Freezer:
 def _output_grid(
     node: TrainedNode, sources: list[FrozenNode]
 ) -> tuple[Grid | None, TrainedPoint | None]:
-    """Returns the grid of an integer operator's output, and the point that set it."""
+    """Returns an integer operator's output grid, and the point that defines it."""
     source = sources[0] if sources else None
     if node.leaves_range and source is not None and source.point is not None:
         return source.point.grid, source.point  # The point after it clips.
@@ -251,7 +252,7 @@ def _output_grid(
 
 
 def _kind_in_file(node: TrainedNode, weight: Weight | None, rooms: Rooms) -> str:
-    """Returns what an operator is in the file."""
+    """Returns the kind of an operator in the file."""
     packed = weight is not None and weight.container in PACKED
     return rooms.kind if packed else node.kind
 
@@ -259,8 +260,8 @@ def _kind_in_file(node: TrainedNode, weight: Weight | None, rooms: Rooms) -> str
 def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
     """Returns whether an operator computes in float.
 
-    Operators with a kernel say it themselves: quantized kernels have codes.
-    The others follow the tensors around them.
+    For operators with a kernel, the kernel decides: quantized kernels have codes.
+    Other operators follow the tensors around them.
     """
     if node.kind == "input":
         return False

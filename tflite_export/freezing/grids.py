@@ -1,13 +1,13 @@
-"""Integer grids of activation tensors, and where a point's integers lie on them.
+"""Integer grids of activation tensors, and the place of a point's integers on them.
 
     unsigned, b bits   zero point 127 - Q_P. The fused ReLU clips below, int8
                        itself saturates above: the codes are exactly 0..Q_P.
-    others, 8 bits     zero point 127 - Q_P: 0 for signed ones, anything with an offset.
+    others, 8 bits     zero point 127 - Q_P: 0 for signed ones, any with an offset.
     others, b < 8      two tensors. The first has zero point 127 - Q_P and
                        saturates above, the second -128 + Q_N and saturates
-                       below; a QUANTIZE stands between them.
+                       below; there is a QUANTIZE between them.
 
-On a symmetric target all zero points are 0, and MINIMUM and MAXIMUM clip what int8
+On a symmetric target all zero points are 0, and MINIMUM and MAXIMUM clip where int8
 itself does not.
 """
 
@@ -18,7 +18,7 @@ import dataclasses
 import numpy as np
 
 INT8_MIN, INT8_MAX = -128, 127
-ONE = 64  # Stands for 1.0 in constants; a power of two, so that 1/64 is exact.
+ONE = 64  # Code of 1.0 in constants; a power of two, so that 1/64 is exact.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Grid:
     """The grid of an int8 activation tensor.
 
     Attributes:
-        scale: Unit of the tensor per code, exactly representable in float32.
+        scale: Value of one code, exactly representable in float32.
         zero_point: File code of the value 0.
         low: Smallest file code in use.
         high: Largest file code in use.
@@ -50,7 +50,7 @@ def first_grid(scale: float, q_min: int, q_max: int, *, symmetric: bool) -> Grid
         scale: The point's trained step.
         q_min: Its smallest integer.
         q_max: Its largest integer.
-        symmetric: Whether the zero point has to be 0.
+        symmetric: Whether the zero point must be 0.
     """
     if symmetric:
         return Grid(scale, 0, INT8_MIN if q_min else 0, INT8_MAX)
@@ -67,8 +67,8 @@ def clipped_grid(
         scale: The point's trained step.
         q_min: Its smallest integer.
         q_max: Its largest integer.
-        cut_below: Whether the operator before it cuts off what is below `q_min`.
-        symmetric: Whether the zero point has to be 0.
+        cut_below: Whether the operator before it clips values below `q_min`.
+        symmetric: Whether the zero point must be 0.
     """
     if symmetric:
         grid = Grid(scale, 0, q_min, q_max)
@@ -90,11 +90,11 @@ def fixed_grid(step: float, *, signed: bool) -> Grid:
 
 
 def most_widening(grid: Grid, *, symmetric: bool) -> int:
-    """Returns by how much the codes of a grid can be multiplied within int8.
+    """Returns the largest factor by which codes of a grid can be multiplied in int8.
 
     Args:
         grid: The grid of a tensor.
-        symmetric: Whether the zero point has to stay 0.
+        symmetric: Whether the zero point must stay 0.
     """
     if symmetric:
         return max(INT8_MAX // max(grid.reach, 1), 1)
@@ -107,7 +107,7 @@ def widened(grid: Grid, factor: int, *, symmetric: bool) -> Grid:
     Args:
         grid: The grid of a tensor.
         factor: At most `most_widening`.
-        symmetric: Whether the zero point has to stay 0.
+        symmetric: Whether the zero point must stay 0.
     """
     if factor == 1:
         return grid

@@ -1,7 +1,7 @@
-"""From a trained Keras model to plain numbers.
+"""Reads the numbers of a trained Keras model.
 
-Only here does the exporter see Keras layers and the training graph. What was a *step*
-in training is a *scale* from `freeze` on.
+This is the only part of the exporter that sees Keras layers and the training graph. A
+*step* in training is called a *scale* from `freeze` on.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .trained import (
 
 
 def read_model(model: keras.Model) -> TrainedModel:
-    """Returns the numbers of a trained model.
+    """Reads the numbers of a trained model.
 
     Args:
-        model: A model made by `quantize_model`, or by `quantize_apply` with
+        model: A model from `quantize_model`, or from `quantize_apply` with
             `LSQQuantizeScheme`, trained or calibrated.
 
     Raises:
-        TypeError: If `model` is no tf_keras model.
+        TypeError: If `model` is not a tf_keras model.
         ValueError: If it is not quantized, was quantized by another scheme, or has
             dynamic shapes.
         RuntimeError: If it was never trained or calibrated.
@@ -68,7 +68,7 @@ def read_model(model: keras.Model) -> TrainedModel:
 
 
 def target_of(model: keras.Model) -> str:
-    """Returns what a quantized model was quantized for."""
+    """Returns the target that a model was quantized for."""
     [target] = {point.target for point in quantization_points(model)}
     return target
 
@@ -115,13 +115,13 @@ class _Reader:
             _read_constants(node, read)
 
     def _point(self, point: QuantizationPoint) -> TrainedPoint:
-        """Returns the numbers of a point, one object for all of its places."""
+        """Returns the numbers of a point, one object for all its occurrences."""
         if id(point) not in self._points:
             bounds = point.integer_range
             q_min, q_max = int(bounds.q_min), int(bounds.q_max)
             step = float(np.float32(point.step.numpy()))
             symmetric = self._target.symmetric
-            # Where only the data are not negative, nothing in the file cuts below.
+            # If only the data are nonnegative, nothing in the file clips below.
             cut_below = q_min == 0 and point.quantizer.signed is False
             self._points[id(point)] = TrainedPoint(
                 layer=point.name,
@@ -152,7 +152,7 @@ def _read_constants(node: Node, read: TrainedNode) -> None:
 
 
 def _kernel(node: Node) -> TrainedKernel | None:
-    """Returns the trained constant of an operator."""
+    """Reads the trained constant of an operator."""
     if type(node.layer) not in QUANTIZED_WEIGHTS:
         return None
     wrapper = node.model_layer
@@ -166,7 +166,7 @@ def _kernel(node: Node) -> TrainedKernel | None:
 
 
 def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
-    """Returns a kernel as the file's operators know it, output channels last."""
+    """Returns a kernel in the layout of the file's operators, output channels last."""
     if getattr(node.layer, "rank", 2) == 1:
         kernel = kernel[np.newaxis]
     if node.kind == "depthwise":
@@ -177,7 +177,7 @@ def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
 
 
 def _affine(layer: Layer) -> BatchNorm | Scaling:
-    """Returns a batch norm or a scaling by constants, unfolded."""
+    """Reads a batch norm or a scaling by constants, not folded."""
     if isinstance(layer, keras.layers.Rescaling):
         return Scaling(np.float64(layer.scale), np.float64(layer.offset))
 
@@ -193,7 +193,7 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
 
 
 def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
-    """Returns what Keras computes for a layer that is left in float."""
+    """Returns the function that Keras computes for a layer left in float."""
 
     def compute(inputs: list[Any]) -> Any:
         result = node.call(node.layer, [tf.cast(x, tf.float32) for x in inputs])
@@ -206,7 +206,7 @@ def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
 
 
 def check_quantized(model: Any) -> None:
-    """Refuses models that this library did not quantize."""
+    """Raises an error for models that this library did not quantize."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be a quantized tf_keras model. "
@@ -237,7 +237,7 @@ def check_quantized(model: Any) -> None:
 
 
 def _check_shapes(graph: Graph) -> None:
-    """Refuses shapes that are only known at run time, batch aside."""
+    """Raises an error for sizes only known at run time, except the batch size."""
     dynamic = [
         f"`{node.name}` {node.shape}"
         for node in graph.inputs
@@ -245,13 +245,13 @@ def _check_shapes(graph: Graph) -> None:
     ]
     if dynamic:
         raise ValueError(
-            "Every input size but the batch must be static. Received inputs: "
+            "Every input size except the batch must be static. Received inputs: "
             f"{dynamic}. Build the model with `keras.Input(shape=...)` of full shape."
         )
 
 
 def _output_name(node: Node) -> str:
-    """Returns the name under which the user knows an output."""
+    """Returns the user's name of an output."""
     while node.kind == "point":
         node = node.inputs[0]
     return node.name

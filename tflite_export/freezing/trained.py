@@ -1,4 +1,4 @@
-"""A trained model as plain numbers, before it is decided how a file stores them."""
+"""A trained model as plain numbers, independent of how a file stores them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class TrainedPoint:
     Attributes:
         layer: Name of the quantization point.
         num_bits: Bits of one integer.
-        step: Unit of the tensor per integer, exactly representable in float32.
+        step: Width of one integer, exactly representable in float32.
         q_min: Smallest integer.
         q_max: Largest integer.
-        has_offset: Whether its range has a learned place (LSQ+).
+        has_offset: Whether its range has a learned offset (LSQ+).
         float_input: Whether the operator before it was left in float.
         grid: The grid on which its codes are computed.
-        clipped: The grid that clips them, None where that is not needed.
+        clipped: The grid that clips them, None if that is not needed.
     """
 
     layer: str
@@ -43,7 +43,7 @@ class TrainedPoint:
 
     @property
     def final_grid(self) -> Grid:
-        """The grid that holds the codes, clipped at both ends."""
+        """The grid of the codes after clipping at both ends."""
         return self.clipped or self.grid
 
 
@@ -54,10 +54,10 @@ class TrainedKernel:
     Attributes:
         layer: Name of the Keras layer.
         values: Float values, output channels last; a depthwise kernel is
-            `[height, width, channels]`, 1D ones have a height of 1.
-        codes: Its integers, read off the training op, int64, shape of `values`; None
+            `[height, width, channels]`, 1D kernels have a height of 1.
+        codes: Its integers, read from the training op, int64, shape of `values`; None
             for a kernel that is left in float.
-        step: Unit of the values per integer, float64, `[1]` or `[channels]`.
+        step: Width of one integer, float64, `[1]` or `[channels]`.
         num_bits: Bits of one integer.
     """
 
@@ -75,13 +75,13 @@ class TrainedKernel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class BatchNorm:
-    """A batch norm as it computes at inference, float64, `[channels]` each.
+    """A batch norm in inference mode, float64, `[channels]` each.
 
     Attributes:
         mean: Moving mean.
         variance: Moving variance, plus epsilon.
-        gamma: None where it has none.
-        beta: None where it has none.
+        gamma: Its gamma, None if it has none.
+        beta: Its beta, None if it has none.
     """
 
     mean: np.ndarray
@@ -107,7 +107,7 @@ class Scaling:
 
     Attributes:
         scale: Factor.
-        offset: What is added.
+        offset: Summand.
     """
 
     scale: np.ndarray
@@ -129,32 +129,32 @@ class TrainedNode:
     Attributes:
         name: Unique in the graph.
         kind: A key of `tf_lsq.graph.KINDS`.
-        inputs: The operators that make its inputs.
-        shape: Output shape, None for an open batch.
+        inputs: The operators that compute its inputs.
+        shape: Output shape, None for a dynamic batch.
         layer: Name of the Keras layer.
         options: Settings of the operator.
         activation: "relu", "relu6" or None.
-        point: What quantizes, for the kind "point".
-        kernel: The trained constant, None where there is none.
-        bias: float64, `[channels]`, None where there is none.
-        affine: The batch norm or scaling behind the product, or the operator itself.
-        factor: What the operator does to the product of input and kernel, batch norm
-            folded: ``factor * product + shift``, float64, `[channels]`.
+        point: The quantization point, for the kind "point".
+        kernel: The trained constant, None if there is none.
+        bias: float64, `[channels]`, None if there is none.
+        affine: The batch norm or scaling after the product, or the operator itself.
+        factor: How the operator changes the product of input and kernel, with folded
+            batch norm: ``factor * product + shift``, float64, `[channels]`.
         shift: See `factor`.
-        input_factor: Between the values an operator reads and its input tensor: that
-            of a scaling of the model's input.
-        matmul: Whether it multiplies its input with a kernel.
-        keeps_codes: Whether it passes integer codes on unchanged.
+        input_factor: Factor between the values an operator reads and its input
+            tensor, from a scaling of the model's input.
+        matmul: Whether it multiplies its input by a kernel.
+        keeps_codes: Whether it leaves integer codes unchanged.
         keeps_grid: Whether its output has the grid of its input, but is rounded.
-        leaves_range: Whether its output can be larger than that grid holds.
+        leaves_range: Whether its output can exceed the range of that grid.
         joins: Whether its inputs and its output share one grid.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
-        converted: What TFLiteConverter made of a layer that is left in float and has
-            no operator of its own here.
+        converted: Graph from TFLiteConverter of a layer that is left in float and has
+            no separate operator here.
         compute: What Keras computes for such a layer, from and to float64 tensors.
         readers: Operators that read the output, each once.
-        is_output: Whether the output is one of the model's.
+        is_output: Whether the output is one of the model's outputs.
     """
 
     name: str
@@ -185,7 +185,7 @@ class TrainedNode:
 
     @property
     def source_point(self) -> TrainedNode | None:
-        """The point on whose grid the output is, None without one."""
+        """The point whose grid the output is on, None without one."""
         node = self
         while node.kind != "point":
             if not (node.keeps_codes or node.keeps_grid or node.joins):
@@ -206,12 +206,12 @@ class TrainedModel:
     """A trained model as plain numbers.
 
     Attributes:
-        name: Of the model.
-        target: What it was quantized for.
+        name: Name of the model.
+        target: The target that it was quantized for.
         dynamic_batch: Whether the batch size may change at run time.
         nodes: Operators in topological order.
-        inputs: Those that are the model's inputs, in order.
-        outputs: Name of the user's output layer -> operator that makes the output.
+        inputs: The operators that are the model's inputs, in order.
+        outputs: Name of the user's output layer -> operator that computes the output.
     """
 
     name: str

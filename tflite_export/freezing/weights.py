@@ -1,4 +1,4 @@
-"""Kernels and biases as the file holds them: codes, scales, containers."""
+"""Converts kernels and biases to the form of the file: codes, scales, containers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from .containers import Choice, Fitting, Rooms, choose_container, fits_int32
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
 from .trained import AFFINE, TrainedNode
 
-# A channel that moves its output by less than this share of one code at most is
-# constant: its codes may be replaced by zeros.
+# A channel that moves its output by less than this share of one code is constant: its
+# codes may be replaced by zeros.
 NEGLIGIBLE = 2.0**-9
 CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes.
 
@@ -30,13 +30,13 @@ class Weight:
         float_kernel: The folded kernel, for an operator left in float.
         float_bias: The folded bias of such an operator.
         sign: -1, 0 or 1 per channel, from the folded batch norm.
-        multiplier: Integer that the trained codes were multiplied with, so that
-            the bias gets a finer grid.
-        widening: Integer that the codes of the input are multiplied with in front.
+        multiplier: Integer by which the trained codes are multiplied, so that the bias
+            has a finer grid.
+        widening: Integer by which the input's codes are multiplied before the kernel.
         num_bits: Bits of the trained codes.
         container: Type that stores the codes: "int8", "int4" or "int2".
-        bias_error: How far rounding the bias moves an output at most, in codes.
-        remark: Why the codes are not in the container that was asked for.
+        bias_error: The most that rounding the bias moves an output, in codes.
+        remark: Why the codes are not in the requested container.
     """
 
     codes: QuantizedTensor | None = None
@@ -59,13 +59,13 @@ def freeze_weight(
 
     Args:
         node: The operator in the training graph.
-        name: Of its output, for messages.
-        grids: Of its input and of its output; None in float. An operator whose output
-            is None computes in float.
-        rooms: Where its codes may be stored.
+        name: Name of its output, for messages.
+        grids: Grids of its input and of its output; None in float. An operator whose
+            output is None computes in float.
+        rooms: The containers in which its codes may be stored.
 
     Raises:
-        ValueError: If no int32 holds one of its biases.
+        ValueError: If one of its biases does not fit int32.
     """
     source, output = grids
     if node.kind == "prelu":
@@ -90,9 +90,9 @@ def freeze_weight(
 
 
 def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
-    """Returns a batch norm or scaling by itself as a 1x1 depthwise kernel.
+    """Returns a separate batch norm or scaling as a 1x1 depthwise kernel.
 
-    Its codes are 127, the rest of the factor is scale.
+    Its codes are 127; the rest of the factor is its scale.
     """
     codes = np.full((1, 1, len(node.factor)), INT8_MAX)
     return FoldedKernel(name, codes, 1.0 / INT8_MAX * node.factor, node.shift, 8)
@@ -101,8 +101,8 @@ def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
 def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
     """Returns the slopes of a leaky ReLU for negative values.
 
-    A constant slope has the one code 64, so that the rest, its scale, is the slope to
-    the last bit but for a power of two.
+    A constant slope has the single code 64, so that its scale equals the slope to the
+    last bit, except for a power of two.
     """
     kernel = node.kernel
     if in_float:
@@ -121,10 +121,10 @@ def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldedKernel:
-    """A kernel and its bias as they were trained, batch norm folded.
+    """A kernel and its bias as they were trained, with folded batch norm.
 
     Attributes:
-        name: Of the operator's output.
+        name: Name of the operator's output.
         codes: Trained codes, channels last.
         signed_scale: Kernel step times batch norm factor, per channel.
         bias: Real bias per channel.
@@ -141,13 +141,13 @@ class FoldedKernel:
 def _integer_weight(
     kernel: FoldedKernel, source: Grid, output: Grid, rooms: Rooms
 ) -> Weight:
-    """Returns weight and bias codes, the bias on the finest grid there is room for.
+    """Returns weight and bias codes, with the bias on the finest grid that fits.
 
     Args:
-        kernel: What was trained.
+        kernel: The trained kernel and bias.
         source: The grid of the operator's input.
         output: The grid of its output.
-        rooms: Where the codes may be stored.
+        rooms: The containers in which the codes may be stored.
     """
     codes = kernel.codes
     sums = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)
@@ -179,10 +179,10 @@ def _integer_weight(
 
 
 def _may_be_per_tensor(choice: Choice, rooms: Rooms) -> bool:
-    """Returns whether an operator may have one scale for all its channels.
+    """Returns whether an operator may have a single scale for all its channels.
 
-    Older runtimes know no other for fully connected operators; packed kernels of
-    XNNPACK, and those that shall equal them, have one per channel.
+    Older runtimes support only that for fully connected operators; packed kernels of
+    XNNPACK, and those that must equal them, have one scale per channel.
     """
     packed = choice.container in PACKED
     return rooms.kind == "dense" and not (rooms.shared or packed)
@@ -191,7 +191,7 @@ def _may_be_per_tensor(choice: Choice, rooms: Rooms) -> bool:
 def _bias_codes(
     bias: np.ndarray, scale: np.ndarray, output: Grid, choice: Choice, rooms: Rooms
 ) -> np.ndarray:
-    """Returns real biases as codes, for the kernel that will add them."""
+    """Converts real biases to codes, for the kernel that will add them."""
     codes = bias / scale.astype(np.float64)
     if rooms.shared or choice.container not in rooms.slow:
         return np.rint(codes).astype(np.int64)
@@ -213,12 +213,12 @@ def _channel_signs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (sign, positive scale) per channel.
 
-    A channel is constant, sign 0, if its gamma is 0 or so small that its output
-    cannot move by `NEGLIGIBLE` of a code; or by half a code, where the grid of
-    its weights is too fine for an int32 bias.
+    A channel is constant, with sign 0, if its gamma is 0 or so small that its output
+    cannot move by `NEGLIGIBLE` of a code; or by half a code, where the grid of its
+    weights is too fine for an int32 bias.
 
     Raises:
-        ValueError: If a bias does not fit, and the channel does move.
+        ValueError: If a bias does not fit, and the channel is not constant.
     """
     scale = np.abs(kernel.signed_scale)
     moves = reach * scale * grid.scale / output.scale
@@ -231,21 +231,22 @@ def _channel_signs(
         raise ValueError(
             f"`{kernel.name}`: every bias must fit 32 bits on the grid of input step "
             f"times kernel step. Received channels that do not: {too_large.tolist()}. "
-            "Their kernel is almost 0 beside their bias; prune them or train further."
+            "Their kernel is almost 0 compared with their bias; prune them or train "
+            "further."
         )
     sign = np.where(constant, 0.0, np.sign(kernel.signed_scale))
     return sign, np.where(constant, constant_scale, scale)
 
 
 def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
-    """Clips biases that saturate the output whatever the input is.
+    """Clips biases that saturate the output for any input.
 
     Args:
         bias: Real bias per channel.
         grid: The output's grid.
         moves: How far the kernel can move the output, per channel.
     """
-    room = moves + 2 * grid.scale
-    low = (INT8_MIN - grid.zero_point) * grid.scale - room
-    high = (INT8_MAX - grid.zero_point) * grid.scale + room
+    margin = moves + 2 * grid.scale
+    low = (INT8_MIN - grid.zero_point) * grid.scale - margin
+    high = (INT8_MAX - grid.zero_point) * grid.scale + margin
     return np.clip(bias, low, high)

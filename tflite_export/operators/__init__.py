@@ -1,6 +1,6 @@
-"""The operators of a file: what each means, becomes in TFLite, and computes.
+"""The operators of a file: what each means, its TFLite form, and what it computes.
 
-A new operator is a class here, with a row in `tf_lsq.graph.KINDS`.
+To add an operator, add a class here and a row in `tf_lsq.graph.KINDS`.
 """
 
 import tensorflow as tf

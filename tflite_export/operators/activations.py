@@ -1,4 +1,4 @@
-"""Activation functions that are operators by themselves."""
+"""Activation functions that are separate operators."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PLAIN = {"fused_activation_function": "NONE"}
 
 
 class Relu(Operator):
-    """A ReLU that no other operator takes in."""
+    """A ReLU that is not fused into another operator."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Passes its input on; the fused activation does the rest."""
+        """Returns its input; the fused activation does the rest."""
         return inputs[0]
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a change of scale: the kernel of RELU rounds twice in one."""
+        """Adds a change of scale, as the kernel of RELU rounds twice in one call."""
         if not node.is_float:
             builder.rescale(node, inputs)
             return
@@ -44,7 +44,7 @@ class Relu(Operator):
 
 
 class TableOperator(PlainOperator):
-    """A function of one number that kernels look up in a table of 256 codes."""
+    """A function of one number, which kernels look up in a table of 256 codes."""
 
     @abc.abstractmethod
     def function(self, x: np.ndarray) -> np.ndarray:
@@ -54,8 +54,8 @@ class TableOperator(PlainOperator):
         """Looks up every code."""
         grid = context.source_grid
         values = (np.arange(INT8_MIN, INT8_MAX + 1) - grid.zero_point) * grid.scale
-        found = np.rint(self.function(values) / context.grid.scale)
-        table = found.astype(np.int64)
+        codes = np.rint(self.function(values) / context.grid.scale)
+        table = codes.astype(np.int64)
         return lambda inputs: context.limited(
             arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
         )
@@ -67,11 +67,11 @@ class Sigmoid(TableOperator):
     code = "LOGISTIC"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes it."""
+        """Computes the sigmoid."""
         return tf.sigmoid(inputs[0])
 
     def function(self, x: np.ndarray) -> np.ndarray:
-        """Computes it."""
+        """Computes the sigmoid."""
         return 1.0 / (1.0 + np.exp(-x))
 
 
@@ -81,11 +81,11 @@ class Tanh(TableOperator):
     code = "TANH"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes it."""
+        """Computes the tangent."""
         return tf.tanh(inputs[0])
 
     def function(self, x: np.ndarray) -> np.ndarray:
-        """Computes it."""
+        """Computes the tangent."""
         return np.tanh(x)
 
 
@@ -95,11 +95,11 @@ class Elu(TableOperator):
     code = "ELU"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes it."""
+        """Computes the ELU."""
         return tf.nn.elu(inputs[0])
 
     def function(self, x: np.ndarray) -> np.ndarray:
-        """Computes it."""
+        """Computes the ELU."""
         return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
 
 
@@ -109,11 +109,11 @@ class Softmax(PlainOperator):
     code, options = "SOFTMAX", {"beta": 1.0}
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes it."""
+        """Computes the softmax."""
         return tf.nn.softmax(inputs[0])
 
     def integers(self, context: Context) -> Compute:
-        """Computes it in float64, and rounds."""
+        """Computes the softmax in float64, and rounds."""
         scale, output = context.source_grid.scale, context.grid.scale
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -124,20 +124,20 @@ class Softmax(PlainOperator):
 
 
 class Abs(PlainOperator, MovingOperator):
-    """Absolute value, on the scale of its input: only there the kernel is exact."""
+    """Absolute value; the kernel is exact only on the scale of the input."""
 
     code = "ABS"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes it."""
+        """Computes the absolute value."""
         return tf.abs(inputs[0])
 
 
 class PRelu(Operator):
-    """Leaky ReLU, with a constant slope or trained ones."""
+    """Leaky ReLU, with a constant slope or trained slopes."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Multiplies what is negative with the slope."""
+        """Multiplies negative values by the slope."""
         kernel = node.trained.kernel
         if kernel is None:
             slope = np.float64(node.trained.options["slope"])
@@ -148,10 +148,10 @@ class PRelu(Operator):
         return tf.nn.relu(inputs[0]) - slope * tf.nn.relu(-inputs[0])
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds each side of zero by itself, then their sum.
+        """Adds each side of zero separately, then their sum.
 
         The kernel of PRELU rounds twice where it changes the scale. So each side is
-        brought to the grid of the output by itself; their sum is exact, as one of them
+        moved to the grid of the output separately; their sum is exact, as one of them
         is zero.
         """
         weight, name = node.weight, f"{node.name}/weight"
@@ -182,7 +182,7 @@ class PRelu(Operator):
         builder.op("ADD", [positive, sloped], output, **_PLAIN, pot_scale_int16=False)
 
     def integers(self, context: Context) -> Compute:
-        """Rounds each side of zero by itself."""
+        """Rounds each side of zero separately."""
         source, output = context.scales
         weight = context.node.weight.codes
         keep = context.requantize(source * np.float32(1.0 / ONE) / output)
@@ -198,5 +198,5 @@ class PRelu(Operator):
         return compute
 
     def channels_last(self, data: np.ndarray) -> np.ndarray:
-        """Returns the codes of a file, which are in this order already."""
+        """Returns the codes of a file, which already have this order."""
         return data

@@ -1,4 +1,4 @@
-"""What every operator of a file has: a meaning, a form in TFLite, and integers."""
+"""The base of all operators of a file: exact meaning, TFLite form, and integers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .builder import FUSED, Builder
 
 _RELU6 = np.float32(6.0)
 
-# From inputs to the output: integer tensors as codes less their zero point, others as
+# From inputs to the output: integer tensors as codes minus their zero point, others as
 # real values, all float32.
 Compute = Callable[[list[tf.Tensor]], tf.Tensor]
 
@@ -24,16 +24,16 @@ Compute = Callable[[list[tf.Tensor]], tf.Tensor]
 class Operator(abc.ABC):
     """One kind of operator.
 
-    The three methods are independent of each other: the verifier holds the file, and
-    the integer twin, against the exact meaning.
+    The three methods are independent of each other: the verifier compares the file and
+    the integer twin with the exact meaning.
     """
 
     @abc.abstractmethod
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Returns what the training graph computes, without a fused activation.
 
-        Kernels are taken as the training op quantizes them, batch norms unfolded,
-        biases in full precision.
+        It uses kernels as quantized by the training op, batch norms that are not
+        folded, and biases in full precision.
 
         Args:
             node: The operator.
@@ -45,17 +45,17 @@ class Operator(abc.ABC):
         """Adds the operator to a TFLite graph.
 
         Args:
-            builder: Where the graph grows.
+            builder: Builder of the graph.
             node: The operator.
-            inputs: Names of its input tensors, float where the operator is.
+            inputs: Names of its input tensors, which are float if the operator is.
         """
 
     @abc.abstractmethod
     def integers(self, context: Context) -> Compute:
-        """Returns what a runtime computes, rounded as its kernels do.
+        """Returns what a runtime computes, with the rounding of its kernels.
 
         Args:
-            context: The operator, what feeds it, and the kernels that run it.
+            context: The operator, its inputs, and the kernels that run it.
         """
 
     def has_kernel(self, context: Context) -> bool:
@@ -65,13 +65,13 @@ class Operator(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
-    """One operator, what feeds it, and the kernels that are there to run it.
+    """One operator, its inputs, and the kernels available to run it.
 
     Attributes:
         node: The operator.
-        sources: The operators that make its inputs.
+        sources: The operators that compute its inputs.
         kernels: One of `runtimes.KERNELS`.
-        operator: What `node.kind` stands for.
+        operator: The operator class of `node.kind`.
     """
 
     node: FrozenNode
@@ -81,7 +81,7 @@ class Context:
 
     @property
     def family(self) -> str:
-        """The kernels that run the operator: XNNPACK does not take every one."""
+        """The kernels that run the operator: XNNPACK does not support all operators."""
         return self.kernels if self.operator.has_kernel(self) else "builtin"
 
     @property
@@ -130,7 +130,7 @@ class Context:
 
 
 def limited(codes: tf.Tensor, grid: Grid, activation: str | None = None) -> tf.Tensor:
-    """Returns codes less their zero point within int8 and the fused activation.
+    """Clips codes minus their zero point to int8 and the fused activation.
 
     Args:
         codes: Whole numbers.
@@ -151,7 +151,7 @@ def integers_of(codes: tf.Tensor) -> tf.Tensor:
 
 
 def quantized(grid: Grid) -> Compute:
-    """Returns real values -> codes less their zero point."""
+    """Returns real values -> codes minus their zero point."""
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         values = tf.cast(inputs[0], tf.float32)
@@ -161,21 +161,21 @@ def quantized(grid: Grid) -> Compute:
 
 
 class MovingOperator(Operator):
-    """An operator that moves codes, or compares them: exact on integers, too."""
+    """An operator that moves or compares codes, which is also exact on integers."""
 
     def integers(self, context: Context) -> Compute:
-        """Returns what it does, on codes."""
+        """Returns the same operation on codes."""
         node = context.node
         return lambda inputs: context.limited(self.exact(node, inputs))
 
 
 class PlainOperator(Operator):
-    """An operator whose TFLite form takes the inputs as they are.
+    """An operator whose TFLite form takes its inputs without changes.
 
     Attributes:
         code: Name of the TFLite operator.
         options: Its options.
-        fuses: Whether it takes a ReLU into itself.
+        fuses: Whether it can fuse a ReLU.
     """
 
     code: ClassVar[str]

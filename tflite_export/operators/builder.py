@@ -1,4 +1,4 @@
-"""A TFLite graph in the making: tensors and operators are added one by one."""
+"""Builds a TFLite graph by adding tensors and operators one by one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Builder:
         quantization: TensorQuantization | None = None,
         dtype: str = "",
     ) -> str:
-        """Adds a constant tensor, of the type of `values` unless given."""
+        """Adds a constant tensor, by default of the type of `values`."""
         data = np.ascontiguousarray(values)
         self.graph.tensors[name] = TFLiteTensor(
             name, data.shape, dtype or data.dtype.name, quantization, data=data
@@ -114,7 +114,7 @@ class Builder:
     def on_image(
         self, node: FrozenNode, code: str, inputs: list[str], **options: Any
     ) -> None:
-        """Adds an operator that takes images; other tensors are reshaped around it."""
+        """Adds an operator on images; reshapes other tensors before and after it."""
         source = self.nodes[node.inputs[0]]
         if len(source.shape) == 4:
             self.op(code, inputs, self.output(node), **options)
@@ -134,5 +134,5 @@ def per_tensor(scale: float, zero_point: int) -> TensorQuantization:
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns a shape of 2 to 4 axes as that of an image."""
+    """Returns the image shape for a shape of 2 to 4 axes."""
     return (shape[0], *(1,) * (4 - len(shape)), *shape[1:])

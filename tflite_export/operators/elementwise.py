@@ -19,7 +19,7 @@ class Add(PlainOperator):
         return inputs[0] + self.sign * inputs[1]
 
     def integers(self, context: Context) -> Compute:
-        """Brings both to a common scale, adds, and rounds."""
+        """Moves both inputs to a common scale, adds, and rounds."""
         add = {"xnnpack": arithmetic.float_sum, "builtin": arithmetic.fixed_sum}
         total, scales = add[context.family], context.scales
         return lambda inputs: context.limited(

@@ -1,4 +1,4 @@
-"""A layer left in float that has no operator of its own here."""
+"""A layer left in float that has no separate operator here."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _ENDS = ("inputs", "outputs")
 
 
 class Foreign(Operator):
-    """What TFLiteConverter makes of a layer."""
+    """The operators that TFLiteConverter converts a layer to."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Computes what Keras does."""
+        """Computes what Keras computes."""
         return node.trained.compute(inputs)
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds the operators that TFLiteConverter made of the layer."""
+        """Adds the operators that TFLiteConverter converted the layer to."""
         part, graph = node.trained.converted, builder.graph
         [output] = part.outputs.values()
-        # Keras numbers the layers inside by how many there were before: no names to
-        # keep.
+        # Keras numbers the inner layers by how many it created before, so their names
+        # are not kept.
         names = {name: f"{node.name}/{i}" for i, name in enumerate(part.tensors)}
         names |= {part.inputs[f"input_{i}"]: name for i, name in enumerate(inputs)}
         names |= {output: node.name, "": ""}
@@ -40,5 +40,5 @@ class Foreign(Operator):
         graph.min_runtime = newest([graph.min_runtime, part.min_runtime])
 
     def integers(self, context: Context) -> Compute:
-        """Is never asked: the layer computes in float."""
+        """Never called: the layer computes in float."""
         raise ValueError(f"`{context.node.name}` computes in float, not in integers.")

@@ -27,8 +27,8 @@ class KernelOperator(Operator):
     Attributes:
         order: Axes of the kernel, channels last, in the order of the file; -1 is a new
             axis of size 1.
-        axis: The file's axis of channels.
-        one_scale: Whether one scale for all channels is multiplied in float32.
+        axis: Axis of the channels in the file.
+        one_scale: Whether a single scale for all channels is multiplied in float32.
     """
 
     order: ClassVar[tuple[int, ...]] = (3, 0, 1, 2)
@@ -46,11 +46,11 @@ class KernelOperator(Operator):
         """
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Multiplies with the quantized kernel, adds the bias, then the batch norm."""
+        """Multiplies by the quantized kernel, adds the bias, applies the batch norm."""
         trained = node.trained
         kernel = trained.kernel.values.astype(np.float64)
         if trained.kernel.is_quantized:
-            # The float32 product of code and step is replaced by the exact one.
+            # Replaces the float32 product of code and step by the exact one.
             kernel = trained.kernel.codes.astype(np.float64) * trained.kernel.step
         result = self.product(node, inputs[0], tf.constant(kernel, tf.float64))
         if trained.bias is not None:
@@ -58,7 +58,7 @@ class KernelOperator(Operator):
         return result if trained.affine is None else trained.affine.apply(result)
 
     def integers(self, context: Context) -> Compute:
-        """Returns the product of codes, times sign and multiplier, plus the bias."""
+        """Returns the product of codes times sign and multiplier, plus the bias."""
         product, requantize = self._products(context), self._requantize(context)
         weight = context.node.weight
         factor = tf.constant(weight.sign.astype(np.int64) * weight.multiplier)
@@ -66,7 +66,7 @@ class KernelOperator(Operator):
         return lambda x: context.limited(requantize(product(x) * factor + bias))
 
     def has_kernel(self, context: Context) -> bool:
-        """Returns whether XNNPACK takes the kernel in its container."""
+        """Returns whether XNNPACK supports the kernel in its container."""
         node = context.node
         if node.kind not in PACKABLE:
             return True
@@ -85,7 +85,7 @@ class KernelOperator(Operator):
         return data.transpose(np.argsort(self.order))
 
     def _products(self, context: Context) -> Compute:
-        """Returns codes of the input times trained codes of the kernel, as int64."""
+        """Returns input codes times trained kernel codes, as int64."""
         node, trained = context.node, context.node.trained
         reach = context.source_grid.reach
         codes = np.abs(node.weight.codes.codes) // node.weight.multiplier
@@ -94,8 +94,8 @@ class KernelOperator(Operator):
         kernel = tf.cast(trained.kernel.codes, dtype)
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
-            found = self.product(node, tf.cast(inputs[0], dtype), kernel)
-            return tf.cast(tf.round(found), tf.int64)
+            products = self.product(node, tf.cast(inputs[0], dtype), kernel)
+            return tf.cast(tf.round(products), tf.int64)
 
         return compute
 
@@ -116,7 +116,7 @@ class KernelOperator(Operator):
         )
 
     def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
-        """Adds weight and bias, axes in the order of the file."""
+        """Adds weight and bias, with axes in the order of the file."""
         weight = node.weight
         if weight.codes is None:
             kernel = self.in_file(weight.float_kernel.astype(np.float32))
@@ -171,7 +171,7 @@ def _strides(node: FrozenNode) -> dict[str, Any]:
 
 
 def _as_image(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Returns a function of images that also takes 1D tensors, as of height 1."""
+    """Makes a function of images also take 1D tensors, as images of height 1."""
 
     def on_image(x: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
         flat = x.shape.rank == 3
@@ -213,7 +213,7 @@ class Depthwise(KernelOperator):
     axis = 3
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves every channel by itself."""
+        """Convolves every channel separately."""
         options = node.trained.options
         multiplier = options["depth_multiplier"]
         shape = (*kernel.shape[:2], kernel.shape[-1] // multiplier, multiplier)
@@ -241,7 +241,7 @@ class TransposedConv(KernelOperator):
     """Transposed convolution: weights as [out, height, width, in]."""
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Convolves backwards."""
+        """Computes the transposed convolution."""
         options = node.trained.options
         return tf.nn.conv2d_transpose(
             x,
@@ -267,7 +267,7 @@ class TransposedConv(KernelOperator):
         )
 
     def has_kernel(self, context: Context) -> bool:
-        """Returns whether every output position has an input: XNNPACK needs that."""
+        """Returns whether every output position has an input, as XNNPACK requires."""
         options = context.node.trained.options
         sizes = zip(options["kernel_size"], options["strides"], strict=True)
         gaps = any(size < stride for size, stride in sizes)
@@ -281,11 +281,11 @@ class Dense(KernelOperator):
     one_scale = True
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Multiplies vectors with a matrix."""
+        """Multiplies vectors by a matrix."""
         return tf.tensordot(x, kernel, axes=[[-1], [0]])
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a FULLY_CONNECTED; axes before the last are kept."""
+        """Adds a FULLY_CONNECTED; keeps the axes before the last."""
         builder.op(
             "FULLY_CONNECTED",
             [inputs[0], *self.constants(builder, node)],
@@ -298,15 +298,15 @@ class Dense(KernelOperator):
 
 
 class Pointwise(Dense):
-    """A 1x1 convolution, fully connected at every pixel: its weights as [out, in].
+    """A 1x1 convolution as a fully connected layer per pixel: weights as [out, in].
 
-    XNNPACK has packed kernels for it, which convolutions lack.
+    XNNPACK has packed kernels for it, but not for convolutions.
     """
 
     one_scale = False
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Multiplies vectors with a matrix."""
+        """Multiplies vectors by a matrix."""
         return super().product(node, x, tf.reshape(kernel, kernel.shape[-2:]))
 
     def in_file(self, kernel: np.ndarray) -> np.ndarray:
@@ -314,12 +314,12 @@ class Pointwise(Dense):
         return super().in_file(kernel.reshape(kernel.shape[-2:]))
 
     def channels_last(self, data: np.ndarray) -> np.ndarray:
-        """Returns the codes of a file as a 1x1 convolution's."""
+        """Returns the codes of a file in the shape of a 1x1 convolution."""
         return super().channels_last(data)[np.newaxis, np.newaxis]
 
 
 class Affine(KernelOperator):
-    """Batch norm or scaling by itself: a 1x1 depthwise convolution."""
+    """Separate batch norm or scaling: a 1x1 depthwise convolution."""
 
     order = (-1, 0, 1, 2)
     axis = 3
@@ -333,7 +333,7 @@ class Affine(KernelOperator):
         return x * kernel[0, 0]
 
     def _products(self, context: Context) -> Compute:
-        """Returns codes of the input times 127, the only code of the kernel."""
+        """Returns input codes times 127, the only code of the kernel."""
         return lambda inputs: tf.cast(inputs[0], tf.int64) * INT8_MAX
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:

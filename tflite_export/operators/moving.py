@@ -1,4 +1,4 @@
-"""Operators that move numbers and change none."""
+"""Operators that move values without changing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Concat(MovingOperator):
     """Concatenation of tensors on one grid."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Joins."""
+        """Concatenates."""
         return tf.concat(inputs, axis=node.trained.options["axis"])
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
@@ -29,7 +29,7 @@ class Concat(MovingOperator):
 
 
 class Reshape(MovingOperator):
-    """Another shape."""
+    """Reshape to another shape."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Reshapes."""
@@ -41,7 +41,7 @@ class Reshape(MovingOperator):
 
 
 class Transpose(MovingOperator):
-    """Another order of axes."""
+    """Transposition to another order of axes."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Transposes."""
@@ -55,7 +55,7 @@ class Transpose(MovingOperator):
 
 
 class Slice(MovingOperator):
-    """A regular part; the batch axis is kept whole."""
+    """Strided slice of a tensor, with the whole batch axis."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Slices."""

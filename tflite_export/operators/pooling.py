@@ -1,4 +1,4 @@
-"""Poolings and reductions."""
+"""Pooling and reductions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .builder import Builder
 
 
 class Pool(Operator):
-    """A pooling; 1D ones have a height of 1.
+    """A pooling operator; 1D tensors are images of height 1.
 
     Attributes:
         code: Name of the TFLite operator.
@@ -26,10 +26,10 @@ class Pool(Operator):
     def pooled(
         self, function: Callable[..., tf.Tensor], node: FrozenNode, x: tf.Tensor
     ) -> tf.Tensor:
-        """Returns the pooling of images, or of 1D tensors.
+        """Pools images or 1D tensors.
 
         Args:
-            function: TensorFlow's pooling of images.
+            function: TensorFlow's pooling function for images.
             node: The operator.
             x: Its input.
         """
@@ -76,7 +76,7 @@ class AveragePool(Pool):
         return self.pooled(tf.nn.avg_pool2d, node, inputs[0])
 
     def integers(self, context: Context) -> Compute:
-        """Sums codes, and divides by their number."""
+        """Sums codes, and divides by their count."""
         node, zero_point = context.node, context.grid.zero_point
         count = _pool_counts(context)
 
@@ -90,7 +90,7 @@ class AveragePool(Pool):
 
 
 def _pool_counts(context: Context) -> tf.Tensor:
-    """Returns how many pixels of the image each window of a pooling holds, int64."""
+    """Returns how many image pixels are in each window of a pooling, int64."""
     options, shape = context.node.trained.options, context.sources[0].shape
     counts = []
     spatial = shape[1:-1] if len(shape) == 4 else (1, *shape[1:-1])
@@ -172,6 +172,6 @@ class Mean(Reduce):
 
 
 def _reduced(function: Any, node: FrozenNode, x: tf.Tensor) -> tf.Tensor:
-    """Returns a reduction of a tensor."""
+    """Reduces a tensor over the axes of a node."""
     options = node.trained.options
     return function(x, axis=options["axes"], keepdims=options["keepdims"])

@@ -1,4 +1,4 @@
-"""Operators between grids: what quantization points need beyond the operator before."""
+"""Operators that move tensors between grids, after the operator before a point."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .builder import Builder, per_tensor
 
 
 class Regridding(Operator):
-    """An operator that changes no value but by rounding and clipping."""
+    """An operator that changes values only by rounding and clipping."""
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Passes its input on."""
+        """Returns its input."""
         return inputs[0]
 
 
 class Quantize(Regridding):
-    """From float, or from another grid.
+    """Quantization from float or from another grid.
 
     XNNPACK's QUANTIZE from int8 to int8 rounds the ratio of the two scales to
     1/256, which moves codes.
     """
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a QUANTIZE; a MUL where the scale changes."""
+        """Adds a QUANTIZE, or a MUL where the scale changes."""
         source = builder.nodes[node.inputs[0]].grid
         if source is None or source.scale == node.grid.scale:
             builder.op("QUANTIZE", inputs, builder.output(node))
@@ -46,7 +46,7 @@ class Quantize(Regridding):
 
 
 class Widen(Regridding):
-    """Multiplies codes by an integer, for a finer grid of biases."""
+    """Multiplication of codes by an integer, for a finer grid of biases."""
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a change of scale."""
@@ -58,18 +58,18 @@ class Widen(Regridding):
 
 
 class Clip(Regridding):
-    """Clips codes to one end of their grid.
+    """Clipping of codes at one end of their grid.
 
     Attributes:
         code: Name of the TFLite operator.
-        end: The attribute of the grid.
+        end: Attribute of the grid with the limit.
     """
 
     code: ClassVar[str]
     end: ClassVar[str]
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a comparison with the end."""
+        """Adds a comparison with the limit."""
         limit = builder.constant(
             f"{node.name}/limit",
             np.array([getattr(node.grid, self.end)], np.int8),
@@ -85,12 +85,12 @@ class Clip(Regridding):
 
 
 class ClipHigh(Clip):
-    """Clips to the largest code."""
+    """Clipping to the largest code."""
 
     code, end = "MINIMUM", "high"
 
 
 class ClipLow(Clip):
-    """Clips to the smallest code."""
+    """Clipping to the smallest code."""
 
     code, end = "MAXIMUM", "low"

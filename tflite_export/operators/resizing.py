@@ -1,4 +1,4 @@
-"""Resizing of images."""
+"""Operators that resize images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .builder import Builder
 
 
 class Resize(Operator):
-    """A resizing; 1D tensors are images of height 1.
+    """A resizing operator; 1D tensors are images of height 1.
 
     Attributes:
         code: Name of the TFLite operator.
-        method: What `tf.image.resize` calls it.
+        method: Name of the method in `tf.image.resize`.
     """
 
     code: ClassVar[str]
@@ -45,13 +45,13 @@ class Resize(Operator):
 
 
 class ResizeNearest(Resize, MovingOperator):
-    """The nearest pixel."""
+    """Resizing to the nearest pixel."""
 
     code, method = "RESIZE_NEAREST_NEIGHBOR", "nearest"
 
 
 class ResizeBilinear(Resize):
-    """A weighted mean of four pixels."""
+    """Resizing to a weighted mean of four pixels."""
 
     code, method = "RESIZE_BILINEAR", "bilinear"
 

@@ -1,4 +1,4 @@
-"""What verification and export found, as objects that print well, and as pages."""
+"""Reports of verification and export: objects that print well, and HTML pages."""
 
 from .code_statistics import activation_statistics, kernel_statistics
 from .export_report import ExportReport, Latency, LayerReport, StorageReport

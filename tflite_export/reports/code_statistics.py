@@ -1,4 +1,4 @@
-"""How quantizers use their integers: counts, clipping, and the step beside its best."""
+"""Counts how quantizers use their integers: codes, clipping, and the optimal step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .verification_report import CodeStatistics
 
 
 def kernel_statistics(kernel: TrainedKernel) -> CodeStatistics:
-    """Returns how a trained kernel uses its integers.
+    """Counts how a trained kernel uses its integers.
 
     Args:
         kernel: A quantized kernel.
@@ -33,12 +33,12 @@ def kernel_statistics(kernel: TrainedKernel) -> CodeStatistics:
 def activation_statistics(
     point: TrainedPoint, codes: np.ndarray, values: np.ndarray
 ) -> CodeStatistics:
-    """Returns how a quantization point uses its integers.
+    """Counts how a quantization point uses its integers.
 
     Args:
         point: The point.
         codes: Its integers.
-        values: The values before it, unit of the tensor, shape of `codes`.
+        values: The values before it, in the unit of the tensor, shape of `codes`.
     """
     bounds = lsq.IntegerRange(point.q_min, point.q_max)
     best = lsq.initial_step(values, bounds)
@@ -60,7 +60,7 @@ def _statistics(
     step: float,
     mse_step: float,
 ) -> CodeStatistics:
-    """Counts; `quotients` are values in units of their step."""
+    """Counts the codes; `quotients` are values in units of their step."""
     q_min, q_max = bounds
     beyond = quotients > q_max + 0.5
     if q_min < 0:
@@ -72,5 +72,5 @@ def _statistics(
 
 
 def _geometric_mean(steps: np.ndarray) -> float:
-    """Returns the typical size of positive numbers."""
+    """Returns the geometric mean of positive numbers."""
     return float(np.exp(np.log(np.asarray(steps, np.float64)).mean()))

@@ -1,4 +1,4 @@
-"""What `export_model` wrote, as objects that print well."""
+"""Reports of what `export_model` wrote, as objects that print well."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .verification_report import CodeStatistics, VerificationReport
 
-# In output codes; `round_biases` makes it 0 where the file's grid is fine enough.
+# In output codes; `round_biases` reduces it to 0 if the file's grid is fine enough.
 NOTABLE_BIAS_ERROR = 0.05
 
 
@@ -16,8 +16,8 @@ class Latency:
     """Median times of one inference, in milliseconds.
 
     Attributes:
-        own: As stored in the file.
-        int8: With int8 kernels.
+        own: Kernels as stored in the file.
+        int8: Kernels in int8.
         float32: The same operators in float32.
     """
 
@@ -43,16 +43,16 @@ class LayerReport:
         num_bits: Bits of the trained codes; None in float.
         container: Type that stores the codes.
         num_codes: Codes of the kernel.
-        num_channels: Channels with a scale and a bias of their own.
+        num_channels: Channels with their own scale and bias.
         num_bytes: Bytes of kernel and bias.
-        multiplier: Integer that the trained codes were multiplied with.
-        widening: Integer that the codes of the input are multiplied with in front.
-        constant_channels: Channels whose batch norm lets nothing through.
-        bias_error: How far rounding the bias moves an output at most, in codes.
-        remark: Why the codes are not in the container that was asked for.
-        statistics: How the kernel uses its integers; None without data, and where it
-            was not trained (batch norms, slopes).
-        latency: Of this operator by itself; None unless measured.
+        multiplier: Integer by which the trained codes are multiplied.
+        widening: Integer by which the input's codes are multiplied before the kernel.
+        constant_channels: Channels whose batch norm makes their output constant.
+        bias_error: The most that rounding the bias moves an output, in codes.
+        remark: Why the codes are not in the requested container.
+        statistics: How the kernel uses its integers; None without data, or if it was
+            not trained (batch norms, slopes).
+        latency: Latency of this operator alone; None unless measured.
     """
 
     name: str
@@ -72,24 +72,24 @@ class LayerReport:
 
     @property
     def notes(self) -> str:
-        """What is out of the ordinary, "" if nothing is."""
-        found = [self.remark] if self.remark else []
+        """What is unusual about the operator, "" if nothing is."""
+        notes = [self.remark] if self.remark else []
         if self.constant_channels:
-            found.append(f"{self.constant_channels} constant channels")
+            notes.append(f"{self.constant_channels} constant channels")
         if self.bias_error > NOTABLE_BIAS_ERROR:
-            found.append(f"its bias moves outputs by up to {self.bias_error:.2g} codes")
-        return "; ".join(found)
+            notes.append(f"its bias moves outputs by up to {self.bias_error:.2g} codes")
+        return "; ".join(notes)
 
 
 @dataclasses.dataclass(frozen=True)
 class StorageReport:
-    """What another storage of the same model would have been.
+    """The file of another storage of the same model, compared with this one.
 
     Attributes:
         storage: "int8", "packed" or "auto".
         file_bytes: Size of its file.
-        num_codes: Codes compared, of every tensor that an operator of both files makes.
-        different_codes: Those that differ from this file's, under the same kernels.
+        num_codes: Codes compared, of every tensor that operators of both files compute.
+        different_codes: Codes that differ from this file's, under the same kernels.
         top1_agreement: Share of rows of the first output with the same largest code.
     """
 
@@ -115,20 +115,20 @@ class ExportReport:
     Attributes:
         path: The file.
         file_bytes: Its size.
-        target: What it was made for.
+        target: What it is for.
         storage: How codes are stored.
         min_runtime: The oldest TensorFlow Lite, and LiteRT, that run the file.
         operators: Number of operators by name.
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
-        verification: The file against the model; on data if there was any.
+        verification: The file compared with the model; on data if there was any.
         snippets: "python", "kotlin" and "swift" -> a function that runs the file with
-            the scales of its own inputs and outputs.
-        on_cpu: Operators that the target leaves to the CPU, and why.
-        compiler: For the Edge TPU, where its compiler puts the operators, or that it
-            was not there to be asked.
-        storages: The other storages beside this one; empty without data.
-        latency: Of the whole file; None unless measured.
+            the scales of its inputs and outputs.
+        on_cpu: Operators that the target runs on the CPU, and why.
+        compiler: For the Edge TPU, where its compiler maps the operators, or that it
+            is not installed.
+        storages: The other storages compared with this one; empty without data.
+        latency: Latency of the whole file; None unless measured.
         latency_setting: How it was measured.
     """
 
@@ -156,7 +156,7 @@ class ExportReport:
         }
 
     def __str__(self) -> str:
-        """Returns a table to read."""
+        """Returns a readable table."""
         lines = [
             f"{self.path}: {self.file_bytes} bytes for {self.target}",
             *self._layer_lines(),

@@ -1,4 +1,4 @@
-"""The operators of a file in float32, to compare latencies with."""
+"""Converts the operators of a file to float32, to compare latencies."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from ..file import TFLiteGraph, TFLiteOp, TFLiteTensor
 from ..freezing import FrozenModel
 
-# Operators of the frozen model that a float network has no use for.
+# Operators of the frozen model that a float network does not need.
 _REQUANTIZING = ("quantize", "widen", "clip_high", "clip_low")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
 
 
 def float_graph(graph: TFLiteGraph, frozen: FrozenModel) -> TFLiteGraph:
-    """Returns the same network in float32: every constant is the value of its code.
+    """Returns the same network in float32, with the values of all constants' codes.
 
-    What only moves integers from one grid to another is left out.
+    Operators that only move integers from one grid to another are omitted.
 
     Args:
         graph: A file's graph.
-        frozen: The numbers that it was made of.
+        frozen: The numbers that it was built from.
     """
     dropped = {node.name for node in frozen.nodes if node.kind in _REQUANTIZING}
     ops, source = [], {}
@@ -37,7 +37,7 @@ def float_graph(graph: TFLiteGraph, frozen: FrozenModel) -> TFLiteGraph:
 
 
 def operators_alone(graph: TFLiteGraph, ops: list[TFLiteOp]) -> TFLiteGraph:
-    """Returns some operators of a graph as a graph of its own.
+    """Returns some operators of a graph as a separate graph.
 
     Args:
         graph: A file's graph.
@@ -58,7 +58,7 @@ def _with_used_tensors(
     inputs: dict[str, str],
     outputs: dict[str, str],
 ) -> TFLiteGraph:
-    """Returns a graph of these operators, with the tensors that they use in float."""
+    """Returns a graph of these operators, with the tensors that they use, in float."""
     used = [name for op in ops for name in (*op.inputs, *op.outputs) if name]
     names = dict.fromkeys([*inputs.values(), *used, *outputs.values()])
     tensors = {name: _in_float(graph.tensors[name]) for name in names}
@@ -66,7 +66,7 @@ def _with_used_tensors(
 
 
 def _in_float(tensor: TFLiteTensor) -> TFLiteTensor:
-    """Returns a tensor with values instead of codes; others as they are."""
+    """Returns a tensor with values instead of codes; leaves float tensors unchanged."""
     grid = tensor.quantization
     if grid is None:
         return tensor

@@ -1,4 +1,4 @@
-"""An export report as one HTML page that needs no other file and runs no script."""
+"""Writes an export report as a self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ _ROW = 0.19  # Height of a bar, in inches.
 def write_html_report(report: ExportReport, path: str | Path) -> None:
     """Writes a report as one self-contained HTML file.
 
-    It shows per layer the bits, container, bytes and latency, how its integers are
-    used, what share is clipped, and the learned step beside that of least squared
-    error; per tensor the codes that differ from the training graph; and code that runs
-    the file. What needs data or a measurement is there if the report has it: see
-    `data` and `benchmark` of `export_model`.
+    For each layer it shows the bits, container, bytes and latency, how its integers are
+    used, what share is clipped, and the learned step compared with that of least
+    squared error; for each tensor the codes that differ from the training graph; and
+    code that runs the file. Parts that need data or a measurement are included if the
+    report has them: see `data` and `benchmark` of `export_model`.
 
     Args:
-        report: From `export_model`.
-        path: The file to write; it is replaced in one step.
+        report: A report from `export_model`.
+        path: The file to write; an existing one is replaced atomically.
 
     Raises:
         OSError: If `path` cannot be written.
@@ -67,7 +67,7 @@ def write_html_report(report: ExportReport, path: str | Path) -> None:
 
 
 def _share(value: float | None) -> str:
-    """Returns a share in percent; a small one is not 0."""
+    """Returns a share in percent; small shares are not shown as 0."""
     if value is None:
         return ""
     return "0" if value == 0 else f"{100 * value:.3g} %"
@@ -82,15 +82,15 @@ def _plots(report: ExportReport) -> list[tuple[str, Markup]]:
     rows = [(layer.name, layer.statistics, KERNEL) for layer in report.layers]
     rows += [(point.name, point.statistics, ACTIVATION) for point in points]
     known = [row for row in rows if row[1] is not None]
-    found = [("Bytes of kernel and bias", _bytes_plot(report.layers))]
+    plots = [("Bytes of kernel and bias", _bytes_plot(report.layers))]
     if known:
-        found.append(("Learned step / step of least squared error", _step_plot(known)))
+        plots.append(("Learned step / step of least squared error", _step_plot(known)))
     if points:
-        found.append(("Codes that differ from the training graph", _point_plot(points)))
+        plots.append(("Codes that differ from the training graph", _point_plot(points)))
     timed = [layer for layer in report.layers if layer.latency is not None]
     if timed:
-        found.append(("Latency of each operator by itself", _latency_plot(timed)))
-    return found
+        plots.append(("Latency of each operator alone", _latency_plot(timed)))
+    return plots
 
 
 def _rows(
@@ -112,7 +112,7 @@ def _rows(
 
 
 def _bytes_plot(layers: list[LayerReport]) -> Markup:
-    """Returns bars in the color of their container."""
+    """Returns a bar per kernel, in the color of its container."""
 
     def draw(axes: Any, places: np.ndarray) -> None:
         for container, color in _COLORS.items():
@@ -129,7 +129,9 @@ def _step_plot(rows: list[tuple[str, CodeStatistics, str]]) -> Markup:
     """Returns a dot per quantizer, on a logarithmic axis."""
 
     def draw(axes: Any, places: np.ndarray) -> None:
-        ratios = np.array([found.step / found.mse_step for _, found, _ in rows])
+        ratios = np.array(
+            [statistics.step / statistics.mse_step for _, statistics, _ in rows]
+        )
         for color, label in ((KERNEL, "kernel"), (ACTIVATION, "activation")):
             chosen = [i for i, row in enumerate(rows) if row[2] == color]
             axes.plot(
@@ -137,7 +139,7 @@ def _step_plot(rows: list[tuple[str, CodeStatistics, str]]) -> Markup:
             )
         axes.axvline(1, color="#888", lw=0.8)
         axes.set_xscale("log", base=2)
-        # To powers of two, one at least on each side.
+        # Limits at powers of two, at least one on each side.
         reach = 2.0 ** np.ceil(np.abs(np.log2(ratios)).max(initial=1e-9))
         axes.set_xlim(0.9 / reach, 1.1 * reach)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -174,9 +176,9 @@ def _latency_plot(layers: list[LayerReport]) -> Markup:
 
 
 def _histogram(found: CodeStatistics) -> Markup:
-    """Returns how often each integer is used, as a small picture.
+    """Returns a small plot of how often each integer is used.
 
-    Heights are square roots of counts, so that rare integers can be seen beside zero.
+    Heights are square roots of counts, so that rare integers are visible next to zero.
     """
     figure = Figure((1.7, 0.34))
     axes = figure.add_axes((0, 0, 1, 1))

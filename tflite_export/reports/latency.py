@@ -1,4 +1,4 @@
-"""How long a file takes on this machine, beside int8 kernels and beside float32."""
+"""Measures the latency of a file on this machine, and of int8 kernels and float32."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .float_graph import float_graph, operators_alone
 NUM_THREADS = 1
 ROUNDS = 50
 _WARM_UP = 3
-# A slow operator is measured for about this long, but in `_FEWEST` rounds at least.
+# A slow operator is measured for about this long, but in at least `_FEWEST` rounds.
 _SECONDS = 2.0
 _FEWEST = 5
 _SEED = 0
@@ -32,28 +32,28 @@ _SEED = 0
 def measure_latency(
     own: TFLiteGraph, int8: TFLiteGraph, frozen: FrozenModel, *, verbose: bool = True
 ) -> tuple[Latency, dict[str, Latency]]:
-    """Returns the latency of a file, and of each operator with a kernel by itself.
+    """Measures the latency of a file, and of each operator with a kernel alone.
 
-    The three forms are run in turn, each round in the same order, so that whatever
-    else the machine does slows all of them.
+    The three forms run in turn, in the same order in each round, so that any other
+    load on the machine slows all of them.
 
     Args:
         own: The file's graph.
-        int8: The same with int8 storage.
-        frozen: The numbers that `own` was made of.
+        int8: The graph with int8 storage.
+        frozen: The numbers that `own` was built from.
         verbose: Whether to show progress.
 
     Returns:
-        That of the whole file; and name of the output tensor -> that of the operator
-        by itself, with the one that widens its input for it.
+        The latency of the whole file; and name of the output tensor -> latency of the
+        operator alone, together with the operator that widens its input.
     """
     floats = float_graph(int8, frozen)
     forms = (own, int8, floats)
     layers = {}
     kernels = [_kernel_operators(graph, frozen) for graph in forms]
-    names = [name for name in kernels[0] if all(name in found for found in kernels)]
+    names = [name for name in kernels[0] if all(name in other for other in kernels)]
     for name in tqdm(names, "Measuring", disable=not verbose, leave=False):
-        operators = [found[name] for found in kernels]
+        operators = [by_name[name] for by_name in kernels]
         layers[name] = _latency(
             [operators_alone(g, ops) for g, ops in zip(forms, operators, strict=True)]
         )
@@ -61,7 +61,7 @@ def measure_latency(
 
 
 def describe_setting() -> str:
-    """Returns what latencies were measured with."""
+    """Describes what latencies were measured with."""
     return (
         f"{platform.machine()} {processor()}, {NUM_THREADS} thread, batch 1, LiteRT "
         f"{importlib.metadata.version('ai-edge-litert')} with XNNPACK, median of up "
@@ -70,7 +70,7 @@ def describe_setting() -> str:
 
 
 def processor() -> str:
-    """Returns the name of the processor, as far as the system tells."""
+    """Returns the name of the processor that the system reports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(x for x in lines if "model name" in x).split(":")[1].strip()
@@ -83,7 +83,7 @@ def _kernel_operators(
 ) -> dict[str, list[TFLiteOp]]:
     """Returns the operators with a kernel, by the name of the kernel's owner.
 
-    Behind the one that widens the input, where there is one.
+    An operator that widens the input, if there is one, comes before them.
     """
     widenings = {node.name for node in frozen.nodes if node.kind == "widen"}
     producers = graph.producers()
@@ -99,7 +99,7 @@ def _kernel_operators(
 
 
 def _latency(graphs: list[TFLiteGraph]) -> Latency:
-    """Returns the medians of the file, of int8 and of float32, run in turn."""
+    """Returns the medians of the file, of int8 and of float32, which run in turn."""
     own, int8, float32 = graphs
     distinct = [own, float32] if _equal(own, int8) else [own, int8, float32]
     times = _side_by_side([_inference(graph) for graph in distinct])
@@ -107,7 +107,7 @@ def _latency(graphs: list[TFLiteGraph]) -> Latency:
 
 
 def _equal(first: TFLiteGraph, second: TFLiteGraph) -> bool:
-    """Returns whether two graphs are the same file, but for what is said of them."""
+    """Returns whether two graphs give the same file, except for its descriptions."""
     plain = (
         dataclasses.replace(graph, metadata={}, description="")
         for graph in (first, second)
@@ -116,35 +116,35 @@ def _equal(first: TFLiteGraph, second: TFLiteGraph) -> bool:
 
 
 def _side_by_side(calls: list[Callable[[], Any]]) -> list[float]:
-    """Returns the median time of every call, in milliseconds."""
+    """Measures the median time of every call, in milliseconds."""
     times: list[list[float]] = [[] for _ in calls]
     end = None
     for number in range(_WARM_UP + ROUNDS):
         if number == _WARM_UP:
             end = time.perf_counter() + _SECONDS
-        for call, found in zip(calls, times, strict=True):
+        for call, own_times in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()
             if number >= _WARM_UP:
-                found.append(1000 * (time.perf_counter() - start))
+                own_times.append(1000 * (time.perf_counter() - start))
         if end is not None and len(times[0]) >= _FEWEST and time.perf_counter() > end:
             break
-    return [statistics.median(found) for found in times]
+    return [statistics.median(own_times) for own_times in times]
 
 
 def _inference(graph: TFLiteGraph) -> Callable[[], Any]:
-    """Returns a function that runs a graph once, on made-up inputs."""
+    """Returns a function that runs a graph once, on random inputs."""
     interpreter = start(to_bytes(graph), "xnnpack", NUM_THREADS)
     interpreter.allocate_tensors()
     rng = np.random.default_rng(_SEED)
-    found = {d["name"]: d["index"] for d in interpreter.get_input_details()}
+    indices = {d["name"]: d["index"] for d in interpreter.get_input_details()}
     for name in graph.inputs.values():
-        interpreter.set_tensor(found[name], _made_up(graph.tensors[name], rng))
+        interpreter.set_tensor(indices[name], _made_up(graph.tensors[name], rng))
     return interpreter.invoke
 
 
 def _made_up(tensor: TFLiteTensor, rng: np.random.Generator) -> np.ndarray:
-    """Returns random contents of an input."""
+    """Returns random values for an input."""
     if tensor.dtype == "float32":
         return rng.uniform(-1, 1, tensor.shape).astype(np.float32)
     limits = np.iinfo(tensor.dtype)

@@ -1,4 +1,4 @@
-"""Code that runs a file with the scales of its own inputs and outputs."""
+"""Generates code that runs a file with the scales of its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from .templating import render
 
 # Language -> suffix of its template.
 LANGUAGES = {"python": "py", "kotlin": "kt", "swift": "swift"}
-# Words that a variable cannot be called by in one of the languages, or that the
-# templates use themselves.
+# Words that cannot name a variable in one of the languages, or that the templates use.
 _TAKEN = {
     *keyword.kwlist,
     *("Interpreter", "interpreter", "predict", "run", "found", "np", "value", "it"),
@@ -34,7 +33,7 @@ _TAKEN = {
 
 @dataclasses.dataclass(frozen=True)
 class _Value:
-    """An input or output as the templates need it; numbers are source text."""
+    """An input or output in the form of the templates; numbers are source text."""
 
     variable: str
     text: str
@@ -51,18 +50,18 @@ class _Value:
 
 
 def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
-    """Returns a function that runs a file, in Python, Kotlin and Swift.
+    """Generates a function that runs a file, in Python, Kotlin and Swift.
 
-    Each takes and returns real numbers; they quantize and dequantize with the scales
-    and zero points of the file.
+    Each function takes and returns real numbers; it quantizes and dequantizes with the
+    scales and zero points of the file.
 
     Args:
         graph: The file's graph.
-        file_name: What the file is called.
+        file_name: Name of the file.
 
     Returns:
         "python", "kotlin" and "swift" -> source text. Python needs `ai-edge-litert`,
-        Kotlin LiteRT for Android, Swift the pod TensorFlowLiteSwift.
+        Kotlin needs LiteRT for Android, Swift needs the pod TensorFlowLiteSwift.
     """
     taken = set(_TAKEN)
     ends = {
@@ -77,7 +76,7 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
 
 
 def _value(end: End, taken: set[str]) -> _Value:
-    """Returns an end as the templates need it, under a name that is not taken."""
+    """Converts an input or output for the templates, with a name that is not taken."""
     text = json.dumps(end.name, ensure_ascii=False)
     shape = (1, *end.shape[1:])
     size = math.prod(shape)
@@ -109,7 +108,7 @@ def _signed(number: int) -> str:
 
 
 def _variable(name: str, taken: set[str]) -> str:
-    """Returns a name for a variable, and takes it."""
+    """Returns a name for a variable, and marks it as taken."""
     variable = re.sub(r"[^0-9A-Za-z_]", "_", name)
     if not variable[0].isalpha():
         variable = f"x{variable}"

@@ -1,4 +1,4 @@
-"""Templates of what is generated as text: pages, and code that runs a file."""
+"""Renders templates of generated text: pages, and code that runs a file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def render(
     filters: dict[str, Callable[..., Any]] | None = None,
     **values: Any,
 ) -> str:
-    """Returns a template filled in.
+    """Renders a template.
 
     Args:
         template: Name of a file in `templates`.
         autoescape: Whether values are escaped for HTML.
-        filters: More filters, by name.
-        **values: What the template shows; one that is missing is an error.
+        filters: Additional filters, by name.
+        **values: Values for the template; a missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),

@@ -1,4 +1,4 @@
-"""What verification found, as objects that print well."""
+"""Reports of verification, as objects that print well."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class CodeStatistics:
         q_min: Smallest integer of the range.
         q_max: Largest integer of the range.
         counts: How often each integer from `q_min` to `q_max` is used.
-        clipped: Share of the values that lie more than half a step beyond the range.
-            Negative values of an unsigned range do not count: they are its ReLU's.
-        step: The learned step, unit of the values; the geometric mean where channels
-            have steps of their own.
+        clipped: Share of the values that are more than half a step beyond the range.
+            Negative values of an unsigned range do not count: its ReLU clips them.
+        step: The learned step, in the unit of the values; the geometric mean if there
+            is one step per channel.
         mse_step: The step with the least mean squared error for the same values.
     """
 
@@ -38,16 +38,16 @@ class CodeStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class PointReport:
-    """One integer tensor against the training graph.
+    """One integer tensor compared with the training graph.
 
     Attributes:
         name: Tensor in the file.
-        kind: Operator that makes it.
+        kind: Operator that computes it.
         num_codes: Codes compared.
         off_by_one: How many of them differ by one.
         max_difference: Largest difference, in codes.
-        twin_differences: Codes that the integer twin computes otherwise.
-        statistics: Of its quantization point, where they were asked for, at the first
+        twin_differences: Codes that the integer twin computes differently.
+        statistics: Statistics of its quantization point, if requested, at the first
             tensor on the point's grid.
     """
 
@@ -62,17 +62,17 @@ class PointReport:
 
 @dataclasses.dataclass(frozen=True)
 class OutputReport:
-    """One output of the file against the Keras model, end to end.
+    """One output of the file compared with the Keras model, end to end.
 
     Attributes:
-        num_rows: Rows compared (examples, where outputs have two axes).
+        num_rows: Rows compared (examples, if outputs have two axes).
         agreements: Rows in which both have the same largest value.
         max_code_difference: Largest difference of an output code.
         num_codes: Codes compared with those of the integer twin.
-        twin_differences: Codes that the twin computes otherwise, end to end.
+        twin_differences: Codes that the twin computes differently, end to end.
         labelled: Rows with a label.
-        keras_correct: Rows the Keras model has right.
-        tflite_correct: Rows the file has right.
+        keras_correct: Rows that the Keras model classifies correctly.
+        tflite_correct: Rows that the file classifies correctly.
     """
 
     num_rows: int = 0
@@ -85,10 +85,10 @@ class OutputReport:
     tflite_correct: int = 0
 
     def joined(self, other: OutputReport) -> OutputReport:
-        """Returns what was compared in both.
+        """Combines two reports.
 
         Args:
-            other: The same output for other examples.
+            other: Report of the same output for other examples.
         """
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
         sums = {name: ours[name] + theirs[name] for name in ours}
@@ -98,13 +98,13 @@ class OutputReport:
 
 @dataclasses.dataclass(frozen=True)
 class VerificationReport:
-    """A file against the model it was made from.
+    """A file compared with the model it was exported from.
 
     Attributes:
         weight_codes: Codes of all kernels.
-        equal_codes: Those that are trained code times sign times multiplier.
-        points: Integer tensors against the training graph; empty without data.
-        outputs: Outputs end to end, by name; empty without data.
+        equal_codes: Codes that are the trained code times sign times multiplier.
+        points: Integer tensors compared with the training graph; empty without data.
+        outputs: Outputs compared end to end, by name; empty without data.
     """
 
     weight_codes: int
@@ -147,7 +147,7 @@ class VerificationReport:
 
     @property
     def twin_differences(self) -> int:
-        """Output codes that the integer twin computes otherwise, end to end."""
+        """Output codes that the integer twin computes differently, end to end."""
         return sum(output.twin_differences for output in self.outputs.values())
 
     @property
@@ -169,13 +169,14 @@ class VerificationReport:
         }
 
     def __str__(self) -> str:
-        """Returns a few lines to read."""
+        """Returns a few readable lines."""
         lines = [f"weight codes equal   {self.equal_codes} of {self.weight_codes}"]
         if self.points:
             worst = max(self.points, key=lambda p: p.off_by_one / p.num_codes)
             lines += [
                 f"codes off by one     {self.off_by_one:.4%} of "
-                f"{sum(p.num_codes for p in self.points)}, none by more",
+                f"{sum(p.num_codes for p in self.points)}, none differ by more than "
+                "one",
                 f"  most at            {worst.name}: "
                 f"{worst.off_by_one / worst.num_codes:.4%}",
             ]
@@ -183,7 +184,7 @@ class VerificationReport:
             lines += [
                 f"top-1 agreement      {self.top1_agreement:.2%} of "
                 f"{self.num_examples}",
-                f"output codes differ  by {self.max_code_difference} at most",
+                f"output codes differ  by at most {self.max_code_difference}",
                 f"integer twin         differs in {self.twin_differences} of "
                 f"{sum(o.num_codes for o in self.outputs.values())} output codes",
             ]
@@ -196,5 +197,5 @@ class VerificationReport:
 
 
 def _share(part: int, whole: int) -> float | None:
-    """Returns part of whole, None of nothing."""
+    """Returns the share of a part, None if the whole is 0."""
     return part / whole if whole else None

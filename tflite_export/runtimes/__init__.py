@@ -1,4 +1,4 @@
-"""How each runtime computes: its rounding, and LiteRT itself."""
+"""Runs files under LiteRT, and reproduces the rounding of each set of kernels."""
 
 from . import arithmetic
 from .litert import KERNELS, Runner, start

@@ -1,15 +1,15 @@
-"""How the kernels of LiteRT round, as functions of integer tensors.
+"""Reproduces how the kernels of LiteRT round, as functions of integer tensors.
 
 There are two families, and both are reproduced bit for bit:
 
-    xnnpack   the kernels of XNNPACK, which LiteRT uses wherever it can: the int32
-              accumulator becomes float32, is multiplied with a float32 ratio of
-              scales and rounded once, half to even.
+    xnnpack   the kernels of XNNPACK, which LiteRT uses wherever it can: they convert
+              the int32 accumulator to float32, multiply it by a float32 ratio of
+              scales and round once, half to even.
     builtin   TFLite's own kernels, where XNNPACK has none (INT4 convolutions, average
               pooling) or is switched off: a fixed-point multiplier and a shift, each
               of which rounds.
 
-Fixed-point arithmetic takes int64 tensors, so that no product overflows.
+Fixed-point arithmetic uses int64 tensors, so that no product overflows.
 
 References: https://github.com/google/XNNPACK (src/microparams-init.c,
 src/qs8-requantization), tflite/kernels/internal/common.h and
@@ -31,7 +31,7 @@ _MEAN_VECTOR = 16
 
 
 def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
-    """Returns ``acc * ratio`` as XNNPACK rounds it, as float32.
+    """Returns ``acc * ratio`` with the rounding of XNNPACK, as float32.
 
     Args:
         acc: Accumulators, integers that fit 32 bits.
@@ -43,16 +43,17 @@ def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
 def fixed_requantize(
     acc: tf.Tensor, multiplier: Any, exponent: Any, *, half_up: Any
 ) -> tf.Tensor:
-    """Returns ``acc * multiplier * 2**(exponent - 31)`` as TFLite's kernels round it.
+    """Returns ``acc * multiplier * 2**(exponent - 31)``, rounded by TFLite's kernels.
 
     Both the product and the shift round to nearest.
 
     Args:
         acc: int64 accumulators that fit 32 bits.
         multiplier: From `fixed_point`, one for all or one per channel.
-        exponent: The same.
-        half_up: Ties of the shift go up, as in the matrix kernels; else away from
-            zero, as in the elementwise ones. One for all or one per channel.
+        exponent: From `fixed_point`, one for all or one per channel.
+        half_up: Whether ties of the shift round up, as in the matrix kernels; else
+            away from zero, as in the elementwise kernels. One for all or one per
+            channel.
     """
     exponent = np.asarray(exponent, np.int64)
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
@@ -79,11 +80,11 @@ def _shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
 def float_sum(
     first: tf.Tensor, second: tf.Tensor, scales: Any, sign: int = 1
 ) -> tf.Tensor:
-    """Returns ``first + sign * second`` in output codes, as XNNPACK rounds it.
+    """Returns ``first + sign * second`` in output codes, rounded by XNNPACK.
 
     Args:
-        first: int64 codes less their zero point.
-        second: The same.
+        first: int64 codes minus their zero point.
+        second: int64 codes minus their zero point.
         scales: float32 scales of both inputs and of the output.
         sign: 1, or -1 for a difference.
     """
@@ -97,11 +98,11 @@ def float_sum(
 def fixed_sum(
     first: tf.Tensor, second: tf.Tensor, scales: Any, sign: int = 1
 ) -> tf.Tensor:
-    """Returns ``first + sign * second`` in output codes, as TFLite's kernel rounds it.
+    """Returns ``first + sign * second`` in output codes, rounded by TFLite's kernel.
 
     Args:
-        first: int64 codes less their zero point.
-        second: The same.
+        first: int64 codes minus their zero point.
+        second: int64 codes minus their zero point.
         scales: float32 scales of both inputs and of the output.
         sign: 1, or -1 for a difference.
     """
@@ -120,18 +121,18 @@ def fixed_sum(
 def float_mean(
     acc: tf.Tensor, count: int, ratio: Any, zero_points: tuple[int, int]
 ) -> tf.Tensor:
-    """Returns the mean of `count` codes in codes of the output, as XNNPACK rounds it.
+    """Returns the mean of `count` codes in codes of the output, rounded by XNNPACK.
 
-    Both zero points are one float32 number that is added in front of the rounding.
+    Both zero points form one float32 number that is added before rounding.
 
     Args:
-        acc: Sums of codes, zero points included.
+        acc: Sums of codes, including zero points.
         count: How many codes are in a sum.
-        ratio: float32 scale of the input by that of the output.
-        zero_points: Of the input and of the output.
+        ratio: float32 scale of the input divided by that of the output.
+        zero_points: Zero points of the input and of the output.
 
     Returns:
-        float32 codes, zero point included.
+        float32 codes, including the zero point.
     """
     scale = np.float32(ratio) * np.float32(1.0 / count)
     shift = np.float32(zero_points[1]) - np.float32(count * zero_points[0]) * scale
@@ -139,12 +140,12 @@ def float_mean(
 
 
 def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
-    """Returns the mean of `count` codes in codes of the output, as TFLite rounds it.
+    """Returns the mean of `count` codes in codes of the output, rounded by TFLite.
 
     Args:
-        acc: int64 sums of codes less their zero point.
+        acc: int64 sums of codes minus their zero point.
         count: How many codes are in a sum.
-        ratio: float32 scale of the input by that of the output.
+        ratio: float32 scale of the input divided by that of the output.
     """
     multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
     shift = min(count.bit_length() - 1, 32, MULTIPLIER_BITS + exponent)
@@ -156,20 +157,20 @@ def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
 def fixed_image_mean(
     acc: tf.Tensor, count: int, scales: Any, zero_points: tuple[int, int]
 ) -> tf.Tensor:
-    """Returns the mean over height and width of images that keeps these axes.
+    """Returns the mean over height and width of images, keeping these axes.
 
-    TFLite has a kernel of its own for it. It rounds the input's zero point by itself,
-    so codes can be off by one; and channels in vectors of sixteen in one way, those
-    that are left in another.
+    TFLite has a separate kernel for it. It rounds the input's zero point separately,
+    so codes can be off by one; and it rounds channels in vectors of sixteen in one way,
+    the remaining channels in another.
 
     Args:
-        acc: int64 sums of codes, zero points included, channels last.
+        acc: int64 sums of codes, including zero points, channels last.
         count: How many codes are in a sum.
         scales: float32 scale of the input and of the output.
-        zero_points: Of the input and of the output.
+        zero_points: Zero points of the input and of the output.
 
     Returns:
-        int64 codes, zero point included.
+        int64 codes, including the zero point.
     """
     source, output = (np.float32(scale) for scale in scales)
     shift = np.float32(zero_points[0]) * source / output
@@ -184,11 +185,11 @@ def fixed_image_mean(
 
 
 def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
-    """Returns the average of codes, ties away from zero, as TFLite's pooling rounds.
+    """Returns the average of codes, ties away from zero, as in TFLite's pooling.
 
     Args:
-        acc: int64 sums of codes, zero points included.
-        count: How many codes are in each.
+        acc: int64 sums of codes, including zero points.
+        count: How many codes are in each sum.
     """
     magnitude = (tf.abs(acc) + count // 2) // count
     return tf.sign(acc) * magnitude
@@ -209,12 +210,12 @@ def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:
 def bilinear(
     codes: tf.Tensor, size: tuple[int, int], source: tuple[int, int], family: str
 ) -> tf.Tensor:
-    """Returns images resized by a kernel's fixed-point bilinear interpolation.
+    """Resizes images by a kernel's fixed-point bilinear interpolation.
 
-    Pixels have their centers at the half.
+    It uses half-pixel centers.
 
     Args:
-        codes: int64 codes, zero points included, `[batch, height, width, channels]`.
+        codes: int64 codes, including zero points, `[batch, height, width, channels]`.
         size: Height and width of the result.
         source: Height and width of `codes`.
         family: "xnnpack" or "builtin".
@@ -237,7 +238,7 @@ _BILINEAR_BITS = {"xnnpack": 11, "builtin": 10}
 def _blend(
     codes: tf.Tensor, low: Any, high: Any, weight: Any, axis: int, family: str
 ) -> tf.Tensor:
-    """Returns neighbours along an axis, weighted; the weights' unit is not undone."""
+    """Returns weighted neighbours along an axis, not divided by the weights' unit."""
     one = 1 << _BILINEAR_BITS[family]
     first, second = (tf.gather(codes, index, axis=axis) for index in (low, high))
     return first * tf.constant(one - weight) + second * tf.constant(weight)

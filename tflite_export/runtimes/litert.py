@@ -1,4 +1,4 @@
-"""LiteRT on this machine, with either of its two sets of kernels."""
+"""Runs LiteRT on this machine, with either of its two sets of kernels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NUM_THREADS = 2
 
 
 def start(content: bytes, kernels: str, num_threads: int = _NUM_THREADS) -> Interpreter:
-    """Returns LiteRT's interpreter of a file.
+    """Returns a LiteRT interpreter for a file.
 
     Args:
         content: The bytes of the file.
         kernels: One of `KERNELS`.
-        num_threads: How many threads it runs.
+        num_threads: How many threads it uses.
     """
     return Interpreter(
         model_content=content,
@@ -49,10 +49,10 @@ class Runner:
         self._any_batch = all(tensor.dynamic_batch for tensor in ends)
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns all outputs by their signature names.
+        """Runs the file, and returns all outputs by their signature names.
 
         Args:
-            inputs: Arrays by signature name, of one batch size.
+            inputs: Arrays by signature name, all of the same batch size.
         """
         if self._any_batch:
             return {k: np.array(v) for k, v in self._runner(**inputs).items()}
@@ -64,5 +64,5 @@ class Runner:
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns all outputs for inputs of the file's own batch size."""
+        """Runs the file on inputs of its own batch size, and returns all outputs."""
         return {k: np.array(v) for k, v in self._runner(**inputs).items()}

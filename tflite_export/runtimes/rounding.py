@@ -1,7 +1,7 @@
-"""How TFLite's own kernels round an accumulator, and biases that make up for it.
+"""Reproduces how TFLite's own kernels round, and computes biases that compensate.
 
-They multiply an int32 accumulator with a ratio ``q * 2**-n``, q in [0.5, 1), in two
-steps: the product with q is rounded to an integer, and that is shifted by n bits and
+They multiply an int32 accumulator by a ratio ``q * 2**-n``, q in [0.5, 1), in two
+stages: the product with q is rounded to an integer, which is shifted by n bits and
 rounded again. The first rounding moves every threshold between two output codes by
 ``0.5 / q`` accumulator units, in the same direction. XNNPACK rounds once.
 
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 MULTIPLIER_BITS = 31
-# TFLite's depthwise kernel rounds channels in vectors of eight in one way, and those
-# that are left in another.
+# TFLite's depthwise kernel rounds channels in vectors of eight in one way, and the
+# remaining channels in another.
 _VECTOR = 8
-# Thresholds are off by at most one unit, so the best bias is not far.
+# Thresholds are off by at most one unit, so the best bias is close.
 _OFFSETS = (0, -1, 1, -2, 2)
 _MATRIX_KERNELS = ("conv", "dense", "pointwise")
 
@@ -43,11 +43,11 @@ def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def half_up_channels(kind: str, channels: int) -> np.ndarray:
-    """Returns per channel whether ties of the shift go up, else away from zero.
+    """Returns per channel whether ties of the shift round up, else away from zero.
 
     Args:
-        kind: Operator: a matrix kernel, or one whose kernel is depthwise.
-        channels: How many it has.
+        kind: Kind of the operator, which has a matrix kernel or a depthwise kernel.
+        channels: How many channels it has.
 
     Example:
         >>> half_up_channels("conv", 2), half_up_channels("depthwise", 2)
@@ -64,9 +64,9 @@ def compensate(
     codes: tuple[int, int],
     half_up: np.ndarray,
 ) -> np.ndarray:
-    """Returns bias codes with which rounding twice equals rounding once most often.
+    """Returns the bias codes for which rounding twice most often equals rounding once.
 
-    Without its bias the accumulator is a multiple of `spacing`: the bias can be moved
+    Without its bias, the accumulator is a multiple of `spacing`: the bias can be moved
     between two such sums until as many as possible are on the right side of the
     threshold next to them.
 
@@ -74,7 +74,7 @@ def compensate(
         bias: Real bias per channel, in accumulator units.
         ratio: Output codes per accumulator unit, per channel.
         spacing: Distance of neighbouring accumulators, at least 1.
-        codes: Smallest and largest output code, less the zero point.
+        codes: Smallest and largest output code, minus the zero point.
         half_up: See `half_up_channels`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What each target can run, one file per target; nothing here needs TensorFlow."""
+"""What each target can run, one module per target; nothing here needs TensorFlow."""
 
 from .edgetpu_compiler import ONLY_RULES, compile_for_edgetpu
 from .queries import (

@@ -1,4 +1,4 @@
-"""What breaks a rule: functions of an operator that say it in words, or return ""."""
+"""Conditions of rules: functions that describe how an operator breaks a rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .types import Target
 
 SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
-# Of output codes for one unit of the accumulator.
+# Limit of output codes per unit of the accumulator.
 STEEPEST = 256
 
 
@@ -27,10 +27,10 @@ def _constant(op: TFLiteOp, graph: TFLiteGraph, number: int) -> list[int]:
 
 
 def open_batch(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds a batch size that may change."""
+    """Finds a batch size that can change."""
     names = [name for name in (*op.inputs, *op.outputs) if name]
     open_ends = [name for name in names if graph.tensors[name].dynamic_batch]
-    return f"an open batch size of {open_ends}" if open_ends else ""
+    return f"a dynamic batch size of {open_ends}" if open_ends else ""
 
 
 def new_version(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
@@ -43,44 +43,44 @@ def new_version(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def packed_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds weights of less than a byte."""
+    """Finds weight codes of less than a byte."""
     packed = [n for n in op.inputs if n and graph.tensors[n].dtype in PACKED]
     return ", ".join(f"`{name}` is {graph.tensors[name].dtype}" for name in packed)
 
 
 def float_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds tensors that are no integers."""
+    """Finds tensors that are not integers."""
     names = [name for name in (*op.inputs, *op.outputs) if name]
-    found = [name for name in names if graph.tensors[name].dtype.startswith("float")]
-    return f"float tensors {found}" if found else ""
+    tensors = [name for name in names if graph.tensors[name].dtype.startswith("float")]
+    return f"float tensors {tensors}" if tensors else ""
 
 
 def variable_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds weights that are no constants."""
-    found = [n for n in op.inputs[1:3] if n and graph.tensors[n].data is None]
-    return f"{found} computed at run time" if found else ""
+    """Finds weights that are not constants."""
+    variable = [n for n in op.inputs[1:3] if n and graph.tensors[n].data is None]
+    return f"{variable} computed at run time" if variable else ""
 
 
 def large_sizes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds tensors with more than three sizes above 1."""
-    found = {
+    large = {
         name: shape
         for name, shape in _shapes(op, graph).items()
         if any(size > 1 for size in shape[:-_MOST_LARGE_SIZES])
     }
-    return ", ".join(f"`{name}` {shape}" for name, shape in found.items())
+    return ", ".join(f"`{name}` {shape}" for name, shape in large.items())
 
 
 def uneven_dilation(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds dilations that differ by axis."""
+    """Finds dilations that differ between axes."""
     factors = [op.options.get(f"dilation_{axis}_factor", 1) for axis in "hw"]
     return f"dilations {factors}" if len(set(factors)) > 1 else ""
 
 
 def weights_format(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds shuffled weights."""
-    found = op.options.get("weights_format", "DEFAULT")
-    return f"the format {found}" if found != "DEFAULT" else ""
+    weights = op.options.get("weights_format", "DEFAULT")
+    return f"the format {weights}" if weights != "DEFAULT" else ""
 
 
 def matrix_output(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
@@ -91,12 +91,12 @@ def matrix_output(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 def fused_activation(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds a fused activation."""
-    found = op.options.get("fused_activation_function")
-    return f"a fused {found}" if found not in (None, "NONE") else ""
+    activation = op.options.get("fused_activation_function")
+    return f"a fused {activation}" if activation not in (None, "NONE") else ""
 
 
 def constant_part(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds constants among the joined tensors."""
+    """Finds constants among the concatenated tensors."""
     data = [graph.tensors[name].data for name in op.inputs]
     constants = [values for values in data if values is not None]
     zeros = all(not values.any() for values in constants)
@@ -106,14 +106,14 @@ def constant_part(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def batch_reduction(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds a reduction of the batch."""
+    """Finds a reduction over the batch."""
     rank = len(graph.tensors[op.inputs[0]].shape)
     axes = [axis % rank for axis in _constant(op, graph, 1)]
     return f"axes {axes}" if 0 in axes else ""
 
 
 def channel_mean(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds a mean over channels whose number is no multiple of 4."""
+    """Finds a mean over channels whose number is not a multiple of 4."""
     shape = graph.tensors[op.inputs[0]].shape
     axes = [axis % len(shape) for axis in _constant(op, graph, 1)]
     channels = len(shape) - 1
@@ -128,7 +128,7 @@ def batch_padding(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def slopes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds slopes that differ by position."""
+    """Finds slopes that differ between positions."""
     shape = graph.tensors[op.inputs[1]].shape
     return f"slopes {shape}" if any(size > 1 for size in shape[:-1]) else ""
 
@@ -146,7 +146,7 @@ def masks_of_slice(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def wide_softmax(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds a softmax of several or of long vectors."""
+    """Finds a softmax of several vectors or of a long one."""
     shape = graph.tensors[op.inputs[0]].shape
     wide = math.prod(shape[:-1]) > 1 or shape[-1] > SOFTMAX_LIMIT
     return f"an input {shape}" if wide else ""
@@ -154,20 +154,20 @@ def wide_softmax(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 def nonzero_zero_point(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds zero points other than 0."""
-    found = {}
+    zero_points = {}
     for name in (*op.inputs, *op.outputs):
         quantization = graph.tensors[name].quantization if name else None
         if quantization is not None and quantization.zero_point != 0:
-            found[name] = quantization.zero_point
-    return f"zero points {found}" if found else ""
+            zero_points[name] = quantization.zero_point
+    return f"zero points {zero_points}" if zero_points else ""
 
 
 def steep_rescaling(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an output whose scale is far finer than the accumulator."""
+    """Finds an output whose scale is much finer than that of the accumulator."""
     ends = (*op.inputs[:2], *op.outputs)
     grids = [graph.tensors[name].quantization for name in ends]
     if None in grids:
         return ""
     source, kernel, output = (grid.scale.astype(float) for grid in grids)
-    steps = float((source * kernel / output).max())
-    return f"{steps:.0f} steps" if steps >= STEEPEST else ""
+    ratio = float((source * kernel / output).max())
+    return f"{ratio:.0f} times" if ratio >= STEEPEST else ""

@@ -10,13 +10,13 @@ from .phone import KERNELS
 from .types import Found, Rule, Target
 
 CORAL = "https://coral.ai/docs/edgetpu/models-intro/"
-# The same table in full, from a maker of cameras with an Edge TPU.
+# The complete table, from a manufacturer of cameras with an Edge TPU.
 AXIS = (
     "https://developer.axis.com/computer-vision/on-device/system-on-chip/artpec-7/"
     "supported-ops/"
 )
 VERSIONS = "https://github.com/google-coral/edgetpu/issues/879"
-_LEAVE_FLOAT = "Leave the layer out of the model, and run it behind the file."
+_LEAVE_FLOAT = "Leave the layer out of the model, and run it after the file."
 _EDGE_TPU_OPS = frozenset(
     """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED
     LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PAD PRELU QUANTIZE REDUCE_MAX RELU
@@ -26,12 +26,12 @@ _EDGE_TPU_OPS = frozenset(
 
 
 def _unknown_operator(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Returns an operator that the Edge TPU does not have."""
+    """Finds an operator that the Edge TPU does not have."""
     return "" if op.code in _EDGE_TPU_OPS else f"the operator {op.code}"
 
 
 def _rule(name: str, ops: Any, expected: str, found: Found, **more: Any) -> Rule:
-    """Returns a rule of the Edge TPU's table of operators, unless told otherwise."""
+    """Returns a rule of the Edge TPU, by default from its table of operators."""
     ops = tuple(ops.split()) if isinstance(ops, str) else ops
     return Rule(name, ops, expected, found, **{"source": AXIS, **more})
 
@@ -51,8 +51,8 @@ _EDGE_TPU_RULES = (
         "",
         "Operators must have versions that compiler 16 knows (TensorFlow 2.5)",
         conditions.new_version,
-        remedy="Write the layer with others: no groups, no ReLU behind a transposed "
-        "convolution, one scale per tensor where it is quantized.",
+        remedy="Write the layer with other layers: no groups, no ReLU after a "
+        "transposed convolution, one scale per tensor where it is quantized.",
         source=VERSIONS,
         refused=True,
     ),
@@ -70,7 +70,7 @@ _EDGE_TPU_RULES = (
         KERNELS,
         "Kernel and bias must be constants",
         conditions.variable_weights,
-        remedy="Use a layer with a kernel of its own.",
+        remedy="Use a layer with its own kernel.",
         source=CORAL,
         refused=True,
     ),
@@ -87,7 +87,7 @@ _EDGE_TPU_RULES = (
         "",
         "All tensors must be integers",
         conditions.float_tensors,
-        remedy="Do not leave the layer in float; export with int8 ends.",
+        remedy="Quantize the layer; export with int8 inputs and outputs.",
         source=CORAL,
     ),
     _rule(
@@ -103,14 +103,14 @@ _EDGE_TPU_RULES = (
         "CONV_2D DEPTHWISE_CONV_2D",
         "Both dilations must be equal",
         conditions.uneven_dilation,
-        remedy="Give `dilation_rate` one number.",
+        remedy="Pass a single number as `dilation_rate`.",
     ),
     _rule(
         "weights_format",
         "FULLY_CONNECTED",
         "Weights must have the default format",
         conditions.weights_format,
-        remedy="Export the model anew.",
+        remedy="Export the model again.",
     ),
     _rule(
         "vector_output",
@@ -122,28 +122,28 @@ _EDGE_TPU_RULES = (
     _rule(
         "no_fused_activation",
         "AVERAGE_POOL_2D MAX_POOL_2D CONCATENATION",
-        "Nothing may be fused into the operator",
+        "No activation may be fused into the operator",
         conditions.fused_activation,
-        remedy="Put the activation in front of it.",
+        remedy="Put the activation before it.",
     ),
     _rule(
         "constant_part",
         "CONCATENATION",
         "A constant must be all zeros, and one of two inputs",
         conditions.constant_part,
-        remedy="Add the constant outside of the model.",
+        remedy="Concatenate the constant outside the model.",
     ),
     _rule(
         "no_batch_reduction",
         "MEAN REDUCE_MAX",
         "The batch must not be reduced",
         conditions.batch_reduction,
-        remedy="Reduce the other axes only.",
+        remedy="Reduce only the other axes.",
     ),
     _rule(
         "channel_mean",
         "MEAN",
-        "A mean over channels needs a multiple of 4 of them",
+        "A mean over channels must have a multiple of 4 channels",
         conditions.channel_mean,
         remedy="Change the number of channels.",
     ),
@@ -152,12 +152,12 @@ _EDGE_TPU_RULES = (
         "PAD",
         "The batch must not be padded",
         conditions.batch_padding,
-        remedy="Pad the other axes only.",
+        remedy="Pad only the other axes.",
     ),
     _rule(
         "slope_per_channel",
         "PRELU",
-        "Slopes must be one per channel",
+        "There must be one slope per channel",
         conditions.slopes,
         remedy="Use `PReLU(shared_axes=[1, 2])`.",
     ),
@@ -181,15 +181,15 @@ _EDGE_TPU_RULES = (
         "STRIDED_SLICE",
         "All strides must be 1",
         conditions.steps_of_slice,
-        remedy="Use a pooling or a convolution with strides.",
+        remedy="Use pooling or a convolution with strides.",
         source=CORAL,
     ),
     _rule(
         "slice_masks",
         "STRIDED_SLICE",
-        "No axis may be added, and none left out",
+        "No axis may be added or omitted",
         conditions.masks_of_slice,
-        remedy="Reshape behind the slice.",
+        remedy="Reshape after the slice.",
         source=CORAL,
     ),
 )

@@ -1,4 +1,4 @@
-"""Runs Coral's `edgetpu_compiler` where it is installed, and reads its log."""
+"""Runs Coral's `edgetpu_compiler` if it is installed, and reads its log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _ROW = re.compile(r"^([A-Z][A-Z0-9_]*)\s+(\d+)\s+(\S.*)$", re.MULTILINE)
 
 @dataclasses.dataclass(frozen=True)
 class Mapping:
-    """Operators of one kind that the compiler treated alike.
+    """Operators of one kind with the same status.
 
     Attributes:
         code: Operator.
         count: How many of them.
-        status: What the compiler says of them.
+        status: What the compiler reports about them.
     """
 
     code: str
@@ -37,16 +37,16 @@ class Mapping:
 
 
 def compile_for_edgetpu(content: bytes) -> list[Mapping] | None:
-    """Returns where the compiler puts the operators of a file.
+    """Compiles a file, and returns where the compiler maps its operators.
 
     Args:
         content: The bytes of a `.tflite` file.
 
     Returns:
-        One entry per operator and status; None where the compiler is not installed.
+        One entry per operator and status; None if the compiler is not installed.
 
     Raises:
-        RuntimeError: If the compiler refuses the file, or does not end.
+        RuntimeError: If the compiler refuses the file, or does not finish.
     """
     command = shutil.which(COMMAND)
     if command is None:
@@ -63,13 +63,14 @@ def compile_for_edgetpu(content: bytes) -> list[Mapping] | None:
             )
         except subprocess.TimeoutExpired as error:
             raise RuntimeError(
-                f"{COMMAND} must end within {_TIMEOUT} seconds. Received no answer. "
-                "Try it on a smaller model."
+                f"{COMMAND} must finish within {_TIMEOUT} seconds. Received: a "
+                "timeout. Try a smaller model."
             ) from error
-    found = [Mapping(code, int(n), text) for code, n, text in _ROW.findall(done.stdout)]
-    if done.returncode or not found:
+    rows = _ROW.findall(done.stdout)
+    mappings = [Mapping(code, int(n), text) for code, n, text in rows]
+    if done.returncode or not mappings:
         raise RuntimeError(
             f"{COMMAND} must accept the file. Received exit code {done.returncode}:\n"
             f"{(done.stdout + done.stderr).strip()}"
         )
-    return found
+    return mappings

@@ -22,8 +22,8 @@ XNNPACK_RULES = (
         "rescaling",
         KERNELS,
         "One unit of the accumulator, scale of input times scale of kernel, must be "
-        f"less than {conditions.STEEPEST} steps of the output, or LiteRT does not "
-        "start",
+        f"less than {conditions.STEEPEST} times the scale of the output; otherwise "
+        "LiteRT does not load the file",
         conditions.steep_rescaling,
         remedy="The output's learned step has shrunk far below its values: train "
         "again, with a lower learning rate or with `tf_lsq.recipe`.",

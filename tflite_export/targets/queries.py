@@ -1,4 +1,4 @@
-"""Questions to a target: what it refuses, what runs where, how kernels are stored."""
+"""Queries a target: what it refuses, what runs where, how kernels are stored."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ STORAGES = ("int8", "packed", "auto")
 
 
 def find_violations(graph: TFLiteGraph, target: Target) -> list[Violation]:
-    """Returns every rule of a target that a file breaks.
+    """Finds every rule of a target that a file breaks.
 
     Args:
         graph: The file's graph.
-        target: What shall run it.
+        target: What will run it.
     """
     return [
-        Violation(op.outputs[0], op.code, rule, found)
+        Violation(op.outputs[0], op.code, rule, received)
         for op in graph.ops
         for rule in target.rules
         if not rule.ops or op.code in rule.ops
-        if (found := rule.found(op, graph, target))
+        if (received := rule.found(op, graph, target))
     ]
 
 
 def check_graph(graph: TFLiteGraph, target: Target) -> list[Violation]:
-    """Refuses a file that a target would refuse.
+    """Checks that a target does not refuse a file.
 
     Args:
         graph: The file's graph.
-        target: What shall run it.
+        target: What will run it.
 
     Returns:
-        Rules whose operators run on the CPU.
+        Broken rules whose operators run on the CPU.
 
     Raises:
-        ValueError: Naming everything that the target refuses.
+        ValueError: If the target refuses the file; the message names every cause.
     """
     violations = find_violations(graph, target)
     refused = [str(violation) for violation in violations if violation.rule.refused]
@@ -70,7 +70,7 @@ def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def _is_fast(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> bool:
-    """Returns whether XNNPACK takes an operator's weights as they are stored."""
+    """Returns whether XNNPACK supports an operator's weights in their container."""
     if op.code not in target.containers:
         return True
     source, weight = (graph.tensors[name] for name in op.inputs[:2])
@@ -80,7 +80,7 @@ def _is_fast(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> bool:
 def takes_container(
     target: Target, op_code: str, container: str, in_channels: int
 ) -> bool:
-    """Returns whether a packed kernel is as fast as an int8 one on a target.
+    """Returns whether a packed kernel is as fast as an int8 kernel on a target.
 
     Args:
         target: What runs it.
@@ -100,14 +100,14 @@ def container(
     """Returns the type that stores the codes of a kernel.
 
     Args:
-        op_code: Operator that it belongs to.
+        op_code: Operator of the kernel.
         num_bits: Bits of the codes.
         target: What will run the file.
         storage: One of `STORAGES`.
         in_channels: Channels of the operator's input.
 
     Returns:
-        The smallest that holds the codes and that storage and target allow.
+        The smallest container that fits the codes and that storage and target allow.
     """
     for name, room in (("int2", 2), ("int4", 4)):
         held = name in target.containers.get(op_code, ())
@@ -122,11 +122,11 @@ def resolve_target(wanted: str | None, trained_for: str) -> Target:
     """Returns the target of an export.
 
     Args:
-        wanted: What the user asked for; None: what the model was quantized for.
-        trained_for: What the model was quantized for.
+        wanted: The requested target; None: the target the model was quantized for.
+        trained_for: The target that the model was quantized for.
 
     Raises:
-        ValueError: If the target is unknown, or is not what the model was
+        ValueError: If the target is unknown, or is not the one that the model was
             quantized for.
     """
     name = trained_for if wanted is None else wanted
@@ -137,7 +137,7 @@ def resolve_target(wanted: str | None, trained_for: str) -> Target:
     if name != trained_for:
         raise ValueError(
             f"`target` must be {trained_for!r}, which the model was quantized for. "
-            f"Received: target={name!r}. Quantize it with "
+            f"Received: target={name!r}. Quantize the model with "
             f"`quantize_model(..., target={name!r})`."
         )
     return TARGETS[name]

@@ -1,4 +1,4 @@
-"""Accelerators that need zero points of 0."""
+"""Accelerators that require zero points of 0."""
 
 from __future__ import annotations
 

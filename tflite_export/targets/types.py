@@ -1,8 +1,8 @@
 """Targets and their rules, as data.
 
-A rule that a file breaks either makes the target refuse it, or moves an operator to
-the CPU. `export_model` raises for the former, before anything is written;
-`check_model` and the report of an export name both.
+If a file breaks a rule, either the target refuses the file, or an operator runs on the
+CPU. In the first case `export_model` raises an error before it writes anything;
+`check_model` and the report of an export list both cases.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Callable, Mapping
 from ..file import TFLiteGraph, TFLiteOp
 
 XNNPACK = "XNNPACK"
-# Returns what an operator has where it breaks a rule, in words, and "" otherwise.
+# Describes how an operator breaks a rule; "" if it does not.
 Found = Callable[[TFLiteOp, TFLiteGraph, "Target"], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What a target asks of an operator.
+    """What a target requires of an operator.
 
     Attributes:
-        name: Short and unique in a target.
-        ops: Operators that it is about; empty: all.
-        expected: What must hold, as a sentence without its end.
-        found: Returns what an operator has instead, "" if the rule is kept.
+        name: Short name, unique in a target.
+        ops: Operators that the rule applies to; empty: all.
+        expected: The requirement, as a sentence without its full stop.
+        found: Describes the violation; "" if the operator satisfies the rule.
         remedy: What to do about it.
-        source: Where the rule is from.
-        refused: Whether the target refuses the file; else it leaves the operator, and
-            those that need its result, to the CPU.
+        source: Source of the rule.
+        refused: Whether the target refuses the file; otherwise the operator, and those
+            that need its result, run on the CPU.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Target:
 
     Attributes:
         name: As given to `quantize_model` and `export_model`.
-        device: What runs the operators that keep all rules.
+        device: What runs the operators that satisfy all rules.
         dynamic_batch: Whether the batch size may change at run time.
         symmetric: Whether all zero points of activations must be 0.
-        newest_release: TensorFlow release whose operator versions it still knows, ""
-            for the newest.
+        newest_release: Newest TensorFlow release whose operator versions it knows, ""
+            if it knows all.
         containers: Operator -> packed containers that its kernel may have.
         fast: (operator, container) -> a packed kernel costs no time if the input
             channels are a multiple of this; missing: it is slower than int8.
-        rules: What it asks of operators.
-        source: Where that is from.
+        rules: What it requires of operators.
+        source: Source of these facts.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Violation:
         op: Name of the operator's output.
         code: Operator.
         rule: The rule.
-        found: What the operator has.
+        found: Description of the violation.
     """
 
     op: str

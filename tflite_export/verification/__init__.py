@@ -1,4 +1,4 @@
-"""Does a file compute what its model was trained to?"""
+"""Verifies that a file computes what its model was trained to compute."""
 
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, probe_codes, twin_differences

@@ -1,4 +1,4 @@
-"""Does a file classify like the Keras model?"""
+"""Compares the classifications of a file with those of the Keras model."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def compare_end_to_end(
 
     Args:
         content: The bytes of the file.
-        built: What it was made of.
+        built: What it was built from.
         model: The trained model.
-        data: As `verify_tflite` takes it.
+        data: As for `verify_tflite`.
         verbose: Whether to show progress.
 
     Returns:
-        Name of the output -> what was compared.
+        Name of the output -> result of the comparison.
     """
     frozen = built.frozen
     graph, twin, nodes = (
@@ -46,7 +46,7 @@ def compare_end_to_end(
     )
     runner = Runner(graph, content=content)
     total = num_batches(data, BATCH_SIZE)
-    found: dict[str, OutputReport] = collections.defaultdict(OutputReport)
+    reports: dict[str, OutputReport] = collections.defaultdict(OutputReport)
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
     ):
@@ -66,8 +66,8 @@ def compare_end_to_end(
                 twin_output,
                 None if label is None else np.asarray(label),
             )
-            found[name] = found[name].joined(batch)
-    return dict(found)
+            reports[name] = reports[name].joined(batch)
+    return dict(reports)
 
 
 def _compare_batch(
@@ -84,28 +84,28 @@ def _compare_batch(
         file_output: What the file computed, `[batch, ..., classes]`.
         keras_output: What Keras computed.
         twin_output: What the integer twin computed.
-        labels: Class numbers, or one-hot rows; None without labels.
+        labels: Class numbers or one-hot rows; None without labels.
     """
     codes = file_codes(file_output, grid)
     wanted_codes = on_grid(keras_output.astype(np.float64), grid)
     twin_codes = on_grid(twin_output.astype(np.float64), grid)
-    found = codes.argmax(axis=-1).reshape(-1)
+    choices = codes.argmax(axis=-1).reshape(-1)
     wanted = keras_output.argmax(axis=-1).reshape(-1)
-    # The file's grid can make two classes equal; that is agreement if the
-    # Keras model's choice is among the largest.
-    rows = codes.reshape(len(found), -1)
-    chosen = rows[np.arange(len(found)), wanted]
-    classes = _classes(labels, len(found))
+    # The file's grid can make two classes equal; they agree if the Keras model's
+    # choice is among the largest.
+    rows = codes.reshape(len(choices), -1)
+    chosen = rows[np.arange(len(choices)), wanted]
+    classes = _classes(labels, len(choices))
     labelled = classes is not None
     return OutputReport(
-        num_rows=len(found),
+        num_rows=len(choices),
         agreements=int((chosen == rows.max(axis=-1)).sum()),
         max_code_difference=int(np.abs(codes - wanted_codes).max()),
         num_codes=codes.size,
         twin_differences=int((codes != twin_codes).sum()),
         labelled=len(classes) if labelled else 0,
         keras_correct=int((wanted == classes).sum()) if labelled else 0,
-        tflite_correct=int((found == classes).sum()) if labelled else 0,
+        tflite_correct=int((choices == classes).sum()) if labelled else 0,
     )
 
 

@@ -1,4 +1,4 @@
-"""Does each operator, given the file's own integers, produce those of training?"""
+"""Checks that each operator, given the file's integers, computes those of training."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def compare_points(
     Args:
         frozen: The operators of the file.
         codes: What the runtime computed, from `probe_codes`.
-        name: How messages call the file.
+        name: Name of the file in messages.
         statistics: Whether to report how each quantization point after an operator uses
             its integers.
 
     Returns:
-        One line per operator that rounds.
+        One report per operator that rounds.
 
     Raises:
-        VerificationError: If a code is off by more than 1, or outside of the range
-            that its point has in training.
+        VerificationError: If a code is off by more than 1, or outside the range that
+            its quantization point has in training.
     """
     nodes = frozen.by_name()
     twin = twin_differences(frozen, codes, "xnnpack")
@@ -51,11 +51,11 @@ def compare_points(
         ]
         arrays = [tf.constant(array, tf.float64) for array in values]
         real = exact_output(node, arrays).numpy()
-        found = None
+        point_statistics = None
         if node.is_final:
             outside += _outside(node, codes[node.name])
         if counter is not None and not outside:
-            found = counter.count(node, codes[node.name], real)
+            point_statistics = counter.count(node, codes[node.name], real)
         difference = np.abs(codes[node.name].astype(np.int64) - _expected(node, real))
         reports.append(
             PointReport(
@@ -65,7 +65,7 @@ def compare_points(
                 off_by_one=int((difference == 1).sum()),
                 max_difference=int(difference.max()),
                 twin_differences=twin[node.name],
-                statistics=found,
+                statistics=point_statistics,
             )
         )
     _refuse_wrong(reports, outside, name)
@@ -73,11 +73,11 @@ def compare_points(
 
 
 class _PointCounter:
-    """Counts how quantization points use their integers, once for every point."""
+    """Counts how quantization points use their integers, once per point."""
 
     def __init__(self, frozen: FrozenModel) -> None:
         self._counted = {node.point for node in frozen.nodes if node.kind == "input"}
-        # Point -> the values before it, where its integers are not final yet.
+        # Point -> the values before it, if its integers are not final yet.
         self._values: dict[TrainedPoint, np.ndarray] = {}
 
     def count(
@@ -93,7 +93,7 @@ class _PointCounter:
         point = node.point
         if point is None or point in self._counted:
             return None
-        # Where two tensors clip one after the other, the first has the real values.
+        # If two tensors clip one after the other, the first has the real values.
         values = self._values.setdefault(point, real)
         if not node.is_final:
             return None
@@ -104,7 +104,7 @@ class _PointCounter:
 
 
 def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
-    """Finds integers in a point's tensor that it does not have in training."""
+    """Finds integers in a point's tensor that are outside its range in training."""
     integers = codes.astype(np.int64) - node.grid.zero_point
     q_min, q_max = node.point.q_min, node.point.q_max
     low, high = int(integers.min()), int(integers.max())
@@ -114,7 +114,7 @@ def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
 
 
 def _refuse_wrong(reports: list[PointReport], outside: list[str], name: str) -> None:
-    """Raises if a code is off by more than 1, or outside of its range."""
+    """Raises an error if a code is off by more than 1, or outside its range."""
     wrong = [
         f"`{point.name}` ({point.kind}): a code differs by {point.max_difference}"
         for point in reports
@@ -130,7 +130,7 @@ def probe_codes(
     examples: list[np.ndarray],
     kernels: str = "xnnpack",
 ) -> dict[str, np.ndarray]:
-    """Returns every tensor between the operators of a file, as the runtime has them.
+    """Runs a file, and returns every tensor between its operators.
 
     Args:
         graph: The file's graph.
@@ -148,40 +148,40 @@ def probe_codes(
 def twin_differences(
     frozen: FrozenModel, codes: dict[str, np.ndarray], kernels: str
 ) -> dict[str, int]:
-    """Returns how many codes of each operator the integer twin computes otherwise.
+    """Counts the codes of each operator that the integer twin computes differently.
 
     Args:
         frozen: The model's numbers.
-        codes: What the runtime computed, from `probe_codes`; each operator of the twin
-            is fed with these.
+        codes: What the runtime computed, from `probe_codes`; also the inputs of each
+            operator of the twin.
         kernels: The kernels that computed them.
 
     Returns:
         Name of the output -> number of codes, for integer tensors.
     """
     nodes, operators = frozen.by_name(), twin_operators(frozen, kernels)
-    found = {}
+    differences = {}
     for name, compute in operators.items():
         grid = nodes[name].grid
         if grid is not None:
             sources = [_centered(nodes[source], codes) for source in nodes[name].inputs]
             computed = compute(sources).numpy() + grid.zero_point
-            found[name] = int((codes[name] != computed).sum())
-    return found
+            differences[name] = int((codes[name] != computed).sum())
+    return differences
 
 
 def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
-    """Returns what flows between the operators of the integer twin."""
+    """Returns a tensor as operators of the integer twin take it."""
     zero_point = 0 if node.grid is None else node.grid.zero_point
     return tf.constant(codes[node.name].astype(np.float32) - zero_point)
 
 
 def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the values that a tensor's integers stand for, float64."""
-    found = codes[node.name]
+    """Returns the values that a tensor's integers represent, float64."""
+    stored = codes[node.name]
     if node.grid is None:
-        return found.astype(np.float64)
-    return (found.astype(np.float64) - node.grid.zero_point) * node.grid.scale
+        return stored.astype(np.float64)
+    return (stored.astype(np.float64) - node.grid.zero_point) * node.grid.scale
 
 
 def _expected(node: FrozenNode, real: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Is a file, tensor by tensor, what the model exports to?"""
+"""Checks that a file is, tensor by tensor, what the model exports to."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ def compare_structure(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
 
     Args:
         graph: The file's graph.
-        built: The file that the model becomes with the same settings.
+        built: The file that the model exports to with the same settings.
     """
-    # As a file says it: every option, and every version.
+    # As read from a file: with every option and every version.
     expected = from_bytes(built.content)
     return _float_tensors(graph, built) + _structure(graph, expected)
 
 
 def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
-    """Returns where a file describes its tensors otherwise than they were trained.
+    """Returns where a file's metadata differs from how its tensors were trained.
 
     Args:
         graph: The file's graph.
-        built: The file that the model becomes with the same settings.
+        built: The file that the model exports to with the same settings.
     """
-    found, expected = metadata.read(graph), describe(built.frozen, graph)
+    described, expected = metadata.read(graph), describe(built.frozen, graph)
     mismatches = [
-        f"its metadata says that {key!r} is {found.get(key)!r}, expected {value!r}"
+        f"its metadata has {described.get(key)!r} for {key!r}, expected {value!r}"
         for key, value in expected.items()
-        if key not in ("versions", "tensors") and found.get(key) != value
+        if key not in ("versions", "tensors") and described.get(key) != value
     ]
-    for name in sorted(found["tensors"].keys() | expected["tensors"].keys()):
-        ours, theirs = (d["tensors"].get(name) for d in (expected, found))
+    for name in sorted(described["tensors"].keys() | expected["tensors"].keys()):
+        ours, theirs = (d["tensors"].get(name) for d in (expected, described))
         if ours != theirs:
             mismatches.append(f"`{name}`: its metadata is {theirs}, expected {ours}")
     return mismatches
 
 
 def find_load_errors(graph: TFLiteGraph, content: bytes) -> list[str]:
-    """Returns why LiteRT does not start with a file, with either kernels.
+    """Returns why LiteRT cannot load a file, with either set of kernels.
 
     Args:
         graph: The file's graph.
@@ -61,7 +61,7 @@ def find_load_errors(graph: TFLiteGraph, content: bytes) -> list[str]:
 
 
 def _float_tensors(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
-    """Finds float tensors that are neither ends nor in a layer left in float."""
+    """Finds float tensors that are not inputs, outputs or in a layer left in float."""
     allowed = set()
     if built.settings.input_type == "float32":
         allowed |= set(graph.inputs.values())
@@ -83,9 +83,9 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
     """Compares every tensor and operator with what the model exports to."""
     mismatches = []
     for what in ("inputs", "outputs"):
-        found, wanted = (list(getattr(g, what).items()) for g in (graph, expected))
-        if found != wanted:
-            mismatches.append(f"its {what} are {found}, expected {wanted}")
+        actual, wanted = (list(getattr(g, what).items()) for g in (graph, expected))
+        if actual != wanted:
+            mismatches.append(f"its {what} are {actual}, expected {wanted}")
     if [op.code for op in graph.ops] != [op.code for op in expected.ops]:
         mismatches.append(
             f"its operators are {[op.code for op in graph.ops]}, expected "
@@ -104,7 +104,7 @@ def _structure(graph: TFLiteGraph, expected: TFLiteGraph) -> list[str]:
 
 
 def _compare_ops(found: TFLiteOp, expected: TFLiteOp) -> list[str]:
-    """Compares one operator, all its options included."""
+    """Compares one operator, including all its options."""
     name = expected.outputs[0]
     if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
         return [
@@ -135,14 +135,14 @@ def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
         ]
     mismatches = []
     if found.dynamic_batch != expected.dynamic_batch:
-        mismatches.append(f"`{name}`: open batch is {found.dynamic_batch}")
+        mismatches.append(f"`{name}`: dynamic batch is {found.dynamic_batch}")
     if found.quantization != expected.quantization:
         mismatches.append(
             f"`{name}`: scale or zero point is {found.quantization}, expected "
             f"{expected.quantization}"
         )
     if (found.data is None) != (expected.data is None):
-        mismatches.append(f"`{name}`: constant and computed tensor do not match")
+        mismatches.append(f"`{name}`: only one of the two tensors is a constant")
     elif found.data is not None and not np.array_equal(found.data, expected.data):
         different = int((found.data != expected.data).sum())
         mismatches.append(

@@ -1,4 +1,4 @@
-"""Between real values, codes, and the types that a file takes and returns."""
+"""Converts between real values, codes, and the types of a file's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from ..freezing import FrozenModel, Grid
 def file_inputs(
     graph: TFLiteGraph, frozen: FrozenModel, arrays: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns model inputs in the type and grid that the file takes.
+    """Converts the inputs of a model to the type and grid of the file's inputs.
 
     Args:
         graph: The file's graph.
-        frozen: The operators that it was made of.
+        frozen: The operators that it was built from.
         arrays: Inputs of the model, one array per input.
 
     Returns:
         Arrays by signature name.
     """
     nodes = frozen.by_name()
-    made = {}
+    converted = {}
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
         dtype = graph.tensors[graph.inputs[name]].dtype
         grid = nodes[tensor].grid
         if dtype == "float32":
-            made[name] = array.astype(np.float32)
+            converted[name] = array.astype(np.float32)
             continue
         quotient = array.astype(np.float32) / np.float32(grid.scale)
         codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
-        made[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
-    return made
+        converted[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
+    return converted
 
 
 def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
-    """Returns an output of the file as int8 codes, whatever its type.
+    """Converts an output of the file, of any type, to int8 codes.
 
     Args:
         found: What the file computed.
@@ -50,7 +50,7 @@ def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
-    """Returns real values as file codes.
+    """Converts real values to codes of the file.
 
     Args:
         real: float64.

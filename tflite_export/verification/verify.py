@@ -1,14 +1,14 @@
-"""A `.tflite` file against the model it was made from.
+"""Verifies a `.tflite` file against the model it was exported from.
 
-Three questions, each with its own evidence:
+There are three checks, each with its own evidence:
 
-    structure   is the file, tensor by tensor, what this model exports to, and does
-                LiteRT load it?
-    weights     is every code the trained code times sign times multiplier?
-    points      does each operator, given the file's own integers, produce the
-                integers that the training graph would?
+    structure   the file is, tensor by tensor, what this model exports to, and LiteRT
+                loads it
+    weights     every code is the trained code times sign times multiplier
+    points      each operator, given the file's own integers, computes the integers
+                that the training graph would
 
-and end to end: does the file classify like the Keras model?
+and end to end: the file classifies like the Keras model.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ def verify_tflite(
     point_examples: int = BATCH_SIZE,
     verbose: bool = True,
 ) -> VerificationReport:
-    """Checks that a file equals the quantized model it was exported from.
+    """Verifies that a file equals the quantized model it was exported from.
 
     Args:
         path: A `.tflite` file written by `export_model`.
         model: The trained model.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. None: only
             structure and weights are checked.
-        point_examples: How many of the first examples each quantization point
-            is checked with; all of `data` is used end to end.
+        point_examples: How many of the first examples to check each quantization point
+            with; the end-to-end check uses all of `data`.
         verbose: Whether to show progress.
 
     Returns:
         What was compared and how close it was.
 
     Raises:
-        VerificationError: If the file differs from the model: its structure,
-            a weight code, or a code at a point by more than 1.
+        VerificationError: If the file differs from the model: in its structure or a
+            weight code, or by more than 1 in a code at a quantization point.
         ValueError: If the file cannot be read.
         OSError: If `path` cannot be opened.
     """
@@ -74,33 +74,33 @@ def verify_tflite(
 
 
 def rebuild(content: bytes, trained: TrainedModel, name: str) -> BuiltFile:
-    """Returns the file that a model becomes with the settings of another file.
+    """Builds the file of a model with the settings of another file.
 
     Args:
         content: The bytes of that file.
         trained: The numbers of the model.
-        name: How messages call the file.
+        name: Name of the file in messages.
 
     Raises:
-        ValueError: If the bytes are no readable file of this library.
+        ValueError: If the bytes are not a readable file from this library.
     """
     return build_file(trained, settings_of(from_bytes(content), name))
 
 
 def verify_content(content: bytes, built: BuiltFile, name: str) -> VerificationReport:
-    """Checks structure and weights of a file's bytes.
+    """Verifies structure and weights of a file's bytes.
 
     Args:
         content: The bytes of the file.
-        built: The file that the model becomes with the same settings.
-        name: How messages call the file.
+        built: The file that the model exports to with the same settings.
+        name: Name of the file in messages.
 
     Returns:
         A report without data.
 
     Raises:
         VerificationError: If the file differs from the model.
-        ValueError: If the bytes are no readable file.
+        ValueError: If the bytes are not a readable file.
     """
     graph = from_bytes(content)
     mismatches = compare_structure(graph, built)

@@ -1,4 +1,4 @@
-"""Is every weight code of a file the trained code times sign times multiplier?"""
+"""Checks that every weight code is the trained code times sign times multiplier."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..operators import OPERATORS
 def compare_weights(
     graph: TFLiteGraph, frozen: FrozenModel
 ) -> tuple[int, int, list[str]]:
-    """Returns how many codes are equal, how many there are, and where some differ.
+    """Returns the number of equal codes, of all codes, and where codes differ.
 
     Args:
         graph: The file's graph.
@@ -26,7 +26,7 @@ def compare_weights(
             continue
         expected = _expected_codes(node)
         if tensor.data is None or tensor.data.size != expected.size:
-            mismatches.append(f"`{node.name}/weight` has no codes of its shape")
+            mismatches.append(f"`{node.name}/weight` has no codes of the right shape")
             continue
         operator = OPERATORS[node.kind]
         same = operator.channels_last(tensor.data) == expected
@@ -41,13 +41,13 @@ def compare_weights(
 
 
 def _expected_codes(node: FrozenNode) -> np.ndarray:
-    """Returns trained code times sign times multiplier, channels last."""
+    """Returns the trained codes times sign times multiplier, channels last."""
     codes = _trained_codes(node)
     return codes * node.weight.sign.astype(np.int64) * node.weight.multiplier
 
 
 def _trained_codes(node: FrozenNode) -> np.ndarray:
-    """Returns the codes of training; constants that were not trained have one code."""
+    """Returns the trained codes; constants that were not trained have one code."""
     trained = node.trained
     if trained.kernel is not None:
         return trained.kernel.codes
