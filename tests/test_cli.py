@@ -152,7 +152,7 @@ def test_files_of_other_tools(name, real_data, files):
     output = run("inspect", path).output
     assert "CONV_2D" in output and "not written by tf_lsq" in output
     result = run("verify", path, files / "student.keras", code=3)
-    assert "of another tool" in result.output
+    assert "from another tool" in result.output
 
 
 @pytest.mark.parametrize("inputs", [["x"], ["x", "", "b"]])
@@ -187,7 +187,7 @@ def test_what_cannot_be_read(files, tmp_path):
     np.savez(tmp_path / "named.npz", images=np.zeros(3))
     arguments = [files / "model.tflite", files / "student.keras", "--data"]
     result = run("verify", *arguments, tmp_path / "named.npz", code=3)
-    assert "must hold the array x" in result.output
+    assert "must contain the array x" in result.output
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     run("verify", *arguments, tmp_path / "objects.npy", code=3)
 

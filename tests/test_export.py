@@ -534,7 +534,7 @@ CORRUPTIONS = {
     drop_an_operator: "its operators are",
     rename_an_output: "its outputs are",
     lie_about_a_step: "re_lu_1`: its metadata is .*0.5",
-    lie_about_the_target: "metadata says that 'target' is 'edgetpu'",
+    lie_about_the_target: "metadata has 'edgetpu' for 'target'",
 }
 
 

@@ -119,15 +119,15 @@ REFUSED = {
     "maximum(x, 0)": lambda x, y: tf.maximum(x, 0.5),
     "limits must be 0 and 6": lambda x, y: tf.clip_by_value(x, -1.0, 1.0),
     "axis must be -1": lambda x, y: tf.nn.softmax(x, axis=1),
-    "batch axis must stay in front": lambda x, y: tf.transpose(
+    "batch axis must stay first": lambda x, y: tf.transpose(
         tf.transpose(x, [1, 0, 2, 3]), [1, 0, 2, 3]
     ),
-    "padding must be with zeros": lambda x, y: tf.pad(
+    "padding must use zeros": lambda x, y: tf.pad(
         x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=1.0
     ),
-    "leave the batch": lambda x, y: tf.reduce_mean(x) + y,
+    "excluding the batch": lambda x, y: tf.reduce_mean(x) + y,
     "method must be": lambda x, y: tf.image.resize(x, (4, 4), "area"),
-    "take something forwards": lambda x, y: x[:, ::-1],
+    "non-empty and forward": lambda x, y: x[:, ::-1],
 }
 
 

@@ -198,7 +198,7 @@ def test_an_unknown_layer_is_named_with_the_remedy():
 def test_only_layers_of_ones_own_can_be_registered():
     with pytest.raises(TypeError, match="must be a subclass"):
         tf_lsq.register_layer(int)
-    with pytest.raises(ValueError, match="supported already"):
+    with pytest.raises(ValueError, match="already supported"):
         tf_lsq.register_layer(layers.Conv2D)
 
 
@@ -348,7 +348,7 @@ def test_activity_regularizers_are_refused_unless_they_are_layers():
         tf_lsq.quantize_model(keras.Model(inputs, x))
     for name in ("conv", "relu"):
         assert f"`{name}`" in str(error.value)
-    assert str(error.value).count("`keras.layers.ActivityRegularization` behind") == 2
+    assert str(error.value).count("`keras.layers.ActivityRegularization` after") == 2
     x = layers.Conv2D(4, 3, name="conv")(inputs)
     x = layers.ActivityRegularization(l2=0.1)(x)
     model = keras.Model(inputs, x)
@@ -368,4 +368,4 @@ def test_ends_that_a_file_cannot_have_are_named():
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(keras.Model([used, unused], [x, x]))
     assert "`unused`: nothing reads this input" in str(error.value)
-    assert "`twice`: it is an output twice" in str(error.value)
+    assert "`twice`: it is listed as an output twice" in str(error.value)

@@ -139,7 +139,7 @@ def test_validation_images_are_central_crops(images, folder):
 def test_data_of_another_structure_is_refused(images):
     with tfds.testing.mock_data():
         other = tfds.builder("mnist")
-    with pytest.raises(ValueError, match="must be prepared, have splits 'train' and"):
+    with pytest.raises(ValueError, match="must be prepared, with splits 'train' and"):
         ImageNet(other)
 
 

@@ -148,7 +148,7 @@ def test_models_without_a_graph_are_refused():
     with pytest.raises(OSError, match=r"missing\.h5"):
         tf_lsq.quantize_model("missing.h5")
     student = tf_lsq.quantize_model(chain())
-    with pytest.raises(ValueError, match="quantized already"):
+    with pytest.raises(ValueError, match="already quantized"):
         tf_lsq.quantize_model(student)
 
 

@@ -53,7 +53,7 @@ def test_what_does_not_fit_is_refused():
         packing.pack(np.array([8]), "int4")
     with pytest.raises(ValueError, match=r"must have 2 bytes\. Received: 1"):
         packing.unpack(b"\0", 3, "int4")
-    with pytest.raises(ValueError, match="filled up with zeros"):
+    with pytest.raises(ValueError, match="padded with zeros"):
         packing.unpack(b"\0\x10", 3, "int4")
 
 

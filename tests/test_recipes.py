@@ -109,7 +109,7 @@ def test_what_is_out_of_range_is_refused(wrong):
         tf_lsq.recipe(**{"weight_bits": 4, "steps": 10} | wrong)
     with pytest.raises(ValueError, match="step_clip"):
         tf_lsq.recipe(4, 10, step_clip=0.0)
-    with pytest.raises(ValueError, match="takes the place"):
+    with pytest.raises(ValueError, match="replaces `weight_decay`"):
         tf_lsq.SGDWithL2(0.1, l2=0.1, weight_decay=0.1)
 
 

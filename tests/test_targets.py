@@ -78,7 +78,7 @@ def sliced(steps, **options):
 
 # Rule -> a file that breaks it, and what the message must say.
 BROKEN = {
-    "static_shapes": (dense(input_0={"dynamic_batch": True}), "open batch.*input_0"),
+    "static_shapes": (dense(input_0={"dynamic_batch": True}), "dynamic batch.*input_0"),
     "op_version": (
         conv(np.ones((4, 3, 3, 2), np.int8)),
         "version 6, of TensorFlow 2.9.0",
@@ -161,7 +161,7 @@ def test_what_keeps_the_rules_runs_on_the_edge_tpu(graph):
 def test_everything_that_is_refused_is_named_at_once():
     graph = conv(input_1={"dtype": "int4"}, input_0={"dynamic_batch": True})
     with pytest.raises(
-        ValueError, match=r"(?s)open batch.*version 7.*`input_1` is int4"
+        ValueError, match=r"(?s)dynamic batch.*version 7.*`input_1` is int4"
     ):
         targets.check_graph(graph, EDGE_TPU)
 

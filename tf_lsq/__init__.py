@@ -1,7 +1,7 @@
-"""Learned Step Size Quantization for Keras, made to be exported exactly.
+"""Learned Step Size Quantization for Keras, designed for exact export.
 
-Importing this package registers its layers, so that quantized models load
-without a custom-object scope.
+Importing this package registers its layers, so quantized models load without a
+custom-object scope.
 """
 
 from . import lsq, models

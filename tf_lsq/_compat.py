@@ -1,11 +1,11 @@
-"""The one place that picks Keras and touches private parts of TF-MOT and Keras.
+"""The only module that chooses a Keras and uses private APIs of TF-MOT and Keras.
 
-TF-MOT works with Keras 2 only, so this library does too: `keras` here is
+TF-MOT works only with Keras 2, and so does this library: `keras` here is
 `tf_keras`. Every other module imports `keras` and `tfmot` from here.
 
-TF-MOT sets TF_USE_LEGACY_KERAS=1 when it is imported, which would turn the user's
-`tf.keras` into Keras 2 behind their back. So `tf.keras` is resolved before that, by
-the setting the user has chosen, and the environment is put back afterwards.
+Importing TF-MOT sets TF_USE_LEGACY_KERAS=1, which would silently switch the user's
+`tf.keras` to Keras 2. So this module first resolves `tf.keras` with the user's own
+setting, and restores the environment afterwards.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _LEGACY = "TF_USE_LEGACY_KERAS"
 
 @contextlib.contextmanager
 def _keras_choice_kept() -> Iterator[None]:
-    """Fixes what `tf.keras` is, and puts the environment back."""
+    """Resolves `tf.keras`, and restores the environment on exit."""
     chosen = os.environ.get(_LEGACY)
-    getattr(tf.keras, "layers", None)  # Its first attribute decides, once for all.
+    getattr(tf.keras, "layers", None)  # The first access resolves it for good.
     try:
         yield
     finally:
@@ -71,14 +71,14 @@ __all__ = [
 
 
 def import_keras3() -> Any:
-    """Returns the module of Keras 3; it is imported when it is first needed."""
+    """Returns the Keras 3 module, which is imported on first use."""
     import keras as keras3
 
     return keras3
 
 
 def is_keras3_model(model: Any) -> bool:
-    """Returns whether an object is a model of Keras 3, without importing it."""
+    """Returns whether an object is a Keras 3 model, without importing Keras 3."""
     return any(
         cls.__module__.startswith("keras.") and cls.__name__ == "Model"
         for cls in type(model).__mro__
@@ -86,7 +86,7 @@ def is_keras3_model(model: Any) -> bool:
 
 
 def model_structure(model: keras.Model) -> tuple[Any, Any]:
-    """Returns the nested structures in which a model takes inputs, gives outputs.
+    """Returns the nested structures of a model's inputs and outputs.
 
     `model.output` flattens a dict of outputs.
     """
@@ -94,7 +94,7 @@ def model_structure(model: keras.Model) -> tuple[Any, Any]:
 
 
 def nodes_of(model: keras.Model) -> list[Any]:
-    """Returns the calls of layers that a functional model is made of, in order."""
+    """Returns the layer calls of a functional model, in order."""
     by_depth = model._nodes_by_depth
     return [
         node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
@@ -108,10 +108,10 @@ def random_layers(model: keras.Model) -> list[Any]:
 
 
 def softmax_input(probabilities: Any) -> tf.Tensor | None:
-    """Returns what a softmax over the last axis was taken of, None if that is lost.
+    """Returns the input of the softmax over the last axis, None if it is lost.
 
-    Keras' activation notes it; in a graph the operator has it. A cast of the
-    probabilities, as under mixed precision, is looked through.
+    Keras' activation records it; in a graph the operator has it. A cast of the
+    probabilities, as under mixed precision, is skipped.
     """
     noted = getattr(probabilities, "_keras_logits", None)
     if noted is not None or not tf.is_symbolic_tensor(probabilities):
@@ -124,7 +124,7 @@ def softmax_input(probabilities: Any) -> tf.Tensor | None:
 
 @contextlib.contextmanager
 def inference_only(layer: Any) -> Iterator[None]:
-    """Has a layer compute as in inference, whatever it is told."""
+    """Runs a layer in inference mode, whatever `training` it receives."""
 
     def call(inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         return type(layer).call(layer, inputs, training=False, **kwargs)
@@ -135,7 +135,7 @@ def inference_only(layer: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaced_call(layer: Any, call: Callable[..., Any]) -> Iterator[None]:
-    """Gives a layer another `call`."""
+    """Temporarily replaces the `call` of a layer."""
     vars(layer)["call"] = call
     try:
         yield
@@ -144,9 +144,9 @@ def replaced_call(layer: Any, call: Callable[..., Any]) -> Iterator[None]:
 
 
 def steps_per_execution(model: keras.Model) -> int | None:
-    """Returns how many batches a call of the training function takes.
+    """Returns how many batches one call of the training function runs.
 
-    None: Keras tunes the number while it trains.
+    None: Keras tunes the number during training.
     """
     if model.autotune_steps_per_execution:
         return None
@@ -156,8 +156,8 @@ def steps_per_execution(model: keras.Model) -> int | None:
 def infers_shapes_only() -> bool:
     """Returns whether Keras calls a layer only to learn its output's shape.
 
-    While a functional model is put together, Keras runs each layer in a graph
-    that is thrown away; nothing that costs time or has effects belongs there.
+    While a functional model is built, Keras runs each layer in a graph that it
+    discards; nothing slow or with side effects belongs there.
     """
     if tf.executing_eagerly():
         return False
@@ -167,16 +167,16 @@ def infers_shapes_only() -> bool:
 def losses_container(
     losses: Any, loss_weights: Any, names: list[str], *, total: str
 ) -> Any:
-    """Returns what `compile` makes of losses: called with y_true, y_pred, weights.
+    """Returns the callable that `compile` builds from losses.
 
-    It handles several outputs, sample weights, masks and distribution, and has the
-    metrics of the losses.
+    It takes y_true, y_pred and weights, handles several outputs, sample weights,
+    masks and distribution, and has the metrics of the losses.
 
     Args:
         losses: A loss, or a structure of them.
         loss_weights: Weights of the outputs, or None.
-        names: Of the outputs, in the names of their metrics.
-        total: Name of the metric of the sum.
+        names: Names of the outputs, used in the names of their metrics.
+        total: Name of the metric for the sum.
     """
     return LossesContainer(
         losses, loss_weights, names, total_loss_mean=keras.metrics.Mean(name=total)
@@ -195,8 +195,8 @@ def value_as_stored(variable: tf.Variable) -> tf.Tensor:
 def register_for_h5(cls: type) -> type:
     """Registers a model class under the bare name that `.h5` files hold.
 
-    Keras writes the package-qualified name of layers, but of the model itself
-    only `__name__`.
+    Keras writes the package-qualified names of layers, but only the `__name__`
+    of the model itself.
     """
     keras.utils.get_custom_objects()[cls.__name__] = cls
     return cls
@@ -212,7 +212,7 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
 
     Keras' own `exclude_from_weight_decay` replaces what was excluded before;
     this keeps the user's exclusions. An optimizer that already has slots is
-    left alone if it knows the pattern, because it was prepared before.
+    left unchanged if it knows the pattern, because it was prepared before.
 
     Args:
         optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
@@ -230,8 +230,8 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
         return
     if getattr(optimizer, "_built", False):
         raise ValueError(
-            "The optimizer must be compiled into the model before it is built, "
-            "so that its weight decay can leave out the learned steps. Received "
+            "The optimizer must be passed to `compile` before it is built, "
+            "so that its weight decay can exclude the learned steps. Received "
             f"a built {type(optimizer).__name__} with "
             f"weight_decay={optimizer.weight_decay}. Create a new optimizer."
         )
@@ -246,21 +246,21 @@ def split_clipping(
     is_apart: Callable[[tf.Variable], bool],
     bound: Callable[[Any], tf.Tensor] | None,
 ) -> None:
-    """Has an optimizer clip the gradients of some variables apart from all others.
+    """Makes an optimizer clip the gradients of some variables separately.
 
     Their values are clipped to ``-limit .. limit`` with ``limit = bound(rate)``, where
-    the rate is the present learning rate; `clipnorm`, `clipvalue`,
-    `global_clipnorm` and the transformers of a legacy optimizer see the others only.
-    Keras clips once per variable and update, after replicas have been summed and the
-    scale of the loss has been divided out.
+    the rate is the current learning rate; `clipnorm`, `clipvalue`, `global_clipnorm`
+    and the transformers of a legacy optimizer act only on the other variables. Keras
+    clips once per variable and update, after it has summed over replicas and divided
+    out the loss scale.
 
-    The methods are replaced in the instance, so an optimizer of any class stays of its
-    class, and is saved as it was.
+    The methods are replaced on the instance, so an optimizer of any class keeps its
+    class, and is saved unchanged.
 
     Args:
         optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
-        is_apart: Which variables.
-        bound: Returns the limit. None: all variables are clipped alike again.
+        is_apart: Whether a variable is clipped separately.
+        bound: Returns the limit. None: all variables are clipped in the same way again.
     """
     optimizer = inner_optimizer(optimizer)
     is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
@@ -273,11 +273,11 @@ def split_clipping(
 
 
 def _clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
-    """Returns the methods of an optimizer that clip, by name."""
+    """Returns the clipping methods of an optimizer, by name."""
 
     def apply_gradients(self: Any, grads_and_vars: Any, *args: Any, **kwargs: Any):
         pairs = list(grads_and_vars)
-        # Keras' own method is not told whose gradients it clips.
+        # Keras' own method does not know whose gradients it clips.
         vars(self)["_clipped"] = [is_apart(v) for g, v in pairs if g is not None]
         return type(self).apply_gradients(self, pairs, *args, **kwargs)
 
@@ -295,7 +295,7 @@ def _clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
 
 
 def _legacy_clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]:
-    """Returns the method of a legacy optimizer that clips, by name."""
+    """Returns the clipping method of a legacy optimizer, by name."""
 
     def transform_gradients(self: Any, grads_and_vars: Any) -> list[Any]:
         pairs = list(grads_and_vars)
@@ -310,14 +310,14 @@ def _legacy_clipping(is_apart: Any, bound: Any) -> dict[str, Callable[..., Any]]
 
 
 def reset_slots(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
-    """Gives what an optimizer keeps of some variables the values of the beginning.
+    """Resets an optimizer's slots for some variables.
 
-    Momenta and moments become 0, accumulators their initial value, and a moving average
-    the present value of its variable.
+    Momenta and moments become 0, accumulators get their initial value, and a moving
+    average gets the current value of its variable.
 
     Args:
         optimizer: A `tf_keras` optimizer, possibly a loss-scale wrapper.
-        variables: Those it has not seen are left out.
+        variables: Variables that the optimizer has not seen are skipped.
     """
     optimizer = inner_optimizer(optimizer)
     is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
@@ -343,12 +343,12 @@ def _slots(optimizer: Any, variable: tf.Variable) -> Iterator[tuple[str, Any]]:
 
 
 def _legacy_slots(optimizer: Any, variable: tf.Variable) -> Iterator[tuple[str, Any]]:
-    """Yields the slots that an optimizer of the old kind has for a variable."""
+    """Yields the slots that a legacy optimizer has for a variable."""
     yield from optimizer._slots.get(_var_key(variable), {}).items()
 
 
 def _initial_value(optimizer: Any, name: str, slot: tf.Variable) -> tf.Tensor:
-    """Returns what a slot starts from: 0, but for the accumulators of some."""
+    """Returns a slot's initial value: 0, except for some optimizers' accumulators."""
     value = 0.0
     if name.strip("_") in ("accumulator", "accumulators"):
         for attribute in ("initial_accumulator_value", "_initial_accumulator_value"):

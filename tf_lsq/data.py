@@ -1,4 +1,4 @@
-"""What "data" means anywhere in this library.
+"""The accepted forms of `data` arguments.
 
 An ndarray or tensor of inputs; a pair `(x, y)`; or a `tf.data.Dataset` of
 batches of x, `(x, y)` or `(x, y, sample_weight)`. For a model with several
@@ -16,14 +16,14 @@ import tensorflow as tf
 
 
 def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
-    """Yields `(x, y)` batch by batch; y is None where there are no labels.
+    """Yields `(x, y)` batch by batch; y is None without labels.
 
     Args:
-        data: See the module's head. A dataset keeps its own batches.
+        data: See the module docstring. A dataset keeps its own batches.
         batch_size: Examples per batch for arrays.
 
     Raises:
-        TypeError: If `data` is none of the accepted kinds.
+        TypeError: If `data` has none of the accepted forms.
     """
     if isinstance(data, tf.data.Dataset):
         for element in data:
@@ -37,7 +37,7 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
 
 
 def num_batches(data: Any, batch_size: int) -> int | None:
-    """Returns how many batches `batches` yields, None if nobody knows."""
+    """Returns how many batches `batches` yields, None if unknown."""
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         return count if count >= 0 else None
@@ -48,27 +48,27 @@ def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
     """Returns the first examples of `data`, one array per input of the model.
 
     Args:
-        data: See the module's head.
+        data: See the module docstring.
         names: Names of the model's inputs.
-        count: How many examples, or all if there are fewer.
+        count: How many examples; all if there are fewer.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If `data` has no examples.
     """
     parts: list[list[np.ndarray]] = []
-    found = 0
+    num_collected = 0
     for x, _ in batches(data, count):
         parts.append(inputs_as_list(x, names))
-        found += len(parts[-1][0])
-        if found >= count:
+        num_collected += len(parts[-1][0])
+        if num_collected >= count:
             break
-    if not found:
+    if not num_collected:
         raise ValueError("`data` must have at least one example. Received: none.")
     return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 
 def check_num_examples(num_examples: int) -> None:
-    """Refuses to take no examples.
+    """Raises unless at least one example is used.
 
     Args:
         num_examples: How many of the first examples are used.

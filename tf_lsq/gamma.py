@@ -1,4 +1,4 @@
-"""Batch norms whose gammas are positive, with the same outputs."""
+"""Makes the gammas of batch norms positive, with the same outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quantized Keras model, made of a plan."""
+"""Builds the quantized Keras model from a plan."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from .policy import SYMMETRIC_TARGETS, Bits, Options
 from .training import LSQModel
 
 
-@tf.autograph.experimental.do_not_convert  # Nothing to convert, and slow.
+@tf.autograph.experimental.do_not_convert  # Nothing to convert, and conversion is slow.
 def build_model(
     model: keras.Model, graph: Graph, bits: Mapping[Node, Bits], options: Options
 ) -> LSQModel:
     """Returns the quantized model, with the weights of `model`.
 
     Args:
-        model: The float model that `graph` was made from.
+        model: The float model that `graph` describes.
         graph: Its fused graph.
         bits: The bits of every node.
         options: Checked options.
@@ -54,7 +54,7 @@ def build_model(
 
 
 class _Builder:
-    """Calls the layers of the quantized model on each other, node by node."""
+    """Connects the layers of the quantized model, node by node."""
 
     def __init__(self, plan: Plan, bits: Mapping[Node, Bits], options: Options) -> None:
         self.plan, self.bits, self.options = plan, bits, options
@@ -66,7 +66,7 @@ class _Builder:
         self._transfers: list[tuple[Node, Node | None, Layer]] = []
 
     def add(self, node: Node) -> None:
-        """Adds the layers of one operator and the point behind it."""
+        """Adds the layers of one operator and the point after it."""
         if node.kind == "input":
             config = node.layer.get_config()
             tensor = keras.Input(
@@ -98,7 +98,7 @@ class _Builder:
                 copy.initialise()
 
     def _absorbs_relu(self, node: Node) -> bool:
-        """Returns whether the point behind a node stands for its ReLU."""
+        """Returns whether the point after a node replaces its ReLU."""
         point = self.plan.behind.get(node)
         return point is not None and point.absorbed_relu is not None
 
@@ -110,7 +110,7 @@ class _Builder:
         return parts
 
     def _input(self, node: Node, source: Node) -> Any:
-        """Returns one input of a node, behind the extra point if there is one."""
+        """Returns one input of a node, after the extra point if there is one."""
         point = self.plan.in_front.get((node, source))
         if point is None:
             return self.tensors[source]
@@ -142,7 +142,7 @@ class _Builder:
         return part.call(self._copies[id(part.layer)], inputs)
 
     def _point(self, spec: PointSpec) -> QuantizationPoint:
-        """Returns the layer of a point, one for all its places."""
+        """Returns the layer of a point, the same one for all its places."""
         if spec not in self._points:
             num_bits, signed = _for_target(spec, self.options.target)
             asymmetric = (
@@ -176,7 +176,7 @@ def _for_target(spec: PointSpec, target: str) -> tuple[int, bool | None]:
     """Returns (bits, signedness) of a point on a target.
 
     With zero points of 0, int8 holds 0..127 of a tensor that cannot be negative, and
-    what only data can tell is taken to be signed.
+    a tensor whose sign depends on the data counts as signed.
     """
     if target not in SYMMETRIC_TARGETS or spec.fixed_step is not None:
         return spec.num_bits, spec.signed
@@ -186,7 +186,7 @@ def _for_target(spec: PointSpec, target: str) -> tuple[int, bool | None]:
 
 
 def _has_own_batch_norm(node: Node) -> bool:
-    """Returns whether a batch norm and the kernel it scales serve no one else."""
+    """Returns whether a batch norm and the kernel it scales are both unshared."""
     affine = node.affine
     if affine is None or node.shared or affine.shared:
         return False

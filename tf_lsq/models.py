@@ -1,8 +1,8 @@
 """The network architectures of the LSQ paper, as functional Keras models.
 
-Every function takes `input_shape`, `classes` and `width`, a factor on the number
-of channels, and returns a float model without trained weights whose output is
-logits: compile it with ``from_logits=True``.
+Every function takes `input_shape`, `classes` and `width`, a multiplier of the number
+of channels, and returns an untrained float model that outputs logits: compile it with
+``from_logits=True``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RESNETS: dict[int, tuple[tuple[int, ...], bool]] = {
     152: ((3, 8, 36, 3), True),
 }
 _STEM_CHANNELS = 64
-_BOTTLENECK = 4  # A bottleneck puts out so many times the channels of its 3x3.
+_BOTTLENECK = 4  # Output channels of a bottleneck, as a multiple of its 3x3's.
 _VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _VGG_HIDDEN = 4096
 _SQUEEZENEXT_STAGES = ((32, 6), (64, 6), (128, 8), (256, 1))
@@ -74,14 +74,14 @@ def preact_resnet(
     """Returns a residual network with pre-activation blocks, the paper's ResNets.
 
     Images of fewer than 64 pixels get a 3x3 stem without pooling, as is usual for
-    CIFAR; larger ones the 7x7 stem of the publication.
+    CIFAR; larger ones get the 7x7 stem of the publication.
 
     Args:
-        depth: 18 or 34 (two 3x3 convolutions a block), 50, 101 or 152
+        depth: 18 or 34 (two 3x3 convolutions per block), 50, 101 or 152
             (bottlenecks).
         input_shape: Height, width and channels of an image.
         classes: Number of logits.
-        width: Factor on the number of channels; 1 has 64 behind the stem.
+        width: Multiplier of the number of channels; 1 gives 64 after the stem.
 
     Raises:
         ValueError: If `depth` is none of these, or a size is not positive.
@@ -113,12 +113,12 @@ def preact_resnet(
 def vgg16_bn(
     input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
 ) -> keras.Model:
-    """Returns VGG-16 (configuration D) with a batch norm behind each convolution.
+    """Returns VGG-16 (configuration D) with a batch norm after each convolution.
 
     Args:
         input_shape: Height, width and channels of an image, at least 32x32.
         classes: Number of logits.
-        width: Factor on the number of channels and hidden units.
+        width: Multiplier of the number of channels and hidden units.
 
     Raises:
         ValueError: If a size is not positive.
@@ -147,12 +147,12 @@ def vgg16_bn(
 def squeezenext23_2x(
     input_shape: Shape = _IMAGE, classes: int = 1000, width: float = 1.0
 ) -> keras.Model:
-    """Returns SqueezeNext-23 of twice the channels, "2.0-SqNxt-23".
+    """Returns SqueezeNext-23 with twice the channels, "2.0-SqNxt-23".
 
     Args:
         input_shape: Height, width and channels of an image.
         classes: Number of logits.
-        width: Factor on the number of channels of the doubled network.
+        width: Multiplier of the number of channels of the doubled network.
 
     Raises:
         ValueError: If a size is not positive.
@@ -196,7 +196,7 @@ def _channels(base: int, width: float) -> int:
 
 
 def _conv(x: Any, channels: int, size: Any, name: str, **kwargs: Any) -> Any:
-    """Convolution; the batch norm in front or behind has the bias."""
+    """Convolution; the batch norm before or after it has the bias."""
     kwargs = {"padding": "same", "use_bias": False, **kwargs}
     return layers.Conv2D(
         channels, size, kernel_initializer="he_normal", name=name, **kwargs
@@ -215,7 +215,7 @@ def _conv_bn_relu(x: Any, channels: int, size: Any, name: str, **kwargs: Any) ->
 
 
 def _resnet_stem(x: Any, channels: int) -> Any:
-    """The layers in front of the first residual block."""
+    """The layers before the first residual block."""
     if min(x.shape[1:3]) < 64:
         return _bn_relu(_conv(x, channels, 3, "stem"), "stem")
     x = layers.ZeroPadding2D(3, name="stem_pad")(x)
@@ -227,10 +227,10 @@ def _resnet_stem(x: Any, channels: int) -> Any:
 def _preact_block(
     x: Any, channels: int, strides: int, bottleneck: bool, name: str
 ) -> Any:
-    """Batch norm and ReLU in front of every convolution, then the addition.
+    """Batch norm and ReLU before every convolution, then the addition.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the activated
-    input; elsewhere it is the input itself.
+    If the shape changes, the shortcut is a 1x1 convolution of the activated input;
+    otherwise it is the input itself.
     """
     out = channels * _BOTTLENECK if bottleneck else channels
     active = _bn_relu(x, f"{name}_pre")
@@ -248,7 +248,7 @@ def _preact_block(
 
 
 def _squeezenext_block(x: Any, channels: int, strides: int, name: str) -> Any:
-    """Two squeezes, a 1x3 and a 3x1 convolution, an expansion, the addition."""
+    """Two squeezes, a 1x3 and a 3x1 convolution, an expansion and the addition."""
     inner = x.shape[-1]
     resized = strides > 1 or inner != channels
     if strides == 1:

@@ -1,8 +1,9 @@
-"""Where quantization points stand, and with how many bits.
+"""Plans where quantization points go, and how many bits they have.
 
 TFLite holds one integer tensor per edge of its fused graph. A tensor gets a
-point after the operator that makes it, with the bits its consumers ask for. A
-low-bit operator that shares a tensor with others gets an extra point before it.
+quantization point after the operator that produces it, with the bits its consumers
+need. A low-bit operator that shares a tensor with others gets an extra point before
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MAX_VALUES = {"relu": None, "relu6": 6.0}
 
 @dataclasses.dataclass(eq=False)
 class PointSpec:
-    """One quantization point; places that share it share its step.
+    """One quantization point; places that share it share one step.
 
     Attributes:
         name: Name of the Keras layer.
@@ -28,9 +29,9 @@ class PointSpec:
         signed: Whether values can be negative; None: the first batch decides.
         trainable: Whether the step trains.
         fixed_step: Grid prescribed by TFLite, or None.
-        float_input: Whether the operator in front is left in float.
-        absorbed_relu: Name of the ReLU in front that the point stands for.
-        max_value: Of that ReLU, None where it has none.
+        float_input: Whether the operator before it stays in float.
+        absorbed_relu: Name of the ReLU before it that the point replaces.
+        max_value: Largest value of that ReLU, None if it has none.
     """
 
     name: str
@@ -45,10 +46,10 @@ class PointSpec:
 
 @dataclasses.dataclass
 class Plan:
-    """Where the points of a model are.
+    """The quantization points of a model, by place.
 
     Attributes:
-        behind: Node -> the point behind it.
+        behind: Node -> the point after it.
         in_front: (consumer, producer) -> the extra point between them.
     """
 
@@ -59,7 +60,7 @@ class Plan:
 
 
 def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
-    """Returns where quantization points go, and with how many bits.
+    """Returns where quantization points go, and how many bits they have.
 
     Args:
         graph: The fused graph of a float model.
@@ -81,7 +82,7 @@ def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
 
 
 def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
-    """Returns the bits that the consumers of every node ask for."""
+    """Returns the bits that the consumers of every node need."""
     demands: dict[Node, set[int]] = {}
     for node in reversed(graph.nodes):
         at_an_end = node.is_output or node.kind == "input" or not node.consumers
@@ -101,12 +102,12 @@ def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     if bits[node].is_float:
         return node.is_output or any(not bits[n].is_float for n in node.consumers)
     if node.properties.fixed_step and node.is_output and not node.consumers:
-        return False  # Rounding probabilities would blind the loss.
+        return False  # The loss needs unrounded probabilities.
     return not (node.properties.keeps_codes or node.properties.joins)
 
 
 def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
-    """Plans the point behind one operator."""
+    """Plans the point after one operator."""
     if node.properties.keeps_grid and not is_float:
         plan.behind[node] = _grid(plan, node.inputs[0], node)
         return
@@ -154,7 +155,7 @@ def _plan_join(
 def _plan_in_front(
     node: Node, num_bits: int, plan: Plan, extra: dict[tuple[Node, int], PointSpec]
 ) -> None:
-    """Plans an extra point where the input has more bits than asked for."""
+    """Plans an extra point if the input has more bits than the operator needs."""
     [source] = node.inputs
     grid = _grid(plan, source, node)
     if grid.num_bits <= num_bits:
@@ -170,7 +171,7 @@ def _plan_in_front(
 
 
 def _grid(plan: Plan, source: Node, consumer: Node) -> PointSpec:
-    """Returns the point whose grid the tensor between two nodes is on."""
+    """Returns the point that defines the grid of the tensor between two nodes."""
     if (consumer, source) in plan.in_front:
         return plan.in_front[consumer, source]
     if source in plan.behind:

@@ -1,8 +1,8 @@
 """The bit policy: how many bits each operator gets.
 
 The paper quantizes the inputs and the weights of every matrix multiplication,
-the first and the last of them to 8 bits, and leaves everything between them
-(residual additions, batch norms) alone; here that is 8 bits.
+the first and the last of them to 8 bits, and does not quantize anything between
+them (residual additions, batch norms); here all of that gets 8 bits.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ FLOAT = "float"
 # Bits of kernel and input; bits of each; or "float".
 Override = int | tuple[int, int] | str
 TARGETS = ("phone", "edgetpu", "symmetric")
-# All zero points are 0 there: an unsigned tensor has the 128 integers 0..127.
+# These targets need zero points of 0: an unsigned tensor has 128 integers, 0..127.
 SYMMETRIC_TARGETS = ("symmetric",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options of `quantize_model` and `LSQQuantizeScheme`, checked.
+    """The validated options of `quantize_model` and `LSQQuantizeScheme`.
 
     Attributes are documented in `tf_lsq.quantize_model`.
     """
@@ -65,7 +65,7 @@ class Options:
 
 
 def _check_override(value: Any, name: str) -> None:
-    """Refuses what is neither bits nor a pair of bits."""
+    """Refuses values that are neither bits nor a pair of bits."""
     if not isinstance(value, tuple | list):
         lsq.check_num_bits(value, name)
         return
@@ -83,9 +83,9 @@ class Bits:
     """The bits of one operator.
 
     Attributes:
-        weight: Bits of its weight, None where it has none.
+        weight: Bits of its weight, None if it has none.
         activation: Bits of its inputs.
-        is_float: Left in float.
+        is_float: Whether it stays in float.
         per_channel: One step per output channel.
         step_init: First value of its weight step.
     """
@@ -108,13 +108,13 @@ def assign_bits(
         graph: The fused graph of a float model.
         options: Checked options.
         configs: Layers annotated for quantization by name, each with its own
-            config or None; layers that are missing stay float. None: all
+            config or None; layers that are missing stay in float. None: all
             layers are quantized.
 
     Raises:
         ValueError: If patterns of `overrides` match nothing that they can act
-            on, or layers that are not left in float have no exact integer form; all
-            of them are named.
+            on, or layers that do not stay in float have no exact integer form; the
+            error names them all.
     """
     _check_patterns(graph, options)
     ends = first_and_last(graph)
@@ -134,26 +134,26 @@ def assign_bits(
 
 
 def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:
-    """Refuses operators whose zero point TFLite prescribes, and it is not 0."""
-    found = [
+    """Refuses operators for which TFLite prescribes a zero point other than 0."""
+    offending = [
         f"`{node.origin}` ({node.kind})"
         for node in graph.nodes
         if node.properties.fixed_step
         and node.properties.range == "positive"
         and not bits[node].is_float
     ]
-    if found:
+    if offending:
         raise ValueError(
             "The target 'symmetric' needs zero points of 0. Received layers whose "
-            f"output has the zero point -128 in TFLite: {found}. Let the model return "
-            "logits, or leave the layers in float with `overrides`."
+            f"output has the zero point -128 in TFLite: {offending}. Let the model "
+            "return logits, or leave the layers in float with `overrides`."
         )
 
 
 def _bits_of(
     node: Node, options: Options, end: bool, override: Any, config: Any
 ) -> Bits:
-    """Returns the bits of a quantized node; the nearest instruction wins."""
+    """Returns the bits of a quantized node; the most specific setting wins."""
     if not node.properties.matmul:
         weighted = type(node.layer) in QUANTIZED_WEIGHTS
         return Bits(lsq.MAX_NUM_BITS if weighted else None, lsq.MAX_NUM_BITS)
@@ -172,15 +172,15 @@ def _bits_of(
 
 
 def first_and_last(graph: Graph) -> set[Node]:
-    """Returns matmuls with no other in front of them, or none behind.
+    """Returns the matmuls with no other matmul before them, or none after them.
 
     Args:
         graph: The fused graph of a model.
     """
-    behind: set[Node] = set()
+    after: set[Node] = set()
     for node in graph.nodes:
-        if any(n in behind or n.properties.matmul for n in node.inputs):
-            behind.add(node)
+        if any(n in after or n.properties.matmul for n in node.inputs):
+            after.add(node)
     before: set[Node] = set()
     for node in reversed(graph.nodes):
         if any(n in before or n.properties.matmul for n in node.consumers):
@@ -188,14 +188,14 @@ def first_and_last(graph: Graph) -> set[Node]:
     return {
         node
         for node in graph.nodes
-        if node.properties.matmul and not (node in behind and node in before)
+        if node.properties.matmul and not (node in after and node in before)
     }
 
 
 def _names(node: Node) -> list[str]:
     """Returns the names of the user's layers that make up a node.
 
-    A layer of a model inside the model goes by "model/layer" and by "layer".
+    A layer of a nested model has the names "model/layer" and "layer".
     """
     paths = [node.origin, *(fused.origin for fused in node.fused)]
     return list(dict.fromkeys([*paths, *(path.split("/")[-1] for path in paths)]))
@@ -203,12 +203,12 @@ def _names(node: Node) -> list[str]:
 
 def _override(node: Node, options: Options) -> Override | None:
     """Returns the override of a node: the last pattern that matches it."""
-    found = None
+    override = None
     for pattern, value in (options.overrides or {}).items():
         if any(re.fullmatch(pattern, name) for name in _names(node)):
             if value == FLOAT or node.properties.matmul:
-                found = value
-    return found
+                override = value
+    return override
 
 
 def _check_patterns(graph: Graph, options: Options) -> None:

@@ -1,4 +1,4 @@
-"""`quantize_model`: from a float Keras model to one that learns its steps."""
+"""`quantize_model`: turns a float Keras model into one that learns its steps."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def quantize_model(
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
-    The copy has the weights of `model`, which is left as it is. It trains with
-    plain `model.fit`; its first batch sets the activation steps.
+    The copy has the weights of `model`, which stays unchanged. It trains with
+    plain `model.fit`; the first batch sets the activation steps.
 
-    Where batch norm has a negative gamma, kernel, bias, mean and gamma of that
+    If a batch norm has a negative gamma, the kernel, bias, mean and gamma of that
     channel change sign together, so that the folded codes fit their bits; the
     layer's output stays the same.
 
@@ -38,35 +38,35 @@ def quantize_model(
             of a `.keras` or `.h5` file that holds one.
         weight_bits: Bits of the kernels, 2 to 8.
         activation_bits: Bits of the inputs of layers with kernels, 2 to 8.
-        first_last_bits: Bits of kernel and input of the layers with no kernel
-            in front of them, or none behind.
+        first_last_bits: Bits of kernel and input of the layers that have no
+            kernel before them, or none after them.
         per_channel: One step per output channel of a kernel instead of one per
             kernel (the paper's setting).
-        overrides: Layer-name patterns (regular expressions for the whole name)
+        overrides: Maps layer-name patterns (regular expressions for the whole name)
             to bits of kernel and input, to a pair `(weight_bits, activation_bits)`,
-            or to "float": the layer stays float, and the file converts in front of
-            it and behind it. Where several patterns match, the last one counts.
+            or to "float": the layer stays in float, and the file converts before it
+            and after it. If several patterns match, the last one applies.
         target: What the file will run on: "phone", "edgetpu", or "symmetric", for
-            accelerators that need zero points of 0: activations that cannot be
-            negative have 7 bits at most there.
+            accelerators that need zero points of 0. For "symmetric", activations
+            that cannot be negative have at most 7 bits.
         step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
             `tf_lsq.lsq.initial_step`.
         asymmetric_activations: Whether activations that can be negative learn where
-            their integer range begins, beside their step (LSQ+): for swish, hard
+            their integer range begins as well as their step (LSQ+): for swish, hard
             swish and linear bottlenecks, whose negative values are few and small. The
-            offset is a whole number of steps, and becomes the zero point of the file.
-        step_clip: Largest gradient of a step that an optimizer sees, relative to the
-            step's first value, see `tf_lsq.prepare_optimizer`. It is saved with the
-            model. None: gradients as in the paper, which steps of small layers do not
-            always survive.
+            offset is a whole number of steps, and becomes the zero point in the file.
+        step_clip: Largest gradient of a step that the optimizer receives, relative to
+            the step's first value, see `tf_lsq.prepare_optimizer`. It is saved with
+            the model. None: gradients as in the paper, which the steps of small layers
+            do not always survive.
 
     Returns:
         A `tf_keras` model, uncompiled.
 
     Raises:
-        TypeError: If `model` is no Keras model.
-        ValueError: If an option is out of range, a pattern matches nothing, or
-            the model has layers without an exact integer form; all are named.
+        TypeError: If `model` is not a Keras model.
+        ValueError: If an option is out of range, a pattern matches nothing, or the
+            model has layers without an exact integer form; the error names them all.
 
     Example:
         >>> import tf_keras as keras
@@ -96,6 +96,6 @@ def quantize_model(
     if quantization_points(model):
         raise ValueError(
             f"`model` must be a float model. Received: `{model.name}`, which is "
-            "quantized already."
+            "already quantized."
         )
     return build_model(model, graph, assign_bits(graph, options), options)

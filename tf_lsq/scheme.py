@@ -1,4 +1,4 @@
-"""`LSQQuantizeScheme`: the door for TF-MOT's `quantize_apply`."""
+"""`LSQQuantizeScheme`: the entry point for TF-MOT's `quantize_apply`."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class LSQLayoutTransform(tfmot.quantization.keras.QuantizeLayoutTransform):
 
         Args:
             model: A float functional or sequential model.
-            layer_quantize_map: The annotated layers by name; a layer's
-                "quantize_config" may be an `LSQQuantizeConfig` of its own.
+            layer_quantize_map: The annotated layers by name; a layer may have
+                its own `LSQQuantizeConfig` as "quantize_config".
 
         Raises:
             ValueError: If a layer carries another kind of config, or `model`
-                cannot be quantized exactly; all offenders are named.
+                cannot be quantized exactly; the error names all offenders.
         """
         configs = {
             name: entry.get("quantize_config")
@@ -69,7 +69,7 @@ class _EmptyRegistry(tfmot.quantization.keras.QuantizeRegistry):
         return False
 
     def get_quantize_config(self, layer: keras.layers.Layer) -> Any:
-        """Is never called by TF-MOT, because nothing is supported."""
+        """Raises: TF-MOT never calls this, because nothing is supported."""
         raise ValueError(
             "`LSQQuantizeScheme` places its quantizers in its layout transform. "
             f"Received a request for a config of `{layer.name}`."
@@ -97,9 +97,9 @@ class LSQQuantizeScheme(tfmot.quantization.keras.QuantizeScheme):
         self.options = Options(**options)
 
     def get_layout_transformer(self) -> LSQLayoutTransform:
-        """Returns the transform that does the work."""
+        """Returns the transform that builds the quantized model."""
         return LSQLayoutTransform(self.options)
 
     def get_quantize_registry(self) -> _EmptyRegistry:
-        """Returns a registry that leaves the transformed layers alone."""
+        """Returns a registry that leaves the transformed layers unchanged."""
         return _EmptyRegistry()

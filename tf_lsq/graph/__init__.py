@@ -1,4 +1,4 @@
-"""What a model computes: Keras layers to the fused graph of operators TFLite runs."""
+"""Graph analysis: from Keras layers to the fused graph of operators TFLite runs."""
 
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of

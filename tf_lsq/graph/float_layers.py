@@ -1,7 +1,7 @@
-"""Float layers that Keras does not have, or does not save as they are.
+"""Float layers that Keras does not have, or does not save unchanged.
 
-The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like by such layers, so that
-a quantized model consists of layers that save, load and have a name.
+The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like with these layers, so that
+a quantized model consists of named layers that can be saved and loaded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _REDUCTIONS = {"mean": tf.reduce_mean, "max": tf.reduce_max}
 
 
 class _Settings(keras.layers.Layer):
-    """A layer without weights, given by the settings in `_settings`."""
+    """A layer without weights, defined by the settings in `_settings`."""
 
     _settings: tuple[str, ...] = ()
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings."""
-        found = {name: getattr(self, name) for name in self._settings}
-        return {**super().get_config(), **found}
+        settings = {name: getattr(self, name) for name in self._settings}
+        return {**super().get_config(), **settings}
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
@@ -51,12 +51,12 @@ class HardSigmoid(_Settings):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class StridedSlice(_Settings):
-    """Returns a regular part of a tensor; the batch axis is kept whole.
+    """Returns a strided slice of a tensor; the batch axis is kept whole.
 
     Args:
         begin: First index along every axis but the batch.
         size: How many indices are taken along every axis but the batch.
-        strides: Distance of the indices, positive.
+        strides: Distance between the indices, positive.
         **kwargs: Keras' layer arguments.
     """
 
@@ -74,12 +74,12 @@ class StridedSlice(_Settings):
 
     @property
     def end(self) -> tuple[int, ...]:
-        """Index behind the last one along every axis but the batch."""
+        """Index after the last one along every axis but the batch."""
         rows = zip(self.begin, self.size, self.strides, strict=True)
         return tuple(begin + (size - 1) * stride + 1 for begin, size, stride in rows)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the part, shape ``[batch, *size]``."""
+        """Returns the slice, shape ``[batch, *size]``."""
         rows = zip(self.begin, self.end, self.strides, strict=True)
         return inputs[(slice(None), *(slice(*row) for row in rows))]
 
@@ -90,10 +90,10 @@ class StridedSlice(_Settings):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class ConstantPadding(_Settings):
-    """Puts zeros around a tensor along any axis but the batch.
+    """Pads a tensor with zeros along any axis but the batch.
 
     Args:
-        paddings: (before, behind) for every axis but the batch.
+        paddings: (before, after) for every axis but the batch.
         **kwargs: Keras' layer arguments.
     """
 
@@ -104,11 +104,11 @@ class ConstantPadding(_Settings):
         self.paddings = tuple(tuple(pair) for pair in paddings)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the larger tensor."""
+        """Returns the padded tensor."""
         return tf.pad(inputs, [(0, 0), *self.paddings])
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the shape with zeros."""
+        """Returns the padded shape."""
         pairs = zip(input_shape[1:], self.paddings, strict=True)
         return (input_shape[0], *(size + sum(pair) for size, pair in pairs))
 
@@ -119,7 +119,7 @@ class Reduction(_Settings):
 
     Args:
         reduction: "mean" or "max".
-        axes: Axes, counted from 1 behind the batch axis.
+        axes: Axes, counted from 1 after the batch axis.
         keepdims: Whether the axes stay, with size 1.
         **kwargs: Keras' layer arguments.
     """
@@ -155,7 +155,7 @@ class Reduction(_Settings):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class UnaryFunction(_Settings):
-    """Returns a function of every value.
+    """Applies a function to every value.
 
     Args:
         function: A key of `unary.UNARY`.
@@ -173,16 +173,16 @@ class UnaryFunction(_Settings):
         self.function = function
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the function, shape of `inputs`."""
+        """Returns the values of the function, shape of `inputs`."""
         return UNARY[self.function].function(inputs)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class SynchronizedBatchNormalization(keras.layers.BatchNormalization):
-    """A batch norm over the batch of all replicas, also in a copy of it.
+    """A batch norm over the batch of all replicas, including in its copies.
 
-    Keras leaves `synchronized` out of a layer's config, so that a copy and a loaded
-    layer would have the statistics of one replica.
+    Keras leaves `synchronized` out of a layer's config, so a copied or loaded layer
+    would have the statistics of one replica.
 
     Args:
         **kwargs: Settings of `keras.layers.BatchNormalization`, by name.

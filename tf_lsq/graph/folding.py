@@ -1,4 +1,4 @@
-"""What becomes an operator's scale and bias once batch norms are folded."""
+"""Computes the scale and bias of operators after batch norms are folded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def bias_unit(node: Node, divisions: int | None = None) -> np.ndarray | None:
     """Returns the value of one bias code per output channel, float64.
 
     Args:
-        node: An operator with a kernel, or a batch norm by itself, in the graph of
+        node: An operator with a kernel, or a standalone batch norm, in the graph of
             a quantized model.
         divisions: How finely the file divides the product of input step and kernel
             step. None: as int8 storage does.
 
     Returns:
-        Shape `[channels]`, unit of the operator's output; None where the operator
-        is left in float, or its input has no step yet.
+        Shape `[channels]`, unit of the operator's output; None if the operator
+        stays in float, or its input has no step yet.
     """
     point = point_of(node.inputs[0])
     if point is None or not point.layer.is_initialised():
@@ -41,15 +41,15 @@ def bias_unit(node: Node, divisions: int | None = None) -> np.ndarray | None:
 
 
 def code_multiplier(num_bits: int, container_bits: int = 8) -> int:
-    """Returns by how much the codes of a kernel are multiplied where they are stored.
+    """Returns the factor by which the codes of a kernel are multiplied in storage.
 
-    The weights stay the same if the scale is divided by it, and the bias gets a finer
-    grid. int8 takes a multiple of what INT4 takes, so that biases on the grid of INT4
-    are on that of int8, too.
+    Dividing the scale by it keeps the weights the same, and gives the bias a finer
+    grid. The factor of int8 is a multiple of that of INT4, so biases on the INT4 grid
+    are also on the int8 grid.
 
     Args:
         num_bits: Bits of the codes.
-        container_bits: Bits that store one of them.
+        container_bits: Bits of the container that stores one code.
 
     Example:
         >>> [code_multiplier(bits) for bits in (8, 4, 3, 2)]
@@ -67,11 +67,11 @@ def code_multiplier(num_bits: int, container_bits: int = 8) -> int:
 
 
 def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what an operator does to the product of input and kernel.
+    """Returns the factor and bias that an operator applies to input times kernel.
 
     Args:
-        node: A matmul, a batch norm or scaling by itself (whose kernel is 1), or a
-            hard sigmoid (in front of its limits).
+        node: A matmul, a standalone batch norm or scaling (whose kernel is 1), or a
+            hard sigmoid (before clipping).
 
     Returns:
         ``(factor, bias)`` per output channel, float64, such that the output is
@@ -92,18 +92,18 @@ def affine_part(node: Node) -> tuple[np.ndarray, np.ndarray]:
 def input_factor(node: Node) -> float:
     """Returns the factor between the values an operator reads and its input tensor.
 
-    1 but for an operator behind a scaling of the model's input, which has no
-    operator of its own in the file.
+    1, except for an operator after a scaling of the model's input, which has no
+    separate operator in the file.
     """
     source = node.inputs[0]
     return float(source.layer.scale) if source.kind == "scale" else 1.0
 
 
 def point_of(node: Node) -> Node | None:
-    """Returns the point whose grid a tensor is on, None without one.
+    """Returns the quantization point that defines a tensor's grid, None without one.
 
     Args:
-        node: The operator that makes the tensor.
+        node: The operator that produces the tensor.
     """
     while node.kind != "point":
         passes_on = node.properties.keeps_codes or node.properties.keeps_grid

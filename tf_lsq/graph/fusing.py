@@ -1,12 +1,12 @@
-"""The one graph analysis: Keras layers to the operators TFLite runs.
+"""The only graph analysis: from Keras layers to the operators TFLite runs.
 
-TFLite stores one integer tensor per edge of its *fused* graph: a batch norm
-behind a convolution disappears in its weights, a ReLU in the operator in front.
-`analyze` finds that graph for a float model and for a quantized one (where it
-also meets `QuantizationPoint` layers). Training, export and checks all read it.
+TFLite stores one integer tensor per edge of its *fused* graph: a batch norm after a
+convolution is folded into its weights, a ReLU is fused into the operator before it.
+`analyze` builds that graph for a float model and for a quantized one (which also
+contains `QuantizationPoint` layers). Training, export and checks all read it.
 
-A new layer is a row of `layer_table.LAYERS`, a new TensorFlow function one of
-`tensor_functions.FUNCTIONS`, a new operator one of `kinds.KINDS`.
+To add a layer, add a row to `layer_table.LAYERS`; for a TensorFlow function, to
+`tensor_functions.FUNCTIONS`; for an operator, to `kinds.KINDS`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .nodes import Graph, Layer, Node
 from .reader import read_model
 
 _HARD_SIGMOID_SLOPE = 1 / 6
-_CLOSE = 1e-6  # Of constants that a user writes as 1/6 in float32.
+_CLOSE = 1e-6  # For constants that a user writes as 1/6 in float32.
 
 
 def analyze(model: keras.Model) -> Graph:
@@ -34,10 +34,10 @@ def analyze(model: keras.Model) -> Graph:
             `QuantizationPoint` layers.
 
     Returns:
-        The graph; what has no exact integer form stands among its `problems`.
+        The graph; its `problems` list everything without an exact integer form.
 
     Raises:
-        TypeError: If `model` is no Keras model of this Keras.
+        TypeError: If `model` is not a `tf_keras` model.
         ValueError: If it is subclassed or not built.
     """
     _check_model(model)
@@ -49,7 +49,7 @@ def analyze(model: keras.Model) -> Graph:
 
 
 def _check_model(model: Any) -> None:
-    """Refuses what has no Keras graph to read."""
+    """Refuses models without a Keras graph to read."""
     if not isinstance(model, keras.Model):
         raise TypeError(
             "`model` must be a tf_keras functional or sequential model. "
@@ -69,7 +69,7 @@ def _check_model(model: Any) -> None:
 
 
 def _connect(graph: Graph) -> None:
-    """Fills in consumers, outputs and shared layers; checks the model's ends."""
+    """Fills in consumers, outputs and sharing; checks model inputs and outputs."""
     uses = collections.Counter(id(node.model_layer) for node in graph.nodes)
     for node in graph.nodes:
         node.shared = uses[id(node.model_layer)] > 1
@@ -77,7 +77,7 @@ def _connect(graph: Graph) -> None:
             source.consumers.append(node)
     for node in graph.outputs:
         if node.is_output:
-            problem = f"`{node.origin}`: it is an output twice; list it once"
+            problem = f"`{node.origin}`: it is listed as an output twice; list it once"
             graph.problems.append((node, problem))
         node.is_output = True
     for node in graph.inputs:
@@ -90,7 +90,7 @@ def _connect(graph: Graph) -> None:
 
 
 def _simplify(graph: Graph) -> None:
-    """Joins scalings, and finds hard sigmoids that were written out."""
+    """Merges scalings, and finds hard sigmoids that were written out."""
     for node in list(graph.nodes):
         if not _is_scaling(node):
             continue
@@ -126,7 +126,7 @@ def _numbers(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _scales_input(node: Node) -> bool:
-    """Returns whether a scaling of the model's input vanishes in the kernels behind.
+    """Returns whether a scaling of the model's input folds into the kernels after it.
 
     A positive factor for all channels becomes part of the scale of every kernel
     that reads the scaled tensor; the input keeps its codes.
@@ -160,16 +160,16 @@ def _ends_hard_sigmoid(node: Node) -> bool:
     shift = relu.inputs[0]
     if not (_is_scaling(shift) and _only_reader(relu, node)):
         return False
-    found = [*_numbers(node.layer), *_numbers(shift.layer)]
+    constants = [*_numbers(node.layer), *_numbers(shift.layer)]
     expected = [_HARD_SIGMOID_SLOPE, 0.0, 1.0, 3.0]
     return _only_reader(shift, relu) and all(
         np.ndim(number) == 0 and abs(number - wanted) < _CLOSE
-        for number, wanted in zip(found, expected, strict=True)
+        for number, wanted in zip(constants, expected, strict=True)
     )
 
 
 def _skip(graph: Graph, source: Node, node: Node) -> None:
-    """Takes the only input of `node` out of the graph."""
+    """Removes the only input of `node` from the graph."""
     node.inputs = source.inputs
     for producer in source.inputs:
         producer.consumers = [
@@ -182,7 +182,7 @@ def _skip(graph: Graph, source: Node, node: Node) -> None:
 
 
 def _fuse(graph: Graph) -> None:
-    """Takes batch norms, scalings and ReLUs into the operators in front of them."""
+    """Fuses batch norms, scalings and ReLUs into the operators before them."""
     kept: list[Node] = []
     for node in graph.nodes:
         if node.kind in ("affine", "relu") and _absorbs(node.inputs[0], node):
@@ -196,7 +196,7 @@ def _fuse(graph: Graph) -> None:
 
 
 def _absorbs(producer: Node, node: Node) -> bool:
-    """Returns whether `producer` can take `node` in."""
+    """Returns whether `producer` can absorb `node`."""
     if len(producer.consumers) != 1 or producer.is_output or producer.activation:
         return False
     if node.kind == "affine":
@@ -205,7 +205,7 @@ def _absorbs(producer: Node, node: Node) -> bool:
 
 
 def _absorb(producer: Node, node: Node) -> None:
-    """Takes `node` into `producer`."""
+    """Fuses `node` into `producer`."""
     producer.fused.append(node)
     producer.name = node.name
     producer.activation = node.activation

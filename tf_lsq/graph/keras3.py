@@ -1,7 +1,7 @@
-"""Keras 3 model -> its tf_keras twin, with the same weights.
+"""Converts a Keras 3 model to its tf_keras twin, with the same weights.
 
-Only what a model *is* gets read: its graph, the settings of its layers, its
-weights. So any Keras 3 backend will do, and nothing of the user's process changes.
+It reads only the model itself: its graph, the settings of its layers, its weights. So
+it works with any Keras 3 backend, and changes nothing in the user's process.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def from_keras3(model: Any) -> keras.Model:
         constraints are those of `model`; initializers are not kept.
 
     Raises:
-        TypeError: If `model` is no Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model.
         ValueError: If it is subclassed or not built, or has layers or operations
-            without a twin; all are named.
+            without a twin; the error names them all.
 
     Example:
         >>> import keras
@@ -85,8 +85,8 @@ def from_keras3(model: Any) -> keras.Model:
     _find_problems(model, "", problems)
     if problems:
         raise ValueError(
-            f"`{model.name}` has no tf_keras twin. Every layer and operation must be "
-            f"one that tf_keras has too. Received:\n  " + "\n  ".join(problems)
+            f"`{model.name}` has no tf_keras twin. Every layer and operation must "
+            f"also exist in tf_keras. Received:\n  " + "\n  ".join(problems)
         )
     return _Translator().model(model)
 
@@ -99,7 +99,7 @@ def is_keras3_file(path: Any) -> bool:
 
 
 def float_model(model: Any) -> keras.Model:
-    """Returns the tf_keras model that was given, or the twin of one of Keras 3.
+    """Returns the given tf_keras model, or the twin of a Keras 3 model.
 
     Args:
         model: A model of either Keras, or the path of a `.keras` or `.h5` file.
@@ -116,7 +116,7 @@ def float_model(model: Any) -> keras.Model:
 
 
 def _find_problems(model: Any, path: str, problems: list[str]) -> None:
-    """Adds what has no twin, by name."""
+    """Adds everything that has no twin, by name."""
     if not hasattr(model, "_nodes_by_depth") and hasattr(model, "_functional"):
         model = model._functional
     if not hasattr(model, "_nodes_by_depth"):
@@ -134,13 +134,13 @@ def _find_problems(model: Any, path: str, problems: list[str]) -> None:
             if problem:
                 problems.append(f"{name}: {problem}")
         elif type(operation).__name__ not in _OPERATIONS:
-            problems.append(f"{name}: this operation has no twin here")
+            problems.append(f"{name}: this operation has no twin in this library")
         elif _changes_aspect_ratio(operation):
             problems.append(f"{name}: tf.image.resize neither crops nor pads")
 
 
 def _is_model(operation: Any) -> bool:
-    """Returns whether an operation is a model inside the model."""
+    """Returns whether an operation is a nested model."""
     return isinstance(operation, import_keras3().Model)
 
 
@@ -165,10 +165,10 @@ def _layer_problem(layer: Any) -> str | None:
         if name not in _accepted(twin)
     ]
     if unknown:
-        return f"tf_keras' layer has no setting {', '.join(unknown)}"
+        return f"the tf_keras layer has no setting {', '.join(unknown)}"
     activation = getattr(layer, "activation", None)
     if activation is not None and _activation_key(activation) not in _ACTIVATIONS:
-        return f"its activation {_activation_key(activation)!r} has no twin here"
+        return f"its activation {_activation_key(activation)!r} has no known twin"
     return None
 
 
@@ -185,7 +185,7 @@ def _is_random(layer: Any) -> bool:
 
 
 def _accepted(layer_class: type) -> set[str]:
-    """Returns the names of the settings a layer class takes."""
+    """Returns the names of the settings that a layer class accepts."""
     names = {"name", "dtype", "trainable"}
     for cls in layer_class.__mro__:
         if issubclass(cls, layers.Layer):
@@ -194,7 +194,7 @@ def _accepted(layer_class: type) -> set[str]:
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """Returns the settings of a Keras 3 layer in the words of tf_keras."""
+    """Returns the settings of a Keras 3 layer under their tf_keras names."""
     renamed = _RENAMED.get(type(layer).__name__, {})
     config = {}
     for name, value in layer.get_config().items():
@@ -203,7 +203,7 @@ def _config(layer: Any) -> dict[str, Any]:
         if name in _OFF_BY_DEFAULT and not value:
             continue
         if (name, value) == ("data_format", "channels_last") and _is_random(layer):
-            continue  # tf_keras' random layers know no other.
+            continue  # tf_keras' random layers have no other format.
         if isinstance(value, dict) and "class_name" in value:
             if value["class_name"] == "DTypePolicy":
                 value = value["config"]["name"]
@@ -233,8 +233,8 @@ def _hard_swish(name: str) -> Callable[[Any], Any]:
     return apply
 
 
-# Keras 3's name -> the name of the same function in tf_keras, or what makes the
-# layer that computes it.
+# Keras 3's name -> the name of the same function in tf_keras, or a function that
+# creates the layer that computes it.
 _ACTIVATIONS: dict[str, str | Callable[[str], Callable[[Any], Any]]] = {
     **{
         name: name
@@ -252,11 +252,11 @@ _ACTIVATIONS: dict[str, str | Callable[[str], Callable[[Any], Any]]] = {
 }
 
 
-# --- Operations that are no layers -------------------------------------------
+# --- Operations that are not layers ------------------------------------------
 
 
 def _plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the twin of an operation whose arguments are all at its call."""
+    """Returns the twin of an operation that takes all its arguments in the call."""
     return lambda operation, *args: function(*args)
 
 
@@ -344,7 +344,7 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 
 
 class _Translator:
-    """Calls twins of layers and operations on each other."""
+    """Builds a twin model by calling the twins of layers and operations."""
 
     def __init__(self) -> None:
         self._twins: dict[int, Any] = {}
@@ -358,8 +358,8 @@ class _Translator:
             for node in model._nodes_by_depth[depth]:
                 self._call(node, tensors)
         inputs, outputs = (
-            _structured(found, tensors)
-            for found in (model._inputs_struct, model._outputs_struct)
+            _structured(structure, tensors)
+            for structure in (model._inputs_struct, model._outputs_struct)
         )
         return keras.Model(inputs, outputs, name=name)
 
@@ -367,7 +367,7 @@ class _Translator:
         """Calls the twin of one operation."""
         operation = node.operation
         if type(operation).__name__ == "InputLayer":
-            made = keras.Input(
+            outputs = keras.Input(
                 batch_shape=operation.batch_shape,
                 dtype=operation.dtype,
                 name=operation.name,
@@ -377,19 +377,19 @@ class _Translator:
                 lambda value: tensors.get(id(value), value),
                 (list(node.arguments.args), dict(node.arguments.kwargs)),
             )
-            made = self._twin(operation)(*args, **kwargs)
-        flat = tf.nest.flatten(made)
+            outputs = self._twin(operation)(*args, **kwargs)
+        flat = tf.nest.flatten(outputs)
         for old, new in zip(node.output_tensors, flat, strict=True):
             tensors[id(old)] = new
 
     def _twin(self, operation: Any) -> Callable[..., Any]:
-        """Returns what computes the same with tf_keras; one per operation."""
+        """Returns the tf_keras twin of an operation, created once per operation."""
         if id(operation) not in self._twins:
             self._twins[id(operation)] = self._make(operation)
         return self._twins[id(operation)]
 
     def _make(self, operation: Any) -> Callable[..., Any]:
-        """Makes the twin of one operation."""
+        """Creates the twin of one operation."""
         if _is_model(operation):
             inner = self.model(operation)
             inner.trainable = operation.trainable
@@ -401,40 +401,40 @@ class _Translator:
 
 
 def _layer_twin(layer: Any) -> Callable[..., Any]:
-    """Returns the twin of a layer; its weights are set at its first call."""
+    """Returns the twin of a layer; its first call sets its weights."""
     config = _config(layer)
     activation = getattr(layer, "activation", None)
     split: Callable[[Any], Any] | None = None
     if activation is not None:
-        found = _ACTIVATIONS[_activation_key(activation)]
-        if callable(found):
-            split = found(layer.name)
+        replacement = _ACTIVATIONS[_activation_key(activation)]
+        if callable(replacement):
+            split = replacement(layer.name)
             if type(layer).__name__ == "Activation":
                 return lambda x, **_: split(x)
             config.update(activation="linear", name=f"{layer.name}_linear")
         else:
-            config["activation"] = found
+            config["activation"] = replacement
     twin_class = getattr(layers, type(layer).__name__)
     if twin_class is layers.MultiHeadAttention:
-        twin = twin_class(**config)  # Its `from_config` wants shapes as well.
+        twin = twin_class(**config)  # Its `from_config` also needs shapes.
     else:
         twin = twin_class.from_config(config)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         first = not twin.built
-        made = twin(*args, **_inference_mode(kwargs))
+        output = twin(*args, **_inference_mode(kwargs))
         if first and layer.weights:
             _set_weights(twin, layer)
-        return made if split is None else split(made)
+        return output if split is None else split(output)
 
     return call
 
 
 def _inference_mode(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns ``training=False`` if a layer was called so, else nothing.
+    """Returns ``training=False`` if a layer was called with it, else nothing.
 
-    Keras 3 notes the default of its random layers as ``training=True``, and lets
-    `fit` and `predict` decide all the same.
+    Keras 3 records ``training=True`` as the default of its random layers, although
+    `fit` and `predict` decide.
     """
     return {"training": False} if kwargs.get("training") is False else {}
 
@@ -443,7 +443,7 @@ def _set_weights(twin: Any, layer: Any) -> None:
     """Copies the weights of a layer; both Keras create them in the same order.
 
     Raises:
-        ValueError: If the shapes differ, which would be a wrong twin.
+        ValueError: If the shapes differ, which means that the twin is wrong.
     """
     values = [np.asarray(variable) for variable in layer.weights]
     if [value.shape for value in values] != [tuple(v.shape) for v in twin.weights]:

@@ -1,4 +1,4 @@
-"""The operators of TFLite's fused graph, and what quantization must know of each."""
+"""The operators of TFLite's fused graph, and what quantization must know about each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ class Kind:
     """What the analysis knows about one TFLite operator.
 
     Attributes:
-        matmul: Multiplies its input with a quantized kernel: the bits of input
+        matmul: Multiplies its input by a quantized kernel: the bits of input
             and kernel are chosen.
-        weighted: Has a trained constant beside its inputs; every matmul has.
-        fuses_relu: Takes a ReLU that follows into itself.
+        weighted: Has a trained constant as well as its inputs, as every matmul does.
+        fuses_relu: Fuses a ReLU that follows into itself.
         keeps_codes: Passes integer codes on unchanged, so its output has the
             grid of its input.
         keeps_grid: Its output must have the grid of its input, but is computed
             and rounded (average pooling).
-        leaves_range: Its output has the step of its input, but can be larger than the
+        leaves_range: Its output has the step of its input, but can exceed the
             largest integer; clipping follows. Only with `keeps_grid`.
         joins: Its inputs and its output share one grid (concatenation).
         fixed_step: Step of the output that TFLite prescribes, or None.
@@ -39,7 +39,7 @@ class Kind:
 
 _MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, range="signed")
 
-# Those of functions of one tensor are in `unary`.
+# `unary` has the kinds of functions of one tensor.
 BASIC_KINDS = {
     "input": Kind(),
     "conv": _MATMUL,

@@ -1,6 +1,6 @@
-"""The table of Keras layers: how each is lowered, and what of it is refused.
+"""The table of Keras layers: how each is lowered, and which settings are refused.
 
-A new layer is a row of `LAYERS`. Its check returns why a layer with these settings
+To add a layer, add a row to `LAYERS`. Its check returns why a layer with these settings
 has no exact integer form, or None.
 """
 
@@ -57,10 +57,10 @@ def _nothing(layer: Layer) -> None:
 
 
 def _all(*checks: Check) -> Check:
-    """Returns a check that reports the first problem that any of these finds."""
+    """Returns a check that reports the first problem that any of `checks` finds."""
 
     def check(layer: Layer) -> str | None:
-        return next((found for one in checks if (found := one(layer))), None)
+        return next((problem for one in checks if (problem := one(layer))), None)
 
     return check
 
@@ -69,8 +69,8 @@ def _check_activation(layer: Layer) -> str | None:
     """Refuses activation functions without an integer form."""
     if activation_name(layer.activation) is not None:
         return None
-    found = getattr(layer.activation, "__name__", type(layer.activation).__name__)
-    return f"its activation must be one of {ACTIVATIONS}, received {found!r}"
+    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+    return f"its activation must be one of {ACTIVATIONS}, received {name!r}"
 
 
 def _check_channels_last(layer: Layer) -> str | None:
@@ -108,7 +108,7 @@ def _check_relu(layer: Layer) -> str | None:
 
 
 def _check_leaky_relu(layer: Layer) -> str | None:
-    """Refuses slopes that are no slopes."""
+    """Refuses slopes that are not positive."""
     if float(layer.alpha) <= 0:
         return f"alpha must be positive, received {float(layer.alpha)}"
     return None
@@ -136,7 +136,7 @@ def _check_batch_norm(layer: Layer) -> str | None:
 
 
 def _check_rescaling(layer: Layer) -> str | None:
-    """Refuses scales that differ along other axes than the last."""
+    """Refuses scales that differ along axes other than the last."""
     for name in ("scale", "offset"):
         shape = np.shape(getattr(layer, name))
         if any(size != 1 for size in shape[:-1]):
@@ -145,7 +145,7 @@ def _check_rescaling(layer: Layer) -> str | None:
 
 
 def _check_normalization(layer: Layer) -> str | None:
-    """Refuses statistics that differ along other axes than the last."""
+    """Refuses statistics that differ along axes other than the last."""
     if any(size != 1 for size in layer.mean.shape[:-1]):
         return f"axis must be None or the last one, received {layer.axis}"
     return None
@@ -178,10 +178,10 @@ def _check_resizing(layer: Layer) -> str | None:
 
 
 def _refuse_lambda(layer: Layer) -> str:
-    """Refuses `Lambda`: its function has no name that a file could keep."""
+    """Refuses `Lambda`: its function has no name that a file could store."""
     return (
         "a Lambda hides what it computes; call the TensorFlow functions on the "
-        "tensors directly, or make it a layer and register it with "
+        "tensors directly, or write it as a layer and register that with "
         "`tf_lsq.register_layer`"
     )
 
@@ -210,7 +210,7 @@ def _concat_options(call: Call) -> dict[str, Any]:
 
 
 def _pool_options(call: Call) -> dict[str, Any]:
-    """Returns window, strides and padding; 1D ones get a height of 1."""
+    """Returns window, strides and padding; 1D pooling gets a height of 1."""
     layer = call.layer
     size, strides = tuple(layer.pool_size), tuple(layer.strides)
     rank = len(size)
@@ -234,14 +234,14 @@ def _reduction(call: Call) -> Node:
 
 
 def _padding_options(call: Call) -> dict[str, Any]:
-    """Returns zeros per axis but the batch."""
+    """Returns the zeros to pad for every axis but the batch."""
     padding = call.layer.padding
     pairs = [padding] if isinstance(padding[0], int) else list(padding)
     return {"paddings": (*(tuple(pair) for pair in pairs), (0, 0))}
 
 
 def _cropping_options(call: Call) -> dict[str, Any]:
-    """Returns begin, end and strides per axis but the batch."""
+    """Returns begin, end and strides for every axis but the batch."""
     cropping = call.layer.cropping
     pairs = [cropping] if isinstance(cropping[0], int) else list(cropping)
     begin = [*(pair[0] for pair in pairs), 0]
@@ -250,7 +250,7 @@ def _cropping_options(call: Call) -> dict[str, Any]:
 
 
 def _slice_options(call: Call) -> dict[str, Any]:
-    """Returns begin, end and strides per axis but the batch."""
+    """Returns begin, end and strides for every axis but the batch."""
     layer = call.layer
     return {"begin": layer.begin, "end": layer.end, "strides": layer.strides}
 
@@ -261,7 +261,7 @@ def _resize(call: Call) -> Node:
 
 
 def _repeat_options(call: Call) -> dict[str, Any]:
-    """Returns the output size of `UpSampling1D`, as that of a flat image."""
+    """Returns the output size of `UpSampling1D`, as that of an image of height 1."""
     return {"size": (1, call.shape[1])}
 
 
@@ -271,7 +271,7 @@ class LayerRule:
 
     Attributes:
         lower: Adds the operators of a call.
-        check: Returns why this layer cannot be done exactly, or None.
+        check: Returns why this layer cannot be quantized exactly, or None.
     """
 
     lower: Lowering
@@ -394,7 +394,7 @@ LAYERS: dict[type, LayerRule] = {
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
 }
-# Rows that a user does not write: what the analysis itself puts into models.
+# Layers that users do not write themselves: the analysis puts them into models.
 INTERNAL = {
     layers.InputLayer,
     HardSigmoid,
@@ -413,7 +413,7 @@ PUBLIC_LAYERS = set(LAYERS) - INTERNAL
 
 
 def unwrapped(model_layer: Layer) -> Layer:
-    """Returns the layer inside of an `LSQWrapper`, or the layer itself."""
+    """Returns the layer inside an `LSQWrapper`, or the layer itself."""
     return model_layer.layer if isinstance(model_layer, LSQWrapper) else model_layer
 
 

@@ -1,6 +1,6 @@
-"""One call of a Keras layer -> the operators it stands for.
+"""Lowers one call of a Keras layer to operators.
 
-`Call` is what the analysis sees of the call. A lowering adds operators to it; most
+`Call` describes the call to the analysis. A lowering adds operators to it; most
 layers are one operator, some are several: a softmax or swish argument, a separable
 convolution, a sum of more than two tensors.
 """
@@ -28,17 +28,17 @@ class Call:
 
     Attributes:
         layer: The layer, unwrapped.
-        model_layer: The layer as it stands in the model.
-        name: Name of the operator that makes the output.
-        layer_name: Name of the layer in a model made of these operators.
+        model_layer: The layer as it is in the model.
+        name: Name of the operator that produces the output.
+        layer_name: Name of the layer in a model built from these operators.
         origin: Name of the layer in the user's model.
         sources: Producers of the input tensors.
         shape: Shape of the (first) output.
-        arguments: Of a TensorFlow function: its arguments by name, tensors
+        arguments: Arguments of a TensorFlow function by name, with tensors
             replaced by their producers.
-        call_kwargs: What the user passed at the call (`training=False`).
-        copies: Layers that take the place of the user's, for all calls of a model:
-            a layer that is called twice is replaced by one layer called twice.
+        call_kwargs: What the user passed in the call (`training=False`).
+        copies: Layers that replace the user's, for all calls of a model: a layer
+            that is called twice is replaced by one layer called twice.
         nodes: The operators so far.
     """
 
@@ -68,9 +68,9 @@ class Call:
         Args:
             kind: A key of `kinds.KINDS`.
             sources: Its inputs; those of the call if None.
-            layer: A layer that takes the place of the user's, or a part of it; its
-                name is the operator's. None: the user's layer.
-            activation: A ReLU inside of the layer.
+            layer: A layer that replaces the user's layer or a part of it; its name
+                becomes the operator's. None: the user's layer.
+            activation: A ReLU inside the layer.
             **options: Settings that do not depend on the layer's class.
 
         Returns:
@@ -95,7 +95,7 @@ class Call:
         return node
 
     def part(self, layer: Layer, name: str, sources: list[Node]) -> Call:
-        """Returns a call of a layer that does a part of this call's work."""
+        """Returns a call of a layer that does part of this call's work."""
         return Call(
             layer=layer,
             model_layer=layer,
@@ -109,10 +109,10 @@ class Call:
         )
 
     def replacement(self, what: str, make: Callable[[], Any]) -> Any:
-        """Returns what takes the place of the user's layer, made once per layer."""
+        """Returns the replacement of the user's layer, created once per layer."""
         key = (id(self.layer), what)
         if key not in self.copies:
-            # The layer is kept, so that its id stays its own.
+            # The layer is kept, so that its id stays unique.
             self.copies[key] = (self.layer, make())
         return self.copies[key][1]
 
@@ -120,8 +120,8 @@ class Call:
 def _output_shape(layer: Layer, sources: list[Node]) -> tuple[int | None, ...]:
     """Returns the output shape of a layer that is not part of a model."""
     shapes = [tf.TensorShape(source.shape) for source in sources]
-    found = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
-    return tuple(tf.TensorShape(found))
+    shape = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
+    return tuple(tf.TensorShape(shape))
 
 
 Lowering = Callable[[Call], Node | list[Node]]
@@ -157,7 +157,7 @@ def chain(kind: str, layer_class: type) -> Lowering:
 def chained(
     call: Call, kind: str, layer_class: type, sources: list[Node], name: str
 ) -> Node:
-    """Adds operators for two tensors until all `sources` are joined."""
+    """Adds operators for two tensors until all `sources` are combined."""
     total = sources[0]
     for number, source in enumerate(sources[1:], start=1):
         last = number == len(sources) - 1
@@ -222,7 +222,7 @@ _FUNCTIONS = {
     tf.nn.leaky_relu: "leaky_relu",
     **{f: name for name, row in UNARY.items() for f in row.activations},
 }
-# What an activation argument may be.
+# The values that an activation argument may have.
 ACTIVATIONS = sorted(set(_FUNCTIONS.values()) | {"relu6"})
 
 
@@ -295,8 +295,8 @@ def with_activation(
 ) -> Callable[[Call], Node]:
     """Returns the lowering of a layer with kernel and activation argument.
 
-    A ReLU stays inside. Others are split off; they keep the layer's name, because
-    they make the output that the user knows.
+    A ReLU stays inside. Other activations are split off; they keep the layer's name,
+    because they produce the output that the user knows.
 
     Args:
         kind: A key of `kinds.KINDS`.
@@ -309,13 +309,13 @@ def with_activation(
         if name in FUSED:
             activation = None if name == "linear" else name
             return call.add(kind, activation=activation, **settings)
-        made = call.add(kind, **settings)
-        made.name = f"{call.name}_linear"
-        made.layer = made.model_layer = call.replacement(
-            "linear", lambda: variant(call.layer, activation="linear", name=made.name)
+        linear = call.add(kind, **settings)
+        linear.name = f"{call.name}_linear"
+        linear.layer = linear.model_layer = call.replacement(
+            "linear", lambda: variant(call.layer, activation="linear", name=linear.name)
         )
-        made.layer_name = made.layer.name
-        return activate(call, made, call.layer.activation, call.name)
+        linear.layer_name = linear.layer.name
+        return activate(call, linear, call.layer.activation, call.name)
 
     return lower
 
@@ -329,9 +329,9 @@ def relu_layer(call: Call) -> Node:
 
 
 def quantization_point(call: Call) -> Node:
-    """Lowers a `QuantizationPoint`, with the ReLU that it stands for.
+    """Lowers a `QuantizationPoint`, with the ReLU that it replaces.
 
-    A point that is used again, behind a pooling, has nothing to clip there.
+    A point that is used again after a pooling has nothing to clip there.
     """
     sources = call.sources
     if call.layer.absorbed_relu is not None and not sources[0].nonnegative():
@@ -345,7 +345,7 @@ def quantization_point(call: Call) -> Node:
 
 
 def convolution_options(call: Call) -> dict[str, Any]:
-    """Returns strides, dilations and padding; 1D ones get a height of 1."""
+    """Returns strides, dilations and padding; 1D kernels get a height of 1."""
     layer = call.layer
     higher = (1,) * (2 - layer.rank)
     return {
@@ -356,7 +356,7 @@ def convolution_options(call: Call) -> dict[str, Any]:
 
 
 def depthwise_options(call: Call) -> dict[str, Any]:
-    """Returns the same; depthwise kernels have one stride for both axes."""
+    """Returns the same for depthwise kernels, with one stride for both axes."""
     options = convolution_options(call)
     return {
         **options,
@@ -366,7 +366,7 @@ def depthwise_options(call: Call) -> dict[str, Any]:
 
 
 def causal(kind: str, options: Options) -> Callable[[Call], Node]:
-    """Returns the lowering of a 1D convolution, which may pad on the left only."""
+    """Returns the lowering of a 1D convolution, which may pad only on the left."""
 
     def lower(call: Call) -> Node:
         layer = call.layer
@@ -394,8 +394,8 @@ def separable(depthwise_class: type, pointwise_class: type) -> Callable[[Call], 
         )
         name = f"{call.name}_depthwise"
         part = call.part(depthwise, name, call.sources)
-        made = causal("depthwise", depthwise_options)(part)
-        part = call.part(pointwise, call.name, [made])
+        depthwise_node = causal("depthwise", depthwise_options)(part)
+        part = call.part(pointwise, call.name, [depthwise_node])
         return with_activation("conv", convolution_options)(part)
 
     return lower
@@ -448,7 +448,7 @@ def average(call: Call) -> Node:
 
 
 def normalization(call: Call) -> Node:
-    """Lowers a `Normalization` layer to the scaling that it does."""
+    """Lowers a `Normalization` layer to the scaling that it performs."""
     layer = call.layer
     mean, variance = (np.ravel(np.asarray(v)) for v in (layer.mean, layer.variance))
     deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())

@@ -17,7 +17,7 @@ Layer = keras.layers.Layer
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Stands for an input tensor among the arguments of a layer's call."""
+    """Placeholder for an input tensor among the arguments of a layer's call."""
 
     number: int
 
@@ -28,21 +28,21 @@ class Node:
 
     Attributes:
         name: Name of the last Keras layer in it, unique in the graph.
-        layer_name: Name that `layer` gets in a model made of these operators.
+        layer_name: Name that `layer` gets in a model built from these operators.
         kind: A key of `KINDS`.
         layer: The Keras layer that does the work, unwrapped.
-        model_layer: The layer as it stands in the model: `layer`, or the
+        model_layer: The layer as it is in the model: `layer`, or the
             `LSQWrapper` around it.
         origin: Name of the layer in the user's model; "model/layer" for a layer of
-            a model inside the model.
+            a nested model.
         inputs: Producing nodes, in the order of the layer's inputs.
         shape: Output shape, None where unknown.
         options: Settings of the operator that do not depend on the layer's class.
-        call_kwargs: What the user passed at the call (`training=False`).
+        call_kwargs: What the user passed in the call (`training=False`).
         activation: "relu", "relu6" or None.
-        fused: Nodes that were taken in, in order: affine part, then ReLU.
+        fused: Nodes that were fused into it, in order: affine part, then ReLU.
         consumers: Nodes that read the output, once per use.
-        is_output: Whether the output is one of the model's.
+        is_output: Whether its output is an output of the model.
         shared: Whether another node computes with the same layer.
     """
 
@@ -63,7 +63,7 @@ class Node:
     shared: bool = False
 
     def call(self, layer: Layer, tensors: list[Any]) -> Any:
-        """Calls a layer on tensors, as the user called the one of this operator."""
+        """Calls a layer on tensors, the way the user called this operator's layer."""
         if "arguments" in self.options:
             args, kwargs = tf.nest.map_structure(
                 lambda value: tensors[value.number] if type(value) is Slot else value,
@@ -92,7 +92,7 @@ class Node:
         return [self.layer, *(node.layer for node in self.fused)]
 
     def nonnegative(self) -> bool | None:
-        """Returns whether no output can be negative; None: only data can tell."""
+        """Returns whether no output can be negative; None: the data decides."""
         if self.activation or self.properties.range == "positive":
             return True
         if self.kind == "input":
@@ -114,10 +114,10 @@ class Graph:
     Attributes:
         name: Name of the model.
         nodes: Operators in topological order.
-        inputs: Those that are the model's inputs, in order.
-        outputs: Those that make the model's outputs, in order.
-        problems: What has no exact integer form, each with the operator that stands
-            for it. One of kind "foreign" can be left in float.
+        inputs: The operators that are the model's inputs, in order.
+        outputs: The operators that produce the model's outputs, in order.
+        problems: Everything without an exact integer form, each with the operator
+            that represents it. One of kind "foreign" can stay in float.
     """
 
     name: str
@@ -127,22 +127,22 @@ class Graph:
     problems: list[tuple[Node, str]] = dataclasses.field(default_factory=list)
 
     def check(self, may_be_float: Callable[[Node], bool]) -> None:
-        """Refuses what has no exact integer form.
+        """Refuses everything without an exact integer form.
 
         Args:
-            may_be_float: Whether an operator is left in float.
+            may_be_float: Whether an operator stays in float.
 
         Raises:
-            ValueError: Naming every layer that has a problem.
+            ValueError: If any layer has a problem; the error names them all.
         """
-        found = [
+        refused = [
             problem
             for node, problem in self.problems
             if node.kind != "foreign" or not may_be_float(node)
         ]
-        if found:
+        if refused:
             raise ValueError(
                 f"`{self.name}` cannot be quantized exactly. Every layer must be "
-                "supported, known by `tf_lsq.register_layer`, or left in float with "
-                "`overrides`. Received:\n  " + "\n  ".join(found)
+                "supported, registered with `tf_lsq.register_layer`, or left in "
+                "float with `overrides`. Received:\n  " + "\n  ".join(refused)
             )

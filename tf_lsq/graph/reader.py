@@ -1,7 +1,7 @@
-"""From the Keras graph of a model to a list of operators, not yet fused.
+"""Reads the Keras graph of a model into a list of operators, not yet fused.
 
-Models inside the model, and layers of the user's own that `register_layer` knows,
-are read as if their layers stood in the outer model.
+Nested models, and custom layers registered with `register_layer`, are read as if their
+layers were part of the outer model.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ _EXPANSIONS: dict[type, Expansion] = {}
 
 
 def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
-    """Says what a layer of your own is made of, so that it can be quantized.
+    """Registers how a custom layer decomposes into supported layers.
 
-    The decorated function takes a built layer of `layer_class` and returns a
-    functional model that computes the same from supported layers, with the same
-    weights. The quantized model holds these layers in its place: their kernels get
-    learned steps, and quantization points stand between them as in any model.
+    The layer can then be quantized. The decorated function takes a built layer of
+    `layer_class` and returns a functional model of supported layers that computes the
+    same, with the same weights. The quantized model has these layers in its place:
+    their kernels get learned steps, and quantization points go between them as in any
+    model.
 
     Args:
         layer_class: A subclass of `keras.layers.Layer`.
 
     Raises:
-        TypeError: If `layer_class` is no layer class.
-        ValueError: If this library supports the class itself.
+        TypeError: If `layer_class` is not a layer class.
+        ValueError: If this library already supports the class.
 
     Example:
         >>> import tf_keras as keras
@@ -57,8 +58,8 @@ def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
         )
     if layer_class in PUBLIC_LAYERS:
         raise ValueError(
-            f"`layer_class` must be a layer of your own. Received: {layer_class}, "
-            "which is supported already."
+            f"`layer_class` must be a custom layer. Received: {layer_class}, which is "
+            "already supported."
         )
 
     def register(expand: Expansion) -> Expansion:
@@ -80,7 +81,7 @@ def read_model(model: keras.Model) -> Graph:
 
 
 class _Reader:
-    """Walks a model and the models inside of it."""
+    """Walks a model and its nested models."""
 
     def __init__(self, model: keras.Model) -> None:
         self.nodes: list[Node] = []
@@ -95,9 +96,9 @@ class _Reader:
         """Adds the operators of one model.
 
         Args:
-            model: The model, or one inside of it.
+            model: The model, or a nested one.
             path: Names of the models around its layers, "" for the outermost.
-            kwargs: What was passed at the call of an inner model.
+            kwargs: What was passed in the call of a nested model.
         """
         for keras_node in nodes_of(model):
             if path and isinstance(keras_node.layer, keras.layers.InputLayer):
@@ -115,14 +116,14 @@ class _Reader:
         kwargs = _call_kwargs(keras_node, outer)
         inner = self._inner_model(layer)
         if inner is not None:
-            made = self._read_inner(keras_node, inner, f"{path}{layer.name}/", kwargs)
+            nodes = self._read_inner(keras_node, inner, f"{path}{layer.name}/", kwargs)
         else:
-            made = self._lower(keras_node, use, path, kwargs)
-        for tensor, node in zip(outputs, made, strict=True):
+            nodes = self._lower(keras_node, use, path, kwargs)
+        for tensor, node in zip(outputs, nodes, strict=True):
             self.producers[id(tensor)] = node
 
     def _inner_model(self, layer: Layer) -> keras.Model | None:
-        """Returns the model that a layer is, or that it is made of."""
+        """Returns the model that a layer is, or that it decomposes into."""
         if isinstance(layer, keras.Model):
             return layer if getattr(layer, "_is_graph_network", False) else None
         expand = _EXPANSIONS.get(type(layer))
@@ -136,7 +137,7 @@ class _Reader:
     def _read_inner(
         self, keras_node: Any, inner: keras.Model, path: str, kwargs: dict[str, Any]
     ) -> list[Any]:
-        """Adds the operators of a model inside the model; returns its outputs."""
+        """Adds the operators of a nested model; returns its outputs."""
         sources = keras_node.keras_inputs
         for tensor, source in zip(inner.inputs, sources, strict=True):
             self.producers[id(tensor)] = self.producers[id(source)]
@@ -149,28 +150,28 @@ class _Reader:
         """Adds the operators of a layer; returns one per output."""
         call = self._call(keras_node, use, path, kwargs)
         problem = _problem(call, keras_node)
-        made: Any = []
+        operators: Any = []
         if problem is None and all(map(_is_readable, call.sources)):
             try:
-                made = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
-            except Unsupported as found:
-                problem = str(found)
+                operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
+            except Unsupported as reason:
+                problem = str(reason)
         outputs = tf.nest.flatten(keras_node.outputs)
-        if not made:
-            # Something has to stand for it, so that the rest can be checked.
+        if not operators:
+            # A placeholder, so that the rest can be checked.
             call.nodes.clear()
             kind = "foreign" if _can_stay_float(call, outputs) else "identity"
-            made = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
+            operators = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
         if problem is not None:
             named = f"`{call.origin}` ({type(keras_node.layer).__name__})"
-            self.problems.append((made[0], f"{named}: {problem}"))
+            self.problems.append((operators[0], f"{named}: {problem}"))
         self.nodes += call.nodes
-        return made if isinstance(made, list) else [made]
+        return operators if isinstance(operators, list) else [operators]
 
     def _call(
         self, keras_node: Any, use: int, path: str, kwargs: dict[str, Any]
     ) -> Call:
-        """Returns what the lowering of a layer sees."""
+        """Returns the `Call` that the lowering of a layer receives."""
         layer = unwrapped(keras_node.layer)
         sources = [self.producers[id(tensor)] for tensor in keras_node.keras_inputs]
         arguments: dict[str, Any] = {}
@@ -207,15 +208,15 @@ class _Reader:
         return self._unique(name, name)
 
     def _unique(self, name: str, other: str) -> str:
-        """Returns `name` if it is free, else `other`, with a number if need be."""
+        """Returns `name` if it is free, else `other`, with a number if needed."""
         candidates = (f"{other}_{number}" for number in itertools.count(2))
-        found = next(
+        unique = next(
             candidate
             for candidate in itertools.chain([name, other], candidates)
             if candidate not in self._names
         )
-        self._names.add(found)
-        return found
+        self._names.add(unique)
+        return unique
 
 
 def _computes_shapes(layer: Layer, outputs: list[Any]) -> bool:
@@ -226,21 +227,21 @@ def _computes_shapes(layer: Layer, outputs: list[Any]) -> bool:
 
 
 def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:
-    """Returns what was passed at a call; a model passes `training` on."""
+    """Returns what was passed in a call; a model passes `training` on."""
     kwargs = {k: v for k, v in keras_node.call_kwargs.items() if v is not None}
     takes_training = getattr(keras_node.layer, "_expects_training_arg", False)
     return {**outer, **kwargs} if takes_training else kwargs
 
 
 def _can_stay_float(call: Call, outputs: list[Any]) -> bool:
-    """Returns whether a layer can be left in float, as a whole."""
+    """Returns whether a layer can stay in float as a whole."""
     is_model = isinstance(call.layer, keras.Model)
     recorded = isinstance(call.layer, OpLambda | SlicingOpLambda)
     return len(outputs) == 1 and not (is_model or recorded)
 
 
 def _arguments(keras_node: Any) -> dict[str, Any]:
-    """Returns how a layer was called: tensors are replaced by their number."""
+    """Returns the arguments of a call, with tensors replaced by their numbers."""
     numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
     args, kwargs = tf.nest.map_structure(
         lambda value: numbers.get(id(value), value),
@@ -259,18 +260,18 @@ def _problem(call: Call, keras_node: Any) -> str | None:
     if any(isinstance(source, Unknown) for source in call.sources) and not isinstance(
         layer, OpLambda | SlicingOpLambda
     ):
-        return "it reads a tensor of integers that is computed at run time"
+        return "it reads an integer tensor that is computed at run time"
     regularises = getattr(layer, "activity_regularizer", None) is not None
     if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
         return (
-            "an `activity_regularizer` has no place in a quantized layer; put "
-            "`keras.layers.ActivityRegularization` behind the layer"
+            "a quantized layer cannot have an `activity_regularizer`; put "
+            "`keras.layers.ActivityRegularization` after the layer"
         )
     return rule.check(layer)
 
 
 def _is_readable(source: Any) -> bool:
-    """Returns whether a tensor has axes; what a refused operator made has none."""
+    """Returns whether a tensor has axes; that of a refused operator has none."""
     return isinstance(source, Unknown) or bool(source.shape)
 
 
@@ -278,12 +279,12 @@ def _remedy(layer: Layer) -> str:
     """Returns what to do about a layer that is not supported."""
     if isinstance(layer, keras.Model):
         return (
-            "a subclassed model inside the model has no graph to read; write it as "
+            "a nested subclassed model has no graph to read; write it as "
             "`keras.Model(inputs, outputs)`"
         )
     if type(layer).__module__.startswith("tf_keras."):
-        return "this layer has no exact integer form here"
+        return "this library has no exact integer form of this layer"
     return (
-        "this layer is not known here; say what it is made of with "
-        "`tf_lsq.register_layer`"
+        "this library does not know this layer; register how it decomposes into "
+        "supported layers with `tf_lsq.register_layer`"
     )

@@ -1,8 +1,8 @@
 """TensorFlow functions that functional code calls on Keras tensors.
 
 `x + y`, `tf.nn.relu6(x)` or `x[:, 1:]` make Keras record the function and its
-arguments. Each row of `FUNCTIONS` turns one into the operators it stands for, with
-the layers that will compute them in the quantized model.
+arguments. Each row of `FUNCTIONS` lowers one to its operators, with the layers that
+compute them in the quantized model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_function(layer: Layer) -> str | None:
     if layer.symbol in FUNCTIONS:
         return None
     return (
-        f"the function tf.{layer.symbol} has no integer form here; use one of "
+        f"this library has no integer form of tf.{layer.symbol}; use one of "
         f"{', '.join(f'tf.{name}' for name in PUBLIC_FUNCTIONS)}, or a layer"
     )
 
@@ -54,15 +54,15 @@ def _constant(value: Any) -> np.ndarray:
     """Returns a constant argument as an array.
 
     Raises:
-        Unsupported: If it is computed by the model.
+        Unsupported: If the model computes it.
     """
     if any(isinstance(part, Node | Unknown) for part in tf.nest.flatten(value)):
-        raise Unsupported("an argument that must be constant is computed by the model")
+        raise Unsupported("the model computes an argument that must be constant")
     return np.asarray(value)
 
 
 class Unknown:
-    """Stands for an integer tensor, such as a shape, that is computed at run time."""
+    """Placeholder for an integer tensor, such as a shape, computed at run time."""
 
 
 # --- Arithmetic --------------------------------------------------------------
@@ -138,7 +138,7 @@ def _joining(kind: str, layer_class: type) -> Callable[[Call], Node]:
 
 
 def _limit(call: Call, kind: str, x: Any, y: Any) -> Node:
-    """``maximum(x, 0)`` is a ReLU; other limits have no operator here."""
+    """``maximum(x, 0)`` is a ReLU; other limits have no operator."""
     x, constant = (x, y) if isinstance(x, Node) else (y, x)
     if kind == "maximum" and np.all(_constant(constant) == 0):
         return activate(call, x, tf.nn.relu, call.name)
@@ -192,13 +192,13 @@ def _identity(call: Call) -> Node:
 
 
 def _reshape(call: Call) -> Node:
-    """Reshape, squeeze or expand_dims: what counts is the shape that comes out."""
+    """Reshape, squeeze or expand_dims: only the output shape counts."""
     x = next(v for v in call.arguments.values() if isinstance(v, Node))
     return _reshaped(call, x, call.shape, call.name)
 
 
 def _reshaped(call: Call, x: Node, shape: Any, name: str) -> Node:
-    """Adds a reshape to `shape`, the batch aside."""
+    """Adds a reshape to `shape`, apart from the batch."""
     if any(size is None for size in shape[1:]):
         raise Unsupported(f"every size but the batch must be known, received {shape}")
     if x.shape[0] != shape[0] and shape[0] is not None:
@@ -207,13 +207,13 @@ def _reshaped(call: Call, x: Node, shape: Any, name: str) -> Node:
 
 
 def _transpose(call: Call) -> Node:
-    """Transposition that leaves the batch in front."""
+    """Transposition that keeps the batch axis first."""
     x = call.arguments["a"]
     perm = call.arguments["perm"]
     perm = list(reversed(range(len(x.shape)))) if perm is None else perm
     perm = [int(axis) for axis in _constant(perm)]
     if perm[0] != 0:
-        raise Unsupported(f"the batch axis must stay in front, received perm={perm}")
+        raise Unsupported(f"the batch axis must stay first, received perm={perm}")
     layer = layers.Permute(perm[1:], name=call.name)
     return call.add("transpose", [x], layer=layer, perm=tuple(perm))
 
@@ -230,10 +230,10 @@ def _concat(call: Call) -> Node:
 
 
 def _pad(call: Call) -> Node:
-    """Zeros around a tensor."""
+    """Padding with zeros."""
     mode, value = call.arguments["mode"], call.arguments["constant_values"]
     if str(mode).upper() != "CONSTANT" or np.any(_constant(value) != 0):
-        raise Unsupported(f"padding must be with zeros, received {mode} of {value}")
+        raise Unsupported(f"padding must use zeros, received {mode} with {value}")
     paddings = _constant(call.arguments["paddings"]).tolist()
     if any(paddings[0]):
         raise Unsupported("the batch axis cannot be padded")
@@ -248,7 +248,7 @@ def _reduce(reduction: str) -> Callable[[Call], Node]:
     def lower(call: Call) -> Node:
         x, axes = call.arguments["input_tensor"], call.arguments["axis"]
         if axes is None:
-            raise Unsupported("axis must be given, and leave the batch, received None")
+            raise Unsupported("axis must be given, excluding the batch, received None")
         axes = sorted(int(a) % len(x.shape) for a in np.ravel(_constant(axes)))
         if 0 in axes:
             raise Unsupported("axis must not be the batch axis, received 0")
@@ -261,7 +261,7 @@ def _reduce(reduction: str) -> Callable[[Call], Node]:
 
 
 def _getitem(call: Call) -> Node:
-    """``x[...]``: a regular part, then a reshape for dropped and new axes."""
+    """``x[...]``: a strided slice, then a reshape for dropped and new axes."""
     x = call.arguments["tensor"]
     begin, size, strides = _slices(x.shape, call.arguments["slice_spec"])
     whole = (None, *size)
@@ -287,7 +287,7 @@ def _slice(call: Call, x: Node, bounds: tuple[Any, Any, Any], name: str) -> Node
 
 
 def _slices(shape: Any, spec: Any) -> tuple[list[int], list[int], list[int]]:
-    """Returns begin, size and strides of an index expression, batch aside."""
+    """Returns begin, size and strides of an index expression, without the batch."""
     spec = list(spec) if isinstance(spec, list | tuple) else [spec]
     items = [_index(item) for item in spec if item is not None]
     if Ellipsis in items:
@@ -300,12 +300,14 @@ def _slices(shape: Any, spec: Any) -> tuple[list[int], list[int], list[int]]:
     begin, size, strides = [], [], []
     for item, length in zip(items[1:], shape[1:], strict=True):
         if length is None:
-            raise Unsupported(f"every size but the batch must be known, got {shape}")
+            raise Unsupported(
+                f"every size but the batch must be known, received {shape}"
+            )
         if isinstance(item, int):
             item = slice(item % length, item % length + 1)
         first, last, stride = item.indices(length)
         if stride < 1 or last <= first:
-            raise Unsupported(f"slices must take something forwards, received {item}")
+            raise Unsupported(f"slices must be non-empty and forward, received {item}")
         begin.append(first)
         size.append(math.ceil((last - first) / stride))
         strides.append(stride)
@@ -329,21 +331,21 @@ def _split(call: Call) -> list[Node]:
     x, parts = call.arguments["value"], call.arguments["num_or_size_splits"]
     axis = int(_constant(call.arguments["axis"])) % len(x.shape)
     if axis == 0 or x.shape[axis] is None:
-        raise Unsupported("axis must not be the batch axis, and its size known")
+        raise Unsupported("axis must not be the batch axis, and its size must be known")
     length = x.shape[axis]
     sizes = np.ravel(_constant(parts)).tolist()
     if np.ndim(parts) == 0:
         sizes = [length // parts] * parts
     if -1 in sizes:
         sizes[sizes.index(-1)] = length - sum(sizes) - 1
-    made, begin = [], 0
+    slices, begin = [], 0
     for number, size in enumerate(sizes):
         first, full = [0] * (len(x.shape) - 1), list(x.shape[1:])
         first[axis - 1], full[axis - 1] = begin, size
         begin += size
         bounds = (first, full, [1] * len(first))
-        made.append(_slice(call, x, bounds, f"{call.name}_{number}"))
-    return made
+        slices.append(_slice(call, x, bounds, f"{call.name}_{number}"))
+    return slices
 
 
 # --- Images ------------------------------------------------------------------
@@ -382,10 +384,10 @@ def _pool(layer_class: type, kind: str) -> Callable[[Call], Node]:
 
 def _window(value: Any) -> tuple[int, int]:
     """Returns (height, width) of a window argument."""
-    found = np.ravel(_constant(value)).astype(int).tolist()
-    if len(found) == 4:
-        found = found[1:3]
-    return (found[0], found[-1])
+    sizes = np.ravel(_constant(value)).astype(int).tolist()
+    if len(sizes) == 4:
+        sizes = sizes[1:3]
+    return (sizes[0], sizes[-1])
 
 
 def _unary(kind: str) -> Callable[[Call], Node]:

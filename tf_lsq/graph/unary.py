@@ -1,4 +1,4 @@
-"""Functions of one tensor, element by element, each one operator: a row for each."""
+"""Elementwise functions of one tensor: each is one operator and has one row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Unary:
     """A function of one tensor.
 
     Attributes:
-        function: Computes it, from and to tensors.
+        function: Computes it, tensor to tensor.
         kind: What the analysis knows about the operator.
         symbols: Names of TensorFlow functions that compute it.
-        activations: Activation functions that are it.
-        layers: Keras layers that are it -> what of their settings is refused.
+        activations: Activation functions equal to it.
+        layers: Keras layers equal to it -> which of their settings are refused.
     """
 
     function: Callable[[Any], Any]

@@ -1,4 +1,4 @@
-"""The Keras layers and quantizers that carry learned steps."""
+"""The Keras layers and quantizers that hold learned steps."""
 
 from .attributes import replaced_attributes
 from .loans import borrowed_sums

@@ -14,7 +14,7 @@ class Untracked:
     """Holds variables where Keras does not look for them.
 
     Keras would save and count a variable once for `add_weight` and once more
-    for each container it finds in an attribute.
+    for each collection it finds in an attribute.
     """
 
     def __init__(self, variables: Variables) -> None:
@@ -25,7 +25,7 @@ class Untracked:
 def replaced_attributes(
     layer: keras.layers.Layer, attributes: dict[str, Any]
 ) -> Iterator[None]:
-    """Gives `layer` other values of attributes, unseen by Keras' tracking."""
+    """Temporarily replaces attributes of `layer`, hidden from Keras' tracking."""
     present = vars(layer)
     original = {name: present[name] for name in attributes}
     present.update(attributes)

@@ -1,19 +1,19 @@
-"""Sums for the gradients of activation steps that other gradients hold anyway.
+"""Reuses sums that other gradients already compute, in gradients of activation steps.
 
 The gradient of an activation's step is ``scale / step * (sum(dy * y) - sum(dx * x))``,
 two passes over large tensors (see `fast`). Often both sums are known elsewhere,
 over tensors that are a hundred times smaller:
 
-- Where the output of a layer is linear in its input y and in its kernel W, the sum of
+- If the output of a layer is linear in its input y and in its kernel W, the sum of
   gradient times value is the same for both: ``sum(dy * y)`` is the sum of
-  ``sum(dW * W)`` over the kernels that read y. Each kind of layer states whether it is
-  so (`QuantizedWeight.bilinear`).
-- A batch norm writes ``x = gamma * n + beta``, where n does not depend on gamma and
+  ``sum(dW * W)`` over the kernels that read y. Each kind of layer declares whether this
+  holds (`QuantizedWeight.bilinear`).
+- A batch norm outputs ``x = gamma * n + beta``, where n does not depend on gamma and
   beta: ``sum(dx * x) = sum(dgamma * gamma) + sum(dbeta * beta)``.
 
-Both are equalities, whatever the loss. They need to know who reads and writes a
-tensor, so they are used inside of an `LSQModel` only, whose graph says that. A layer
-that is called in any other way computes its own sums.
+Both equalities hold for any loss. They require knowing what reads and writes a tensor,
+so they are used only inside an `LSQModel`, whose graph shows this. A layer that is
+called in any other way computes its own sums.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .attributes import replaced_attributes
 from .point import QuantizationPoint
 from .wrapper import LSQWrapper
 
-# A kernel's sum pays if it is shorter than the activation's: this many examples.
+# A kernel's sum pays off if it is shorter than that of this many examples.
 _EXAMPLES = 32
 
 
 @dataclasses.dataclass
 class Loan:
-    """Where the sums of one point are.
+    """The layers that compute the sums of one point.
 
     Attributes:
         point: The point whose step gets the sums.
-        kernels: The layers that hold ``sum(dy * y)``; none: the point sums itself.
-        batch_norm: The layer that holds ``sum(dx * x)``, if any.
+        kernels: The layers that compute ``sum(dy * y)``; empty: the point does.
+        batch_norm: The layer that computes ``sum(dx * x)``, if any.
     """
 
     point: QuantizationPoint
@@ -58,7 +58,7 @@ class Loan:
 
 
 def find_loans(model: keras.Model) -> list[Loan]:
-    """Returns where sums are known, for the steps of a model as it is now."""
+    """Returns where sums are known, for the steps of a model in its current state."""
     nodes = nodes_of(model)
     calls = collections.Counter(id(node.layer) for node in nodes)
     writers: dict[int, Any] = {}
@@ -92,8 +92,8 @@ def find_loans(model: keras.Model) -> list[Loan]:
 def borrowed_sums(model: keras.Model) -> Iterator[None]:
     """Lets the layers of a model exchange sums while it is called.
 
-    Replicas may take turns in the middle of a call, so they do without; so do GPUs that
-    round what they multiply, because the gradients of kernels are sums of products.
+    Several replicas do without, because they may alternate in the middle of a call; so
+    do GPUs that round factors, because the gradients of kernels are sums of products.
     """
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1 or not fast.matmul_keeps_digits():
@@ -120,7 +120,7 @@ def borrowed_sums(model: keras.Model) -> Iterator[None]:
 
 
 def _borrows(point: QuantizationPoint) -> bool:
-    """Returns whether the gradient of a point's step is made of the two sums."""
+    """Returns whether the gradient of a point's step consists of the two sums."""
     return (
         point.fixed_step is None
         and point.trainable
@@ -134,7 +134,7 @@ def _borrows(point: QuantizationPoint) -> bool:
 
 
 def _hold_outputs(layers: list[Any], point: QuantizationPoint) -> bool:
-    """Returns whether `layers` are kernels whose sums are those of the outputs."""
+    """Returns whether `layers` have kernels whose sums equal that of the output."""
     if not layers or not all(
         isinstance(layer, LSQWrapper) and layer.is_bilinear for layer in layers
     ):
@@ -147,7 +147,7 @@ def _hold_outputs(layers: list[Any], point: QuantizationPoint) -> bool:
 
 
 def _holds_inputs(layer: Any) -> bool:
-    """Returns whether `layer` is a batch norm whose gamma and beta hold the sum."""
+    """Returns whether `layer` is a batch norm whose gamma and beta give the sum."""
     return (
         type(layer) is keras.layers.BatchNormalization
         and layer.gamma is not None

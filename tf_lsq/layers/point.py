@@ -1,6 +1,6 @@
 """`QuantizationPoint`: quantizes the tensor that flows through it.
 
-There is one wherever the TFLite file holds an integer tensor with its own grid.
+There is one wherever the TFLite file has an integer tensor with its own grid.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from .quantizers import LSQActivationQuantizer, Variables, is_initialised
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class QuantizationPoint(keras.layers.Layer):
-    """Quantizes the tensor that flows through it, in the dtype that arrives.
+    """Quantizes the tensor that flows through it, in the dtype of that tensor.
 
     Args:
         quantizer: Bits, sign and first value of the step.
-        float_input: Whether the operator before it was left in float, so that the
-            file converts here.
-        absorbed_relu: Name of the ReLU that this point replaces. An unsigned point is
-            a ReLU itself: its lowest integer is 0, and no gradient passes below.
+        float_input: Whether the operator before it stays in float, so that the file
+            converts here.
+        absorbed_relu: Name of the ReLU that this point replaces. An unsigned point acts
+            as a ReLU: its smallest integer is 0, and no gradient passes below it.
         target: Name of the target that the model was quantized for.
         **kwargs: Keras' layer arguments.
 
     Attributes:
         plain_op: See `LSQModel.use_plain_op`.
-        visitor: Called with the point and what arrives, before it is quantized. Unless
-            it returns None, what it returns is the output. See `first_batch` and
+        visitor: Called with the point and its input, before quantization. If it returns
+            a value other than None, that is the output. See `first_batch` and
             `range_watch`.
         own_sums: See `loans`.
     """
@@ -77,7 +77,7 @@ class QuantizationPoint(keras.layers.Layer):
 
     @property
     def step_variables(self) -> Variables:
-        """The quantizer's variables; empty where the step is fixed."""
+        """The quantizer's variables; empty if the step is fixed."""
         return self._step_variables.variables
 
     @property
@@ -87,7 +87,7 @@ class QuantizationPoint(keras.layers.Layer):
 
     @property
     def integer_range(self) -> lsq.IntegerRange:
-        """The integers in use; as tensors where the first batch decides."""
+        """The integers in use; as tensors if the first batch decides."""
         return self.quantizer.integer_range(self.step_variables)
 
     def is_initialised(self) -> bool:
@@ -95,15 +95,15 @@ class QuantizationPoint(keras.layers.Layer):
         return is_initialised(self.step_variables)
 
     def initialise(self, values: tf.Tensor) -> None:
-        """Sets the first value of the step from the values that it shall hold."""
+        """Sets the first value of the step from the values that it must represent."""
         self.quantizer.initialise(values, self.step_variables)
 
     def reset(self) -> None:
-        """Forgets the step; the next first batch sets it."""
+        """Clears the step; the next first batch sets it."""
         self.step_variables["unit"].assign(0.0)
 
     def call(self, inputs: tf.Tensor, training: Any = None) -> tf.Tensor:
-        """Returns `inputs` on the grid; integers, as of pixels, become float32."""
+        """Returns `inputs` on the grid; integers, such as pixels, become float32."""
         if not inputs.dtype.is_floating:
             inputs = tf.cast(inputs, tf.float32)
         if self.visitor is not None:
@@ -140,7 +140,7 @@ class QuantizationPoint(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """Rebuilds the point; models of version 0.1.0 have one class for all."""
+        """Rebuilds the point; models of version 0.1.0 have one class for all points."""
         config = dict(config)
         settings = ("num_bits", "signed", "step_init", "max_value", "asymmetric")
         chosen = {name: config.pop(name) for name in settings if name in config}
@@ -158,7 +158,7 @@ class FixedPoint(QuantizationPoint):
     Args:
         quantizer: Bits and sign.
         fixed_step: The step.
-        **kwargs: Those of `QuantizationPoint`.
+        **kwargs: Arguments of `QuantizationPoint`.
     """
 
     def __init__(
@@ -166,16 +166,16 @@ class FixedPoint(QuantizationPoint):
     ) -> None:
         super().__init__(quantizer, **kwargs)
         if quantizer.signed is None:
-            raise ValueError("A `fixed_step` needs `signed`. Received: signed=None.")
+            raise ValueError("A `fixed_step` requires `signed`. Received: signed=None.")
         self.fixed_step = fixed_step
 
     def build(self, input_shape: Any) -> None:
-        """Creates nothing."""
+        """Creates no variables."""
         keras.layers.Layer.build(self, input_shape)
 
     @property
     def step_variables(self) -> Variables:
-        """None."""
+        """Empty: nothing is learned."""
         return {}
 
     @property

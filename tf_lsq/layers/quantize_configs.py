@@ -1,10 +1,9 @@
-"""Which attributes of a layer get which quantizer.
+"""Defines which attributes of a layer get which quantizer.
 
-`LSQQuantizeConfig` serves two doors. Passed to TF-MOT's
-`quantize_annotate_layer` it overrides the bits of one layer, under
-`LSQQuantizeScheme`, or quantizes the layer by itself under TF-MOT's default
-scheme. Inside a model made by this library it names the quantized weight of a
-wrapped layer.
+`LSQQuantizeConfig` has two uses. Passed to TF-MOT's `quantize_annotate_layer`, it
+overrides the bits of one layer under `LSQQuantizeScheme`, or quantizes that layer alone
+under TF-MOT's default scheme. Inside a model built by this library, it names the
+quantized weight of a wrapped layer.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
 @dataclasses.dataclass(frozen=True)
 class QuantizedWeight:
-    """The weight of a layer that is quantized.
+    """The quantized weight of a layer.
 
     Attributes:
-        attribute: Where the layer holds it.
+        attribute: The attribute of the layer that holds it.
         channel_axes: Its axes with one index per channel.
-        bilinear: Whether the layer's output, but for its bias, is linear in this weight
-            and linear in the layer's input. Only then do both have the same sum of
-            gradient times value, see `loans`.
+        bilinear: Whether the layer's output, except for its bias, is linear in this
+            weight and linear in the layer's input. Only then do both have the same sum
+            of gradient times value, see `loans`.
     """
 
     attribute: str
@@ -54,7 +53,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         weight_bits: Bits of the kernel, 2 to 8.
         activation_bits: Under `LSQQuantizeScheme` the bits of the layer's
             *input*, as in the paper; under TF-MOT's default scheme, which has
-            no quantizers in front of a layer, those of its output.
+            no quantizers before a layer, the bits of its output.
         per_channel: One step per output channel instead of one per kernel.
         step_init: First value of the steps, see `lsq.initial_step`.
 
@@ -85,7 +84,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     def get_weights_and_quantizers(
         self, layer: keras.layers.Layer
     ) -> list[tuple[Any, LSQWeightQuantizer]]:
-        """Returns the kernel with its quantizer; nothing for layers without."""
+        """Returns the kernel with its quantizer; empty for layers without a kernel."""
         if type(layer) not in QUANTIZED_WEIGHTS:
             return []
         weight = QUANTIZED_WEIGHTS[type(layer)]
@@ -115,7 +114,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     def set_quantize_weights(
         self, layer: keras.layers.Layer, quantize_weights: list[Any]
     ) -> None:
-        """Puts the quantized kernel in the place of the float one (TF-MOT)."""
+        """Replaces the float kernel with the quantized one (TF-MOT)."""
         attribute = self.weight_attribute(layer)
         if attribute is not None:
             setattr(layer, attribute, quantize_weights[0])
@@ -123,7 +122,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     def set_quantize_activations(
         self, layer: keras.layers.Layer, quantize_activations: list[Any]
     ) -> None:
-        """Puts the quantizing activation in the place of the float one (TF-MOT)."""
+        """Replaces the float activation with the quantizing one (TF-MOT)."""
         if quantize_activations:
             layer.activation = quantize_activations[0]
 
@@ -148,7 +147,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         return hash(tuple(self.get_config().values()))
 
     def _activation_quantizer(self) -> LSQActivationQuantizer:
-        """Returns a fresh quantizer; its first batch decides the sign."""
+        """Returns a new quantizer; its first batch decides the sign."""
         return LSQActivationQuantizer(
             self.activation_bits, signed=None, step_init=self.step_init
         )

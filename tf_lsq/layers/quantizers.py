@@ -1,12 +1,12 @@
-"""TF-MOT `Quantizer` objects around `lsq`.
+"""TF-MOT `Quantizer` classes that wrap `lsq`.
 
-A quantizer holds settings only. Its variables live in the layer that builds it,
+A quantizer holds only settings. Its variables live in the layer that builds it,
 under the name of what is quantized (`kernel`, `activation`, ...):
 
     <name>_step        trainable, the learned factor of the step, 1 at first
     <name>_step_unit   not trainable, first value of the step, 0 until it is known
     <name>_signed      not trainable, 1 if the first batch had negative values;
-                       only where the graph cannot tell
+                       only if the graph does not decide it
     <name>_offset      trainable, where the range begins (LSQ+); only if asymmetric
 
 The step in the unit of the values is ``lsq.learned_step(step, step_unit)``.
@@ -41,9 +41,9 @@ class KeepPositive(keras.constraints.Constraint):
 
 
 class KeepBelow(KeepPositive):
-    """Also keeps the step within its largest value.
+    """Also keeps the step at or below its largest value.
 
-    A larger factor has no effect, and would have to shrink again before it has one.
+    A larger factor has no effect, and would have to shrink again to have one.
 
     Args:
         unit: First value of the step, 0 until it is known.
@@ -62,7 +62,7 @@ class KeepBelow(KeepPositive):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class KeepInRange(keras.constraints.Constraint):
-    """Keeps a learned offset within a range's width below 0."""
+    """Keeps a learned offset at most one range width below 0, and not above 0."""
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         """Returns `w`, from -1 to 0."""
@@ -70,14 +70,14 @@ class KeepInRange(keras.constraints.Constraint):
 
 
 class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """What weight and activation quantizers share: variables, first value, call."""
+    """Base class of weight and activation quantizers: variables, first value, call."""
 
     num_bits: int
     step_init: str
 
     @abc.abstractmethod
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
-        """Returns the integers this quantizer may use."""
+        """Returns the integers that this quantizer may use."""
 
     def range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
         """Returns the range for a graph that is being built."""
@@ -124,15 +124,15 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         own_sums: fast.OwnSums = _ALL_SUMS,
         **kwargs: Any,
     ) -> tf.Tensor:
-        """Returns `inputs` moved to the quantizer's grid.
+        """Returns `inputs` rounded to the quantizer's grid.
 
         Args:
             inputs: Float values.
-            training: Whether the layer trains; a first batch is only taken as
-                such in training.
+            training: Whether the layer trains; only in training can `inputs` be
+                the first batch.
             weights: The variables that `build` returned.
-            plain_op: Whether to use `lsq.fake_quantize` where `fast` has a
-                faster form.
+            plain_op: Whether to use `lsq.fake_quantize` even where `fast` has a
+                faster implementation.
             own_sums: See `fast.fake_quantize`.
             **kwargs: Ignored, part of TF-MOT's interface.
 
@@ -168,18 +168,18 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         return lsq.learned_step(weights["step"], weights["unit"], self._max_step())
 
     def _max_step(self) -> float:
-        """Returns what the step may be at most."""
+        """Returns the largest allowed step."""
         return math.inf
 
     def initialise(self, inputs: tf.Tensor, weights: Variables) -> None:
-        """Sets the step (and the signedness or offset, where open) from `inputs`."""
+        """Sets the step (and the signedness or offset, if undecided) from `inputs`."""
         for name, value in self.first_values(inputs, weights).items():
             weights[name].assign(value)
 
     def first_values(
         self, inputs: tf.Tensor, weights: Variables
     ) -> dict[str, tf.Tensor]:
-        """Returns what `initialise` sets, by the name of the variable."""
+        """Returns the values that `initialise` sets, by the name of the variable."""
         values = {}
         if "signed" in weights:
             negative = tf.reduce_any(inputs < tf.cast(0, inputs.dtype))
@@ -227,8 +227,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 def is_initialised(weights: Variables) -> bool:
     """Returns whether the variables of one quantizer have their first value.
 
-    Inside a function that is being traced this reads the variable's value at
-    the time of tracing, so that a trained model carries no conditional.
+    Inside a function that is being traced, this reads the variable's value at
+    trace time, so a trained model contains no conditional.
     """
     with tf.init_scope():
         if not tf.executing_eagerly():
@@ -237,7 +237,7 @@ def is_initialised(weights: Variables) -> bool:
 
 
 def _effect(function: Callable[..., None], *args: Any) -> Callable[[], tf.Tensor]:
-    """Wraps a function called for its effect as a branch of `tf.cond`."""
+    """Wraps a function called for its side effect as a branch of `tf.cond`."""
 
     def branch() -> tf.Tensor:
         function(*args)
@@ -247,7 +247,7 @@ def _effect(function: Callable[..., None], *args: Any) -> Callable[[], tf.Tensor
 
 
 def _no() -> tf.Tensor:
-    """Is the branch of `tf.cond` that does nothing."""
+    """No-op branch for `tf.cond`."""
     return tf.constant(False)
 
 
@@ -289,7 +289,7 @@ class LSQWeightQuantizer(_LSQQuantizer):
     def build(
         self, tensor_shape: Any, name: str, layer: keras.layers.Layer
     ) -> Variables:
-        """Creates the variables; see the module's head for their names."""
+        """Creates the variables; see the module docstring for their names."""
         return self._add_variables(name, layer, self._step_shape(tensor_shape))
 
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
@@ -306,12 +306,12 @@ class LSQWeightQuantizer(_LSQQuantizer):
         )
 
     def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> float:
-        """Counts the elements that share one step."""
+        """Returns the paper's g, from the elements that share one step."""
         channels = math.prod(self._step_shape(inputs.shape))
         return lsq.step_gradient_scale(math.prod(inputs.shape) // channels, q_max)
 
     def _may_initialise(self, training: Any) -> bool:
-        """Weights are known at any time."""
+        """Returns True: weights are known at any time."""
         return True
 
 
@@ -324,8 +324,8 @@ class LSQActivationQuantizer(_LSQQuantizer):
         num_bits: Bits of one integer, 2 to 8.
         signed: Whether values can be negative. None: the first batch decides.
         step_init: First value of the step, see `lsq.initial_step`.
-        max_value: Unsigned values beyond it count as this value (6: the quantizer
-            is a ReLU6, too). The step stays within ``max_value / q_max``.
+        max_value: Unsigned values above it count as this value (6: the quantizer
+            also acts as a ReLU6). The step is at most ``max_value / q_max``.
         asymmetric: Whether the range of a signed activation has a learned offset, see
             `lsq_plus`.
 
@@ -357,7 +357,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
     def build(
         self, tensor_shape: Any, name: str, layer: keras.layers.Layer
     ) -> Variables:
-        """Creates the variables; TF-MOT may pass no shape, none is needed."""
+        """Creates the variables; needs no shape, as TF-MOT may pass none."""
         variables = self._add_variables(name, layer, ())
         scalar = functools.partial(
             layer.add_weight,
@@ -375,7 +375,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return variables
 
     def integer_range(self, weights: Variables) -> lsq.IntegerRange:
-        """Returns the range; as tensors where it is learned or the data's."""
+        """Returns the range; as tensors if it is learned or the data decides it."""
         if self.asymmetric:
             return lsq_plus.offset_range(
                 self.offset(weights), self.step(weights), self.num_bits
@@ -401,7 +401,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         )
 
     def range_when_traced(self, weights: Variables) -> lsq.IntegerRange:
-        """Returns plain integers where the first batch has decided already."""
+        """Returns plain integers if the first batch has already decided them."""
         if self.signed is not None or not is_initialised(weights):
             return self.integer_range(weights)
         with tf.init_scope():
@@ -409,7 +409,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return lsq.activation_range(self.num_bits, signed=signed)
 
     def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> Any:
-        """Counts the features of one example, without the batch axis."""
+        """Returns the paper's g, from the features of one example without the batch."""
         if self.asymmetric:
             q_max = lsq_plus.num_levels(self.num_bits)
         features: Any = inputs.shape[1:].num_elements()
@@ -421,7 +421,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return tf.math.rsqrt(product)
 
     def _max_step(self) -> float:
-        """Keeps the largest integer within the largest value."""
+        """Returns the step at which the largest integer is the largest value."""
         if self.max_value is None:
             return math.inf
         return self.max_value / self.integer_range({}).q_max
@@ -429,7 +429,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
     def first_values(
         self, inputs: tf.Tensor, weights: Variables
     ) -> dict[str, tf.Tensor]:
-        """Returns what `initialise` sets; the largest of `inputs` may not count."""
+        """Returns the values that `initialise` sets; `max_value` limits `inputs`."""
         if self.asymmetric:
             unit, offset = lsq_plus.initial_values(
                 inputs, self.num_bits, method=self.step_init
@@ -441,11 +441,11 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return super().first_values(inputs, weights)
 
     def widened(self, unit: tf.Tensor, factor: float) -> tf.Tensor:
-        """Returns a first step times a factor, as large as it may be at most."""
+        """Returns a first step times a factor, limited to the largest allowed step."""
         return tf.minimum(factor * unit, self._max_step())
 
     def clipped(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns `inputs` as they are but for what a ReLU would remove."""
+        """Returns `inputs` unchanged, except for what a ReLU would remove."""
         if self.signed is not False:
             return inputs
         inputs = tf.nn.relu(inputs)
@@ -454,5 +454,5 @@ class LSQActivationQuantizer(_LSQQuantizer):
         return tf.minimum(inputs, tf.cast(self.max_value, inputs.dtype))
 
     def _may_initialise(self, training: Any) -> bool:
-        """Only a training batch sets the step."""
+        """Returns whether this is a training batch; only those set the step."""
         return isinstance(training, bool | int) and bool(training)

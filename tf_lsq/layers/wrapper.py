@@ -1,8 +1,8 @@
 """`LSQWrapper`: a layer whose kernel is quantized.
 
-TF-MOT's own wrapper replaces the kernel variable of the wrapped layer by a
-tensor at every call, which breaks saving, loading and `trainable`. `LSQWrapper`
-leaves the wrapped layer as it is.
+TF-MOT's own wrapper replaces the kernel variable of the wrapped layer with a
+tensor in every call, which breaks saving, loading and `trainable`. `LSQWrapper`
+leaves the wrapped layer unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LSQWrapper(keras.layers.Wrapper):
         layer: A layer of a class in `quantize_configs.QUANTIZED_WEIGHTS`.
         quantize_config: Bits of the kernel and how its steps are shared.
         **kwargs: Keras' layer arguments. The name is `quant_<layer's name>`
-            unless given; `trainable` and `dtype` are the layer's own.
+            unless given; `trainable` and `dtype` are the layer's.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class LSQWrapper(keras.layers.Wrapper):
         return self.quantizer.step(self.step_variables)
 
     def initialise(self) -> None:
-        """Sets the step from the kernel's present values."""
+        """Sets the step from the kernel's current values."""
         self.quantizer.initialise(self.kernel, self.step_variables)
 
     def quantized_kernel(self) -> tf.Tensor:
@@ -99,7 +99,7 @@ class LSQWrapper(keras.layers.Wrapper):
         )
 
     def codes(self) -> tf.Tensor:
-        """Returns the trained integers, read off `quantized_kernel`."""
+        """Returns the trained integers, computed from `quantized_kernel`."""
         return tf.round(self.quantized_kernel() / self.step)
 
     def call(self, inputs: Any) -> tf.Tensor:
@@ -116,7 +116,7 @@ class LSQWrapper(keras.layers.Wrapper):
         return self.layer.compute_output_shape(input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the settings, the wrapped layer's included."""
+        """Returns the settings, including those of the wrapped layer."""
         config = super().get_config()
         config["quantize_config"] = self.quantize_config.get_config()
         return config

@@ -1,6 +1,6 @@
 """Learned Step Size Quantization as functions of tensors.
 
-Nothing here knows about layers, variables or TF-MOT.
+Nothing in this package knows about layers, variables or TF-MOT.
 """
 
 from .first_steps import STEP_INITS, check_step_init, initial_step, sampled

@@ -1,21 +1,21 @@
-"""The fast form of `lsq.fake_quantize`, made of TensorFlow's native kernels.
+"""The fast implementation of `lsq.fake_quantize`, with TensorFlow's native ops.
 
-The plain form reads and writes every tensor a dozen times. Here the forward pass is
-one kernel, the mask of the gradient another, and the gradient of the step two dot
-products, which only read. With ``v = x / step``, ``y = step * round(clip(v))`` and
-``dx`` equal to ``dy`` inside the range and 0 elsewhere, equation 3 of the paper sums
-up to::
+The plain implementation reads and writes every tensor a dozen times. Here one op
+computes the forward pass, another masks the gradient, and two dot products, which only
+read, give the gradient of the step. With ``v = x / step``,
+``y = step * round(clip(v))`` and ``dx`` equal to ``dy`` inside the range and 0
+elsewhere, summing equation 3 of the paper gives::
 
     d_step = sum(dy * (round(v) - v)) inside + sum(dy * bound) outside
            = (sum(dy * y) - sum(dx * x)) / step
 
-Nothing is kept for the backward pass but x and y, which the layers around keep anyway.
-Where those hold one of the two sums as well (see `loans`), it is left out here,
-and `lend_sum` adds it to the gradient of the same step. Codes and mask are the plain
-form's, except where the quotient is within float32's rounding of a tie: the kernel
-multiplies by 1 / step.
+The backward pass needs only x and y, which the surrounding layers keep anyway. If those
+layers also compute one of the two sums (see `loans`), it is left out here, and
+`lend_sum` adds it to the gradient of the same step. Codes and mask equal those of the
+plain implementation, except where the quotient is within float32 rounding of a tie: the
+op multiplies by 1 / step.
 
-The kernels have no gradients of their own, so there are none of second order.
+These ops have no gradients, so there are no second-order gradients.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from .plain import ROUNDING, SMALLEST
 from .ranges import IntegerRange
 
 Tensors = tuple[tf.Tensor, ...]
-# Long dot products are matrix products of chunks: they only read, and two cores share
-# them. Short ones are precise instead.
+# Long dot products become matrix products of chunks: they only read, and two cores
+# share them. Short ones are computed precisely instead.
 # A chunk that starts at a multiple of TensorFlow's alignment is a view, not a copy.
 _NUM_CHUNKS = 4
 _CHUNKED_SIZE = 1 << 19
 _CHUNKED_EXAMPLE = 1 << 14
-_ALIGNMENT = 16  # Of float32 values.
+_ALIGNMENT = 16  # In float32 values.
 _FIRST_ORDER_ONLY = (
-    "The fast form of the LSQ operator has no gradients of second order. Call "
-    "`student.use_plain_op()`, whose operator has them."
+    "The fast implementation of the LSQ operator has no second-order gradients. Call "
+    "`student.use_plain_op()`: the plain implementation has them."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class OwnSums:
-    """What of a step and of its gradient a call of `fake_quantize` computes itself.
+    """The parts of a step and its gradient that `fake_quantize` computes itself.
 
     Attributes:
-        step: The step, where it is known already.
-        outputs: Whether the gradient holds ``sum(dy * y)``.
-        inputs: Whether the gradient holds ``-sum(dx * x)``.
+        step: The step, if it is already known.
+        outputs: Whether the gradient includes ``sum(dy * y)``.
+        inputs: Whether the gradient includes ``-sum(dx * x)``.
     """
 
     step: tf.Tensor | None = None
@@ -60,10 +60,10 @@ class OwnSums:
 
 
 def is_supported(x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange) -> bool:
-    """Returns whether there are kernels for `fake_quantize` with these arguments.
+    """Returns whether `fake_quantize` supports these arguments.
 
-    There are for steps in float32, shared by the whole tensor or by all axes but
-    the last ones, and a range that is known when the graph is built.
+    It needs a float32 step, shared by the whole tensor or by all axes except the
+    last ones, and a range that is known when the graph is built.
     """
     if tf.is_tensor(integer_range.q_min) or tf.is_tensor(integer_range.q_max):
         return False
@@ -73,11 +73,10 @@ def is_supported(x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange) -> 
 
 
 def matmul_keeps_digits() -> bool:
-    """Returns whether matrix products multiply float32 numbers as they are.
+    """Returns whether matrix products multiply float32 numbers unrounded.
 
-    With TensorFloat-32, which TensorFlow uses on GPUs unless told otherwise, factors
-    are rounded to 10 bits. The sums for a step's gradient cancel, and would lose all
-    of their digits.
+    With TensorFloat-32, TensorFlow's default on GPUs, factors are rounded to 10 bits.
+    The sums for a step's gradient cancel, and would lose all of their digits.
     """
     rounds = tf.config.experimental.tensor_float_32_execution_enabled()
     return not (rounds and tf.config.list_logical_devices("GPU"))
@@ -91,19 +90,19 @@ def fake_quantize(
     gradient_scale: float | tf.Tensor = 1.0,
     own_sums: OwnSums = OwnSums(),
 ) -> tf.Tensor:
-    """Returns `x` moved to the grid, with LSQ's gradients; see `lsq.fake_quantize`.
+    """Returns `x` rounded to the grid, with LSQ's gradients; see `lsq.fake_quantize`.
 
-    The gradient of the step is a difference of two sums, which costs digits where
-    tensors are large: its error is up to about 1e-3 of what a sum of as many terms with
-    random signs amounts to, where the plain form's is 1e-5. XLA has no kernel for the
-    mask.
+    The gradient of the step is a difference of two sums, which loses digits if tensors
+    are large: its error is up to about 1e-3 of the size of a sum of as many terms with
+    random signs, compared with 1e-5 for the plain implementation. XLA does not support
+    the op for the mask.
 
     Args:
         x: Float values, any shape, any unit.
         step: Positive, unit of `x`; see `is_supported` for its shape.
         integer_range: Integers that may be used; not tensors.
         gradient_scale: See `lsq.step_gradient_scale`.
-        own_sums: The sums that the gradient of a single step holds.
+        own_sums: The sums that the gradient of a single step includes.
 
     Returns:
         Same shape, dtype and unit as `x`.
@@ -127,7 +126,7 @@ def fake_quantize(
 def lend_sum(
     tensors: Sequence[tf.Tensor], step: tf.Tensor, scale: float
 ) -> list[tf.Tensor]:
-    """Returns tensors unchanged; the sum over their gradients goes to a step.
+    """Returns tensors unchanged; adds a sum over their gradients to a step's gradient.
 
     Args:
         tensors: Float tensors t of any shapes.
@@ -177,7 +176,7 @@ def _per_tensor(
 def _per_channel(
     x: tf.Tensor, step: tf.Tensor, integer_range: IntegerRange, scale: tf.Tensor
 ) -> tf.Tensor:
-    """One step for each index of the last axes; kernels, so memory does not count."""
+    """One step per index of the last axes; kernels only, so memory hardly matters."""
     bounds = (integer_range.q_min, integer_range.q_max)
     low, high = (tf.constant(bound, step.dtype) for bound in bounds)
     one = tf.ones([])
@@ -225,9 +224,9 @@ def _rounded(
 def _inside(
     upstream: tf.Tensor, x: tf.Tensor, step: tf.Tensor, bounds: tuple[int, int]
 ) -> tf.Tensor:
-    """Returns `upstream` where `lsq.is_inside` says so, 0 elsewhere.
+    """Returns `upstream` where `lsq.is_inside` is true, 0 elsewhere.
 
-    The kernel's bounds are inclusive: they move outwards by a rounding error or two.
+    The op's bounds are inclusive: they move outwards by a rounding error or two.
     """
     low, high = (q * (1.0 + ROUNDING) * step if q else SMALLEST for q in bounds)
     return tf.raw_ops.QuantizeAndDequantizeV4Grad(
@@ -236,9 +235,9 @@ def _inside(
 
 
 def _difference(plus: Tensors, minus: Tensors) -> list[tf.Tensor]:
-    """Returns the dot product of two tensors less that of two others, as parts of it.
+    """Returns one dot product minus another, as parts to be summed.
 
-    Where tensors are not cut, the difference is taken before anything is summed, which
+    If tensors are not cut, the difference is taken before anything is summed, which
     keeps nearly all digits.
 
     Args:
@@ -258,7 +257,7 @@ def _difference(plus: Tensors, minus: Tensors) -> list[tf.Tensor]:
 def _subtracted(
     multiply: Callable[..., tf.Tensor], plus: Tensors, minus: Tensors
 ) -> tf.Tensor:
-    """Returns the product of two tensors less that of two others; either may lack."""
+    """Returns one product of two tensors minus another; either may be missing."""
     if not plus:
         return -multiply(*minus)
     product = multiply(*plus)
@@ -266,7 +265,7 @@ def _subtracted(
 
 
 def _chunks(*tensors: tf.Tensor) -> list[Tensors]:
-    """Returns tensors of one shape part by part, cut where a cut is free and pays."""
+    """Cuts tensors of one shape into chunks if a cut is free and worthwhile."""
     shape = tensors[0].shape
     size = shape.num_elements()
     example = shape[1:].num_elements() if shape.rank else None
@@ -289,7 +288,7 @@ def _dot(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def _first_order(gradient: tf.Tensor) -> tf.Tensor:
-    """Returns a gradient as it is; to differentiate it is an error that names a way."""
+    """Returns a gradient unchanged; differentiating it raises a helpful error."""
     return tf.raw_ops.PreventGradient(input=gradient, message=_FIRST_ORDER_ONLY)
 
 

@@ -1,4 +1,4 @@
-"""The steps that training starts from."""
+"""Computes the steps that training starts from."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .ranges import IntegerRange
 
 STEP_INITS = ("mse", "lsq", "max")
 _MSE_CANDIDATES = 80
-# With many values the error is a smooth function of the step: candidates are tried
-# in strides, then next to the best.
+# With many values the error is a smooth function of the step: every few candidates are
+# tried, then those next to the best.
 _MSE_STRIDE = 4
 _MANY_VALUES = 1 << 12
 _MSE_SAMPLE = 1 << 16
@@ -28,17 +28,17 @@ def initial_step(
     """Returns the step that training starts from, always positive.
 
     Args:
-        x: Weights, or the first batch of an activation. Where the range has no
+        x: Weights, or the first batch of an activation. If the range has no
             negative integers, negative values count as 0.
         integer_range: Integers that may be used.
         step_shape: Shape of the step: `()`, or the rank of `x` with size 1 on
             every axis along which values share a step.
         method: "mse" is the step with the smallest mean squared error among 80
-            fractions of "max", "max" the smallest step that clips nothing, "lsq"
-            the paper's ``2 * mean(|x|) / sqrt(q_max)``.
+            fractions of "max", "max" is the smallest step that clips nothing, "lsq"
+            is the paper's ``2 * mean(|x|) / sqrt(q_max)``.
 
     Returns:
-        Shape `step_shape`, dtype float32, unit of `x`. Values that are all zero
+        Shape `step_shape`, dtype float32, unit of `x`. All-zero values
         get the mean step of the other channels, or ``1 / q_max``.
 
     Raises:
@@ -118,17 +118,16 @@ def _mse_step(
 
 
 def sampled(x: tf.Tensor, count: int) -> tf.Tensor:
-    """Returns some values of a large tensor, always those at the same places.
+    """Returns a sample of a large tensor, always from the same places.
 
-    The places are random ones: those of a regular sample may all lie in a few of the
-    channels.
+    The places are random: a regular sample may lie in only a few of the channels.
 
     Args:
         x: Any shape.
         count: How many values.
 
     Returns:
-        Shape `[count]`, or all values if they are not more than that.
+        Shape `[count]`, or all values if there are no more than `count`.
     """
     x = tf.reshape(x, [-1])
     size = tf.size(x)
@@ -146,11 +145,11 @@ def _squared_errors(
 
     Args:
         x: Values.
-        steps: Candidates; the first axis counts them, the others are those of a step.
+        steps: Candidates; the first axis numbers them, the others are a step's axes.
         integer_range: Integers that may be used.
     """
     step_shape = tuple(steps.shape[1:])
-    # As many candidates at a time as fit a few million numbers.
+    # As many candidates at a time as fit into a few million numbers.
     size = x.shape.num_elements() or _MSE_SAMPLE
     at_once = min(max((1 << 23) // size, 1), steps.shape[0])
     errors = []

@@ -1,13 +1,13 @@
-"""LSQ+: activations whose integer range has a learned place, not only a learned step.
+"""LSQ+: activations that learn where their integer range begins, not only a step.
 
-Swish, hard swish and linear bottlenecks give a few small negative values and many
-positive ones. A signed range wastes half of its integers on them. LSQ+ adds an
-offset: the value of the smallest integer, learned beside the step.
+Swish, hard swish and linear bottlenecks output a few small negative values and many
+positive ones. A signed range wastes half of its integers on the negative ones. LSQ+
+adds an offset: the value of the smallest integer, learned together with the step.
 
 Here the offset is rounded to the grid in every forward pass: the range of ``2^b``
-integers begins at ``q_min = round(offset / step)``, and always holds 0. So values
+integers begins at ``q_min = round(offset / step)``, and always contains 0. So values
 are ``step * integer``, as everywhere in this library, zero padding is exact, and
-`q_min` becomes the zero point of the TFLite tensor without another rounding.
+`q_min` becomes the zero point of the TFLite tensor without further rounding.
 
 Reference: Bhalgat et al., "LSQ+: Improving low-bit quantization through learnable
 offsets and better initialization", CVPR Workshops 2020,
@@ -24,7 +24,7 @@ from .first_steps import check_step_init, sampled
 from .plain import ROUNDING, quantize
 from .ranges import IntegerRange
 
-# Shares of the extremes between which the first range is searched.
+# Fractions of the extremes among which the first range is searched.
 _LOW_SHARES = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
 _HIGH_SHARES = 32
 _SAMPLE = 1 << 14
@@ -44,12 +44,12 @@ def offset_range(offset: tf.Tensor, step: tf.Tensor, num_bits: int) -> IntegerRa
         num_bits: Bits of one integer.
 
     Returns:
-        ``round(offset / step)`` and the ``2^b - 1`` integers behind it, moved so that
-        0 and 1 are among them; as tensors.
+        ``round(offset / step)`` and the ``2^b - 1`` integers after it, shifted so that
+        they include 0 and 1; as tensors.
 
     Example:
-        >>> found = offset_range(tf.constant(-0.3), tf.constant(0.1), 4)
-        >>> int(found.q_min), int(found.q_max)
+        >>> integers = offset_range(tf.constant(-0.3), tf.constant(0.1), 4)
+        >>> int(integers.q_min), int(integers.q_max)
         (-3, 12)
     """
     levels = float(num_levels(num_bits))
@@ -60,8 +60,8 @@ def offset_range(offset: tf.Tensor, step: tf.Tensor, num_bits: int) -> IntegerRa
 def learned_offset(factor: tf.Tensor, unit: tf.Tensor, num_bits: int) -> tf.Tensor:
     """Returns the offset ``factor * unit * (2^b - 1)``, with LSQ+'s updates.
 
-    It is trained as a share of the first range's width, as a step is trained as a
-    factor of its first value, and for the same reason; see `lsq.learned_step`.
+    It is trained as a fraction of the first range's width, just as a step is trained
+    as a factor of its first value, and for the same reason; see `lsq.learned_step`.
 
     Args:
         factor: The trained variable, dimensionless, shape `[]`.
@@ -88,14 +88,14 @@ def fake_quantize(
     *,
     gradient_scale: float | tf.Tensor = 1.0,
 ) -> tf.Tensor:
-    """Returns `x` moved to the grid that begins at the rounded offset.
+    """Returns `x` rounded to the grid that begins at the rounded offset.
 
-    Gradients, with ``v = x / step``: inside the range, whose ends belong to it (see
-    `lsq.is_inside`), that of `x` passes through, that of `step` is ``round(v) - v`` and
-    that of `offset` 0; outside of it that of `x` is 0, that of `offset` 1, and that of
-    `step` the distance of the bound from the smallest integer. The rounding of the
-    offset is passed straight through. `gradient_scale` multiplies the gradients of step
-    and offset.
+    Gradients, with ``v = x / step``: inside the range, including its ends (see
+    `lsq.is_inside`), the gradient of `x` passes through, that of `step` is
+    ``round(v) - v`` and that of `offset` is 0; outside the range, that of `x` is 0,
+    that of `offset` is 1, and that of `step` is the distance of the bound from the
+    smallest integer. The gradient passes straight through the rounding of the offset.
+    `gradient_scale` multiplies the gradients of step and offset.
 
     Args:
         x: Float values, any shape, any unit.
@@ -145,13 +145,13 @@ def initial_values(
     Args:
         x: The first batch of an activation.
         num_bits: Bits of one integer.
-        method: "mse": the smallest mean squared error among ranges that end at shares
-            of the extremes. "max" and "lsq": the range from the smallest value (or 0)
-            to the largest, as in the paper of LSQ+.
+        method: "mse": the range with the smallest mean squared error among those that
+            end at fractions of the extremes. "max" and "lsq": the range from the
+            smallest value (or 0) to the largest, as in the LSQ+ paper.
 
     Returns:
-        Step, positive, and offset, not positive; float32, shape `[]`. Values that are
-        all zero get a step of ``1 / (2^b - 1)``.
+        Step, positive, and offset, not positive; float32, shape `[]`. All-zero
+        values get a step of ``1 / (2^b - 1)``.
 
     References:
         Bhalgat et al., Section 3.2.

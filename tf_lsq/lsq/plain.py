@@ -1,4 +1,4 @@
-"""The operator of LSQ: its codes and its gradients, written as the paper states them.
+"""The LSQ operator: codes and gradients, written as the paper states them.
 
     here     paper   meaning
     x        v       values to quantize
@@ -19,12 +19,12 @@ import tensorflow as tf
 
 from .ranges import IntegerRange
 
-# A learned step may shrink to this share of its first value, never below:
-# the quantizer stays defined whatever an optimizer does.
+# A learned step cannot shrink below this fraction of its first value: the quantizer
+# stays defined whatever an optimizer does.
 MIN_STEP_FACTOR = 1e-3
 # A value of exactly ``step * q`` may have a quotient that is this much larger than q.
 ROUNDING = 2.0**-22  # Relative: two units in the last place of float32.
-# The least positive quotient: below the smallest normal float32 there is only 0.
+# The smallest positive quotient: below the smallest normal float32 there is only 0.
 SMALLEST = 1.2e-38
 
 
@@ -32,7 +32,7 @@ def step_gradient_scale(num_values: int, q_max: int) -> float:
     """Returns the factor that balances step updates against weight updates.
 
     The factor is ``1 / sqrt(num_values * q_max)``. It multiplies the gradient
-    of the step only; the gradient of the values is not touched.
+    of the step only; the gradient of the values is unchanged.
 
     Args:
         num_values: How many values share one step. Weight, one step per
@@ -90,15 +90,15 @@ def fake_quantize(
     *,
     gradient_scale: float | tf.Tensor = 1.0,
 ) -> tf.Tensor:
-    """Returns `x` moved to the nearest value ``step * q``, q in `integer_range`.
+    """Returns `x` rounded to the nearest value ``step * q``, q in `integer_range`.
 
     Always equal to ``step * quantize(x, step, integer_range)``: training and
     export share one definition. Ties round to even.
 
     Gradients: with ``v = x / step``, inside the range the gradient of `x` passes
-    through and that of `step` is ``round(v) - v``; outside of it the gradient of `x`
-    is 0 and that of `step` is the bound itself. `gradient_scale` multiplies the
-    latter. What counts as inside is said by `is_inside`.
+    through and that of `step` is ``round(v) - v``; outside the range the gradient of
+    `x` is 0 and that of `step` is the bound itself. `gradient_scale` multiplies the
+    latter. `is_inside` defines what counts as inside.
 
     Args:
         x: Float values, shape `[..., channels]`, any unit. 16-bit values are
@@ -139,13 +139,13 @@ def fake_quantize(
 
 
 def is_inside(v: tf.Tensor, integer_range: IntegerRange) -> tf.Tensor:
-    """Returns which quotients are inside the range: gradients pass through there.
+    """Returns which quotients are inside the range, where gradients pass through.
 
-    The interval of the paper is open. A step that comes from a maximum puts the
-    largest value exactly on the last grid point, where it has no error; counted as
-    clipped, it would pull the step with the full bound, and lose its own gradient. So
-    the interval is closed here, and the rounding of the quotient is allowed for. The
-    end at 0 of an unsigned range stays open: that is the gradient of a ReLU.
+    The paper's interval is open. A step derived from a maximum puts the largest value
+    exactly on the last grid point, where it has no error; if it counted as clipped, it
+    would pull the step with the full bound, and lose its own gradient. So the interval
+    is closed here, with an allowance for the rounding of the quotient. The end at 0 of
+    an unsigned range stays open: that is the gradient of a ReLU.
 
     Args:
         v: Values divided by their step, any shape.
@@ -173,14 +173,14 @@ def learned_step(
     descent, with or without momentum, moves the step exactly as if the step
     itself were the variable (``unit * (lr / unit) * d_step``): the paper's
     training. An optimizer that normalises gradients, such as Adam, moves the
-    factor by about its learning rate, whatever the unit: a *relative* change of
-    the step, where a bare variable of 0.02 would jump by 5 % at a learning rate
-    of 0.001.
+    factor by about its learning rate, whatever the unit. That is a *relative*
+    change of the step, whereas a bare variable of 0.02 would jump by 5 % at a
+    learning rate of 0.001.
 
     Args:
         factor: The trained variable, 1 at first, dimensionless.
         unit: First value of the step, positive, unit of the values, same shape.
-        max_step: The step is at most this.
+        max_step: Upper bound of the step.
 
     Returns:
         The step, at least ``1e-3 * unit``; the gradient passes through the

@@ -15,8 +15,8 @@ class IntegerRange:
     """The integers that a quantizer may use, both ends included.
 
     Attributes:
-        q_min: Smallest integer, at most 0 (an int, or a scalar tensor where
-            only data can tell whether values are signed).
+        q_min: Smallest integer, at most 0 (an int, or a scalar tensor if the
+            data decides whether values are signed).
         q_max: Largest integer, at least 1 (an int or a scalar tensor).
     """
 
@@ -39,10 +39,10 @@ def check_num_bits(num_bits: Any, name: str = "num_bits") -> int:
 
     Args:
         num_bits: Bits of one integer.
-        name: How the caller's argument is called, for the message.
+        name: Name of the caller's argument, for the message.
 
     Raises:
-        ValueError: If `num_bits` is no integer from 2 to 8.
+        ValueError: If `num_bits` is not an integer from 2 to 8.
     """
     if (
         isinstance(num_bits, bool)

@@ -1,9 +1,9 @@
-"""Batch norm statistics of the weights a training ends with.
+"""Re-estimates batch norm statistics for the weights a training ends with.
 
-At few bits some weights lie between two codes and change codes until the end of a
+With few bits, some weights lie between two codes and change codes until the end of a
 training, however small the learning rate. The moving averages of batch norms then
-mix statistics of codes that the final network does not have. Measuring them anew
-ends that: M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training",
+mix statistics of codes that the final network does not have. Re-estimating them
+fixes that: M. Nagel et al., "Overcoming Oscillations in Quantization-Aware Training",
 ICML 2022, https://arxiv.org/abs/2203.11086.
 """
 
@@ -28,16 +28,16 @@ def reestimate_batch_norm(
 ) -> None:
     """Sets the moving averages of batch norms to the means over some batches.
 
-    The batches flow through the model as in training, with its weights as they are.
+    The batches flow through the model as in training, with its current weights.
     Batch norms with `trainable=False`, or called with `training=False`, are left
-    alone. Biases are rounded afterwards, see `round_biases`.
+    unchanged. Biases are rounded afterwards, see `round_biases`.
 
     Args:
-        model: A quantized model, trained.
+        model: A trained quantized model.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`: the training data,
             augmented as in training.
-        num_batches: How many batches are used, or all if there are fewer.
-        batch_size: Examples per batch for arrays; best that of the training.
+        num_batches: How many batches are used; all if there are fewer.
+        batch_size: Examples per batch for arrays; ideally as in training.
 
     Raises:
         RuntimeError: If `model` has not been trained or calibrated.
@@ -77,7 +77,7 @@ def reestimate_batch_norm(
 
 @contextlib.contextmanager
 def _averaging(norm: Any, seen: tf.Tensor) -> Iterator[None]:
-    """Makes moving averages the means of all tensors so far, of which `seen` were."""
+    """Makes moving averages the means of all tensors, of which `seen` came before."""
     kept, number = norm.momentum, itertools.count()
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ class BatchNormReestimation(keras.callbacks.Callback):
         self._counts = {"num_batches": num_batches, "batch_size": batch_size}
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Measures the statistics."""
+        """Re-estimates the statistics."""
         reestimate_batch_norm(self.model, self._data, **self._counts)
 
 

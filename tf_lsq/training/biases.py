@@ -1,9 +1,9 @@
-"""Biases on the grid of the file.
+"""Rounds biases to the grid of the file.
 
 TFLite's bias is an int32 on the grid of input step times kernel step. With few
-bits that grid is coarse, and a bias off the grid is the one thing that makes a
+bits that grid is coarse, and a bias off the grid is the only thing that makes a
 file's integers differ from the trained ones. `round_biases` ends a training by
-moving biases onto it; from then on Keras computes what the file computes.
+rounding biases to it; from then on Keras computes what the file computes.
 """
 
 from __future__ import annotations
@@ -17,40 +17,41 @@ import tensorflow as tf
 from .._compat import keras
 from ..graph import Node, affine_part, analyze, bias_unit
 
-# The package that knows how files of other storages hold biases.
+# The package that knows how files of the other storage modes hold biases.
 _EXPORTER = "tflite_export.freezing"
 
 
 def round_biases(model: keras.Model, storage: str = "int8") -> None:
-    """Moves every bias of a quantized model to the nearest one its file can hold.
+    """Rounds every bias of a quantized model to the nearest one its file can hold.
 
-    The beta of a batch norm changes (or its moving mean, or the bias of a layer
-    without batch norm), by half a unit of the file's bias at most: typically a
+    It changes the beta of a batch norm (or its moving mean, or the bias of a layer
+    without batch norm) by at most half a unit of the file's bias: typically a
     thousandth of the step of the layer's output. Layers with `trainable=False` and
-    layers that are called twice are left alone, and so is a model that has not been
+    layers that are called twice stay unchanged, and so does a model that has not been
     trained or calibrated.
 
-    `model.fit` ends with this by itself, for int8 storage; call it at the end of a
-    custom training loop, and on a model loaded from a checkpoint of the middle of a
-    training. The next `fit` starts from the values before the rounding.
+    `model.fit` does this automatically at its end, for int8 storage; call it at the end
+    of a custom training loop, and on a model loaded from a mid-training checkpoint. The
+    next `fit` starts from the values before rounding.
 
     Packed kernels whose inputs have 5 bits or more (in INT2, more than 2) have a
-    coarser grid of biases: call ``round_biases(model, "packed")`` between `fit` and
-    ``export_model(..., storage="packed")``, and `evaluate` in Keras shows what the
-    coarser grid costs. Biases on it are exact in the file, and in that of int8 storage.
+    coarser bias grid: call ``round_biases(model, "packed")`` between `fit` and
+    ``export_model(..., storage="packed")``; `evaluate` in Keras then shows what the
+    coarser grid costs. Biases on it are exact in that file, and in one with int8
+    storage.
 
     Args:
         model: A quantized model.
         storage: "int8", "packed" or "auto", as for `tflite_export.export_model`.
 
     Raises:
-        TypeError: If `model` is no tf_keras model.
+        TypeError: If `model` is not a tf_keras model.
         ValueError: If it is not quantized, or `storage` is unknown.
-        RuntimeError: If it must be calibrated for `storage`, and is not.
+        RuntimeError: If it must be calibrated for `storage`, but is not.
     """
     divisions = None
     if storage != "int8":
-        # Imported here only: training does not depend on the exporter.
+        # Imported only here: training does not depend on the exporter.
         exporter = importlib.import_module(_EXPORTER)
         divisions = exporter.divisions_of_biases(model, storage)
     for node in analyze(model).nodes:
@@ -60,7 +61,7 @@ def round_biases(model: keras.Model, storage: str = "int8") -> None:
         if unit is None:
             continue
         factor, bias = affine_part(node)
-        # Where gamma is 0 there is no grid to be on.
+        # If gamma is 0, there is no grid to round to.
         codes = np.divide(bias, unit, out=np.zeros_like(bias), where=unit > 0)
         shift = np.where(unit > 0, np.rint(codes) * unit - bias, 0.0)
         variable, change = _bias_change(node, shift, factor)
@@ -69,9 +70,9 @@ def round_biases(model: keras.Model, storage: str = "int8") -> None:
 
 
 def restore_biases(model: keras.Model) -> None:
-    """Puts back what `round_biases` took off, where nothing has changed since.
+    """Undoes the rounding of `round_biases` for biases that have not changed since.
 
-    Otherwise a training of many short calls of `fit` would lose every update that is
+    Otherwise a training with many short calls of `fit` would lose every update that is
     smaller than half a unit of a bias. Layers that do not train keep rounded biases.
 
     Args:
@@ -93,11 +94,11 @@ def restore_biases(model: keras.Model) -> None:
 
 
 def rounded_biases(model: keras.Model) -> list[list[Any]]:
-    """Returns what `restore_biases` needs to know, to be saved with a model.
+    """Returns what `restore_biases` needs, to be saved with a model.
 
     Returns:
-        For each bias: its place in `model.weights`, its values before it was rounded,
-        and after.
+        For each bias: its place in `model.weights`, its values before rounding, and
+        its values after.
     """
     places = {id(variable): place for place, variable in enumerate(model.weights)}
     return [
@@ -107,7 +108,7 @@ def rounded_biases(model: keras.Model) -> list[list[Any]]:
 
 
 def set_rounded_biases(model: keras.Model, saved: list[list[Any]]) -> None:
-    """Takes what `rounded_biases` returned for the model that was saved."""
+    """Restores what `rounded_biases` returned for the saved model."""
     for place, *values in saved:
         variable = model.weights[place]
         original, rounded = (np.asarray(v, variable.dtype.name) for v in values)
@@ -115,12 +116,12 @@ def set_rounded_biases(model: keras.Model, saved: list[list[Any]]) -> None:
 
 
 def _roundings(model: keras.Model) -> dict[int, tuple[Any, np.ndarray, np.ndarray]]:
-    """Returns the biases of a model that were rounded: variable, before, after."""
-    return vars(model).setdefault("_rounded_biases", {})  # Unseen by Keras' tracking.
+    """Returns the rounded biases of a model: variable, value before, value after."""
+    return vars(model).setdefault("_rounded_biases", {})  # Hidden from Keras.
 
 
 def _round(model: keras.Model, variable: tf.Variable, change: np.ndarray) -> None:
-    """Adds the change that rounds a bias to its variable, and keeps what was there."""
+    """Rounds a bias by adding `change` to its variable, and keeps the old value."""
     before = original = variable.numpy()
     if id(variable) in _roundings(model):
         _, first, rounded = _roundings(model)[id(variable)]
@@ -134,7 +135,7 @@ def _bias_change(
 ) -> tuple[tf.Variable | None, Any]:
     """Returns the variable that holds a bias, and what to add to it.
 
-    None where there is none, or where it is not trained or is shared.
+    The variable is None if there is no bias, or if it is not trained or is shared.
     """
     affine = node if node.kind == "affine" else node.affine
     owner = node.layer if affine is None else affine.layer

@@ -1,4 +1,4 @@
-"""First values of the activation steps, ahead of training."""
+"""Sets the first values of the activation steps before training."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .model import LSQModel
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
     """Sets the activation steps of a model from data, without training.
 
-    Training does this by itself with its first batch. Call it to look at a
-    quantized model before training, to export without training, or before
-    training under `tf.distribute` with a loop of your own.
+    Training does this automatically with its first batch. Call it to inspect a
+    quantized model before training, to export without training, or before a custom
+    training loop under `tf.distribute`.
 
-    Steps are set again, also those that were trained; what the optimizer of `model`
-    keeps of them (momenta, averages) starts again. Batch norms use their moving
-    averages, as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy`
-    every worker must call it; all get the first worker's steps.
+    It sets all steps again, including trained ones, and resets what the optimizer of
+    `model` keeps for them (momenta, averages). Batch norms use their moving averages,
+    as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy` every worker
+    must call it; all get the first worker's steps.
 
     Args:
         model: A quantized model.

@@ -1,8 +1,8 @@
-"""What quantizers do during a training: steps, update ratios, clipping, codes.
+"""Records what quantizers do in a training: steps, update ratios, clipping, codes.
 
 The update ratio is the paper's ``R = (d_step / step) / (|d_w| / |w|)``: how much
-training changes a step beside how much it changes the weights, each relative to its
-size. The gradient scale g is there to bring it near 1.
+training changes a step compared with how much it changes the weights, each relative to
+its size. The purpose of the gradient scale g is to bring it near 1.
 
 Reference: Esser et al., "Learned Step Size Quantization", ICLR 2020, Section 2.2,
 https://arxiv.org/abs/1902.08153
@@ -28,11 +28,10 @@ _SCALARS = ("step", "ratio", "unscaled_ratio", "clipped")
 class Diagnostics(keras.callbacks.Callback):
     """Records what every quantizer does during `fit`.
 
-    A record is made before the first batch (if the steps have their first values by
-    then), at every `frequency`, and after the last batch. `history` holds, of the last
-    `fit`:
+    It records before the first batch (if the steps have their first values by then), at
+    every `frequency`, and after the last batch. For the last `fit`, `history` holds:
 
-        batch                   the optimizer's `iterations`, which go on in a second
+        batch                   the optimizer's `iterations`, which continue in a second
                                 `fit` and when a training is resumed, per record
         step[layer]             learned steps, see `steps`, per record
         clipped[layer]          share of the values beyond the range, per record
@@ -40,39 +39,39 @@ class Diagnostics(keras.callbacks.Callback):
         ratio[layer]            the paper's R, with the gradient scale g as trained
         unscaled_ratio[layer]   R without it (g = 1)
 
-    `codes[layer]` are the integers that were counted; those of a point whose zero point
-    is learned are counted from 0, as the zero point moves. Kernels are measured as they
-    are, quantization points on `data`: without it their `clipped` and `counts` are
-    missing, and without labels the ratios.
+    `codes[layer]` are the integers that were counted; those of a point with a learned
+    zero point are numbered from 0, because the zero point moves. Kernels are measured
+    directly, quantization points on `data`: without it their `clipped` and `counts` are
+    missing, and without labels the ratios are missing.
 
-    A ratio is that of magnitudes. Several steps of a kernel count as one vector. The
+    A ratio compares magnitudes. Several steps of a kernel count as one vector. The
     step of a kernel is compared with that kernel, the step of an activation with the
-    kernels that read it; a point that no kernel reads has no ratio. Where the kernels
-    have no gradient, it is infinite or NaN. Values within half a step of the range do
+    kernels that read it; a point that no kernel reads has no ratio. If the kernels have
+    no gradient, the ratio is infinite or NaN. Values within half a step of the range do
     not count as clipped, nor do those that the ReLU of an unsigned point removes.
 
-    Measuring leaves the training as it is. The batch flows through the model as in
-    training, batch norms with the statistics of the batch, but layers that draw random
-    numbers (dropout) act as in inference. The LSQ operator is the plain form, see
-    `LSQModel.use_plain_op`.
+    Measuring does not change the training. The batch flows through the model as in
+    training, batch norms use the statistics of the batch, but layers that draw random
+    numbers (dropout) act as in inference. The LSQ operator uses its plain
+    implementation, see `LSQModel.use_plain_op`.
 
     Args:
         log_dir: Folder for TensorBoard: scalars `step/<layer>` (mean over channels),
             `ratio/<layer>`, `unscaled_ratio/<layer>`, `clipped/<layer>` and histograms
             `codes/<layer>`, by the optimizer's `iterations`. None: nothing is written.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. Its first batch is
-            used; a dataset is read when the callback is made. A dataset that shuffles
-            would go on in another order in `fit`: give one of its own.
+            used; a dataset is read when the callback is created. A shuffling dataset
+            would continue in a different order in `fit`: pass a separate one.
         batch_size: Examples of the batch for arrays.
         frequency: "epoch", or a number of batches.
-        loss: A Keras loss for the ratios, of a model with one output. None: the loss
-            that the model is compiled with, regularisers included. A model that holds
-            the quantized one as `student` is asked for its own loss (`compute_loss`)
-            of the student's outputs.
+        loss: A Keras loss for the ratios, for a model with one output. None: the loss
+            that the model is compiled with, including regularisers. A model that holds
+            the quantized one as `student` computes its own loss (`compute_loss`) from
+            the student's outputs.
 
     Raises:
         ValueError: If `frequency` or `batch_size` is less than 1, or `data` has no
-            batch; in `fit`, if the model has no quantized layers, or there is `data`
+            batch; in `fit`, if the model has no quantized layers, or `data` is given
             under `tf.distribute`.
 
     Example:
@@ -105,11 +104,11 @@ class Diagnostics(keras.callbacks.Callback):
         self.codes: dict[str, np.ndarray] = {}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier training."""
+        """Clears the records of an earlier training."""
         student = student_of(self.model)
         if self._x is not None and tf.distribute.has_strategy():
             raise ValueError(
-                "`Diagnostics` can measure `data` without `tf.distribute` only. "
+                "`Diagnostics` can measure `data` only without `tf.distribute`. "
                 f"Received: {type(self.model.distribute_strategy).__name__}. Leave "
                 "`data` out."
             )
@@ -129,7 +128,7 @@ class Diagnostics(keras.callbacks.Callback):
             self.model.reset_metrics()  # As they are at the beginning of an epoch.
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
-        """Records where a multiple of `frequency` is reached."""
+        """Records whenever a multiple of `frequency` is reached."""
         before, self._batches = self._batches, self._iterations()
         every = self._frequency
         if isinstance(every, int) and self._batches // every > before // every:
@@ -141,7 +140,7 @@ class Diagnostics(keras.callbacks.Callback):
             self._record()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Records the last batch, unless that has been done."""
+        """Records after the last batch, unless that is already recorded."""
         if self.history["batch"][-1:] != [self._batches]:
             self._record()
         if self._writer is not None:
@@ -150,20 +149,20 @@ class Diagnostics(keras.callbacks.Callback):
     def plot(self, folder: str | Path) -> list[Path]:
         """Writes plots of `history` as SVG files, and returns their paths.
 
-        `steps.svg`: steps beside their first value, over the training. `ratios.svg`: R
-        of each layer, the geometric mean over the records and the range, with g and
-        without. `clipped.svg`: clipped shares over the training. `codes.svg`: how
+        `steps.svg`: steps relative to their first value, over the training.
+        `ratios.svg`: R of each layer, geometric mean and range over the records, with
+        and without g. `clipped.svg`: clipped shares over the training. `codes.svg`: how
         often each integer is used, in the first and the last record.
 
         Args:
-            folder: Where to; it is made if it does not exist.
+            folder: Output folder; it is created if it does not exist.
 
         Raises:
             RuntimeError: If nothing has been recorded.
         """
         if not self.history.get("batch"):
             raise RuntimeError(
-                "`plot` needs records. Received: none. Give the callback to `fit`."
+                "`plot` needs records. Received: none. Pass the callback to `fit`."
             )
         kernels = {layer.name for layer in self._probe.wrappers}
         from .plots import write_plots  # Loads matplotlib.
@@ -176,18 +175,18 @@ class Diagnostics(keras.callbacks.Callback):
 
     def _record(self) -> None:
         """Appends a record to `history`, and writes it for TensorBoard."""
-        # Asking the compiled loss updates the mean that is shown as "loss".
+        # Computing the compiled loss updates the mean that is shown as "loss".
         metrics = [variable for m in self.model.metrics for variable in m.variables]
-        found = self._probe.measure(keep=metrics)
+        measurement = self._probe.measure(keep=metrics)
         self.codes = self._probe.codes
         self.history["batch"].append(self._batches)
-        for quantity, values in found.items():
+        for quantity, values in measurement.items():
             record = self.history.setdefault(quantity, {})
             for name, value in values.items():
                 record.setdefault(name, []).append(value)
         if self._writer is not None:
             with self._writer.as_default(self._batches):
-                _write_summaries(found, self.codes)
+                _write_summaries(measurement, self.codes)
             self._writer.flush()
 
     def _loss_of(self, x: Any, y: Any, outputs: Any) -> tf.Tensor:
@@ -196,13 +195,13 @@ class Diagnostics(keras.callbacks.Callback):
             loss = tf.reduce_mean(self._student_loss(y, outputs))
         else:
             loss = self.model.compute_loss(x=x, y=y, y_pred=outputs)
-        # As in training, where float16 would lose small gradients; R has no unit.
+        # Scaled as in training: float16 would lose small gradients; R has no unit.
         scaled = getattr(self.model.optimizer, "get_scaled_loss", lambda loss: loss)
         return scaled(loss)
 
 
 def _check_numbers(batch_size: int, frequency: Any) -> None:
-    """Raises unless both can be used."""
+    """Raises unless both are valid."""
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1. Received: {batch_size}.")
     if frequency != "epoch" and not (isinstance(frequency, int) and frequency >= 1):
@@ -213,7 +212,7 @@ def _check_numbers(batch_size: int, frequency: Any) -> None:
 
 
 def _first_batch(data: Any, batch_size: int) -> tuple[Any, Any]:
-    """Returns x and y of the first batch as tensors, None where there is none."""
+    """Returns x and y of the first batch as tensors, None if there is none."""
     if data is None:
         return None, None
     first = next(batches(data, batch_size), None)
@@ -238,7 +237,7 @@ def _write_summaries(found: Measurement, codes: dict[str, np.ndarray]) -> None:
 
 
 def _write_summary(plugin: str, tag: str, value: tf.Tensor) -> None:
-    """Writes what a plugin of TensorBoard reads; TensorBoard itself is not needed."""
+    """Writes data for a TensorBoard plugin; TensorBoard itself is not needed."""
     metadata = tf.compat.v1.SummaryMetadata()
     metadata.plugin_data.plugin_name = plugin
     tf.summary.write(tag, value, metadata=metadata)

@@ -1,8 +1,8 @@
 """`Distiller`: trains a quantized student on labels and on a teacher's outputs.
 
 The paper's second claim: with its own float network as teacher, temperature 1 and
-both losses weighted equally, a 3-bit network reaches full precision (Esser et al.,
-Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
+both losses weighted equally, a 3-bit network reaches full-precision accuracy (Esser et
+al., Section 3.7). The method is Hinton et al.'s, https://arxiv.org/abs/1503.02531.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .losses import (
 )
 from .model import LSQModel, StepTraining
 
-# Layers that make other images of an image.
+# Layers that augment images.
 _AUGMENTATIONS = tuple(
     getattr(keras.layers, name)
     for name in dir(keras.layers)
@@ -58,21 +58,20 @@ class Distiller(StepTraining, keras.Model):
 
     The loss is ``(1 - w) * compiled loss + w * distillation loss + regularisers``
     with ``w = distillation_weight``. An output that is trained with a cross entropy
-    over classes is distilled with `DistillationLoss`; one with another of Keras' losses
-    with that loss, the teacher's output in the place of the label. A loss of your own
-    does not say which, unless it is a subclass of one over classes: it is refused.
-    Without any loss all outputs are taken as classes. `loss_weights` and sample weights
-    act on both losses.
+    over classes is distilled with `DistillationLoss`; an output with another Keras loss
+    is distilled with that loss, with the teacher's output in place of the label. Custom
+    losses are refused unless they subclass a loss over classes. Without any loss, all
+    outputs count as classes. `loss_weights` and sample weights act on both losses.
 
     Logs hold `loss`, `student_loss` (the compiled one, without
-    regularisers), `distillation_loss`, and the metrics. `predict` gives the student's
-    outputs. `save` keeps both models; TensorFlow's checkpoints, `student.save` and
-    `tflite_export.export_model(student, ...)` know nothing of the teacher.
+    regularisers), `distillation_loss`, and the metrics. `predict` returns the student's
+    outputs. `save` saves both models; TensorFlow's checkpoints, `student.save` and
+    `tflite_export.export_model(student, ...)` do not include the teacher.
 
-    The teacher runs in inference mode and is not trained; its layers'
-    `trainable` flags are left as they are. It sees the images that the student sees:
-    where augmentation (`Random...` layers) is part of both models, the teacher's layers
-    give what the student's of the same name have given.
+    The teacher runs in inference mode and is not trained; its layers' `trainable` flags
+    stay unchanged. It sees the same images as the student: if augmentation (`Random...`
+    layers) is part of both models, the teacher's layers return the outputs of the
+    student's layers of the same name.
 
     Args:
         student: From `quantize_model`.
@@ -80,14 +79,14 @@ class Distiller(StepTraining, keras.Model):
             Keras 3, usually the one that was quantized.
         temperature: Softens both distributions; the paper's is 1.
         distillation_weight: 0 to 1; the paper's is 0.5. With 1 and no `loss` in
-            `compile` no labels are needed.
+            `compile`, no labels are needed.
         **kwargs: `name` of `keras.Model`.
 
     Raises:
-        TypeError: If `student` is no quantized model.
+        TypeError: If `student` is not a quantized model.
         ValueError: If a number is out of range, the inputs or outputs of student and
             teacher differ in number, order or shape, or the student has augmentation
-            layers that the teacher has not.
+            layers that the teacher lacks.
 
     Example:
         >>> import tf_keras as keras
@@ -111,7 +110,7 @@ class Distiller(StepTraining, keras.Model):
         _check_same_outputs(student, teacher)
         augmenting = _augmentations(student)
         _check_same_augmentation(augmenting, teacher)
-        # The student casts for itself, where its own layers want it.
+        # The student casts inputs itself, where its layers need it.
         super().__init__(autocast=False, **kwargs)
         self.student = student
         self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
@@ -156,13 +155,13 @@ class Distiller(StepTraining, keras.Model):
         """Compiles the distiller like any Keras model.
 
         Raises:
-            ValueError: If there is no loss although labels count, or an output
-                has a loss that says nothing about how to distil it; all are named.
+            ValueError: If there is no loss although labels count, or an output has a
+                loss that does not define how to distil it; the error names them all.
         """
         if loss is None and self.distillation_weight < 1:
             raise ValueError(
                 "A `loss` for the labels is needed with distillation_weight="
-                f"{self.distillation_weight}. Received: loss=None. Give the student's "
+                f"{self.distillation_weight}. Received: loss=None. Pass the student's "
                 "loss, or distillation_weight=1 to train on the teacher alone."
             )
         loss = resolve(loss, self.student)
@@ -182,7 +181,7 @@ class Distiller(StepTraining, keras.Model):
             )
 
     def _by_position(self, values: Any) -> Any:
-        """Returns a dict by output as a list, where outputs are a list."""
+        """Returns a dict by output as a list, if outputs are a list."""
         _, structure = model_structure(self.student)
         if not isinstance(values, Mapping) or isinstance(structure, Mapping):
             return values
@@ -191,15 +190,15 @@ class Distiller(StepTraining, keras.Model):
     def _distillation_losses(self, loss: Any) -> Any:
         """Returns the loss of every output against the teacher's."""
         students, teachers = output_kinds(self.student), output_kinds(self.teacher)
-        found = _per_output(loss, list(students))
-        if len(found) != len(students):
+        per_output = _per_output(loss, list(students))
+        if len(per_output) != len(students):
             raise ValueError(
                 f"`loss` must have one loss per output, {list(students)}. "
-                f"Received: {len(found)}."
+                f"Received: {len(per_output)}."
             )
         losses, problems = [], []
         for one, (name, kind), teacher_kind in zip(
-            found,
+            per_output,
             students.items(),
             teachers.values(),
             strict=True,
@@ -210,10 +209,10 @@ class Distiller(StepTraining, keras.Model):
                 problems.append(f"`{name}`: {error}")
         if problems:
             raise ValueError(
-                "Every output must have a loss that says how to distil it: one of "
-                "Keras' (or a subclass of one over classes) that can take the "
-                "teacher's output. For others use `DistillationLoss` in a loop. "
-                "Received: " + "; ".join(problems)
+                "Every output must have a loss that defines how to distil it: a Keras "
+                "loss (or a subclass of one over classes) that accepts the teacher's "
+                "output. For other losses, use `DistillationLoss` in a custom training "
+                "loop. Received: " + "; ".join(problems)
             )
         _, structure = model_structure(self.student)
         return tf.nest.pack_sequence_as(structure, losses)
@@ -252,7 +251,7 @@ class Distiller(StepTraining, keras.Model):
         y_pred: Any = None,
         sample_weight: Any = None,
     ) -> tf.Tensor:
-        """Returns the loss that is trained on; see the class."""
+        """Returns the training loss; see the class docstring."""
         augmented = getattr(tf.nest.flatten(y_pred)[0], "_augmented", {})
         with _replayed(self.teacher, augmented):
             teacher = self.teacher(x, training=False)
@@ -290,7 +289,7 @@ class Distiller(StepTraining, keras.Model):
         return cls(student, teacher, **config)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the teacher's weights, which nothing else does."""
+        """Saves the teacher's weights, which nothing else saves."""
         for number, weight in enumerate(self.teacher.weights):
             store[f"teacher_{number}"] = weight.numpy()
 
@@ -301,36 +300,36 @@ class Distiller(StepTraining, keras.Model):
 
 
 def _uncompiled(model: keras.Model) -> dict[str, Any]:
-    """Returns a model's description, without losses and optimizer of its own."""
+    """Returns a model's configuration, without its losses and optimizer."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
     return config
 
 
 def _augmentations(student: keras.Model) -> list[str]:
-    """Returns the names of the augmentation layers in front of all kernels."""
-    behind_kernels: set[int] = set()
-    found = []
+    """Returns the names of the augmentation layers before all kernels."""
+    after_kernels: set[int] = set()
+    names = []
     for node in nodes_of(student):
         if isinstance(node.layer, LSQWrapper) or any(
-            id(tensor) in behind_kernels for tensor in node.keras_inputs
+            id(tensor) in after_kernels for tensor in node.keras_inputs
         ):
-            behind_kernels.update(id(t) for t in tf.nest.flatten(node.outputs))
+            after_kernels.update(id(t) for t in tf.nest.flatten(node.outputs))
         elif isinstance(node.layer, _AUGMENTATIONS):
-            found.append(node.layer.name)
-    return list(dict.fromkeys(found))
+            names.append(node.layer.name)
+    return list(dict.fromkeys(names))
 
 
 def _check_same_augmentation(names: list[str], teacher: keras.Model) -> None:
-    """Refuses a teacher that would see other images than the student."""
+    """Refuses a teacher that would not see the same images as the student."""
     present = {layer.name for layer in _augmentation_layers(teacher)}
     missing = [name for name in names if name not in present]
     if missing:
         raise ValueError(
-            "`teacher` must see the images that `student` sees. Received: a student "
+            "`teacher` must see the same images as `student`. Received: a student "
             f"with the augmentation layers {names} and a teacher without {missing}. "
-            "Augment in the data instead (`dataset.map`), or use the float network "
-            "with these layers as the teacher."
+            "Augment the data instead (`dataset.map`), or use the float network with "
+            "these layers as the teacher."
         )
 
 
@@ -345,14 +344,14 @@ def _augmentation_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 def _recorded(
     model: keras.Model, names: list[str]
 ) -> Iterator[dict[str, list[tf.Tensor]]]:
-    """Records what the layers with these names give, call by call."""
+    """Records the outputs of the layers with these names, call by call."""
     recorded: dict[str, list[tf.Tensor]] = collections.defaultdict(list)
     if names and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ValueError(
-            "A `Distiller` can show both networks the same augmented images on one "
-            f"device only. Received: the augmentation layers {names} under "
-            f"{type(tf.distribute.get_strategy()).__name__}. Augment in the data "
-            "instead (`dataset.map`)."
+            "A `Distiller` can show both networks the same augmented images only on "
+            f"one device. Received: the augmentation layers {names} under "
+            f"{type(tf.distribute.get_strategy()).__name__}. Augment the data instead "
+            "(`dataset.map`)."
         )
 
     def recording(layer: keras.layers.Layer) -> Any:
@@ -374,7 +373,7 @@ def _recorded(
 def _replayed(
     model: keras.Model, recorded: Mapping[str, list[tf.Tensor]]
 ) -> Iterator[None]:
-    """Has augmentation layers give what others of the same name have given."""
+    """Makes augmentation layers return what those of the same name have returned."""
 
     def replaying(outputs: list[tf.Tensor]) -> Any:
         remaining = iter(outputs)
@@ -389,7 +388,7 @@ def _replayed(
 
 
 class _Untracked:
-    """Holds what Keras, if it saw it, would count among the model's own weights."""
+    """Holds what Keras would otherwise count among the model's own weights."""
 
     def __init__(self, teacher: keras.Model, total: keras.metrics.Mean) -> None:
         self.teacher = teacher
@@ -397,7 +396,7 @@ class _Untracked:
 
 
 def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:
-    """Refuses what cannot be distilled."""
+    """Refuses arguments that cannot be used for distillation."""
     if not isinstance(student, LSQModel) or not quantization_points(student):
         raise TypeError(
             "`student` must be a quantized model from `tf_lsq.quantize_model`. "
@@ -437,17 +436,17 @@ def _check_same_outputs(student: keras.Model, teacher: Any) -> None:
     if shapes[0] != shapes[1]:
         raise ValueError(
             "`teacher` must have the outputs of `student`. Received: outputs of shape "
-            f"{shapes[1]}, where those of the student are {shapes[0]}."
+            f"{shapes[1]}, but those of the student are {shapes[0]}."
         )
 
 
 def _float_names(model: keras.Model) -> list[str]:
-    """Returns what outputs are called in the float network."""
+    """Returns the names of the outputs in the float network."""
     return [re.sub("^quant(ize)?_", "", name) for name in model.output_names]
 
 
 def _per_output(loss: Any, names: list[str]) -> list[Any]:
-    """Returns the loss of every output; without any, all are over classes."""
+    """Returns the loss of every output; without any loss, all are over classes."""
     if isinstance(loss, Mapping):
         return [loss.get(name) for name in names]
     if isinstance(loss, list | tuple):

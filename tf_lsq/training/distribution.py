@@ -1,7 +1,7 @@
-"""What the workers of a distributed training must agree on.
+"""Keeps the workers of a distributed training in agreement.
 
 `MultiWorkerMirroredStrategy` keeps trainable variables equal by summing gradients.
-What a worker assigns outside of a training step stays its own.
+Values that a worker assigns outside a training step stay local to it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def assign_chiefs_values(
 ) -> None:
     """Gives scalar variables the values they have on the first worker.
 
-    Every worker has to call this, each waits for the others. Where one process
-    holds all replicas there is nothing to do.
+    Every worker must call this; each waits for the others. If one process holds all
+    replicas, it does nothing.
 
     Args:
-        strategy: What the variables were created under.
+        strategy: The strategy under which the variables were created.
         variables: Float32, shape `[]`.
     """
     if not has_several_workers(strategy):

@@ -1,4 +1,4 @@
-"""The first batch of a training, which gives activation steps their first values."""
+"""Sets the first values of activation steps from the first batch of a training."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from ..layers import QuantizationPoint, replaced_attributes
 from .distribution import assign_chiefs_values
 from .learned_steps import check_calibrated, quantization_points
 
-# Smallest and largest value; NaN if there is one that is not finite.
+# Smallest and largest value; NaN if any value is not finite.
 Extremes = tuple[float, float]
 
 
 def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> list[str]:
     """Gives every activation step that has none its first value.
 
-    The batch flows through the model, eagerly; each point sets its step from the
-    values that arrive, which earlier points have quantized already. Points of several
-    tensors come before all others, see `initialise_shared_points`. Where
-    several workers train, all of them call this and get the first worker's steps.
+    The batch flows through the model eagerly; each point sets its step from its input
+    values, which earlier points have already quantized. Points of several tensors come
+    before all others, see `initialise_shared_points`. If several workers train, all of
+    them call this and get the first worker's steps.
 
     Args:
         model: A quantized model.
         x: One batch of inputs.
         training: Whether batch norms use the batch's statistics, as in a
-            training step. Their moving averages are left as they were.
+            training step. Their moving averages stay unchanged.
 
     Returns:
-        The names of the points that the batch gave nothing but zeros.
+        The names of the points that received only zeros from the batch.
 
     Raises:
-        ValueError: If the batch says nothing about values: all inputs are constant, or
-            there are NaN or infinite values; the layers are named.
+        ValueError: If the batch is degenerate: all inputs are constant, or there are
+            NaN or infinite values; the error names the layers.
     """
     _check_not_constant(x)
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
@@ -79,14 +79,14 @@ def initialise_shared_points(
 ) -> None:
     """Gives the steps of points of several tensors their first values.
 
-    The tensors that a concatenation joins are on one grid, which must hold the values
+    The tensors that a concatenation joins share one grid, which must cover the values
     of all of them, not only of the one that is computed first.
 
     Args:
         model: A quantized model.
-        call: Calls the model with the first batch. No point that lacks its step
-            quantizes in that call.
-        note: Called with each of the points and all of its values.
+        call: Calls the model with the first batch. Points that lack their step do not
+            quantize in that call.
+        note: Called with each of these points and all of its values.
     """
     shared = missing_shared_points(model)
     if not shared:
@@ -111,7 +111,7 @@ def initialise_shared_points(
 
 @contextlib.contextmanager
 def visited(points: Iterable[QuantizationPoint], visitor: Any) -> Iterator[None]:
-    """Has a visitor called at points, see `QuantizationPoint.visitor`."""
+    """Sets the visitor of points, see `QuantizationPoint.visitor`."""
     with contextlib.ExitStack() as stack:
         for point in points:
             stack.enter_context(replaced_attributes(point, {"visitor": visitor}))
@@ -119,7 +119,7 @@ def visited(points: Iterable[QuantizationPoint], visitor: Any) -> Iterator[None]
 
 
 class _FirstBatch:
-    """A visitor that sets the steps of points from what arrives.
+    """A visitor that sets the steps of points from their inputs.
 
     Attributes:
         extremes: Point -> smallest and largest of the values that set its step.
@@ -144,9 +144,9 @@ class _FirstBatch:
 
 
 def _check_not_constant(x: Any) -> None:
-    """Raises if every input holds one value only."""
+    """Raises if every input holds only one value."""
     arrays = [np.asarray(array) for array in tf.nest.flatten(x)]
-    # One black image is a batch; several are not.
+    # One black image is a valid batch; several are not.
     if all(len(a) > 1 and (a == a.flat[0]).all() for a in arrays):
         raise ValueError(
             "The first batch, which sets the steps, must be real data. Received: "
@@ -158,7 +158,7 @@ def _check_not_constant(x: Any) -> None:
 def _check_first_values(
     points: list[QuantizationPoint], extremes: dict[str, Extremes]
 ) -> list[str]:
-    """Refuses steps from values that are not finite; returns points of zeros."""
+    """Refuses steps from values that are not finite; returns points with only zeros."""
     chosen = [point for point in points if point.name in extremes]
     lost = [p.name for p in chosen if not np.isfinite(extremes[p.name]).all()]
     if lost:
@@ -173,26 +173,26 @@ def _check_first_values(
 
 
 def warn_of_zeros(names: list[str]) -> None:
-    """Warns of points whose first values came from nothing but zeros."""
+    """Warns about points that received only zeros."""
     if names:
         warnings.warn(
-            "These quantization points have seen nothing but zeros: "
-            f"{names}. Their steps have an arbitrary value; train on, or call "
-            "`tf_lsq.calibrate(model, data)` with more examples, if that is not what "
-            "the model computes.",
+            "These quantization points have received only zeros: "
+            f"{names}. Their steps have an arbitrary value; train longer, or call "
+            "`tf_lsq.calibrate(model, data)` with more examples, unless the model "
+            "really computes only zeros there.",
             stacklevel=3,
         )
 
 
 def _is_empty(point: QuantizationPoint, extremes: Extremes) -> bool:
-    """Returns whether the first batch gave a point nothing but zeros."""
+    """Returns whether a point received only zeros from the first batch."""
     low, high = extremes
     return high <= 0.0 and (low == 0.0 or point.quantizer.signed is False)
 
 
 @contextlib.contextmanager
 def batch_norm_statistics_kept(model: keras.Model) -> Iterator[None]:
-    """Puts the moving averages of batch norms back."""
+    """Restores the moving averages of batch norms on exit."""
     norms = [
         layer
         for layer in model.layers

@@ -1,4 +1,4 @@
-"""The steps of a quantized model: where they are, and what may be wrong with them."""
+"""Finds and checks the learned steps of a quantized model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def student_of(model: keras.Model) -> keras.Model:
     student = getattr(model, "student", model)
     if not wrapped_layers(student) and not quantization_points(student):
         raise ValueError(
-            "The model that is trained must be quantized, or hold a quantized model as "
+            "The trained model must be quantized, or hold a quantized model as "
             f"`student`. Received: `{student.name}`, which has no quantized layers. "
             "Call `tf_lsq.quantize_model` first."
         )
@@ -75,7 +75,7 @@ def check_calibrated(model: keras.Model) -> None:
     """Raises unless every step of a model has its first value.
 
     Raises:
-        RuntimeError: Naming the points without a step.
+        RuntimeError: If not; the error names the points without a step.
     """
     missing = _missing(model)
     if missing:

@@ -1,7 +1,7 @@
-"""Cross entropy and distillation that know logits from probabilities.
+"""Cross entropy and distillation losses that distinguish logits from probabilities.
 
-Whether a model ends in logits or in probabilities stands in its graph. A loss that
-is told the wrong one trains, badly, and says nothing; so it is read, not asked for.
+A model's graph shows whether it ends in logits or in probabilities. A loss configured
+for the wrong kind trains badly without an error, so we infer it from the graph.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _COMBINING = (
     *("add", "subtract", "multiply", "affine"),
     *("concat", "mean", "maximum", "minimum"),
 )
-# Probability whose logarithm is taken; the gradient, one over it, has room for factors.
+# The smallest probability whose logarithm is taken; the gradient, one over it, leaves
+# room for factors.
 _SMALLEST = 1e-30
 
 
@@ -38,12 +39,12 @@ _SMALLEST = 1e-30
 class CrossEntropy(keras.losses.Loss):
     """Softmax cross entropy for class numbers or one-hot labels.
 
-    Labels of the shape of the outputs are taken as one-hot (or as probabilities),
-    others as class numbers.
+    Labels with the shape of the outputs count as one-hot (or as probabilities), others
+    as class numbers.
 
     Args:
         from_logits: Whether outputs are logits. None: an `LSQModel` and a `Distiller`
-            read it off their graph when they are compiled.
+            infer it from their graph when they are compiled.
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Example:
@@ -66,14 +67,14 @@ class CrossEntropy(keras.losses.Loss):
             y_pred: `[batch, ..., classes]`.
 
         Raises:
-            ValueError: If nobody has said what the outputs are, or the shape of the
-                labels does not say what they are.
+            ValueError: If it is unknown whether outputs are logits, or the shape of the
+                labels does not show what they are.
         """
         if self.from_logits is None:
             raise ValueError(
                 "`CrossEntropy` must know whether outputs are logits. Received: "
-                "from_logits=None, and a model that is no `LSQModel` or `Distiller`, "
-                "which find out themselves. Say from_logits=True or from_logits=False."
+                "from_logits=None. Pass from_logits=True or from_logits=False: only "
+                "`LSQModel` and `Distiller` can infer it."
             )
         logits = y_pred if self.from_logits else softmax_input(y_pred)
         y_pred, y_true = _at_least_float32(y_pred), tf.convert_to_tensor(y_true)
@@ -83,8 +84,8 @@ class CrossEntropy(keras.losses.Loss):
         if same_rank and y_true.shape.rank and y_true.shape[-1] is None:
             raise ValueError(
                 "Labels must have a known last axis: 1 for class numbers, "
-                f"{y_pred.shape[-1]} for one-hot ones. Received: {y_true.shape}. Give "
-                "the data set its shapes, with `tf.ensure_shape` for one."
+                f"{y_pred.shape[-1]} for one-hot labels. Received: {y_true.shape}. Set "
+                "the shapes in the dataset, for example with `tf.ensure_shape`."
             )
         if same_rank and y_true.shape[-1] == y_pred.shape[-1]:
             function = keras.losses.categorical_crossentropy
@@ -96,8 +97,8 @@ class CrossEntropy(keras.losses.Loss):
         """Returns this loss for one output of a model.
 
         Args:
-            kind: One of those of `output_kinds`.
-            name: Of the output, for the message.
+            kind: One of the kinds that `output_kinds` returns.
+            name: Name of the output, for the message.
 
         Raises:
             ValueError: If the output is neither logits nor probabilities.
@@ -106,7 +107,7 @@ class CrossEntropy(keras.losses.Loss):
             raise ValueError(
                 "A cross entropy over classes needs outputs that are logits or "
                 f"softmax probabilities. Received: the output `{name}`, whose last "
-                f"operator is {kind}. Compile with a loss of your own for it."
+                f"operator is {kind}. Compile with a custom loss for it."
             )
         config = {**self.get_config(), "from_logits": kind == LOGITS}
         return type(self).from_config(config)
@@ -118,20 +119,20 @@ class CrossEntropy(keras.losses.Loss):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class DistillationLoss(keras.losses.Loss):
-    """How far a student's distribution over classes is from a teacher's.
+    """Distance of a student's distribution over classes from a teacher's.
 
     ``T^2 * KL(softmax(teacher / T) || softmax(student / T))``: the factor keeps the
     size of gradients the same at any temperature T. Its gradient is that of the
     cross entropy against the teacher's probabilities.
 
-    Probabilities that come from a softmax are replaced by its input, where the graph
+    Probabilities that come from a softmax are replaced by its input, if the graph
     still has it. Otherwise their logarithm is taken, down to 1e-30: a student that is
-    certain and wrong still gets a gradient.
+    certain but wrong still gets a gradient.
 
     Args:
         temperature: T, positive; the paper's is 1.
         from_logits: Whether the student's outputs are logits, not probabilities.
-        teacher_from_logits: The same of the teacher's; None: like the student's.
+        teacher_from_logits: The same for the teacher's; None: as for the student's.
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
     Raises:
@@ -180,7 +181,7 @@ class DistillationLoss(keras.losses.Loss):
         return self.temperature**2 * tf.reduce_sum(terms, axis=-1)
 
     def _log_probabilities(self, outputs: Any, from_logits: bool) -> tf.Tensor:
-        """Returns the logarithms of softened probabilities, float32 at least."""
+        """Returns the logarithms of softened probabilities, at least float32."""
         logits = outputs if from_logits else softmax_input(outputs)
         if logits is None:
             logits = tf.math.log(tf.maximum(_at_least_float32(outputs), _SMALLEST))
@@ -199,31 +200,31 @@ class DistillationLoss(keras.losses.Loss):
 
 
 def _at_least_float32(outputs: Any) -> tf.Tensor:
-    """Returns outputs as a tensor; 16-bit ones have no room for a loss."""
+    """Returns outputs as a tensor; 16-bit ones are too imprecise for a loss."""
     outputs = tf.convert_to_tensor(outputs)
     return tf.cast(outputs, tf.float32) if outputs.dtype.size < 4 else outputs
 
 
 def _check_classes(outputs: tf.Tensor) -> None:
-    """Refuses outputs whose softmax says nothing."""
+    """Refuses outputs of one class, whose softmax is constant."""
     if outputs.shape.rank and outputs.shape[-1] == 1:
         raise ValueError(
-            "A loss over classes needs outputs of two classes at least. Received: "
+            "A loss over classes needs outputs of at least two classes. Received: "
             f"shape {tuple(outputs.shape)}. Use `keras.losses.BinaryCrossentropy` for "
             "one class, 'mse' for a number."
         )
 
 
 def output_kinds(model: keras.Model) -> dict[str, str]:
-    """Returns what every output of a model holds, read off its graph.
+    """Returns what every output of a model holds, inferred from its graph.
 
     Args:
         model: A functional or sequential model, float or quantized.
 
     Returns:
-        Name of the output (its key, where the model returns a dict) -> "logits" (or
-        any other linear output), "probabilities" (behind a softmax), "sigmoid" or
-        "unknown" (behind a layer this library does not know); in the model's order.
+        Name of the output (its key, if the model returns a dict) -> "logits" (or any
+        other linear output), "probabilities" (after a softmax), "sigmoid" or "unknown"
+        (after a layer that this library does not know); in the model's order.
 
     Raises:
         ValueError: If the model has no Keras graph.
@@ -235,19 +236,19 @@ def output_kinds(model: keras.Model) -> dict[str, str]:
 
 
 def _kind(node: Node) -> str:
-    """Returns what the tensor that an operator writes holds."""
-    # Means over positions of distributions are distributions.
+    """Returns what the output of an operator holds."""
+    # Means of distributions over positions are distributions.
     while (node.properties.keeps_codes or node.properties.keeps_grid) and node.inputs:
         node = node.inputs[0]
     if node.kind in _COMBINING and any(
         _kind(one) in (PROBABILITIES, UNKNOWN) for one in node.inputs
     ):
-        return UNKNOWN  # A mean of probabilities, for one.
+        return UNKNOWN  # For example, a mean of probabilities.
     return _KINDS.get(node.kind, LOGITS)
 
 
 def resolve(loss: Any, model: keras.Model) -> Any:
-    """Returns a `loss` of `compile` in which every `CrossEntropy` knows its outputs.
+    """Returns a `loss` for `compile` in which every `CrossEntropy` knows its outputs.
 
     Args:
         loss: A loss, or a list or dict of them, as `compile` takes it.
@@ -276,7 +277,7 @@ def resolve(loss: Any, model: keras.Model) -> Any:
 
 
 def _check_names(loss: Any, names: list[str]) -> None:
-    """Refuses losses of outputs that a model does not have."""
+    """Refuses losses for outputs that a model does not have."""
     if isinstance(loss, Mapping):
         unknown = sorted(set(loss) - set(names))
         if unknown:
@@ -290,5 +291,5 @@ def _check_names(loss: Any, names: list[str]) -> None:
 
 
 def _is_open(loss: Any) -> bool:
-    """Returns whether a loss is a cross entropy that does not know its outputs."""
+    """Returns whether a loss is a `CrossEntropy` that must still infer its outputs."""
     return isinstance(loss, CrossEntropy) and loss.from_logits is None

@@ -51,18 +51,18 @@ _ROUNDED = "rounded_biases"
 
 
 class StepTraining:
-    """What training needs beyond Keras' own: for `LSQModel` and for `Distiller`.
+    """Training beyond what Keras provides, for `LSQModel` and `Distiller`.
 
     Before the first compiled training step it runs the first batch once, to give
-    every activation step its first value; batch norm statistics are put back
-    afterwards. Steps that a training from random weights outgrows are set anew, see
-    `range_watch`. Optimizers update steps apart from weights, see `prepare_optimizer`.
-    At its end `fit` moves biases onto the grid of the file's int32 biases, see
-    `round_biases`; the next `fit` starts from what they were before.
+    every activation step its first value, and then restores the batch norm statistics.
+    Steps that a training from random weights outgrows are set again, see `range_watch`.
+    Optimizers update steps separately from weights, see `prepare_optimizer`. At its
+    end, `fit` rounds biases to the grid of the file's int32 biases, see `round_biases`;
+    the next `fit` starts from their values before rounding.
     """
 
     _traced_signs: list[float] | None = None
-    _watched: Any = None  # The training function that looks at ranges, if it was made.
+    _watched: Any = None  # The training function that checks ranges, if created.
 
     @property
     def quantized(self) -> LSQModel:
@@ -72,10 +72,10 @@ class StepTraining:
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
     ) -> None:
-        """Compiles the model; the optimizer updates steps apart from weights.
+        """Compiles the model; the optimizer updates steps separately from weights.
 
-        XLA (`jit_compile=True`, TPUs) gets the plain form of the LSQ operator. A
-        `CrossEntropy` learns here whether outputs are logits.
+        XLA (`jit_compile=True`, TPUs) gets the plain implementation of the LSQ
+        operator. A `CrossEntropy` infers here whether outputs are logits.
         """
         loss = resolve(loss, self.quantized)
         super().compile(optimizer, loss, *args, **kwargs)
@@ -88,7 +88,7 @@ class StepTraining:
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model, and builds its optimizer for its state.
 
-        Keras leaves this to classes with a `compile` of their own.
+        Keras leaves this to classes with a custom `compile`.
         """
         self.compile(**keras.saving.deserialize_keras_object(config))
         self._build_optimizer()
@@ -108,8 +108,8 @@ class StepTraining:
 
         Raises:
             ValueError: If the first batch, which sets the steps, is degenerate.
-            RuntimeError: If a step has become NaN, at the end of the epoch at the
-                latest; the layers are named.
+            RuntimeError: If a step has become NaN, at the latest at the end of the
+                epoch; the error names the layers.
         """
         if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
@@ -170,21 +170,22 @@ class StepTraining:
         """Saves the model as `.keras` or `.h5`; see `keras.Model.save`.
 
         Raises:
-            ValueError: If the format would be TensorFlow's SavedModel, which does not
+            ValueError: If the format would be TensorFlow's SavedModel, which cannot
                 hold the layers of a quantized model.
         """
         is_path = isinstance(filepath, str | os.PathLike)
         named = not is_path or Path(filepath).suffix in _SUFFIXES
         if save_format == "tf" or (save_format is None and not named):
             raise ValueError(
-                f"A quantized model is saved as one of {list(_SUFFIXES)}. Received: "
-                f"{str(filepath)!r}, save_format={save_format!r}. For a SavedModel "
-                "that predicts but is not trained use `model.export(folder)`."
+                "A quantized model must be saved as one of "
+                f"{list(_SUFFIXES)}. Received: {str(filepath)!r}, "
+                f"save_format={save_format!r}. For a SavedModel that predicts but is "
+                "not trained, use `model.export(folder)`."
             )
         super().save(filepath, overwrite, save_format, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Returns the function that trains, with a look at ranges now and then."""
+        """Returns the training function, which also checks ranges now and then."""
         function = super().make_train_function(force)
         if function is not self._watched:
             updates = steps_per_execution(self) or 1
@@ -200,30 +201,31 @@ class StepTraining:
         return self.train_function
 
     def _take_first_batch(self, x: Any) -> list[str]:
-        """Sets the steps from a batch; returns the points it gave nothing but zeros."""
+        """Sets the steps from a batch; returns the points that received only zeros."""
         empty = initialise_steps(self.quantized, x, training=True)
         self.quantized.watch_ranges(x, empty)
         return empty
 
     def _begin(self) -> None:
-        """Prepares a call that trains."""
+        """Prepares a training call."""
         restore_biases(self.quantized)
         self._build_optimizer()
         self._follow_signs()
 
     def follow_ranges(self, optimizer: Any = None) -> None:
-        """Sets the steps of tensors again that have outgrown their range.
+        """Sets new steps for tensors that have outgrown their range.
 
-        `fit` and `train_on_batch` do this by themselves; in a custom training loop call
-        it now and then, after `tf_lsq.calibrate`.
+        `fit` and `train_on_batch` do this automatically; in a custom training loop,
+        call it now and then, after `tf_lsq.calibrate`.
 
         Args:
             optimizer: The optimizer of a custom loop, whose slots for those steps are
                 reset. None: the one that the model was compiled with, if any.
 
         Raises:
-            RuntimeError: If there is no batch to look at: it is that of `calibrate`, or
-                the first one of `fit`, in this process and on one worker.
+            RuntimeError: If there is no batch to measure with: it comes from
+                `calibrate`, or is the first one of `fit`, in this process and on one
+                worker.
         """
         watch = self.quantized.range_watch
         if watch is None:
@@ -239,7 +241,7 @@ class StepTraining:
             self._follow_signs()
 
     def _choose_op(self) -> None:
-        """Tells every layer which form to use; what was traced is traced anew."""
+        """Sets the implementation that every layer uses; functions are traced again."""
         xla = getattr(self, "jit_compile", False) or isinstance(
             self.distribute_strategy, tf.distribute.TPUStrategy
         )
@@ -250,10 +252,10 @@ class StepTraining:
         self.train_function = self.test_function = self.predict_function = None
 
     def _follow_signs(self) -> None:
-        """Has everything traced anew if the sign of an input has changed.
+        """Traces everything again if the sign of an input has changed.
 
-        A traced function holds the sign that the first batch gave as a constant;
-        `calibrate` and loaded weights may bring another.
+        A traced function holds the sign from the first batch as a constant; `calibrate`
+        and loaded weights may change it.
         """
         points = quantization_points(self.quantized)
         signs = [
@@ -270,7 +272,7 @@ class StepTraining:
     def _build_optimizer(self) -> None:
         """Creates the optimizer's variables.
 
-        Created in the first training step, they would have it traced twice.
+        If the first training step created them, it would be traced twice.
         """
         if hasattr(self.optimizer, "build"):
             with self.distribute_strategy.scope():
@@ -282,22 +284,22 @@ class StepTraining:
 class LSQModel(StepTraining, keras.Model):
     """A functional Keras model with learned quantization steps.
 
-    Made by `quantize_model` and `quantize_apply`. It is trained, saved and
-    loaded like any Keras model; see `StepTraining` for what its `fit` does besides.
+    `quantize_model` and `quantize_apply` create it. It is trained, saved and loaded
+    like any Keras model; see `StepTraining` for what else its `fit` does.
 
     Attributes:
-        step_clip: Bound of the relative gradients of steps, None for no bound; read
-            when the model is compiled, and saved with it. An optimizer with a
-            `step_clip` of its own (`tf_lsq.recipe`) sets it.
+        step_clip: Bound on the relative gradients of steps, None for no bound; read
+            when the model is compiled, and saved with it. An optimizer with its own
+            `step_clip` (`tf_lsq.recipe`) sets it.
         rounds_biases: Whether `fit` ends with `round_biases`. Without it Keras computes
-            with biases that the file can't hold, and codes differ by one here and
-            there; the file is the same either way. Saved with the model.
+            with biases that the file cannot hold, and some codes differ by one; the
+            file is the same either way. Saved with the model.
     """
 
     wants_plain_op = False
     step_clip: float | None = DEFAULT_STEP_CLIP
     rounds_biases = True
-    range_watch: RangeWatch | None = None  # Of the batch that set the steps.
+    range_watch: RangeWatch | None = None  # For the batch that set the steps.
 
     @property
     def quantized(self) -> LSQModel:
@@ -310,12 +312,12 @@ class LSQModel(StepTraining, keras.Model):
         return {**super().get_config(), **settings, _ROUNDED: rounded_biases(self)}
 
     def watch_ranges(self, x: Any, empty: Iterable[str]) -> None:
-        """Begins to watch a training from first values that a batch has given.
+        """Begins to watch the ranges of a training whose steps a batch has set.
 
         Args:
-            x: The batch. Where several workers train, each has another one, so none
+            x: The batch. If several workers train, each has a different one, so none
                 is kept and ranges are not watched.
-            empty: Names of the points to which it gave nothing but zeros.
+            empty: Names of the points that received only zeros from it.
         """
         alone = not has_several_workers(self.distribute_strategy)
         self.range_watch = RangeWatch(self, x, set(empty)) if alone else None
@@ -324,11 +326,11 @@ class LSQModel(StepTraining, keras.Model):
     @property
     def warned_layers(self) -> dict[str, set[str]]:
         """The layers that warnings of this training have named, by kind."""
-        return vars(self).setdefault("_warned_layers", {})  # Unseen by Keras.
+        return vars(self).setdefault("_warned_layers", {})  # Hidden from Keras.
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
-        """Rebuilds the model; what an older version did not save has its default."""
+        """Rebuilds the model; settings that old versions did not save get defaults."""
         config = dict(config)
         settings = {name: config.pop(name) for name in _SETTINGS if name in config}
         rounded = config.pop(_ROUNDED, [])
@@ -346,7 +348,7 @@ class LSQModel(StepTraining, keras.Model):
             return super().call(inputs, training, mask)
 
     def _initialise_shared_points(self, inputs: Any, mask: Any) -> None:
-        """Takes a first batch of a training loop of one's own."""
+        """Takes the first batch of a custom training loop."""
         points = missing_shared_points(self)
         visited = any(point.visitor is not None for point in points)
         known = visited or tf.distribute.has_strategy()
@@ -366,22 +368,22 @@ class LSQModel(StepTraining, keras.Model):
         tf.cond(missing, initialise, lambda: tf.constant(False))
 
     def use_plain_op(self, plain: bool = True) -> None:
-        """Chooses the plain form of the LSQ operator, `lsq.fake_quantize`.
+        """Chooses the plain implementation of the LSQ operator, `lsq.fake_quantize`.
 
-        It is slower than the form in use otherwise. Its gradients of steps are
-        within 1e-5 of float64, relative, instead of 1e-3; and XLA has kernels for
-        all of it, for a `tf.function(jit_compile=True)` of your own. The choice is
-        not saved with the model.
+        It is slower than the default one. Its gradients of steps are within a relative
+        1e-5 of float64, instead of 1e-3; and XLA supports all of it, for a custom
+        `tf.function(jit_compile=True)`. The choice is not saved with the model.
 
         Args:
-            plain: False: the fast form again, but where XLA compiles the model.
+            plain: False: the fast implementation again, except where XLA compiles the
+                model.
         """
         self.wants_plain_op = plain
         self._choose_op()
 
 
 def _with_guard(callbacks: Any) -> Any:
-    """Returns the callbacks of a `fit` and a `StepGuard` behind them."""
+    """Returns the callbacks of a `fit` with a `StepGuard` after them."""
     if isinstance(callbacks, keras.callbacks.CallbackList):
         guard = StepGuard()
         guard.set_model(callbacks.model)
@@ -391,13 +393,13 @@ def _with_guard(callbacks: Any) -> Any:
 
 
 class StepGuard(keras.callbacks.Callback):
-    """Looks at the steps in every `fit` of a quantized model.
+    """Checks the steps in every `fit` of a quantized model.
 
-    A warning names a layer once per training; `calibrate` begins another.
+    Warnings name a layer once per training; `calibrate` begins a new training.
     """
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Looks at ranges between epochs; a backup has been restored by now."""
+        """Checks ranges between epochs; a backup has been restored by now."""
         watch = self.model.quantized.range_watch
         if watch is None:
             return
@@ -407,12 +409,12 @@ class StepGuard(keras.callbacks.Callback):
             self.model.follow_ranges()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Stops a training with NaN; warns of ranges that do not fit.
+        """Stops a training with NaN; warns about ranges that do not fit.
 
         Raises:
             RuntimeError: If a step is NaN.
         """
-        if self.model.stop_training:  # `TerminateOnNaN` ends a training as well.
+        if self.model.stop_training:  # `TerminateOnNaN` also ends a training.
             return
         student = self.model.quantized
         check_steps(student)
@@ -423,7 +425,7 @@ class StepGuard(keras.callbacks.Callback):
             self._warn("clipped", many, _CLIPPED)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Warns of tensors that are all zeros to the end."""
+        """Warns about tensors that stayed all zeros to the end."""
         student = self.model.quantized
         warned = student.warned_layers.setdefault("zeros", set())
         if student.range_watch is not None:
@@ -432,7 +434,7 @@ class StepGuard(keras.callbacks.Callback):
             warn_of_zeros(zeros)
 
     def _warn(self, kind: str, found: dict[str, str], message: str) -> None:
-        """Warns of layers that have not been named in this training."""
+        """Warns about layers that have not been named in this training."""
         warned = self.model.quantized.warned_layers.setdefault(kind, set())
         new = {name: value for name, value in found.items() if name not in warned}
         warned.update(new)
@@ -444,11 +446,11 @@ class StepGuard(keras.callbacks.Callback):
 _MOVED = (
     "Learned steps have left the range from 1/10 to 10 times their first value: {}. "
     "A training seldom recovers from that. Lower the learning rate, use "
-    "`tf_lsq.recipe`, or lower the bound of the gradients of steps, "
+    "`tf_lsq.recipe`, or lower the bound on the gradients of steps, "
     "`student.step_clip`, before `compile`."
 )
 _CLIPPED = (
-    "More than 20 % of the values are clipped at these layers: {}. What is clipped has "
+    "More than 20 % of the values are clipped at these layers: {}. Clipped values have "
     "no gradient. Call `tf_lsq.calibrate(model, data)` between epochs, train more "
     "slowly, or give these layers more bits with `overrides`."
 )
@@ -469,7 +471,7 @@ def _moved_steps(student: keras.Model) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _divergence_named(model: keras.Model) -> Iterator[None]:
-    """Says which steps are no numbers any more, where TensorFlow's kernels refuse."""
+    """Names the layers whose step is NaN when a TensorFlow op fails."""
     try:
         yield
     except tf.errors.InvalidArgumentError:
@@ -478,7 +480,7 @@ def _divergence_named(model: keras.Model) -> Iterator[None]:
 
 
 def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
-    """Returns the first batch of inputs, and what `fit` shall read instead of x."""
+    """Returns the first batch of inputs, and what `fit` must read instead of x."""
     if isinstance(x, keras.utils.experimental.DatasetCreator):
         raise RuntimeError(
             "`model` must be calibrated before it trains on a `DatasetCreator`. "

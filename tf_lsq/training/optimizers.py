@@ -1,8 +1,8 @@
-"""Updates steps apart from weights, with any optimizer.
+"""Updates steps separately from weights, with any optimizer.
 
 A whole tensor depends on its step. Weight decay would shrink it, the gradients of steps
 dominate the norm of all gradients, and a single large one moves a step so far that
-training does not recover: in networks for phones the 8-bit step of a small last layer
+training does not recover: in mobile networks the 8-bit step of a small last layer
 grows a hundredfold within a few updates of SGD. `prepare_optimizer` prevents all three.
 """
 
@@ -18,10 +18,10 @@ from .._compat import exclude_from_weight_decay, inner_optimizer, keras, split_c
 # Use the bound of the compiled model.
 MODELS_CLIP = "model"
 DEFAULT_STEP_CLIP = 1.0
-# The bound of a step's gradient is that of this learning rate, the paper's, also at
-# higher ones: ten times as much moves a step further than training can follow.
+# At higher learning rates, the bound lets a step move no further than at this one, the
+# paper's: ten times as much is further than training can follow.
 _RATE = 0.01
-# Steps and offsets; replicas have names of their own.
+# Steps and offsets; replicas have their own names.
 _STEPS = r"_(step|offset)(/replica_\d+)?:0$"
 _KERNEL = r"kernel(/replica_\d+)?:0$"
 _NO_KERNEL = rf"^(?!.*{_KERNEL})"
@@ -30,17 +30,17 @@ _NO_KERNEL = rf"^(?!.*{_KERNEL})"
 def prepare_optimizer(
     optimizer: Any, step_clip: float | str | None = MODELS_CLIP
 ) -> Any:
-    """Has an optimizer update steps apart from weights; for custom training loops.
+    """Makes an optimizer update steps separately from weights, in custom loops.
 
     `compile` does this to the optimizer of a quantized model.
 
-    - Weight decay leaves steps and offsets out.
+    - Weight decay excludes steps and offsets.
     - The gradient of a step, relative to the step's first value, is clipped to
       ``-step_clip .. step_clip``, at learning rates above 0.01 to
       ``step_clip * 0.01 / learning_rate``: plain SGD moves a step by at most
-      ``step_clip * min(learning_rate, 0.01)`` of its first value per update. It
-      happens where gradients are applied: after all sums and replicas have arrived,
-      and after the scale of the loss has been divided out.
+      ``step_clip * min(learning_rate, 0.01)`` of its first value per update. Clipping
+      happens when gradients are applied: after all sums, also over replicas, are
+      complete, and after the loss scale has been divided out.
     - `clipnorm`, `clipvalue` and `global_clipnorm` of the optimizer act on all other
       variables, as if there were no steps.
 
@@ -48,11 +48,11 @@ def prepare_optimizer(
     gradients of their steps small.
 
     Args:
-        optimizer: A `tf_keras` optimizer, also a legacy one or one with a loss scale,
-            before its first update.
+        optimizer: A `tf_keras` optimizer, possibly a legacy one or one with a loss
+            scale, before its first update.
         step_clip: Largest relative gradient of a step or an offset. None: gradients
-            of steps are treated like all others. "model": that of the optimizer, if it
-            was given one (`SGDWithL2`, `recipe`), else 1.
+            of steps are treated like all others. "model": the bound of the optimizer,
+            if it has one (`SGDWithL2`, `recipe`), else 1.
 
     Returns:
         The same optimizer.
@@ -78,7 +78,7 @@ def prepare_optimizer(
 
 
 def chosen_step_clip(optimizer: Any, default: float | None) -> float | None:
-    """Returns the bound that an optimizer was given, `default` if it has none."""
+    """Returns the bound that an optimizer has, `default` if it has none."""
     chosen: Any = getattr(inner_optimizer(optimizer), "step_clip", MODELS_CLIP)
     return default if chosen == MODELS_CLIP else chosen
 
@@ -104,10 +104,10 @@ class SGDWithL2(keras.optimizers.SGD):
     """SGD with weight decay as an L2 term of the gradient.
 
     This is what papers before 2019 and PyTorch's SGD call weight decay: the term
-    ``l2 * kernel`` is added to the gradient and goes through the momentum, as if
-    the loss held ``l2 / 2 * sum(kernel^2)``. Keras' `weight_decay` shrinks weights
-    beside the momentum instead, ten times less at momentum 0.9, and biases and batch
-    norms with them. Only kernels have a decay here.
+    ``l2 * kernel`` is added to the gradient and goes through the momentum, as if the
+    loss included ``l2 / 2 * sum(kernel^2)``. Keras' `weight_decay` is decoupled from
+    momentum, thus ten times weaker at momentum 0.9, and also shrinks biases and batch
+    norms. Here only kernels decay.
 
     Keras' `clipnorm`, `clipvalue` and `global_clipnorm` clip the gradient of the loss
     before the term is added.
@@ -115,10 +115,10 @@ class SGDWithL2(keras.optimizers.SGD):
     Args:
         learning_rate: A number or a schedule.
         l2: The factor of the term.
-        step_clip: Bound of the gradients of steps, see `prepare_optimizer`, which acts
-            on it; so does `compile` of a quantized model, which takes it over. None: no
-            bound. "model": the model keeps its own.
-        **kwargs: Those of `keras.optimizers.SGD`.
+        step_clip: Bound on the gradients of steps. `prepare_optimizer` applies it, and
+            so does `compile` of a quantized model, which adopts it. None: no bound.
+            "model": the model keeps its own.
+        **kwargs: Arguments of `keras.optimizers.SGD`.
 
     Raises:
         ValueError: If `l2` is negative, `step_clip` is not positive, or `weight_decay`
@@ -135,7 +135,7 @@ class SGDWithL2(keras.optimizers.SGD):
     ) -> None:
         if l2 < 0 or kwargs.get("weight_decay"):
             raise ValueError(
-                "`l2` must not be negative, and takes the place of `weight_decay`. "
+                "`l2` must not be negative, and replaces `weight_decay`. "
                 f"Received: l2={l2}, weight_decay={kwargs.get('weight_decay')}."
             )
         kwargs.setdefault("name", "SGDWithL2")
@@ -157,14 +157,14 @@ class SGDWithL2(keras.optimizers.SGD):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class AdamWOnKernels(keras.optimizers.AdamW):
-    """AdamW that decays kernels only, also after a model was saved and loaded.
+    """AdamW that decays only kernels, even after a model was saved and loaded.
 
-    What Keras' own `exclude_from_weight_decay` was told is not saved with a model.
+    Keras does not save the exclusions of its `exclude_from_weight_decay` with a model.
 
     Args:
         learning_rate: A number or a schedule.
         step_clip: See `SGDWithL2`.
-        **kwargs: Those of `keras.optimizers.AdamW`.
+        **kwargs: Arguments of `keras.optimizers.AdamW`.
 
     Raises:
         ValueError: If `step_clip` is not positive.

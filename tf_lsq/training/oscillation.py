@@ -1,6 +1,6 @@
-"""Weights that jump to and fro between two codes, and how to stop them.
+"""Tracks weights that flip back and forth between two codes, and can freeze them.
 
-At few bits a weight near the middle between two codes may change its code at every
+With few bits, a weight near the midpoint between two codes may change its code every
 other batch, until the end of a training. A change of code is an *oscillation* if the
 last change of the same weight went in the opposite direction.
 
@@ -23,37 +23,37 @@ from .learned_steps import student_of, wrapped_layers
 
 
 class OscillationTracking(keras.callbacks.Callback):
-    """Measures how often weights oscillate, and freezes those that do if asked to.
+    """Measures how often weights oscillate, and optionally freezes those that do.
 
     The model that `fit` trains is a quantized one, or holds it as `student`. After
     every batch the codes of a kernel are compared with those before it. The
     frequency of a weight is the moving average of its oscillations:
     ``f = momentum * o + (1 - momentum) * f``, where o is 1 if the weight has
-    oscillated, else 0. `history` holds, of the last `fit`:
+    oscillated, else 0. For the last `fit`, `history` holds:
 
         epoch                number of the epoch, per epoch
         oscillating[layer]   share of the kernel's weights above `threshold`, per epoch
         frozen[layer]        share that is frozen, per epoch; only with `freeze_above`
 
-    The shares among all tracked weights stand in the logs of an epoch as `oscillating`
-    and `frozen`: `fit`'s own history has them, and so have callbacks that come later in
-    the list (TensorBoard, CSVLogger).
+    The shares among all tracked weights appear in the logs of an epoch as `oscillating`
+    and `frozen`: `fit`'s own history includes them, and callbacks that come later in
+    the list (TensorBoard, CSVLogger) see them.
 
-    Freezing is the paper's: a weight whose frequency exceeds `freeze_above` gets the
-    moving average of its codes, rounded, and keeps that code to the end of `fit`. Its
-    value then moves with the step of the layer only. A second `fit` starts anew, and so
-    does one that `BackupAndRestore` resumes: what was frozen may move again.
+    Freezing follows the paper: a weight whose frequency exceeds `freeze_above` gets the
+    rounded moving average of its codes, and keeps that code to the end of `fit`. Its
+    value then changes only with the step of the layer. A second `fit` starts over, and
+    so does one that `BackupAndRestore` resumes: frozen weights may move again.
 
     Args:
-        momentum: Of both moving averages.
+        momentum: Momentum of both moving averages.
         threshold: A weight counts as oscillating above this frequency.
-        freeze_above: A frequency; or a pair, the first one and the last, between which
-            it falls along a cosine over the epochs of `fit`, as in the paper. One
-            oscillation gives a frequency of `momentum`: at less, weights freeze at
-            their first one. None: nothing is frozen.
-        max_bits: Kernels of more bits are left alone. Their codes are so close that
+        freeze_above: A frequency; or a pair, the first and the last frequency, between
+            which it falls along a cosine over the epochs of `fit`, as in the paper. One
+            oscillation gives a frequency of `momentum`: below that, weights freeze at
+            their first oscillation. None: nothing is frozen.
+        max_bits: Kernels with more bits are not tracked. Their codes are so close that
             they change without oscillating for long.
-        log_kernels: Whether the logs hold the shares of each kernel, too, as
+        log_kernels: Whether the logs also hold the shares of each kernel, as
             `oscillating/<layer>` and `frozen/<layer>`.
 
     Raises:
@@ -95,7 +95,7 @@ class OscillationTracking(keras.callbacks.Callback):
         return {name: t.frozen.numpy() for name, t in self._trackers.items()}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Forgets an earlier training."""
+        """Clears the records of an earlier training."""
         self._tracked_layers()
         self._check_training()
         self._trackers = {}
@@ -104,7 +104,7 @@ class OscillationTracking(keras.callbacks.Callback):
             self.history["frozen"] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Starts from the present codes: a backup has been restored by now."""
+        """Starts from the current codes: a backup has been restored by now."""
         self._epoch = epoch
         if not self._trackers:
             wrappers = self._tracked_layers()
@@ -115,11 +115,11 @@ class OscillationTracking(keras.callbacks.Callback):
             self._update = tf.function(self._updates(wrappers))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None):
-        """Compares codes, and puts frozen weights back."""
+        """Compares codes, and resets frozen weights to their codes."""
         self._update(tf.constant(self._limit(batch), tf.float32))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Puts frozen weights back once more: Keras may have averaged weights."""
+        """Resets frozen weights once more: Keras may have averaged weights."""
         if self._freeze_above is not None and self._trackers:
             self._put_back()
 
@@ -143,17 +143,17 @@ class OscillationTracking(keras.callbacks.Callback):
         """Returns the layers whose kernels are tracked."""
         student = student_of(self.model)
         wrappers = wrapped_layers(student)
-        found = [w for w in wrappers if w.quantizer.num_bits <= self._max_bits]
-        if not found:
+        tracked = [w for w in wrappers if w.quantizer.num_bits <= self._max_bits]
+        if not tracked:
             bits = {wrapper.name: wrapper.quantizer.num_bits for wrapper in wrappers}
             raise ValueError(
                 f"`{student.name}` must have a kernel of at most {self._max_bits} bits "
                 f"(`max_bits`). Received kernels of these bits: {bits}."
             )
-        return found
+        return tracked
 
     def _check_training(self) -> None:
-        """Raises unless this way of training can be followed."""
+        """Raises unless oscillations can be tracked in this training."""
         batches_at_once = steps_per_execution(self.model)
         if batches_at_once != 1:
             raise ValueError(
@@ -163,13 +163,13 @@ class OscillationTracking(keras.callbacks.Callback):
         first, last = self._freeze_above or (0.0, 0.0)
         if first != last and not self.params.get("steps"):
             raise ValueError(
-                "`freeze_above` needs a known number of batches to fall over. "
+                "A falling `freeze_above` needs a known number of batches. "
                 f"Received: freeze_above={self._freeze_above}, and data of unknown "
-                "length. Give `fit` its `steps_per_epoch`."
+                "length. Pass `steps_per_epoch` to `fit`."
             )
 
     def _limit(self, batch: int) -> float:
-        """Returns above which frequency weights freeze after a batch of the epoch."""
+        """Returns the frequency limit for freezing after a batch of the epoch."""
         if self._freeze_above is None:
             return math.inf
         first, last = self._freeze_above
@@ -180,7 +180,7 @@ class OscillationTracking(keras.callbacks.Callback):
         return last + (first - last) * (1.0 + math.cos(phase)) / 2.0
 
     def _updates(self, wrappers: list[LSQWrapper]) -> Any:
-        """Returns what is done after a batch, as a function of the limit."""
+        """Returns the update after a batch, as a function of the limit."""
 
         def update(limit: tf.Tensor) -> None:
             for wrapper in wrappers:
@@ -191,7 +191,7 @@ class OscillationTracking(keras.callbacks.Callback):
         return update
 
     def _put_back(self) -> None:
-        """Gives frozen weights their codes."""
+        """Resets frozen weights to their codes."""
         for wrapper in self._tracked_layers():
             tracker = self._trackers[wrapper.name]
             held = tf.cast(tracker.codes, tf.float32) * wrapper.step
@@ -204,7 +204,7 @@ class CodeTracker:
     """Follows the codes of one kernel through a training.
 
     Attributes:
-        codes: The codes after the last batch, int8; of frozen weights those they keep.
+        codes: The codes after the last batch, int8; frozen weights keep theirs.
         direction: -1 or 1, the direction of the last change; 0 before the first, int8.
         frequency: Moving average of oscillations, float32.
         average: Moving average of the codes, float32.
@@ -212,7 +212,7 @@ class CodeTracker:
 
     Args:
         codes: Whole numbers, -128 to 127: the codes before the first batch.
-        momentum: Of both moving averages.
+        momentum: Momentum of both moving averages.
 
     References:
         Nagel et al., Section 3 and Algorithm 1
@@ -238,7 +238,7 @@ class CodeTracker:
             codes: Whole numbers, shape of the kernel. Those of frozen weights do not
                 count.
             limit: Weights above this frequency freeze, at the average of their codes
-                without these.
+                before these.
         """
         before = tf.convert_to_tensor(self.codes)
         codes = tf.where(self.frozen, before, tf.cast(codes, tf.int8))
@@ -273,7 +273,7 @@ def _first_and_last(freeze_above: Any) -> tuple[float, float] | None:
     pair = (freeze_above, freeze_above) if one else tuple(freeze_above)
     if len(pair) != 2 or not 0.0 < pair[1] <= pair[0] < 1.0:
         raise ValueError(
-            "`freeze_above` must be a frequency between 0 and 1, or two of which the "
-            f"first is larger. Received: {freeze_above!r}."
+            "`freeze_above` must be a frequency between 0 and 1, or two frequencies "
+            f"of which the first is larger. Received: {freeze_above!r}."
         )
     return pair

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 KERNEL, ACTIVATION = "#4269d0", "#ff725c"
 STYLE = {
-    "svg.fonttype": "none",  # Text stays text: small, and it can be searched.
+    "svg.fonttype": "none",  # Text stays text: small and searchable.
     "svg.hashsalt": "tf_lsq",
     "font.family": "sans-serif",
     "font.size": 8,
@@ -31,13 +31,13 @@ History = dict[str, Any]
 def write_plots(
     history: History, codes: dict[str, np.ndarray], kernels: set[str], folder: Path
 ) -> list[Path]:
-    """Writes the plots that a history has numbers for, and returns their paths.
+    """Writes the plots that a history has data for, and returns their paths.
 
     Args:
         history: See `Diagnostics`.
         codes: Layer name -> its integers.
         kernels: Names of the layers whose kernel is quantized; the others are points.
-        folder: Where to; it is made if it does not exist.
+        folder: Output folder; it is created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
@@ -58,11 +58,11 @@ def write_plots(
 
 
 def _relative_steps(history: History, kernels: set[str]) -> Figure:
-    """Returns the steps, each beside its first value."""
+    """Returns the steps, each relative to its first value."""
     means = {n: [np.mean(step) for step in s] for n, s in history["step"].items()}
     lines = {name: np.array(mean) / mean[0] for name, mean in means.items()}
     figure = _over_training(history, kernels, lines, "step / first recorded step")
-    # To powers of two, one at least on each side.
+    # The limits are powers of two, at least one on each side.
     farthest = max(np.abs(np.log2(line)).max() for line in lines.values())
     reach = 2.0 ** max(np.ceil(farthest), 1)
     for axes in figure.axes:
@@ -74,7 +74,9 @@ def _relative_steps(history: History, kernels: set[str]) -> Figure:
 
 def _clipped_shares(history: History, kernels: set[str]) -> Figure:
     """Returns the clipped shares."""
-    lines = {name: 100 * np.array(found) for name, found in history["clipped"].items()}
+    lines = {
+        name: 100 * np.array(shares) for name, shares in history["clipped"].items()
+    }
     return _over_training(history, kernels, lines, "% of values clipped")
 
 
@@ -109,14 +111,14 @@ def _ratio_figure(history: History, kernels: set[str]) -> Figure:
     axes = figure.subplots()
     for quantity, label in (("ratio", "R"), ("unscaled_ratio", "R with g = 1")):
         for row, name in enumerate(names):
-            found = np.array(history[quantity][name])
-            found = found[np.isfinite(found) & (found > 0)]
-            if not found.size:
+            ratios = np.array(history[quantity][name])
+            ratios = ratios[np.isfinite(ratios) & (ratios > 0)]
+            if not ratios.size:
                 continue
             color = _color(name, kernels)
             face = color if quantity == "ratio" else "white"
-            typical = math.exp(np.log(found).mean())
-            axes.plot([found.min(), found.max()], [row, row], color=color, lw=0.8)
+            typical = math.exp(np.log(ratios).mean())
+            axes.plot([ratios.min(), ratios.max()], [row, row], color=color, lw=0.8)
             axes.plot(typical, row, "o", color=color, markerfacecolor=face, ms=4)
         fill = "black" if quantity == "ratio" else "white"
         axes.plot([], [], "o", color="black", markerfacecolor=fill, ms=4, label=label)
@@ -145,7 +147,9 @@ def _codes_figure(
     for axes, (name, integers) in zip(grid.flat, codes.items(), strict=False):
         edges = np.append(integers, integers[-1] + 1) - 0.5
         counts = history["counts"][name]
-        first, last = (100 * found / found.sum() for found in (counts[0], counts[-1]))
+        first, last = (
+            100 * record / record.sum() for record in (counts[0], counts[-1])
+        )
         axes.stairs(last, edges, fill=True, color=_color(name, kernels), label="last")
         axes.stairs(first, edges, color="black", lw=0.6, label="first")
         axes.set_title(name, fontsize=6)

@@ -1,8 +1,8 @@
-"""Measures the quantizers of a model on a batch, and leaves the model as it is.
+"""Measures the quantizers of a model on a batch, without changing the model.
 
 A step is trained as a factor of its first value, with a gradient divided by that value
-(see `lsq.learned_step`). Here it is multiplied again: the update ratio is that of the
-step itself, as in the paper.
+(see `lsq.learned_step`). Here the gradient is multiplied by it again: the update ratio
+is that of the step itself, as in the paper.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Probe:
         student: A quantized model.
         x: A batch of inputs, or None.
         y: Its labels, or None.
-        loss: Of x, y and the outputs.
+        loss: Function of x, y and the outputs.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Probe:
 
     @property
     def codes(self) -> dict[str, np.ndarray]:
-        """The integers of every quantizer that is measured, from 0 if they move."""
-        found = {}
+        """The integers of every measured quantizer, from 0 if they move."""
+        integers = {}
         for layer in self._layers:
             low, high = int(_range(layer).q_min), int(_range(layer).q_max)
             origin = low if _is_learned(layer) else 0
-            found[layer.name] = np.arange(low, high + 1) - origin
-        return found
+            integers[layer.name] = np.arange(low, high + 1) - origin
+        return integers
 
     @property
     def _layers(self) -> list[Quantizer]:
@@ -71,20 +71,22 @@ class Probe:
         return [*self.wrappers, *self._points]
 
     def measure(self, keep: list[tf.Variable]) -> Measurement:
-        """Returns what `Diagnostics` describes, in NumPy; the model stays as it is.
+        """Returns what `Diagnostics` describes, in NumPy; the model stays unchanged.
 
         Args:
-            keep: Further variables that measuring would change.
+            keep: Further variables to restore, which measuring would change.
         """
         with _kept([*self._student.non_trainable_variables, *keep]):
-            found = tf.nest.map_structure(lambda t: t.numpy(), self._traced())
-        for quantity in set(found) - {"counts"}:
-            found[quantity] = {n: float(value) for n, value in found[quantity].items()}
-        return {"step": steps(self._student), **found}
+            measurement = tf.nest.map_structure(lambda t: t.numpy(), self._traced())
+        for quantity in set(measurement) - {"counts"}:
+            measurement[quantity] = {
+                n: float(value) for n, value in measurement[quantity].items()
+            }
+        return {"step": steps(self._student), **measurement}
 
     def _measure(self) -> Measurement:
         """Returns the measurement as tensors."""
-        found: Measurement = {}
+        measurement: Measurement = {}
         values = {wrapper.name: [wrapper.kernel] for wrapper in self.wrappers}
         with _as_measured(self._student), tf.GradientTape() as tape:
             if self._x is not None:
@@ -93,11 +95,11 @@ class Probe:
             if self._y is not None:
                 loss = self._loss(self._x, self._y, outputs)
         if self._y is not None:
-            found.update(self._ratios(tape, loss, values))
+            measurement.update(self._ratios(tape, loss, values))
         used = {layer.name: _use(layer, values[layer.name]) for layer in self._layers}
         for number, quantity in enumerate(("clipped", "counts")):
-            found[quantity] = {name: pair[number] for name, pair in used.items()}
-        return found
+            measurement[quantity] = {name: pair[number] for name, pair in used.items()}
+        return measurement
 
     def _ratios(
         self, tape: tf.GradientTape, loss: tf.Tensor, values: dict[str, list[Any]]
@@ -109,7 +111,7 @@ class Probe:
         d_kernels, d_factors = tape.gradient(
             loss, (kernels, factors), unconnected_gradients="zero"
         )
-        found: Measurement = {"ratio": {}, "unscaled_ratio": {}}
+        ratios: Measurement = {"ratio": {}, "unscaled_ratio": {}}
         for layer in layers:
             name, compared = layer.name, self._compared[layer.name]
             # The gradient of the factor is that of the step / unit.
@@ -118,12 +120,12 @@ class Probe:
             of_kernels = _norm([d_kernels[n] for n in compared]) / _norm(
                 [kernels[n] for n in compared]
             )
-            # Of every call, should there be several.
+            # The scale of every call, if there are several.
             scale = layer.quantizer.gradient_scale(values[name][0], _range(layer).q_max)
             scale = tf.cast(scale, of_step.dtype)
-            found["ratio"][name] = of_step / of_kernels
-            found["unscaled_ratio"][name] = of_step / of_kernels / scale
-        return found
+            ratios["ratio"][name] = of_step / of_kernels
+            ratios["unscaled_ratio"][name] = of_step / of_kernels / scale
+        return ratios
 
 
 def _compared_kernels(student: keras.Model) -> dict[str, list[str]]:
@@ -145,7 +147,7 @@ def _compared_kernels(student: keras.Model) -> dict[str, list[str]]:
 
 @contextlib.contextmanager
 def _as_measured(student: keras.Model) -> Iterator[None]:
-    """Uses the plain form of the operator, and no random numbers."""
+    """Uses the plain implementation of the LSQ operator, and no random numbers."""
     with contextlib.ExitStack() as stack:
         for layer in (*wrapped_layers(student), *quantization_points(student)):
             stack.enter_context(replaced_attributes(layer, {"plain_op": True}))
@@ -156,7 +158,7 @@ def _as_measured(student: keras.Model) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept(variables: list[tf.Variable]) -> Iterator[None]:
-    """Puts the values of variables back."""
+    """Restores the values of variables on exit."""
     kept = [(variable, tf.identity(variable)) for variable in variables]
     try:
         yield
@@ -175,7 +177,7 @@ def _range(layer: Quantizer) -> lsq.IntegerRange:
 
 
 def _is_learned(layer: Quantizer) -> bool:
-    """Returns whether the range of a layer is learned, too (LSQ+)."""
+    """Returns whether the range of a layer is also learned (LSQ+)."""
     return getattr(layer.quantizer, "asymmetric", False)
 
 
@@ -189,7 +191,7 @@ def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
         values = tf.minimum(values, layer.quantizer.max_value)
     quotients = values / layer.step
     beyond = quotients > integers.q_max + 0.5
-    # What an unsigned range does not hold is what its ReLU removes.
+    # The ReLU of an unsigned range removes the values below it.
     negative = _is_learned(layer) | (integers.q_min < 0)
     beyond |= (quotients < integers.q_min - 0.5) & negative
     number = tf.cast(tf.size(beyond), tf.float64)

@@ -1,11 +1,11 @@
 """Resets quantization ranges that training has outgrown.
 
-The first batch sets the steps. Where the network is untrained, or its head is new or
-all zeros, values soon grow far beyond those ranges; what is clipped has no gradient,
-and an optimizer that moves a step by a thousandth per update can't keep up. So in the
-first updates of a training, less and less often, and between its first epochs, one
-batch flows through the model, and the step of a tensor that has outgrown its range is
-set again. Later learned steps are left alone.
+The first batch sets the steps. If the network is untrained, or its head is new or all
+zeros, values soon grow far beyond those ranges; clipped values have no gradient, and an
+optimizer that moves a step by a thousandth per update cannot keep up. So one batch
+flows through the model in the first updates of a training, less and less often, and
+between its first epochs; the step of a tensor that has outgrown its range is set again.
+After that, the watch leaves learned steps alone.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ Quantizer = LSQWrapper | QuantizationPoint
 # A share of clipped values that is worth a warning.
 MANY = 0.2
 # Values have outgrown a range if a step that fits them is larger by this factor, and
-# clips fewer of them, by half of what one integer holds on average. Eight bits clip
-# nothing at first, so less growth is enough.
+# clips fewer of them, by half the share that one integer holds on average. Eight bits
+# clip nothing at first, so less growth is enough.
 _GROWTH, _GROWTH_AT_8_BITS = 1.1, 1.02
 _HALF = 0.5
-# Values that have grown go on to grow; eight bits have room for that.
+# Values that have grown keep growing; eight bits have room for that.
 _ROOM_AT_8_BITS = 1.5
 _SAMPLE = 32
-# Steps are set again during so many updates, or epochs if those take longer.
+# Steps are set again during this many updates, or epochs if those take longer.
 _UPDATES, _EPOCHS = 1000, 8
-# The updates after which ranges are looked at, besides those that begin an epoch. They
-# do not depend on what a look has found, so a training that is resumed has the same.
+# Ranges are checked after these updates, as well as at the beginning of an epoch. They
+# do not depend on the result of a check, so a resumed training has the same ones.
 _LOOKS = frozenset(
     math.ceil(1.25**k) for k in range(math.ceil(math.log(_UPDATES, 1.25)))
 )
-# Later looks are so many updates apart at least, which makes them cheap.
+# Later checks are at least this many updates apart, which makes them cheap.
 _APART = 100
 
 
 class RangeWatch:
-    """Looks at the ranges of a model while it trains.
+    """Checks the ranges of a model while it trains.
 
     Args:
         student: A quantized model whose steps have their first values.
         x: A batch of inputs; the first 32 examples are kept.
-        empty: Names of the layers whose first values came from nothing but zeros.
+        empty: Names of the layers whose first values came from only zeros.
     """
 
     def __init__(self, student: keras.Model, x: Any, empty: set[str]) -> None:
@@ -66,22 +66,22 @@ class RangeWatch:
         calls = collections.Counter(node.layer.name for node in nodes_of(student))
         self._calls = {p.name: calls[p.name] for p in quantization_points(student)}
         self._updates, self._last = 0, _UPDATES
-        # Layer -> share of its values that was clipped when `follow` was called last.
+        # Layer -> share of its values that was clipped in the last call of `follow`.
         self.clipped_shares: dict[str, float] = {}
         self._found = tf.function(self._measure, autograph=False)
 
     @property
     def empty_points(self) -> list[str]:
-        """Names of the points that have seen nothing but zeros."""
+        """Names of the points that have received only zeros."""
         points = [p for p in quantization_points(self._student) if p.trainable]
         return [point.name for point in points if point.name in self._empty]
 
     def begin_epoch(self, updates: int, updates_per_epoch: int | None) -> bool:
-        """Takes over what the optimizer has counted; returns whether to `follow`.
+        """Adopts the update count of the optimizer; returns whether to call `follow`.
 
         Args:
-            updates: How many there have been.
-            updates_per_epoch: How many an epoch has, None if that is not known.
+            updates: How many updates there have been.
+            updates_per_epoch: How many updates an epoch has, None if unknown.
         """
         count = updates_per_epoch or _APART
         self._updates, self._last = updates, max(_UPDATES, _EPOCHS * count)
@@ -89,7 +89,7 @@ class RangeWatch:
         return 0 < updates <= _EPOCHS * count or passes_mark
 
     def count(self, updates: int) -> bool:
-        """Counts updates of the model; returns whether it is time to `follow`."""
+        """Counts updates of the model; returns whether it is time to call `follow`."""
         before, self._updates = self._updates, self._updates + updates
         return any(n in _LOOKS for n in range(before + 1, self._updates + 1))
 
@@ -100,15 +100,17 @@ class RangeWatch:
             The layers whose step was set.
         """
         with batch_norm_statistics_kept(self._student):
-            found = self._found(self._traced_state())
-            self.clipped_shares = {name: float(f["share"]) for name, f in found.items()}
-            suspect = any(bool(f["suspect"]) for f in found.values())
+            measured = self._found(self._traced_state())
+            self.clipped_shares = {
+                name: float(f["share"]) for name, f in measured.items()
+            }
+            suspect = any(bool(f["suspect"]) for f in measured.values())
             if not suspect or self._updates > self._last:
                 return []
             changed: list[Quantizer] = []
 
             def look(layer: Quantizer, values: tf.Tensor) -> None:
-                # Where a step changes, so do the values that arrive behind it.
+                # If a step changes, so do the values that arrive after it.
                 if self._set_step(layer, values):
                     changed.append(layer)
                 self.clipped_shares[layer.name] = float(clipped_share(layer, values))
@@ -117,7 +119,7 @@ class RangeWatch:
         return changed
 
     def _traced_state(self) -> tuple[Any, ...]:
-        """Returns what a traced look holds as constants."""
+        """Returns what a traced check holds as constants."""
         points = quantization_points(self._student)
         variables = [p.step_variables for p in points]
         signs = [float(v["signed"].numpy()) for v in variables if "signed" in v]
@@ -125,44 +127,44 @@ class RangeWatch:
         return (*signs, *trainable, *sorted(self._empty))
 
     def _measure(self, _: tuple[Any, ...]) -> dict[str, dict[str, tf.Tensor]]:
-        """Returns for each layer the share that is clipped and whether it may be set.
+        """Returns the clipped share of each layer and whether its step may be set.
 
-        It is for `tf.function`, which traces it for each of its arguments.
+        `tf.function` traces this once for each of its arguments.
         """
-        found = {}
+        measured = {}
 
         def look(layer: Quantizer, values: tf.Tensor) -> None:
             share = clipped_share(layer, values)
             suspect = self._may_have_outgrown(layer, values, share)
             if layer.trainable and layer.name in self._empty:
                 suspect |= tf.reduce_any(values != 0.0)
-            found[layer.name] = {"share": share, "suspect": suspect}
+            measured[layer.name] = {"share": share, "suspect": suspect}
 
         self._run(look)
-        return found
+        return measured
 
     def _may_have_outgrown(
         self, layer: Quantizer, values: tf.Tensor, share: tf.Tensor
     ) -> tf.Tensor:
-        """Returns whether `_set_step` may set a step; few operators tell."""
+        """Returns whether `_set_step` may set a step; computed with few operators."""
         is_point = isinstance(layer, QuantizationPoint)
-        # At fewer bits no weight is lost to clipping that its step can't follow.
+        # With fewer bits, a kernel's step can follow any weight lost to clipping.
         if not layer.trainable or not (is_point or layer.num_bits == MAX_NUM_BITS):
             return tf.constant(False)
         quantizer, variables = layer.quantizer, layer.step_variables
         if quantizer.step_init == "mse":
-            # Its step is never more than that of the largest value.
+            # An "mse" step is never larger than the step of the largest value.
             quantizer = dataclasses.replace(quantizer, step_init="max")
         largest = quantizer.first_values(values, variables)["unit"]
         grown = tf.reduce_any(largest > _growth(layer) * _known_step(layer))
         return grown & (share > _margin(layer))
 
     def _set_step(self, layer: Quantizer, values: tf.Tensor) -> bool:
-        """Sets the step of a layer if it has to be; returns whether."""
+        """Sets the step of a layer if necessary; returns whether it did."""
         if not layer.trainable:
             return False
         first = None if _is_zero(values) else self._empty.pop(layer.name, None)
-        # Loaded weights may have brought a learned step since.
+        # Since then, loaded weights may have brought a learned step.
         if first is not None and np.array_equal(first, _unit(layer)):
             layer.quantizer.initialise(values, layer.step_variables)
             return True
@@ -171,7 +173,7 @@ class RangeWatch:
             return False
         quantizer, variables = layer.quantizer, layer.step_variables
         fitted = quantizer.first_values(values, variables)
-        # A step that has only learned to be small is left as it is.
+        # A step that has only learned to be small stays unchanged.
         grown = fitted["unit"] > _growth(layer) * _known_step(layer)
         for name in ("unit", "step"):
             fitted[name] = tf.where(grown, fitted[name], variables[name])
@@ -185,9 +187,9 @@ class RangeWatch:
         return True
 
     def _run(self, look: Callable[[Quantizer, tf.Tensor], None]) -> None:
-        """Shows every kernel, and what arrives at every point, before it is quantized.
+        """Passes every kernel, and every point's input before quantization, to `look`.
 
-        A point of several tensors is looked at when all have arrived.
+        A point of several tensors is checked when all have arrived.
         """
         for wrapper in wrapped_layers(self._student):
             look(wrapper, tf.convert_to_tensor(wrapper.kernel))
@@ -212,12 +214,12 @@ def clipped_share(
 ) -> tf.Tensor:
     """Returns the share of values beyond the last integers of a layer's range.
 
-    What an unsigned range does not hold below 0 is what its ReLU removes, and what is
-    beyond the limit of a ReLU6 counts as this limit.
+    The ReLU of an unsigned range removes values below 0, so they do not count; values
+    above the limit of a ReLU6 count as this limit.
 
     Args:
         layer: A wrapper or quantization point.
-        values: Those of its kernel, or those that arrive.
+        values: The values of its kernel, or of its input.
         variables: Values to use instead of those of the quantizer's variables.
     """
     quantizer, variables = layer.quantizer, variables or layer.step_variables
@@ -243,7 +245,7 @@ def _growth(layer: Quantizer) -> float:
 
 
 def _known_step(layer: Quantizer) -> tf.Tensor:
-    """Returns the step of a layer, or its first value where that is larger."""
+    """Returns the step of a layer, or its first value if that is larger."""
     return tf.maximum(layer.step, layer.step_variables["unit"])
 
 

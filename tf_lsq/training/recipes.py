@@ -1,7 +1,7 @@
 """The paper's training recipe as arguments for `compile`.
 
 Networks quantized with LSQ often end up two points below the paper because its
-recipe is not followed. What it says, and where (Esser et al., Section 3 and Table 2):
+recipe is not followed. The recipe (Esser et al., Section 3 and Table 2):
 
     start           the trained float network
     optimizer       SGD with momentum 0.9
@@ -29,7 +29,7 @@ _WEIGHT_DECAY = {2: 0.25e-4, 3: 0.5e-4}
 _MOMENTUM = 0.9
 _ADAM_LEARNING_RATE = 1e-3
 _WARMUP = 0.05  # Share of the steps of a short fine-tune.
-# The paper's schedule in steps: a tenth every 20 of 90 epochs.
+# The paper's schedule in steps: divided by ten every 20 of 90 epochs.
 _DROPS = (20 / 90, 40 / 90, 60 / 90, 80 / 90)
 
 
@@ -47,40 +47,40 @@ def recipe(
 ) -> dict[str, Any]:
     """Returns optimizer and loss for `compile`, as in the paper.
 
-    Every value can be given; those that are not are the paper's for `weight_bits`:
+    Every value can be given; the defaults are the paper's for `weight_bits`:
 
     - `learning_rate`: 0.01, at 8 bits 0.001 (Section 3); Adam 0.001.
     - `weight_decay`: 0.25e-4, 0.5e-4, 1e-4 at 2, 3, 4 and more bits (Table 2), an L2
       term of the gradient of kernels. Steps, biases and batch norms have none.
     - `momentum`: 0.9 (Section 3).
-    - `schedule`: "cosine" (Section 3); "step" is the paper's comparison, a tenth of
-      the learning rate every 20/90 of the steps (Section 3.5); "constant".
-    - `step_clip`: that of `quantize_model`; the paper has none (None).
+    - `schedule`: "cosine" (Section 3); "step" is the paper's comparison, which divides
+      the learning rate by ten every 20/90 of the steps (Section 3.5); "constant".
+    - `step_clip`: the value of `quantize_model`; the paper has none (None).
     - The loss is the softmax cross entropy, for class numbers and one-hot labels.
 
-    Widths the paper does not have, 5 to 7 bits, are trained like 4 bits.
+    Bit widths that the paper does not have, 5 to 7, are trained like 4 bits.
 
-    Variants for what the paper did not do:
+    Variants for cases that the paper does not cover:
 
     - "finetune", for a few epochs: the learning rate rises during the first twentieth
-      of the steps, which spares the batch norms that meet quantized values for the
+      of the steps, which protects batch norms that see quantized values for the
       first time, and there is no weight decay, which needs tens of epochs to matter.
     - "adam": Adam with decoupled weight decay. Its decay is that of the paper per
       step, when learning rates are at their peak: ``learning_rate * l2 / (1 - 0.9)``.
 
     Args:
-        weight_bits: Bits of the kernels, 2 to 8; where layers differ, the smallest
+        weight_bits: Bits of the kernels, 2 to 8; if layers differ, the smallest
             that most of them have.
         steps: Optimizer steps of the whole training: epochs times batches.
         variant: "paper", "finetune" or "adam".
-        learning_rate: Its peak, or a `keras` schedule, which is used as it is.
+        learning_rate: Its peak, or a `keras` schedule, which is used unchanged.
         weight_decay: Factor of the L2 term; for "adam" the decoupled decay.
-        momentum: Of SGD.
+        momentum: Momentum of SGD.
         schedule: "cosine", "step" or "constant".
-        step_clip: Bound of the relative gradients of steps, see `prepare_optimizer`.
-            "model": the one that `quantize_model` was given.
-        from_logits: Whether the outputs are logits. None: the model's graph says so,
-            if it is an `LSQModel` or a `Distiller`; other models need an answer here.
+        step_clip: Bound on the relative gradients of steps, see `prepare_optimizer`.
+            "model": the one that was passed to `quantize_model`.
+        from_logits: Whether the outputs are logits. None: inferred from the model's
+            graph, for an `LSQModel` or a `Distiller`; other models need a value here.
 
     Returns:
         `{"optimizer": ..., "loss": ...}`.
@@ -117,7 +117,7 @@ def recipe(
 
 
 def _check(steps: Any, variant: str, schedule: str) -> None:
-    """Refuses what is out of range."""
+    """Refuses arguments that are out of range."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(
             "`steps` must be the number of optimizer steps, epochs times batches per "
@@ -133,7 +133,7 @@ def _check(steps: Any, variant: str, schedule: str) -> None:
             )
     if variant == "finetune" and schedule != "cosine":
         raise ValueError(
-            "The variant 'finetune' warms up into a cosine decay. "
+            "The variant 'finetune' needs the schedule 'cosine' after its warm-up. "
             f"Received: schedule={schedule!r}."
         )
 
@@ -145,7 +145,7 @@ def _weight_decay(weight_bits: int, variant: str) -> float:
     if variant == "finetune":
         return 0.0
     if variant == "adam":
-        # What the paper's SGD takes off a kernel per step, over Adam's learning rate.
+        # The paper's SGD decay of a kernel per step, over Adam's learning rate.
         return rate * l2 / (1 - _MOMENTUM) / _ADAM_LEARNING_RATE
     return l2
 
