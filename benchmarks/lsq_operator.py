@@ -115,7 +115,7 @@ def _step_gradient(
 
 def _without_sums(*args: Any) -> tf.Tensor:
     """Runs the fast form for layers that already compute both sums of the gradient."""
-    return fast.fake_quantize(*args, sum_outputs=False, sum_inputs=False)
+    return fast.fake_quantize(*args, own_sums=fast.OwnSums(outputs=False, inputs=False))
 
 
 def _bound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -41,8 +42,13 @@ def run(*command, **kwargs):
 def installed(tmp_path_factory):
     """A new environment with the wheel; packages it needs are those of this one."""
     folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"
+    for package in ("tf_lsq", "tflite_export"):
+        shutil.copytree(ROOT / package, source / package)
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
     wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    run(*wheel, "--wheel-dir", folder, ROOT)
+    run(*wheel, "--wheel-dir", folder, source)
     [path] = folder.glob("*.whl")
     environment = folder / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
