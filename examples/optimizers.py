@@ -352,8 +352,9 @@ Float networks are trained for 8 epochs with Adam(2e-3), then 4 epochs more with
 optimizer: in float, and quantized, from the same weights. Test accuracy in percent,
 mean of up to {seeds} seeds and the lowest in brackets, then in how many trainings a
 step left the range from 1/10 to 10 times its first value. The line *recipe* is
-`tf_lsq.recipe`. At a constant rate of SGD accuracies move by several points from epoch
-to epoch, in float as well; one bad epoch at the end is the lowest number of such a cell.
+`tf_lsq.recipe`. At a constant rate of SGD accuracies move by several points from one
+epoch to the next, in float as well; one bad epoch at the end is the lowest number of
+such a cell.
 
 {tuned}
 
