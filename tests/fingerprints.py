@@ -87,6 +87,7 @@ def random_recipes() -> list[Recipe]:
         max_examples=NUM_RANDOM,
         phases=(Phase.generate,),
         database=None,
+        derandomize=True,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

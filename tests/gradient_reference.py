@@ -38,8 +38,12 @@ from tf_lsq.layers import LSQWrapper, QuantizationPoint, replaced_attributes
 from tf_lsq.lsq import lsq_plus
 from tf_lsq.training import quantization_points, wrapped_layers
 
-# Gradients that are 0 but for rounding are judged by the largest of the model.
+# A gradient is judged against its largest value, and at least against this share of the
+# largest gradient of the model.
 SMALL = 1e-2
+# One that is 0 in float64, as that of a bias before a batch norm, is the rounding of a
+# sum that cancels: it is judged against the largest gradient of the model.
+ZERO = 1e-9
 
 
 @dataclasses.dataclass
@@ -290,7 +294,8 @@ def errors(student, x, rng, *, training=True):
     ]
     top = max((np.abs(gradient).max() for _, gradient in pairs), default=0.0)
     for one, gradient in pairs:
-        size = max(np.abs(gradient).max(), SMALL * top)
+        largest = np.abs(gradient).max()
+        size = top if largest < ZERO * top else max(largest, SMALL * top)
         if size > 0:
             result.weights = max(result.weights, np.abs(one - gradient).max() / size)
     for name, one in references.items():

@@ -225,7 +225,8 @@ Every kind of layer between others, with random weights, at 8, 4 and 2 bits, ste
 every variable against the equations of the paper in NumPy float64. The largest error at
 any width, of steps and offsets (relative to the root of the sum of squares of the terms
 of their sum) and of all other variables (relative to the largest value of the
-gradient), in the default form of the operator and in the plain one. Made by
+gradient, or of all gradients where it is 0, as that of a bias before a batch norm), in
+the default form of the operator and in the plain one. Made by
 
     python tests/gradient_reference.py
 
