@@ -19,12 +19,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 from tf_keras.src.engine.compile_utils import LossesContainer
-from tf_keras.src.layers.core.tf_op_layer import SlicingOpLambda
-from tf_keras.src.layers.core.tf_op_layer import TFOpLambda as OpLambda
+from tf_keras.src.layers.core import tf_op_layer
 from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
 from tf_keras.src.optimizers.legacy.optimizer_v2 import _var_key
-from tf_keras.src.saving.serialization_lib import SafeModeScope as SafeMode
+from tf_keras.src.saving.serialization_lib import SafeModeScope
 
+OpLambda: Any = tf_op_layer.TFOpLambda
+SlicingOpLambda: Any = tf_op_layer.SlicingOpLambda
+SafeMode: Any = SafeModeScope
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
 

@@ -63,7 +63,7 @@ class _Builder:
         self._points: dict[PointSpec, QuantizationPoint] = {}
         self._between: dict[tuple[PointSpec, Node], Any] = {}
         self._copies: dict[int, Layer] = {}
-        self._transfers: list[tuple[Node, Node | None, Layer]] = []
+        self._transfers: list[tuple[Node, Node, Layer]] = []
 
     def add(self, node: Node) -> None:
         """Adds the layers of one operator and the point after it."""
@@ -92,8 +92,9 @@ class _Builder:
             (copy.layer if wrapped else copy).set_weights(part.layer.get_weights())
         for owner, part, copy in self._transfers:
             if isinstance(copy, LSQWrapper):
-                if _has_own_batch_norm(owner):
-                    batch_norm = self._copies[id(owner.affine.layer)]
+                affine = owner.affine
+                if affine is not None and _has_own_batch_norm(owner):
+                    batch_norm = self._copies[id(affine.layer)]
                     make_gamma_positive(part.kind, copy, batch_norm)
                 copy.initialise()
 
@@ -129,7 +130,8 @@ class _Builder:
                 layer_class = SynchronizedBatchNormalization
             copy = layer_class.from_config(config)
             bits = self.bits[owner]
-            if type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float:
+            quantized = type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float
+            if quantized and bits.weight is not None:
                 config = LSQQuantizeConfig(
                     bits.weight,
                     bits.activation,

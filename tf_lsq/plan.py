@@ -16,7 +16,7 @@ from .graph import Graph, Node
 from .policy import Bits
 
 # Activations that an unsigned point computes itself -> their largest value.
-_MAX_VALUES = {"relu": None, "relu6": 6.0}
+_MAX_VALUES: dict[str | None, float | None] = {"relu": None, "relu6": 6.0}
 
 
 @dataclasses.dataclass(eq=False)
@@ -113,7 +113,8 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         return
     fixed = None if is_float else node.properties.fixed_step
     nonnegative = node.nonnegative()
-    absorbs = node.activation in _MAX_VALUES and not is_float and not node.shared
+    relu = None if is_float or node.shared else node.activation
+    absorbs = relu in _MAX_VALUES
     plan.behind[node] = PointSpec(
         name=f"quantize_{node.name}",
         num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
@@ -122,7 +123,7 @@ def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
         fixed_step=fixed,
         float_input=is_float,
         absorbed_relu=node.name if absorbs else None,
-        max_value=_MAX_VALUES[node.activation] if absorbs else None,
+        max_value=_MAX_VALUES[relu] if relu in _MAX_VALUES else None,
     )
 
 

@@ -15,8 +15,8 @@ from .file import TFLiteGraph, TFLiteTensor, metadata, to_bytes
 from .freezing import (
     FrozenModel,
     FrozenNode,
+    QuantizedKernel,
     Storage,
-    TrainedKernel,
     TrainedModel,
     TrainedPoint,
     freeze_model,
@@ -145,7 +145,7 @@ class _Integerizer:
 
     def _uint8(self, name: str, node: FrozenNode) -> str:
         """Adds a uint8 tensor on the grid of a node."""
-        grid = node.grid
+        grid = node.integer_grid
         moved = dataclasses.replace(grid, zero_point=grid.zero_point + _UINT8_OFFSET)
         return self._builder.tensor(name, node.shape, moved, "uint8")
 
@@ -172,7 +172,7 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
         if node.point is not None and node.grid is not None:
             tensors[node.name] = _activation(node.point)
         kernel, name = node.trained.kernel, f"{node.name}/weight"
-        if kernel is not None and kernel.is_quantized and not node.is_float:
+        if isinstance(kernel, QuantizedKernel) and not node.is_float:
             tensors[name] = _kernel(node, kernel, graph.tensors[name])
     return {
         "format": metadata.FORMAT,
@@ -203,20 +203,20 @@ def _activation(point: TrainedPoint) -> dict[str, Any]:
 
 
 def _kernel(
-    node: FrozenNode, kernel: TrainedKernel, tensor: TFLiteTensor
+    node: FrozenNode, kernel: QuantizedKernel, tensor: TFLiteTensor
 ) -> dict[str, Any]:
     """Describes the trained quantizer of a kernel."""
-    steps = kernel.step.tolist()
+    steps, weight = kernel.step.tolist(), node.integer_weight
     return {
         "kind": "kernel",
         "layer": kernel.layer,
-        "bits": node.weight.num_bits,
+        "bits": weight.num_bits,
         "signed": True,
         "step": steps[0] if len(steps) == 1 else steps,
         "container": tensor.dtype,
-        "multiplier": node.weight.multiplier,
-        "widening": node.weight.widening,
-        "sha256": metadata.code_hash(tensor.data),
+        "multiplier": weight.multiplier,
+        "widening": weight.widening,
+        "sha256": metadata.code_hash(tensor.constant),
     }
 
 

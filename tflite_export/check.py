@@ -13,7 +13,7 @@ from tf_lsq.training import is_calibrated, quantization_points
 
 from .build import BuiltFile, FileSettings, build_file
 from .file import runtime_of
-from .freezing import Storage, read_model
+from .freezing import IntegerWeight, Storage, read_model
 from .targets import Target, find_violations, resolve_target, runs_on
 
 _EXAMPLES = 2
@@ -165,14 +165,14 @@ def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:
     checks = []
     for op in built.graph.ops:
         node = nodes.get(op.outputs[0])
-        weight = None if node is None or node.is_float else node.weight
+        weight = None if node is None else node.weight
         checks.append(
             OperatorCheck(
                 op.outputs[0],
                 op.code,
                 runs_on(op, built.graph, target),
-                None if weight is None else weight.num_bits,
-                "" if weight is None else weight.container,
+                weight.num_bits if isinstance(weight, IntegerWeight) else None,
+                weight.container if isinstance(weight, IntegerWeight) else "",
             )
         )
     return checks

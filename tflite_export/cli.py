@@ -36,10 +36,8 @@ app = typer.Typer(
 )
 
 
-Target = enum.StrEnum("Target", {name: name for name in TARGETS})
-Storage = enum.StrEnum("Storage", {name: name for name in STORAGES})
-
-
+Target: Any = enum.StrEnum("Target", {name: name for name in TARGETS})
+Storage: Any = enum.StrEnum("Storage", {name: name for name in STORAGES})
 _PHONE, _INT8, _PACKED = Target("phone"), Storage("int8"), Storage("packed")
 
 
@@ -169,7 +167,7 @@ def suggest(
     as_json: Json = False,
 ) -> None:
     """Suggests bits for every layer of a float model, for a given size of the file."""
-    options = {} if candidate is None else {"candidates": candidate}
+    options: dict[str, Any] = {} if candidate is None else {"candidates": candidate}
 
     def work() -> tuple[Any, bool]:
         import tflite_export

@@ -16,7 +16,14 @@ from tf_lsq.data import first_examples
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
 from .file import TFLiteGraph, runtime_of
-from .freezing import FrozenNode, Storage, TrainedModel, read_model
+from .freezing import (
+    FrozenNode,
+    IntegerWeight,
+    QuantizedKernel,
+    Storage,
+    TrainedModel,
+    read_model,
+)
 from .reports import (
     ExportReport,
     Latency,
@@ -175,21 +182,27 @@ def _layer(
     weight = graph.tensors[f"{node.name}/weight"]
     bias = graph.tensors.get(f"{node.name}/bias")
     constants = [weight] if bias is None else [weight, bias]
-    sign, kernel = node.weight.sign, node.trained.kernel
-    counted = statistics and kernel is not None and kernel.is_quantized
-    return LayerReport(
+    report = LayerReport(
         name=node.name,
         kind=node.kind,
-        num_bits=node.weight.num_bits,
+        num_bits=None,
         container=weight.dtype,
-        num_codes=int(weight.data.size),
-        num_channels=0 if bias is None else int(bias.data.size),
+        num_codes=int(weight.constant.size),
+        num_channels=0 if bias is None else int(bias.constant.size),
         num_bytes=sum(tensor.num_bytes for tensor in constants),
+        latency=latency,
+    )
+    kernel = node.trained.kernel
+    if statistics and isinstance(kernel, QuantizedKernel):
+        report = dataclasses.replace(report, statistics=kernel_statistics(kernel))
+    if not isinstance(node.weight, IntegerWeight):
+        return report
+    return dataclasses.replace(
+        report,
+        num_bits=node.weight.num_bits,
         multiplier=node.weight.multiplier,
         widening=node.weight.widening,
-        constant_channels=0 if sign is None else int(np.sum(sign == 0)),
+        constant_channels=int(np.sum(node.weight.sign == 0)),
         bias_error=node.weight.bias_error,
         remark=node.weight.remark,
-        statistics=kernel_statistics(kernel) if counted else None,
-        latency=latency,
     )

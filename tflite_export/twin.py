@@ -78,7 +78,9 @@ def build_twin(
     for node in frozen.nodes:
         if node.kind == "input":
             inputs[node.name] = _input_like(model, node.trained.layer)
-            codes = _Operator(quantized(node.grid), f"{_plain(node.name)}_codes")
+            codes = _Operator(
+                quantized(node.integer_grid), f"{_plain(node.name)}_codes"
+            )
             tensors[node.name] = codes(inputs[node.name])
         else:
             layer = _Operator(operators[node.name], _plain(node.name))

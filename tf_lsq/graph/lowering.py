@@ -265,6 +265,8 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         gate = layers.Activation("sigmoid", name=f"{name}_sigmoid")
         gated = call.add("sigmoid", [source], layer=gate)
         return call.add("multiply", [source, gated], layer=layers.Multiply(name=name))
+    if kind is None:
+        raise ValueError(f"An activation must be supported. Received: {activation!r}.")
     if kind in UNARY:
         return call.add(kind, [source], layer=UnaryFunction(kind, name=name))
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))

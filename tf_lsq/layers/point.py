@@ -167,7 +167,7 @@ class FixedPoint(QuantizationPoint):
         super().__init__(quantizer, **kwargs)
         if quantizer.signed is None:
             raise ValueError("A `fixed_step` requires `signed`. Received: signed=None.")
-        self.fixed_step = fixed_step
+        self.fixed_step = self._step = fixed_step
 
     def build(self, input_shape: Any) -> None:
         """Creates no variables."""
@@ -181,7 +181,7 @@ class FixedPoint(QuantizationPoint):
     @property
     def step(self) -> tf.Tensor:
         """The step, unit of the tensor, shape `[]`."""
-        return tf.constant(self.fixed_step)
+        return tf.constant(self._step)
 
     def is_initialised(self) -> bool:
         """Returns True."""

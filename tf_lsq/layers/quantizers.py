@@ -307,8 +307,9 @@ class LSQWeightQuantizer(_LSQQuantizer):
 
     def gradient_scale(self, inputs: tf.Tensor, q_max: Any) -> float:
         """Returns the paper's g, from the elements that share one step."""
-        channels = math.prod(self._step_shape(inputs.shape))
-        return lsq.step_gradient_scale(math.prod(inputs.shape) // channels, q_max)
+        shape: Any = inputs.shape.as_list()
+        shared = math.prod(shape) // math.prod(self._step_shape(shape))
+        return lsq.step_gradient_scale(shared, q_max)
 
     def _may_initialise(self, training: Any) -> bool:
         """Returns True: weights are known at any time."""

@@ -42,13 +42,16 @@ class LSQWrapper(keras.layers.Wrapper):
         self.layer.trainable = kwargs["trainable"]
         self.quantize_config = quantize_config
         self.plain_op = False  # See `LSQModel.use_plain_op`.
-        self.lends_to = None  # See `loans`: a step, and its gradient scale.
-        self.weight_attribute = quantize_config.weight_attribute(layer)
-        if self.weight_attribute is None:
+        self.lends_to: tuple[tf.Tensor, float] | None = (
+            None  # See `loans`: a step, and its gradient scale.
+        )
+        attribute = quantize_config.weight_attribute(layer)
+        if attribute is None:
             raise ValueError(
                 "`layer` must have a kernel that can be quantized. "
                 f"Received: `{layer.name}` ({type(layer).__name__})."
             )
+        self.weight_attribute = attribute
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the wrapped layer and the variables of its quantizer."""

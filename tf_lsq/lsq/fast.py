@@ -309,4 +309,4 @@ def _num_channels(x: tf.Tensor, step: tf.Tensor) -> int | None:
     first = min(axes, default=len(x.shape) - 1)
     if list(step.shape[first:]) != list(x.shape[first:]):
         return None
-    return math.prod(step.shape[first:])
+    return step.shape[first:].num_elements()

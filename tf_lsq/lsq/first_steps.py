@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,7 +24,7 @@ def initial_step(
     x: tf.Tensor,
     integer_range: IntegerRange,
     *,
-    step_shape: tuple[int, ...] = (),
+    step_shape: Sequence[int | None] = (),
     method: str = "mse",
 ) -> tf.Tensor:
     """Returns the step that training starts from, always positive.
@@ -73,7 +75,7 @@ def check_step_init(method: str) -> str:
     return method
 
 
-def _mean_like(values: tf.Tensor, step_shape: tuple[int, ...]) -> tf.Tensor:
+def _mean_like(values: tf.Tensor, step_shape: Sequence[int | None]) -> tf.Tensor:
     """Averages `values` over the axes along which they share a step."""
     if not step_shape:
         return tf.reduce_mean(values)
@@ -81,7 +83,7 @@ def _mean_like(values: tf.Tensor, step_shape: tuple[int, ...]) -> tf.Tensor:
 
 
 def _max_step(
-    x: tf.Tensor, integer_range: IntegerRange, step_shape: tuple[int, ...]
+    x: tf.Tensor, integer_range: IntegerRange, step_shape: Sequence[int | None]
 ) -> tf.Tensor:
     """Returns the smallest step for which no value is clipped."""
     q_max = tf.cast(integer_range.q_max, tf.float32)
@@ -93,7 +95,7 @@ def _max_step(
 
 
 def _mse_step(
-    x: tf.Tensor, integer_range: IntegerRange, step_shape: tuple[int, ...]
+    x: tf.Tensor, integer_range: IntegerRange, step_shape: Sequence[int | None]
 ) -> tf.Tensor:
     """Returns the candidate step with the smallest mean squared error."""
     if not step_shape:
@@ -107,7 +109,9 @@ def _mse_step(
         chosen = tf.one_hot(tf.argmin(errors, axis=0), counts.shape[0], axis=0)
         return tf.reduce_sum(chosen * counts, axis=0)
 
-    values = (x.shape.num_elements() or _MSE_SAMPLE) // math.prod(step_shape)
+    values = (x.shape.num_elements() or _MSE_SAMPLE) // math.prod(
+        size or 1 for size in step_shape
+    )
     stride = _MSE_STRIDE if values >= _MANY_VALUES else 1
     shape = [-1] + [1] * len(step_shape)
     apart = tf.range(stride, _MSE_CANDIDATES + 1, stride)
@@ -148,12 +152,13 @@ def _squared_errors(
         steps: Candidates; the first axis numbers them, the others are a step's axes.
         integer_range: Integers that may be used.
     """
-    step_shape = tuple(steps.shape[1:])
+    shape: Any = steps.shape.as_list()
+    count, *step_shape = shape
     # As many candidates at a time as fit into a few million numbers.
     size = x.shape.num_elements() or _MSE_SAMPLE
-    at_once = min(max((1 << 23) // size, 1), steps.shape[0])
+    at_once = min(max((1 << 23) // size, 1), count)
     errors = []
-    for start in range(0, steps.shape[0], at_once):
+    for start in range(0, count, at_once):
         some = steps[start : start + at_once]
         step = some if step_shape else tf.reshape(some, [-1] + [1] * len(x.shape))
         difference = codes_of(x / step, integer_range) * step - x

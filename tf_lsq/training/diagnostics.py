@@ -164,10 +164,17 @@ class Diagnostics(keras.callbacks.Callback):
             raise RuntimeError(
                 "`plot` needs records. Received: none. Pass the callback to `fit`."
             )
-        kernels = {layer.name for layer in self._probe.wrappers}
+        kernels = {layer.name for layer in self._present_probe.wrappers}
         from .plots import write_plots  # Loads matplotlib.
 
         return write_plots(self.history, self.codes, kernels, Path(folder))
+
+    @property
+    def _present_probe(self) -> Probe:
+        """The probe of the training that runs, or of the last one."""
+        if self._probe is None:
+            raise RuntimeError("`Diagnostics` must be a callback of a `fit`.")
+        return self._probe
 
     def _iterations(self) -> int:
         """Returns how many batches have been trained."""
@@ -177,8 +184,9 @@ class Diagnostics(keras.callbacks.Callback):
         """Appends a record to `history`, and writes it for TensorBoard."""
         # Computing the compiled loss updates the mean that is shown as "loss".
         metrics = [variable for m in self.model.metrics for variable in m.variables]
-        measurement = self._probe.measure(keep=metrics)
-        self.codes = self._probe.codes
+        probe = self._present_probe
+        measurement = probe.measure(keep=metrics)
+        self.codes = probe.codes
         self.history["batch"].append(self._batches)
         for quantity, values in measurement.items():
             record = self.history.setdefault(quantity, {})

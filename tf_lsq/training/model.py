@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -50,7 +50,12 @@ _SETTINGS = ("step_clip", "rounds_biases")  # Of an `LSQModel`.
 _ROUNDED = "rounded_biases"
 
 
-class StepTraining:
+# A type checker sees the methods of Keras; at run time the classes that are trained add
+# them.
+_Trained: Any = keras.Model if TYPE_CHECKING else object
+
+
+class StepTraining(_Trained):
     """Training beyond what Keras provides, for `LSQModel` and `Distiller`.
 
     Before the first compiled training step it runs the first batch once, to give
@@ -326,7 +331,7 @@ class LSQModel(StepTraining, keras.Model):
     @property
     def warned_layers(self) -> dict[str, set[str]]:
         """The layers that warnings of this training have named, by kind."""
-        return vars(self).setdefault("_warned_layers", {})  # Hidden from Keras.
+        return self.__dict__.setdefault("_warned_layers", {})  # Hidden from Keras.
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -356,7 +361,7 @@ class LSQModel(StepTraining, keras.Model):
             return
 
         def initialise() -> tf.Tensor:
-            call = super(LSQModel, self).call
+            call: Any = super(LSQModel, self).call  # type: ignore[misc]
             initialise_shared_points(self, lambda: call(inputs, True, mask))
             return tf.constant(True)
 

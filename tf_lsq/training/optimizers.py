@@ -69,11 +69,15 @@ def prepare_optimizer(
         step_clip = chosen_step_clip(optimizer, DEFAULT_STEP_CLIP)
     exclude_from_weight_decay(optimizer, _STEPS)
 
-    def bound(rate: Any) -> tf.Tensor:
-        rate = tf.maximum(tf.cast(rate, tf.float32), _RATE)
-        return tf.constant(step_clip * _RATE) / rate
+    if step_clip is None:
+        split_clipping(optimizer, is_quantizers, None)
+        return optimizer
+    largest = float(step_clip) * _RATE
 
-    split_clipping(optimizer, is_quantizers, bound if step_clip else None)
+    def bound(rate: Any) -> tf.Tensor:
+        return tf.constant(largest) / tf.maximum(tf.cast(rate, tf.float32), _RATE)
+
+    split_clipping(optimizer, is_quantizers, bound)
     return optimizer
 
 

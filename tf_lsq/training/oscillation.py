@@ -247,7 +247,7 @@ class CodeTracker:
         oscillates = tf.cast(change * self.direction < 0, tf.float32)
         self.frequency.assign(self._moved(self.frequency, oscillates))
         self.direction.assign(tf.where(change != 0, change, self.direction))
-        freezes = (self.frequency > limit) & ~tf.convert_to_tensor(self.frozen)
+        freezes = (self.frequency > limit) & tf.logical_not(self.frozen)
         average = tf.cast(tf.round(self.average), tf.int8)
         self.codes.assign(tf.where(freezes, average, codes))
         self.frozen.assign(self.frozen | freezes)

@@ -108,9 +108,12 @@ class Probe:
         kernels = {wrapper.name: wrapper.kernel for wrapper in self.wrappers}
         layers = [layer for layer in self._layers if self._compared.get(layer.name)]
         factors = {layer.name: layer.step_variables["step"] for layer in layers}
-        d_kernels, d_factors = tape.gradient(
-            loss, (kernels, factors), unconnected_gradients="zero"
+        gradients: Any = tape.gradient(
+            loss,
+            (kernels, factors),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+        d_kernels, d_factors = gradients
         ratios: Measurement = {"ratio": {}, "unscaled_ratio": {}}
         for layer in layers:
             name, compared = layer.name, self._compared[layer.name]
@@ -187,8 +190,9 @@ def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     if len(tensors) > 1:
         tensors = [tf.concat([tf.reshape(one, [-1]) for one in tensors], axis=0)]
     values = tf.cast(tensors[0], tf.float32)
-    if getattr(layer.quantizer, "max_value", None) is not None:
-        values = tf.minimum(values, layer.quantizer.max_value)
+    limit: Any = getattr(layer.quantizer, "max_value", None)
+    if limit is not None:
+        values = tf.minimum(values, limit)
     quotients = values / layer.step
     beyond = quotients > integers.q_max + 0.5
     # The ReLU of an unsigned range removes the values below it.

@@ -225,8 +225,9 @@ def clipped_share(
     quantizer, variables = layer.quantizer, variables or layer.step_variables
     integers = quantizer.integer_range(variables)
     values = tf.cast(values, tf.float32)
-    if getattr(quantizer, "max_value", None) is not None:
-        values = tf.minimum(values, quantizer.max_value)
+    limit: Any = getattr(quantizer, "max_value", None)
+    if limit is not None:
+        values = tf.minimum(values, limit)
     quotients = values / quantizer.step(variables)
     beyond = quotients > integers.q_max + 0.5
     has_ends = getattr(quantizer, "asymmetric", False) | (integers.q_min < 0)

@@ -16,7 +16,7 @@ from tf_lsq.policy import Override, first_and_last
 
 from ..build import FileSettings, build_file
 from ..file import TFLiteTensor
-from ..freezing import Storage, read_model
+from ..freezing import QuantizedKernel, Storage, read_model
 from ..targets import TARGETS, check_graph
 
 _SCALE_BYTES = 4
@@ -118,7 +118,7 @@ class MixedBits:
         layer_bits: dict[str, int] = {}
         for node in built.frozen.nodes:
             kernel = node.trained.kernel
-            if not (node.trained.matmul and kernel and kernel.num_bits):
+            if not (node.trained.matmul and isinstance(kernel, QuantizedKernel)):
                 continue
             layer = self.layer_names[kernel.layer]
             names = [f"{node.name}/weight", f"{node.name}/bias"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -229,7 +230,7 @@ def _divergence(model: keras.Model, data: Any, num_examples: int) -> str:
         return "mse"
     labels = np.asarray(labels)
     numbers = np.issubdtype(labels.dtype, np.integer)
-    each = labels.size == len(labels) * int(np.prod(rows[1:]))
+    each = labels.size == len(labels) * math.prod(size or 1 for size in rows[1:])
     return "kl" if numbers and each and labels.max() < classes else "mse"
 
 

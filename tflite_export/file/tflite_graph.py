@@ -59,6 +59,17 @@ class TFLiteTensor:
     dynamic_batch: bool = False
 
     @property
+    def constant(self) -> np.ndarray:
+        """The values of a constant.
+
+        Raises:
+            TypeError: If the tensor is computed.
+        """
+        if self.data is None:
+            raise TypeError(f"`{self.name}` is computed, not a constant.")
+        return self.data
+
+    @property
     def num_bytes(self) -> int:
         """Size of the constant in the file, 0 for a computed tensor."""
         if self.data is None:

@@ -179,8 +179,9 @@ def _dense_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
 def _mul_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the version that may scale codes up, 0 where it does not."""
-    grids = [graph.tensors[name].quantization for name in (*op.inputs, *op.outputs)]
-    if None in grids:
+    tensors = [graph.tensors[name] for name in (*op.inputs, *op.outputs)]
+    grids = [t.quantization for t in tensors if t.quantization is not None]
+    if len(grids) != len(tensors):
         return 0
     # In float32, as the runtime computes it.
     first, second, output = (np.float32(q.scale[0]) for q in grids)

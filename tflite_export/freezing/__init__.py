@@ -7,8 +7,14 @@ from .containers import BIAS_GRIDS, PACKABLE, Storage
 from .freeze import FrozenModel, FrozenNode, freeze_model
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid
 from .reader import read_model, target_of
-from .trained import TrainedKernel, TrainedModel, TrainedNode, TrainedPoint
-from .weights import Weight
+from .trained import (
+    QuantizedKernel,
+    TrainedKernel,
+    TrainedModel,
+    TrainedNode,
+    TrainedPoint,
+)
+from .weights import FloatKernelWeight, FloatWeight, IntegerWeight, KernelWeight, Weight
 
 __all__ = [
     "BIAS_GRIDS",
@@ -16,9 +22,14 @@ __all__ = [
     "INT8_MIN",
     "ONE",
     "PACKABLE",
+    "FloatKernelWeight",
+    "FloatWeight",
     "FrozenModel",
     "FrozenNode",
     "Grid",
+    "IntegerWeight",
+    "KernelWeight",
+    "QuantizedKernel",
     "Storage",
     "TrainedKernel",
     "TrainedModel",

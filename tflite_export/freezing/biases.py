@@ -7,6 +7,7 @@ from tf_lsq._compat import keras
 from ..targets import TARGETS
 from .containers import Storage, bias_divisions
 from .reader import read_model
+from .trained import QuantizedKernel
 
 
 def divisions_of_biases(model: keras.Model, storage: str) -> dict[str, int]:
@@ -29,5 +30,5 @@ def divisions_of_biases(model: keras.Model, storage: str) -> dict[str, int]:
     return {
         node.name: bias_divisions(node, target, wanted)
         for node in trained.nodes
-        if node.matmul and node.kernel is not None and node.kernel.is_quantized
+        if node.matmul and isinstance(node.kernel, QuantizedKernel)
     }

@@ -28,7 +28,7 @@ from tf_lsq.graph import code_multiplier
 from ..file import CONTAINERS, PACKED, SMALLEST_FIRST
 from ..targets import STORAGES, Target, container, takes_container
 from .grids import Grid, most_widening
-from .trained import TrainedNode
+from .trained import QuantizedKernel, TrainedNode
 
 INT32_MAX = 2**31 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
@@ -103,9 +103,9 @@ def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
         storage: The requested storage.
     """
     kernel = node.kernel
-    if node.kind not in PACKABLE or kernel is None or kernel.num_bits is None:
+    if node.kind not in PACKABLE or not isinstance(kernel, QuantizedKernel):
         return Rooms(node.kind, symmetric=target.symmetric)
-    num_bits, channels = kernel.num_bits, int(node.inputs[0].shape[-1])
+    num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1]
     kind = "pointwise" if _is_pointwise(node) else node.kind
     code = PACKABLE[kind]
     packed = container(code, num_bits, target, "packed", channels)
@@ -125,7 +125,7 @@ def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
 
 def _is_pointwise(node: TrainedNode) -> bool:
     """Returns whether a convolution is a separate product at every pixel."""
-    if node.kind != "conv":
+    if node.kind != "conv" or node.kernel is None:
         return False
     return {*node.kernel.values.shape[:2], *node.options["strides"]} == {1}
 
@@ -140,14 +140,15 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
         target: What the file will run on.
         storage: How its codes will be stored.
     """
-    num_bits = node.kernel.num_bits
-    codes = node.kernel.codes * np.sign(node.factor).astype(np.int64)
+    kernel = node.quantized_kernel
+    num_bits = kernel.num_bits
+    codes = kernel.codes * np.sign(node.folding.factor).astype(np.int64)
     grid = rooms_of(node, target, storage).grid
     rooms = SMALLEST_FIRST[SMALLEST_FIRST.index(grid) :]
     room = next(room for room in rooms if multiplier_of(codes, num_bits, room))
     source = node.inputs[0].source_point
     widest = 1
-    if source is not None and room in PACKED:
+    if source is not None and source.point is not None and room in PACKED:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, room)
     base = code_multiplier(num_bits)  # int8 storage divides by this.

@@ -12,8 +12,14 @@ from ..file import PACKED
 from ..targets import TARGETS, Target
 from .containers import Rooms, Storage, rooms_of
 from .grids import Grid, fixed_grid, widened
-from .trained import TrainedModel, TrainedNode, TrainedPoint
-from .weights import Weight, freeze_weight
+from .trained import QuantizedKernel, TrainedModel, TrainedNode, TrainedPoint
+from .weights import (
+    FloatWeight,
+    IntegerWeight,
+    KernelWeight,
+    Weight,
+    freeze_weight,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +53,61 @@ class FrozenNode:
     is_float: bool = False
     weight: Weight | None = None
     activation: str | None = None
+
+    @property
+    def own_point(self) -> TrainedPoint:
+        """The point of a tensor that has one.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if self.point is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) has no quantization point.")
+        return self.point
+
+    @property
+    def integer_grid(self) -> Grid:
+        """The grid of an integer output.
+
+        Raises:
+            TypeError: If it is a float output.
+        """
+        if self.grid is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) is a float tensor.")
+        return self.grid
+
+    @property
+    def integer_weight(self) -> IntegerWeight:
+        """The integer constant of an operator that has one.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if not isinstance(self.weight, IntegerWeight):
+            raise TypeError(f"`{self.name}` ({self.kind}) has no integer weight.")
+        return self.weight
+
+    @property
+    def kernel_weight(self) -> KernelWeight:
+        """The integer kernel and bias of an operator that has them.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if not isinstance(self.weight, KernelWeight):
+            raise TypeError(f"`{self.name}` ({self.kind}) has no integer kernel.")
+        return self.weight
+
+    @property
+    def float_weight(self) -> FloatWeight:
+        """The constants of an operator that is left in float.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if not isinstance(self.weight, FloatWeight):
+            raise TypeError(f"`{self.name}` ({self.kind}) has no float weight.")
+        return self.weight
 
     @property
     def is_final(self) -> bool:
@@ -147,7 +208,7 @@ class _Freezer:
         grids = (sources[0].grid if sources else None, grid)
         weight = freeze_weight(node, name, grids, rooms)
         inputs = [source.name for source in sources]
-        if weight is not None and weight.widening > 1:
+        if isinstance(weight, IntegerWeight) and weight.widening > 1:
             wide = self._widened(node.inputs[0], sources[0], weight.widening)
             inputs[0] = wide.name
         self._append(
@@ -156,7 +217,7 @@ class _Freezer:
                 name=name,
                 kind=_kind_in_file(node, weight, rooms),
                 inputs=inputs,
-                shape=(1, *node.shape[1:]),
+                shape=(1, *node.sizes),
                 grid=grid,
                 trained=node,
                 point=point,
@@ -180,7 +241,7 @@ class _Freezer:
         if not self.target.symmetric:
             return self._append(node, self._quantize(node, source, grid))
         for kind, low, high in (
-            ("clip_high", source.grid.low, grid.high),
+            ("clip_high", source.integer_grid.low, grid.high),
             ("clip_low", grid.low, grid.high),
         ):
             bounds = Grid(grid.scale, grid.zero_point, low, high)
@@ -208,14 +269,19 @@ class _Freezer:
     ) -> FrozenNode:
         """Adds the operator that multiplies the codes of a tensor, only once."""
         key = source.name, factor
+        point = node.source_point
+        if point is None:
+            raise TypeError(f"`{node.name}` is on the grid of no point.")
         if key not in self._wide:
             self._wide[key] = FrozenNode(
                 name=self._unique(f"{source.name}_x{factor}", self._reserved),
                 kind="widen",
                 inputs=[source.name],
                 shape=source.shape,
-                grid=widened(source.grid, factor, symmetric=self.target.symmetric),
-                trained=node.source_point,
+                grid=widened(
+                    source.integer_grid, factor, symmetric=self.target.symmetric
+                ),
+                trained=point,
             )
             self.nodes.append(self._wide[key])
         return self._wide[key]
@@ -253,7 +319,7 @@ def _output_grid(
 
 def _kind_in_file(node: TrainedNode, weight: Weight | None, rooms: Rooms) -> str:
     """Returns the kind of an operator in the file."""
-    packed = weight is not None and weight.container in PACKED
+    packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
     return rooms.kind if packed else node.kind
 
 
@@ -268,7 +334,7 @@ def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
     if node.kind == "foreign":
         return True
     if node.kernel is not None:
-        return not node.kernel.is_quantized
+        return not isinstance(node.kernel, QuantizedKernel)
     if any(source.grid is None for source in sources):
         return True
     if any(n.point is not None and n.point.float_input for n in node.readers):

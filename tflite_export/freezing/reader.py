@@ -23,6 +23,9 @@ from .grids import clipped_grid, first_grid
 from .trained import (
     AFFINE,
     BatchNorm,
+    Folded,
+    ForeignLayer,
+    QuantizedKernel,
     Scaling,
     TrainedKernel,
     TrainedModel,
@@ -109,8 +112,8 @@ class _Reader:
         if node.kind == "point":
             read.point = self._point(node.layer)
         elif node.kind == "foreign":
-            read.converted = convert_layer(node, dynamic_batch=self._dynamic_batch)
-            read.compute = _keras_function(node)
+            converted = convert_layer(node, dynamic_batch=self._dynamic_batch)
+            read.foreign_layer = ForeignLayer(converted, _keras_function(node))
         else:
             _read_constants(node, read)
 
@@ -143,7 +146,7 @@ def _read_constants(node: Node, read: TrainedNode) -> None:
     """Reads kernel, bias and batch norm of an operator."""
     read.kernel = _kernel(node)
     if node.properties.matmul or node.kind in AFFINE:
-        read.factor, read.shift = affine_part(node)
+        read.folded = Folded(*affine_part(node))
     if node.properties.matmul and node.layer.use_bias:
         read.bias = node.layer.bias.numpy().astype(np.float64)
     affine = node if node.kind == "affine" else node.affine
@@ -162,7 +165,7 @@ def _kernel(node: Node) -> TrainedKernel | None:
         return TrainedKernel(node.layer.name, values)
     codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
     step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
-    return TrainedKernel(node.layer.name, values, codes, step, wrapper.num_bits)
+    return QuantizedKernel(node.layer.name, values, codes, step, wrapper.num_bits)
 
 
 def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
@@ -179,7 +182,8 @@ def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
 def _affine(layer: Layer) -> BatchNorm | Scaling:
     """Reads a batch norm or a scaling by constants, not folded."""
     if isinstance(layer, keras.layers.Rescaling):
-        return Scaling(np.float64(layer.scale), np.float64(layer.offset))
+        scale, offset = (np.asarray(v, np.float64) for v in (layer.scale, layer.offset))
+        return Scaling(scale, offset)
 
     def number(variable: Any) -> np.ndarray:
         return variable.numpy().astype(np.float64)

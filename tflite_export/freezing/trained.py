@@ -55,22 +55,40 @@ class TrainedKernel:
         layer: Name of the Keras layer.
         values: Float values, output channels last; a depthwise kernel is
             `[height, width, channels]`, 1D kernels have a height of 1.
-        codes: Its integers, read from the training op, int64, shape of `values`; None
-            for a kernel that is left in float.
-        step: Width of one integer, float64, `[1]` or `[channels]`.
-        num_bits: Bits of one integer.
     """
 
     layer: str
     values: np.ndarray
-    codes: np.ndarray | None = None
-    step: np.ndarray | None = None
-    num_bits: int | None = None
 
-    @property
-    def is_quantized(self) -> bool:
-        """Whether it was trained as integers."""
-        return self.codes is not None
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class QuantizedKernel(TrainedKernel):
+    """A kernel that was trained as integers.
+
+    Attributes:
+        codes: Its integers, read from the training op, int64, shape of `values`.
+        step: Width of one integer, float64, `[1]` or `[channels]`.
+        num_bits: Bits of one integer.
+    """
+
+    codes: np.ndarray
+    step: np.ndarray
+    num_bits: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Folded:
+    """What an operator does to the product of input and kernel, batch norm folded.
+
+    The output is ``factor * product + shift``, float64, `[channels]` each.
+
+    Attributes:
+        factor: See above.
+        shift: See above.
+    """
+
+    factor: np.ndarray
+    shift: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,6 +140,19 @@ class Scaling:
         return x * self.scale + self.offset
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForeignLayer:
+    """A layer that is left in float and has no operator here.
+
+    Attributes:
+        converted: What TFLiteConverter makes of it.
+        compute: What Keras computes, from and to float64 tensors.
+    """
+
+    converted: TFLiteGraph
+    compute: Callable[[list[Any]], Any]
+
+
 @dataclasses.dataclass(eq=False)
 class TrainedNode:
     """One operator of the training graph.
@@ -138,9 +169,8 @@ class TrainedNode:
         kernel: The trained constant, None if there is none.
         bias: float64, `[channels]`, None if there is none.
         affine: The batch norm or scaling after the product, or the operator itself.
-        factor: How the operator changes the product of input and kernel, with folded
-            batch norm: ``factor * product + shift``, float64, `[channels]`.
-        shift: See `factor`.
+        folded: How the operator changes the product of input and kernel; None if it has
+            neither kernel nor factors.
         input_factor: Factor between the values an operator reads and its input
             tensor, from a scaling of the model's input.
         matmul: Whether it multiplies its input by a kernel.
@@ -150,9 +180,7 @@ class TrainedNode:
         joins: Whether its inputs and its output share one grid.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
-        converted: Graph from TFLiteConverter of a layer that is left in float and has
-            no separate operator here.
-        compute: What Keras computes for such a layer, from and to float64 tensors.
+        foreign_layer: For a layer that is left in float and has no operator here.
         readers: Operators that read the output, each once.
         is_output: Whether the output is one of the model's outputs.
     """
@@ -168,8 +196,7 @@ class TrainedNode:
     kernel: TrainedKernel | None = None
     bias: np.ndarray | None = None
     affine: BatchNorm | Scaling | None = None
-    factor: np.ndarray | None = None
-    shift: np.ndarray | None = None
+    folded: Folded | None = None
     input_factor: float = 1.0
     matmul: bool = False
     keeps_codes: bool = False
@@ -178,10 +205,76 @@ class TrainedNode:
     joins: bool = False
     fixed_step: float | None = None
     signed: bool = False
-    converted: TFLiteGraph | None = None
-    compute: Callable[[list[Any]], Any] | None = None
+    foreign_layer: ForeignLayer | None = None
     readers: list[TrainedNode] = dataclasses.field(default_factory=list)
     is_output: bool = False
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the output without the batch.
+
+        Raises:
+            TypeError: If one is only known at run time.
+        """
+        sizes = tuple(size for size in self.shape[1:] if size is not None)
+        if len(sizes) != len(self.shape) - 1:
+            raise TypeError(f"`{self.name}` has the dynamic shape {self.shape}.")
+        return sizes
+
+    @property
+    def quantized_kernel(self) -> QuantizedKernel:
+        """The kernel of an operator that was trained as integers.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if not isinstance(self.kernel, QuantizedKernel):
+            raise TypeError(f"`{self.name}` ({self.kind}) has no quantized kernel.")
+        return self.kernel
+
+    @property
+    def any_kernel(self) -> TrainedKernel:
+        """The kernel of an operator that has one.
+
+        Raises:
+            TypeError: If it has none.
+        """
+        if self.kernel is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) has no kernel.")
+        return self.kernel
+
+    @property
+    def scaling(self) -> BatchNorm | Scaling:
+        """The batch norm or scaling that an operator is, or ends with.
+
+        Raises:
+            TypeError: If there is none.
+        """
+        if self.affine is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) is no batch norm or scaling.")
+        return self.affine
+
+    @property
+    def foreign(self) -> ForeignLayer:
+        """What a layer that is left in float, without an operator here, computes.
+
+        Raises:
+            TypeError: If it is not such a layer.
+        """
+        if self.foreign_layer is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) has its own operator.")
+        return self.foreign_layer
+
+    @property
+    def folding(self) -> Folded:
+        """How an operator with a kernel, or with factors, changes the product.
+
+        Raises:
+            TypeError: If it has neither.
+        """
+        if self.folded is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) has no kernel or factor.")
+        return self.folded
 
     @property
     def source_point(self) -> TrainedNode | None:

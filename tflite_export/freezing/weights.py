@@ -19,37 +19,67 @@ CONSTANT_SHARE = 2.0**-12  # Scale of a constant channel's bias, in output codes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Weight:
-    """The weight and bias of one operator, ready for the file.
+class FloatWeight:
+    """The constants of an operator that is left in float.
+
+    Attributes:
+        values: The folded kernel, or slopes; output channels last.
+    """
+
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FloatKernelWeight(FloatWeight):
+    """A kernel and its bias in float.
+
+    Attributes:
+        bias: The folded bias.
+    """
+
+    bias: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntegerWeight:
+    """The integer constant of an operator.
 
     File codes are ``trained codes * sign * multiplier``.
 
     Attributes:
-        codes: The file's codes, or None in float.
-        bias: int32 codes, or None in float.
-        float_kernel: The folded kernel, for an operator left in float.
-        float_bias: The folded bias of such an operator.
+        codes: The file's codes.
         sign: -1, 0 or 1 per channel, from the folded batch norm.
+        num_bits: Bits of the trained codes.
         multiplier: Integer by which the trained codes are multiplied, so that the bias
             has a finer grid.
         widening: Integer by which the input's codes are multiplied before the kernel.
-        num_bits: Bits of the trained codes.
         container: Type that stores the codes: "int8", "int4" or "int2".
         bias_error: The most that rounding the bias moves an output, in codes.
         remark: Why the codes are not in the requested container.
     """
 
-    codes: QuantizedTensor | None = None
-    bias: QuantizedTensor | None = None
-    float_kernel: np.ndarray | None = None
-    float_bias: np.ndarray | None = None
-    sign: np.ndarray | None = None
+    codes: QuantizedTensor
+    sign: np.ndarray
+    num_bits: int
     multiplier: int = 1
     widening: int = 1
-    num_bits: int | None = None
     container: str = "int8"
     bias_error: float = 0.0
     remark: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class KernelWeight(IntegerWeight):
+    """A kernel and its bias.
+
+    Attributes:
+        bias: int32 codes.
+    """
+
+    bias: QuantizedTensor
+
+
+Weight = FloatWeight | IntegerWeight
 
 
 def freeze_weight(
@@ -74,19 +104,19 @@ def freeze_weight(
         return None
     if output is None and node.kind == "hard_sigmoid":
         return None
-    factor = node.factor * node.input_factor
+    factor, shift = node.folding.factor * node.input_factor, node.folding.shift
     if source is None or output is None:
         floats = factor.reshape(1, 1, -1)
         if node.kernel is not None:
             floats = node.kernel.values.astype(np.float64) * factor
-        return Weight(float_kernel=floats, float_bias=node.shift)
+        return FloatKernelWeight(floats, shift)
     if node.kind in AFFINE:
-        kernel = _affine_kernel(node, name)
+        folded = _affine_kernel(node, name)
     else:
-        step = np.broadcast_to(node.kernel.step, factor.shape)
-        codes, num_bits = node.kernel.codes, node.kernel.num_bits
-        kernel = FoldedKernel(name, codes, step * factor, node.shift, num_bits)
-    return _integer_weight(kernel, source, output, rooms)
+        kernel = node.quantized_kernel
+        scale = np.broadcast_to(kernel.step, factor.shape) * factor
+        folded = FoldedKernel(name, kernel.codes, scale, shift, kernel.num_bits)
+    return _integer_weight(folded, source, output, rooms)
 
 
 def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
@@ -94,8 +124,9 @@ def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
 
     Its codes are 127; the rest of the factor is its scale.
     """
-    codes = np.full((1, 1, len(node.factor)), INT8_MAX)
-    return FoldedKernel(name, codes, 1.0 / INT8_MAX * node.factor, node.shift, 8)
+    factor, shift = node.folding.factor, node.folding.shift
+    codes = np.full((1, 1, len(factor)), INT8_MAX)
+    return FoldedKernel(name, codes, 1.0 / INT8_MAX * factor, shift, 8)
 
 
 def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
@@ -107,16 +138,15 @@ def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
     kernel = node.kernel
     if in_float:
         slope = node.options["slope"] if kernel is None else kernel.values
-        return Weight(float_kernel=np.atleast_1d(np.float64(slope)))
+        return FloatWeight(np.atleast_1d(np.asarray(slope, np.float64)))
+    codes, scale, num_bits = np.full((1,), ONE), 0.0, 8
     if kernel is None:
-        codes, scale, num_bits = np.full((1,), ONE), node.options["slope"] / ONE, 8
+        scale = node.options["slope"] / ONE
     else:
-        codes, scale, num_bits = kernel.codes, kernel.step[0], kernel.num_bits
-    return Weight(
-        codes=QuantizedTensor(codes, np.array([scale], np.float32)),
-        sign=np.ones(1),
-        num_bits=num_bits,
-    )
+        trained = node.quantized_kernel
+        codes, scale, num_bits = trained.codes, trained.step[0], trained.num_bits
+    quantized = QuantizedTensor(codes, np.array([scale], np.float32))
+    return IntegerWeight(quantized, np.ones(1), num_bits)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -140,7 +170,7 @@ class FoldedKernel:
 
 def _integer_weight(
     kernel: FoldedKernel, source: Grid, output: Grid, rooms: Rooms
-) -> Weight:
+) -> KernelWeight:
     """Returns weight and bias codes, with the bias on the finest grid that fits.
 
     Args:
@@ -163,7 +193,7 @@ def _integer_weight(
         tensor_scale = tensor_scale[:1]
     grid = widened(source, choice.widening, symmetric=rooms.symmetric)
     bias_scale = np.float32(grid.scale) * tensor_scale
-    return Weight(
+    return KernelWeight(
         codes=QuantizedTensor(signed * choice.multiplier, tensor_scale, codes.ndim - 1),
         bias=QuantizedTensor(
             _bias_codes(bias, bias_scale, output, choice, rooms), bias_scale

@@ -8,7 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from ..file import TensorQuantization
-from ..freezing import INT8_MAX, INT8_MIN, ONE, FrozenNode
+from ..freezing import (
+    INT8_MAX,
+    INT8_MIN,
+    ONE,
+    FloatWeight,
+    FrozenNode,
+    QuantizedKernel,
+)
 from ..runtimes import arithmetic
 from .base import (
     Compute,
@@ -141,7 +148,7 @@ class PRelu(Operator):
         kernel = node.trained.kernel
         if kernel is None:
             slope = np.float64(node.trained.options["slope"])
-        elif kernel.is_quantized:
+        elif isinstance(kernel, QuantizedKernel):
             slope = kernel.codes.astype(np.float64) * kernel.step
         else:
             slope = kernel.values.astype(np.float64)
@@ -154,15 +161,16 @@ class PRelu(Operator):
         moved to the grid of the output separately; their sum is exact, as one of them
         is zero.
         """
-        weight, name = node.weight, f"{node.name}/weight"
-        if weight.codes is None:
-            slope = builder.constant(name, weight.float_kernel.astype(np.float32))
+        name = f"{node.name}/weight"
+        if isinstance(node.weight, FloatWeight):
+            slope = builder.constant(name, node.weight.values.astype(np.float32))
             builder.op("PRELU", [inputs[0], slope], builder.output(node))
             return
+        weight = node.integer_weight
         quantization = TensorQuantization(weight.codes.scale, 0, 0)
         slope = builder.constant(name, weight.codes.codes.astype(np.int8), quantization)
         positive, negative, sloped = (f"{node.name}/{side}" for side in _SIDES)
-        grid = builder.nodes[node.inputs[0]].grid
+        grid = builder.nodes[node.inputs[0]].integer_grid
         zero = builder.constant(
             f"{node.name}/zero",
             np.array([grid.zero_point], np.int8),
@@ -184,7 +192,7 @@ class PRelu(Operator):
     def integers(self, context: Context) -> Compute:
         """Rounds each side of zero separately."""
         source, output = context.scales
-        weight = context.node.weight.codes
+        weight = context.node.integer_weight.codes
         keep = context.requantize(source * np.float32(1.0 / ONE) / output)
         tilt = context.requantize(source * weight.scale[0] / output)
         slope = tf.constant(weight.codes)

@@ -58,6 +58,17 @@ class Operator(abc.ABC):
             context: The operator, its inputs, and the kernels that run it.
         """
 
+    def channels_last(self, data: np.ndarray) -> np.ndarray:
+        """Returns the codes of a file's weight with output channels last.
+
+        Args:
+            data: In the order of the file.
+
+        Raises:
+            TypeError: If the operator has no weight.
+        """
+        raise TypeError(f"{type(self).__name__} has no weight. Received codes of one.")
+
     def has_kernel(self, context: Context) -> bool:
         """Returns whether XNNPACK runs the operator as it is stored."""
         return True
@@ -87,23 +98,18 @@ class Context:
     @property
     def grid(self) -> Grid:
         """The grid of the output."""
-        if self.node.grid is None:
-            raise ValueError(f"`{self.node.name}` computes in float.")
-        return self.node.grid
+        return self.node.integer_grid
 
     @property
     def source_grid(self) -> Grid:
         """The grid of the first input."""
-        grid = self.sources[0].grid
-        if grid is None:
-            raise ValueError(f"`{self.sources[0].name}` is a float tensor.")
-        return grid
+        return self.sources[0].integer_grid
 
     @property
     def scales(self) -> list[np.float32]:
         """Scales of the inputs, then of the output."""
-        grids = [source.grid for source in self.sources] + [self.node.grid]
-        return [np.float32(grid.scale) for grid in grids]
+        nodes = [*self.sources, self.node]
+        return [np.float32(node.integer_grid.scale) for node in nodes]
 
     def limited(self, codes: tf.Tensor) -> tf.Tensor:
         """Returns the operator's result with its fused activation."""

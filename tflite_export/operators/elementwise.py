@@ -22,9 +22,12 @@ class Add(PlainOperator):
         """Moves both inputs to a common scale, adds, and rounds."""
         add = {"xnnpack": arithmetic.float_sum, "builtin": arithmetic.fixed_sum}
         total, scales = add[context.family], context.scales
-        return lambda inputs: context.limited(
-            total(*map(integers_of, inputs), scales, self.sign)
-        )
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            first, second = map(integers_of, inputs)
+            return context.limited(total(first, second, scales, self.sign))
+
+        return compute
 
 
 class Subtract(Add):
@@ -58,7 +61,7 @@ class Maximum(PlainOperator, MovingOperator):
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Compares."""
-        return tf.maximum(*inputs)
+        return tf.maximum(inputs[0], inputs[1])
 
 
 class Minimum(PlainOperator, MovingOperator):
@@ -68,4 +71,4 @@ class Minimum(PlainOperator, MovingOperator):
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Compares."""
-        return tf.minimum(*inputs)
+        return tf.minimum(inputs[0], inputs[1])

@@ -19,11 +19,11 @@ class Foreign(Operator):
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Computes what Keras computes."""
-        return node.trained.compute(inputs)
+        return node.trained.foreign.compute(inputs)
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds the operators that TFLiteConverter converted the layer to."""
-        part, graph = node.trained.converted, builder.graph
+        part, graph = node.trained.foreign.converted, builder.graph
         [output] = part.outputs.values()
         # Keras numbers the inner layers by how many it created before, so their names
         # are not kept.

@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from ..file import TensorQuantization
-from ..freezing import INT8_MAX, PACKABLE, FrozenNode
+from ..freezing import (
+    INT8_MAX,
+    PACKABLE,
+    FloatKernelWeight,
+    FrozenNode,
+    QuantizedKernel,
+)
 from ..runtimes import arithmetic, fixed_point, half_up_channels
 from ..targets import TARGETS, takes_container
 from .base import Compute, Context, Operator
@@ -48,10 +54,11 @@ class KernelOperator(Operator):
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Multiplies by the quantized kernel, adds the bias, applies the batch norm."""
         trained = node.trained
-        kernel = trained.kernel.values.astype(np.float64)
-        if trained.kernel.is_quantized:
+        if isinstance(trained.kernel, QuantizedKernel):
             # Replaces the float32 product of code and step by the exact one.
             kernel = trained.kernel.codes.astype(np.float64) * trained.kernel.step
+        else:
+            kernel = node.trained.any_kernel.values.astype(np.float64)
         result = self.product(node, inputs[0], tf.constant(kernel, tf.float64))
         if trained.bias is not None:
             result = result + trained.bias
@@ -60,7 +67,7 @@ class KernelOperator(Operator):
     def integers(self, context: Context) -> Compute:
         """Returns the product of codes times sign and multiplier, plus the bias."""
         product, requantize = self._products(context), self._requantize(context)
-        weight = context.node.weight
+        weight = context.node.kernel_weight
         factor = tf.constant(weight.sign.astype(np.int64) * weight.multiplier)
         bias = tf.constant(weight.bias.codes)
         return lambda x: context.limited(requantize(product(x) * factor + bias))
@@ -71,7 +78,7 @@ class KernelOperator(Operator):
         if node.kind not in PACKABLE:
             return True
         channels = context.sources[0].shape[-1]
-        code, container = PACKABLE[node.kind], node.weight.container
+        code, container = PACKABLE[node.kind], node.integer_weight.container
         return takes_container(_CPU, code, container, channels)
 
     def channels_last(self, data: np.ndarray) -> np.ndarray:
@@ -88,10 +95,11 @@ class KernelOperator(Operator):
         """Returns input codes times trained kernel codes, as int64."""
         node, trained = context.node, context.node.trained
         reach = context.source_grid.reach
-        codes = np.abs(node.weight.codes.codes) // node.weight.multiplier
+        weight = node.kernel_weight
+        codes = np.abs(weight.codes.codes) // weight.multiplier
         largest = reach * int(codes.reshape(-1, codes.shape[-1]).sum(axis=0).max())
         dtype = tf.float32 if largest < _EXACT_FLOAT32 else tf.float64
-        kernel = tf.cast(trained.kernel.codes, dtype)
+        kernel = tf.constant(trained.quantized_kernel.codes, dtype)
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             products = self.product(node, tf.cast(inputs[0], dtype), kernel)
@@ -102,7 +110,7 @@ class KernelOperator(Operator):
     def _requantize(self, context: Context) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns accumulator -> codes of the output."""
         source, output = context.scales
-        scale = context.node.weight.codes.scale
+        scale = context.node.kernel_weight.codes.scale
         if context.family == "xnnpack":
             ratio = source * scale / output
             return lambda acc: arithmetic.float_requantize(acc, ratio)
@@ -117,15 +125,15 @@ class KernelOperator(Operator):
 
     def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
         """Adds weight and bias, with axes in the order of the file."""
-        weight = node.weight
-        if weight.codes is None:
-            kernel = self.in_file(weight.float_kernel.astype(np.float32))
+        if isinstance(node.weight, FloatKernelWeight):
+            kernel, bias = node.weight.values, node.weight.bias
             return (
-                builder.constant(f"{node.name}/weight", kernel),
                 builder.constant(
-                    f"{node.name}/bias", weight.float_bias.astype(np.float32)
+                    f"{node.name}/weight", self.in_file(kernel.astype(np.float32))
                 ),
+                builder.constant(f"{node.name}/bias", bias.astype(np.float32)),
             )
+        weight = node.kernel_weight
         scale, bias = weight.codes.scale, weight.bias
         return (
             builder.constant(
@@ -246,7 +254,7 @@ class TransposedConv(KernelOperator):
         return tf.nn.conv2d_transpose(
             x,
             tf.transpose(kernel, [0, 1, 3, 2]),
-            [tf.shape(x)[0], *node.shape[1:]],
+            tf.stack([tf.shape(x)[0], *node.shape[1:]]),
             options["strides"],
             options["padding"],
         )
@@ -326,7 +334,7 @@ class Affine(KernelOperator):
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Normalizes, or scales."""
-        return node.trained.affine.apply(inputs[0])
+        return node.trained.scaling.apply(inputs[0])
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Multiplies every channel."""
@@ -367,7 +375,7 @@ class HardSigmoid(Affine):
         slope = node.trained.options["slope"]
         constants = {"slope": slope, "offset": 0.5, "one": 1.0}
         names = {
-            name: builder.constant(f"{node.name}/{name}", np.float32([value]))
+            name: builder.constant(f"{node.name}/{name}", np.array([value], np.float32))
             for name, value in constants.items()
         }
         scaled = builder.tensor(f"{node.name}/scaled", node.shape, None)

@@ -66,13 +66,11 @@ class Slice(MovingOperator):
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a STRIDED_SLICE; masks keep the batch axis whole."""
-        bounds = [
-            builder.constant(
-                f"{node.name}/{name}",
-                np.int32([int(name == "strides"), *node.trained.options[name]]),
-            )
-            for name in ("begin", "end", "strides")
-        ]
+        options = node.trained.options
+        bounds = []
+        for name in ("begin", "end", "strides"):
+            values = np.array([int(name == "strides"), *options[name]], np.int32)
+            bounds.append(builder.constant(f"{node.name}/{name}", values))
         builder.op(
             "STRIDED_SLICE",
             [inputs[0], *bounds],

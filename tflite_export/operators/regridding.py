@@ -30,7 +30,7 @@ class Quantize(Regridding):
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a QUANTIZE, or a MUL where the scale changes."""
         source = builder.nodes[node.inputs[0]].grid
-        if source is None or source.scale == node.grid.scale:
+        if source is None or source.scale == node.integer_grid.scale:
             builder.op("QUANTIZE", inputs, builder.output(node))
         else:
             builder.rescale(node, inputs)
@@ -70,10 +70,11 @@ class Clip(Regridding):
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a comparison with the limit."""
+        grid = node.integer_grid
         limit = builder.constant(
             f"{node.name}/limit",
-            np.array([getattr(node.grid, self.end)], np.int8),
-            per_tensor(node.grid.scale, node.grid.zero_point),
+            np.array([getattr(grid, self.end)], np.int8),
+            per_tensor(grid.scale, grid.zero_point),
         )
         builder.op(self.code, [inputs[0], limit], builder.output(node))
 

@@ -60,7 +60,7 @@ class ResizeBilinear(Resize):
         size, shape = context.node.trained.options["size"], context.sources[0].shape
         zero_point = context.grid.zero_point
         flat = len(shape) == 3
-        source = (1, shape[1]) if flat else shape[1:3]
+        source = (1, shape[1]) if flat else (shape[1], shape[2])
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             codes = integers_of(inputs[0]) + zero_point

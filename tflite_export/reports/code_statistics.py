@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 
 from tf_lsq import lsq
 
-from ..freezing import TrainedKernel, TrainedPoint
+from ..freezing import QuantizedKernel, TrainedPoint
 from .verification_report import CodeStatistics
 
 
-def kernel_statistics(kernel: TrainedKernel) -> CodeStatistics:
+def kernel_statistics(kernel: QuantizedKernel) -> CodeStatistics:
     """Counts how a trained kernel uses its integers.
 
     Args:
@@ -19,14 +20,15 @@ def kernel_statistics(kernel: TrainedKernel) -> CodeStatistics:
     shape = (1,) * (kernel.values.ndim - 1) + kernel.step.shape
     step_shape = () if len(kernel.step) == 1 else shape
     bounds = lsq.weight_range(kernel.num_bits)
-    best = lsq.initial_step(kernel.values, bounds, step_shape=step_shape)
+    values = tf.constant(kernel.values)
+    best = lsq.initial_step(values, bounds, step_shape=step_shape)
     return _statistics(
         kernel.num_bits,
         (bounds.q_min, bounds.q_max),
         kernel.codes,
         kernel.values / kernel.step.astype(np.float32),
         _geometric_mean(kernel.step),
-        _geometric_mean(best),
+        _geometric_mean(best.numpy()),
     )
 
 
@@ -41,7 +43,7 @@ def activation_statistics(
         values: The values before it, in the unit of the tensor, shape of `codes`.
     """
     bounds = lsq.IntegerRange(point.q_min, point.q_max)
-    best = lsq.initial_step(values, bounds)
+    best = lsq.initial_step(tf.constant(values), bounds)
     return _statistics(
         point.num_bits,
         (point.q_min, point.q_max),

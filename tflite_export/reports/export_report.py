@@ -62,9 +62,9 @@ class LayerReport:
     num_codes: int
     num_channels: int
     num_bytes: int
-    multiplier: int
-    widening: int
-    constant_channels: int
+    multiplier: int = 1
+    widening: int = 1
+    constant_channels: int = 0
     bias_error: float = 0.0
     remark: str = ""
     statistics: CodeStatistics | None = None

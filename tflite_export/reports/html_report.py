@@ -59,9 +59,11 @@ def write_html_report(report: ExportReport, path: str | Path) -> None:
             "report.html.j2",
             autoescape=True,
             filters=filters,
-            report=report,
-            found=report.verification,
-            plots=_plots(report),
+            values={
+                "report": report,
+                "found": report.verification,
+                "plots": _plots(report),
+            },
         )
     write_atomically(path, page.encode())
 
@@ -79,9 +81,14 @@ def _share(value: float | None) -> str:
 def _plots(report: ExportReport) -> list[tuple[str, Markup]]:
     """Returns (title, SVG) of every plot that the report has numbers for."""
     points = report.verification.points
-    rows = [(layer.name, layer.statistics, KERNEL) for layer in report.layers]
-    rows += [(point.name, point.statistics, ACTIVATION) for point in points]
-    known = [row for row in rows if row[1] is not None]
+    counted: list[tuple[LayerReport | PointReport, str]]
+    counted = [(layer, KERNEL) for layer in report.layers]
+    counted += [(point, ACTIVATION) for point in points]
+    known = [
+        (one.name, one.statistics, color)
+        for one, color in counted
+        if one.statistics is not None
+    ]
     plots = [("Bytes of kernel and bias", _bytes_plot(report.layers))]
     if known:
         plots.append(("Learned step / step of least squared error", _step_plot(known)))

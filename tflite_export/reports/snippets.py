@@ -68,9 +68,9 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
         what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
         for what in ("inputs", "outputs")
     }
-    text = json.dumps(file_name, ensure_ascii=False)
+    values = {"file": json.dumps(file_name, ensure_ascii=False), **ends}
     return {
-        language: render(f"snippet.{suffix}.j2", autoescape=False, file=text, **ends)
+        language: render(f"snippet.{suffix}.j2", autoescape=False, values=values)
         for language, suffix in LANGUAGES.items()
     }
 

@@ -16,7 +16,7 @@ def render(
     *,
     autoescape: bool,
     filters: dict[str, Callable[..., Any]] | None = None,
-    **values: Any,
+    values: dict[str, Any],
 ) -> str:
     """Renders a template.
 
@@ -24,7 +24,7 @@ def render(
         template: Name of a file in `templates`.
         autoescape: Whether values are escaped for HTML.
         filters: Additional filters, by name.
-        **values: Values for the template; a missing one is an error.
+        values: Values for the template; a missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
@@ -34,4 +34,4 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= filters or {}
-    return environment.get_template(template).render(**values) + "\n"
+    return environment.get_template(template).render(values) + "\n"

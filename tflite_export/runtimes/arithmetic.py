@@ -173,12 +173,12 @@ def fixed_image_mean(
         int64 codes, including the zero point.
     """
     source, output = (np.float32(scale) for scale in scales)
-    shift = np.float32(zero_points[0]) * source / output
-    shift = int(shift + np.copysign(np.float32(0.5), shift))
+    exact = np.float32(zero_points[0]) * source / output
+    shift = int(exact + np.copysign(np.float32(0.5), exact))
     multiplier, exponent = fixed_point(
         np.float64(source / (np.float32(count) * output))
     )
-    channels = int(acc.shape[-1])
+    channels: Any = acc.shape[-1]
     half_up = np.arange(channels) < channels // _MEAN_VECTOR * _MEAN_VECTOR
     mean = fixed_requantize(acc, multiplier, exponent, half_up=half_up)
     return mean + (zero_points[1] - shift)

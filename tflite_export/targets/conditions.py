@@ -165,8 +165,9 @@ def nonzero_zero_point(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 def steep_rescaling(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds an output whose scale is much finer than that of the accumulator."""
     ends = (*op.inputs[:2], *op.outputs)
-    grids = [graph.tensors[name].quantization for name in ends]
-    if None in grids:
+    tensors = [graph.tensors[name] for name in ends]
+    grids = [t.quantization for t in tensors if t.quantization is not None]
+    if len(grids) != len(tensors):
         return ""
     source, kernel, output = (grid.scale.astype(float) for grid in grids)
     ratio = float((source * kernel / output).max())

@@ -60,7 +60,7 @@ def compare_end_to_end(
             frozen.outputs.items(), outputs, twins, labels, strict=True
         ):
             batch = _compare_batch(
-                nodes[tensor].grid,
+                nodes[tensor].integer_grid,
                 results[name],
                 keras_output,
                 twin_output,

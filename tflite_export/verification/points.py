@@ -98,15 +98,15 @@ class _PointCounter:
         if not node.is_final:
             return None
         self._counted.add(point)
-        integers = codes.astype(np.int64) - node.grid.zero_point
+        integers = codes.astype(np.int64) - node.integer_grid.zero_point
         del self._values[point]
         return activation_statistics(point, integers, values)
 
 
 def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
     """Finds integers in a point's tensor that are outside its range in training."""
-    integers = codes.astype(np.int64) - node.grid.zero_point
-    q_min, q_max = node.point.q_min, node.point.q_max
+    integers = codes.astype(np.int64) - node.integer_grid.zero_point
+    q_min, q_max = node.own_point.q_min, node.own_point.q_max
     low, high = int(integers.min()), int(integers.max())
     if q_min <= low and high <= q_max:
         return []
@@ -172,7 +172,7 @@ def twin_differences(
 
 def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
     """Returns a tensor as operators of the integer twin take it."""
-    zero_point = 0 if node.grid is None else node.grid.zero_point
+    zero_point = 0 if node.grid is None else node.integer_grid.zero_point
     return tf.constant(codes[node.name].astype(np.float32) - zero_point)
 
 
@@ -181,16 +181,21 @@ def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
     stored = codes[node.name]
     if node.grid is None:
         return stored.astype(np.float64)
-    return (stored.astype(np.float64) - node.grid.zero_point) * node.grid.scale
+    return (stored.astype(np.float64) - node.integer_grid.zero_point) * node.grid.scale
 
 
 def _expected(node: FrozenNode, real: np.ndarray) -> np.ndarray:
     """Returns the exact file codes of a node for its exact output."""
+    grid = node.integer_grid
     if node.kind in ("clip_high", "clip_low"):
-        return np.clip(on_grid(real, node.grid), node.grid.low, node.grid.high)
+        return np.clip(
+            on_grid(real, node.integer_grid),
+            node.integer_grid.low,
+            node.integer_grid.high,
+        )
     if node.is_final:
-        return _point_codes(node.point, real) + node.grid.zero_point
-    return on_grid(real, node.grid)
+        return _point_codes(node.own_point, real) + node.integer_grid.zero_point
+    return on_grid(real, node.integer_grid)
 
 
 def _point_codes(point: TrainedPoint, values: np.ndarray) -> np.ndarray:

@@ -29,6 +29,8 @@ def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
         built: The file that the model exports to with the same settings.
     """
     described, expected = metadata.read(graph), describe(built.frozen, graph)
+    if described is None:
+        return ["it has no metadata"]
     mismatches = [
         f"its metadata has {described.get(key)!r} for {key!r}, expected {value!r}"
         for key, value in expected.items()
@@ -143,8 +145,8 @@ def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
         )
     if (found.data is None) != (expected.data is None):
         mismatches.append(f"`{name}`: only one of the two tensors is a constant")
-    elif found.data is not None and not np.array_equal(found.data, expected.data):
-        different = int((found.data != expected.data).sum())
+    elif found.data is not None and not np.array_equal(found.data, expected.constant):
+        different = int((found.data != expected.constant).sum())
         mismatches.append(
             f"`{name}`: {different} of {found.data.size} constants differ"
         )

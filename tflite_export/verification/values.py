@@ -25,10 +25,10 @@ def file_inputs(
     converted = {}
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
         dtype = graph.tensors[graph.inputs[name]].dtype
-        grid = nodes[tensor].grid
         if dtype == "float32":
             converted[name] = array.astype(np.float32)
             continue
+        grid = nodes[tensor].integer_grid
         quotient = array.astype(np.float32) / np.float32(grid.scale)
         codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
         converted[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)

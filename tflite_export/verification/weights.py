@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..file import TFLiteGraph
-from ..freezing import INT8_MAX, ONE, FrozenModel, FrozenNode
+from ..freezing import INT8_MAX, ONE, FrozenModel, FrozenNode, IntegerWeight
 from ..operators import OPERATORS
 
 
@@ -22,7 +22,7 @@ def compare_weights(
     mismatches = []
     for node in frozen.nodes:
         tensor = graph.tensors.get(f"{node.name}/weight")
-        if node.weight is None or node.is_float or tensor is None:
+        if not isinstance(node.weight, IntegerWeight) or tensor is None:
             continue
         expected = _expected_codes(node)
         if tensor.data is None or tensor.data.size != expected.size:
@@ -42,15 +42,15 @@ def compare_weights(
 
 def _expected_codes(node: FrozenNode) -> np.ndarray:
     """Returns the trained codes times sign times multiplier, channels last."""
-    codes = _trained_codes(node)
-    return codes * node.weight.sign.astype(np.int64) * node.weight.multiplier
+    weight = node.integer_weight
+    return _trained_codes(node) * weight.sign.astype(np.int64) * weight.multiplier
 
 
 def _trained_codes(node: FrozenNode) -> np.ndarray:
     """Returns the trained codes; constants that were not trained have one code."""
     trained = node.trained
     if trained.kernel is not None:
-        return trained.kernel.codes
-    if trained.factor is None:
+        return trained.quantized_kernel.codes
+    if trained.folded is None:
         return np.full((1,), ONE)
-    return np.full((1, 1, len(trained.factor)), INT8_MAX)
+    return np.full((1, 1, len(trained.folded.factor)), INT8_MAX)
