@@ -188,14 +188,10 @@ def _expected(node: FrozenNode, real: np.ndarray) -> np.ndarray:
     """Returns the exact file codes of a node for its exact output."""
     grid = node.integer_grid
     if node.kind in ("clip_high", "clip_low"):
-        return np.clip(
-            on_grid(real, node.integer_grid),
-            node.integer_grid.low,
-            node.integer_grid.high,
-        )
+        return np.clip(on_grid(real, grid), grid.low, grid.high)
     if node.is_final:
-        return _point_codes(node.own_point, real) + node.integer_grid.zero_point
-    return on_grid(real, node.integer_grid)
+        return _point_codes(node.own_point, real) + grid.zero_point
+    return on_grid(real, grid)
 
 
 def _point_codes(point: TrainedPoint, values: np.ndarray) -> np.ndarray:
