@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import test_conformance
-import test_functions
+import test_graph_tensor_functions
 
 from tf_lsq.graph import KINDS, analyze
 from tflite_export.file import tflite_operators
@@ -45,8 +45,8 @@ def covered():
     """Kinds of the graph in the conformance cases."""
     builds = [build for _, build in test_conformance.CASES.values()]
     builds += [
-        lambda function=function: test_functions.model_of(function)
-        for function in test_functions.CASES.values()
+        lambda function=function: test_graph_tensor_functions.model_of(function)
+        for function in test_graph_tensor_functions.CASES.values()
     ]
     return {node.kind for build in builds for node in analyze(build()).nodes}
 
@@ -55,7 +55,7 @@ def covered():
 def test_every_kind_of_the_graph_has_a_conformance_case(kind, covered):
     assert kind in covered, (
         f"{kind!r} is in no network of `test_conformance.CASES` or "
-        "`test_functions.CASES`"
+        "`test_graph_tensor_functions.CASES`"
     )
 
 
