@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-import test_flatbuffer
+import test_file_flatbuffer
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -157,7 +157,7 @@ def test_files_of_other_tools(name, real_data, files):
 
 @pytest.mark.parametrize("inputs", [["x"], ["x", "", "b"]])
 def test_an_operator_without_weights_is_read(inputs, tmp_path):
-    graph = test_flatbuffer.fully_connected()
+    graph = test_file_flatbuffer.fully_connected()
     graph.ops[0].inputs, graph.ops[0].version = inputs, 4
     path = tmp_path / "odd.tflite"
     path.write_bytes(flatbuffer.to_bytes(graph))

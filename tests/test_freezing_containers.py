@@ -9,7 +9,7 @@ import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
-from test_flatbuffer import fully_connected, quantization
+from test_file_flatbuffer import fully_connected, quantization
 
 import tf_lsq
 import tflite_export

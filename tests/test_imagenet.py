@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from test_distribution import free_ports
+from test_training_distribution import free_ports
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 from imagenet import accuracy

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_lsq import RANGES
+from test_lsq_plain import RANGES
 
 import tf_lsq
 from tf_lsq import lsq

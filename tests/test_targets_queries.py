@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny
-from test_flatbuffer import quantization
+from test_file_flatbuffer import quantization
 
 import tf_lsq
 import tflite_export
