@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import hypothesis
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 
 import tflite_export
 from tf_lsq._compat import keras
@@ -30,6 +30,29 @@ def _seeded():
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def model(rng) -> keras.Model:
+    """A small residual network."""
+    return tiny.randomize(tiny.residual(), rng)
+
+
+@pytest.fixture
+def data(rng) -> tuple[np.ndarray, np.ndarray]:
+    """64 images for it, and labels."""
+    x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
+    return x, rng.integers(0, 5, 64)
+
+
+@pytest.fixture
+def exported(rng, tmp_path):
+    """A trained residual network, its file and some data."""
+    model = tiny.randomize(tiny.residual(), rng)
+    student, x = tiny.student_of(model, rng, weight_bits=3, activation_bits=3)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    return student, path, x
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -209,7 +209,7 @@ def test_suggested_files_fit(activation_bits, rng, tmp_path):
     assert suggested.sensitivity == pytest.approx(found.sensitivity)
 
 
-def test_asymmetric_activations(rng, tmp_path):
+def test_asymmetric_activations_are_searched_as_such(rng, tmp_path):
     inputs = layers.Input((8, 8, 3), name="image")
     x = inputs
     for number in range(3):
@@ -270,7 +270,7 @@ def test_names_of_inner_models_and_fixed_layers(rng):
     assert bits == [own[0], own[1], own[2], own[2], 4]
 
 
-def test_reports(rng, tmp_path):
+def test_the_report_of_a_search_is_readable_and_plain_data(rng, tmp_path):
     model, x = pointwise(rng)
     found = suggest_bits(
         model, x, budget_bytes=19_000, candidates=(4, 2, 8), verbose=False

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 
 import tf_lsq
 import tflite_export
@@ -74,7 +74,7 @@ def test_what_the_target_refuses_and_what_it_leaves_to_the_cpu(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_options_that_do_not_exist():
+def test_options_of_check_that_do_not_exist():
     model = tiny.residual()
     with pytest.raises(ValueError, match="`target` must be one of"):
         tflite_export.check_model(model, target="toaster")

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import test_file_flatbuffer
-import tiny
+from harness import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -50,7 +50,7 @@ def run(*arguments, code=0):
     return result
 
 
-def test_check(files):
+def test_check_lists_what_stands_in_the_way(files):
     output = run("check", files / "float.keras", "--storage", "packed").output
     assert "re_lu_1" in output and "int4" in output
     refused = run("check", files / "float.keras", "--target", "symmetric", code=1)
@@ -62,7 +62,7 @@ def test_check(files):
     run("check", files / "float.keras", "--target", "toaster", code=2)
 
 
-def test_suggest(files, tmp_path):
+def test_suggest_finds_bits_within_the_budget(files, tmp_path):
     arguments = ["suggest", files / "float.keras", "--data", files / "data.npz"]
     plot = tmp_path / "plot.svg"
     found = json.loads(
@@ -105,7 +105,7 @@ def test_export_and_verify(files, tmp_path):
     assert (found["keras_accuracy"] is None) == (data == "x.npy")
 
 
-def test_export_reports(files, tmp_path):
+def test_export_writes_the_reports_that_are_asked_for(files, tmp_path):
     path, page = tmp_path / "model.tflite", tmp_path / "report.html"
     output = run(
         "export", files / "student.keras", path, "--storage", "packed",
@@ -134,7 +134,7 @@ def test_a_file_of_another_model_is_a_no(files, tmp_path):
     assert "CHANGED since it was exported: `re_lu_1/weight`" in inspected.output
 
 
-def test_inspect(files):
+def test_inspect_says_what_a_file_holds(files):
     output = run("inspect", files / "model.tflite").output
     assert "input   image: int8 [-1, 8, 8, 3]  scale" in output
     assert "re_lu_1: activation of 'quantize_re_lu_1', 4 bits unsigned" in output

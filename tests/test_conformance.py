@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 
 import tf_lsq
 import tflite_export

@@ -29,7 +29,7 @@ def run(script, *arguments):
     ).stdout
 
 
-def test_quickstart(tmp_path):
+def test_the_quickstart_writes_a_file_and_its_rows(tmp_path):
     path = tmp_path / "model.tflite"
     shown = run(
         "quickstart.py", "--smoke", "--float-epochs", 1, "--epochs", 1, "--output", path

@@ -1,3 +1,5 @@
+"""FlatBuffers that are written, read again, and run."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -51,7 +53,7 @@ def fully_connected():
     )
 
 
-def test_round_trip():
+def test_a_graph_is_read_as_it_was_written():
     graph = fully_connected()
     content = flatbuffer.to_bytes(graph)
     found = flatbuffer.from_bytes(content)
@@ -106,7 +108,7 @@ def test_a_probe_shows_intermediate_tensors():
         ("RESHAPE", "int8", {}, 1),
     ],
 )
-def test_operator_versions(code, dtype, options, version):
+def test_operators_have_the_versions_of_litert(code, dtype, options, version):
     """Expected values: op_version.cc of google-ai-edge/LiteRT, 2026-08."""
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1, 1, 1, 4), dtype)}, [], {}, {})
     op = TFLiteOp(code, ["x", "x", "x"], ["x"], options)

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from test_file_flatbuffer import fully_connected, quantization

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
-from gradient_reference import Errors, errors
+from harness import tiny
+from harness.gradient_reference import Errors, errors
 from test_conformance import CASES, between, branches, flat, same_conv
 
 import tf_lsq
@@ -228,7 +228,7 @@ of their sum) and of all other variables (relative to the largest value of the
 gradient, or of all gradients where it is 0, as that of a bias before a batch norm), in
 the default form of the operator and in the plain one. Made by
 
-    python tests/gradient_reference.py
+    PYTHONPATH=tests python -m harness.gradient_reference
 
 with TensorFlow {tensorflow}. Worst of all rows in float32: {worst}. Under mixed_float16
 gradients between layers have 11 bits, and no form of the operator can do better.

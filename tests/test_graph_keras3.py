@@ -111,7 +111,7 @@ def test_twins_compute_the_same_and_can_be_quantized(case, rng, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetB0"])
-def test_applications(name, rng):
+def test_keras_applications_are_copied_exactly(name, rng):
     build = getattr(keras3.applications, name)
     model = randomize(build(weights=None, input_shape=(32, 32, 3), classes=10), rng)
     twin = tf_lsq.from_keras3(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 
 import tf_lsq
 import tflite_export
@@ -78,7 +78,7 @@ def model_of(function):
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
+def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_path):
     model = tiny.randomize(model_of(CASES[case]), rng)
     student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
     x = rng.normal(0, 1, (32, 8, 8, 4)).astype(np.float32)

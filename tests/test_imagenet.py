@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fake_imagenet
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from harness import fake_imagenet
 from test_training_distribution import free_ports
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
@@ -23,7 +23,8 @@ from imagenet_data import ImageNet
 from tf_lsq._compat import keras
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE, KILLED = ROOT / "examples/imagenet.py", ROOT / "tests/killed_imagenet.py"
+EXAMPLE = ROOT / "examples/imagenet.py"
+KILLED = ROOT / "tests/harness/killed_imagenet.py"
 ONE = tf.distribute.InputContext()
 
 
@@ -170,7 +171,7 @@ def test_a_training_is_exported_and_not_repeated(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_bit_by_bit(folder, tmp_path):
+def test_a_killed_imagenet_training_goes_on_bit_by_bit(folder, tmp_path):
     arguments = ("--distill", "--float-epochs", 2, "--epochs", 3, "--deterministic")
     shown(started(EXAMPLE, folder, tmp_path / "whole", *arguments))
     output = tmp_path / "killed"

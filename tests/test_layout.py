@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
-import tiny
+from harness import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras

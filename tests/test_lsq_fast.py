@@ -6,9 +6,8 @@ import types
 
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
-import tiny
+from harness import reference, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_lsq_plain import RANGES
@@ -67,7 +66,7 @@ def test_per_tensor_equals_the_plain_form(integer_range, step, rng):
 
 @pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
 @pytest.mark.parametrize("step_shape", [(1, 1, 1, 6), (1, 1, 5, 6)], ids=str)
-def test_per_channel_equals_the_reference(integer_range, step_shape, rng):
+def test_per_channel_the_fast_form_equals_the_plain_one(integer_range, step_shape, rng):
     step = rng.uniform(0.05, 0.5, step_shape).astype(np.float32)
     low, high = integer_range.q_min - 3, integer_range.q_max + 3
     x = rng.uniform(low, high, (3, 3, 5, 6)).astype(np.float32) * step
@@ -128,7 +127,7 @@ def test_what_has_no_kernel_is_told():
     st.floats(2.0**-10, 10.0, width=32),
     st.sampled_from(RANGES),
 )
-def test_properties(numbers, step, integer_range):
+def test_the_fast_form_keeps_the_properties_of_lsq(numbers, step, integer_range):
     x, step = tf.constant(numbers, tf.float32), tf.constant(step, tf.float32)
     y = fast.fake_quantize(x, step, integer_range)
     codes = np.rint(y / step)

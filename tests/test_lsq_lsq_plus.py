@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 

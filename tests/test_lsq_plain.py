@@ -1,9 +1,11 @@
+"""The plain form of the operator against float64, and its properties."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
+from harness import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +54,7 @@ def test_per_tensor_equals_the_reference(integer_range, step, rng):
 
 
 @pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
-def test_per_channel_equals_the_reference(integer_range, rng):
+def test_per_channel_the_plain_form_equals_float64(integer_range, rng):
     step = rng.uniform(0.05, 0.5, (1, 1, 1, 6)).astype(np.float32)
     x = values(rng, integer_range, step, (3, 3, 5, 6))
     x[..., 2] = 0.0  # A channel of zeros.
@@ -83,7 +85,7 @@ def test_a_tie_rounds_to_even():
     st.floats(2.0**-10, 10.0, width=32),
     st.sampled_from(RANGES),
 )
-def test_properties(numbers, step, integer_range):
+def test_the_plain_form_keeps_the_properties_of_lsq(numbers, step, integer_range):
     x, step = tf.constant(numbers, tf.float32), tf.constant(step, tf.float32)
     y = lsq.fake_quantize(x, step, integer_range)
     codes = lsq.quantize(x, step, integer_range).numpy()

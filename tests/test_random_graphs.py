@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import random_graphs
-import tiny
+from harness import random_graphs, tiny
+from harness.random_graphs import Recipe
 from hypothesis import HealthCheck, Phase, given, settings
-from random_graphs import Recipe
 
 import tf_lsq
 import tflite_export

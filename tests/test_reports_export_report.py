@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 
 import tf_lsq
 import tflite_export

@@ -6,7 +6,7 @@ import dataclasses
 from html.parser import HTMLParser
 
 import pytest
-import tiny
+from harness import tiny
 
 import tflite_export
 

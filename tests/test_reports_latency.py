@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 
 from tflite_export import verification
 from tflite_export.reports import Latency, float_graph, latency

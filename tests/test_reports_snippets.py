@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-import tiny
 import tree_sitter
 import tree_sitter_kotlin
 import tree_sitter_swift
+from harness import tiny
 
 import tf_lsq
 import tflite_export

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).with_name("resumed.py")
+SCRIPT = Path(__file__).with_name("harness") / "resumed.py"
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
+from harness import tiny
 from test_file_flatbuffer import quantization
 
 import tf_lsq

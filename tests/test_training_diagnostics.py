@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
-import tiny
+from harness import reference, tiny
 from tensorflow.core.util.event_pb2 import Event
 
 import tf_lsq
@@ -430,7 +429,7 @@ def test_plots_of_kernels_alone(trained, tmp_path):
     assert {path.stem for path in paths} == {"steps", "clipped", "codes"}
 
 
-def test_what_cannot_be_used_is_refused(data, tmp_path):
+def test_diagnostics_refuse_what_they_cannot_use(data, tmp_path):
     with pytest.raises(ValueError, match=r"`frequency`.*Received: 0"):
         tf_lsq.Diagnostics(frequency=0)
     with pytest.raises(ValueError, match=r"`frequency`.*Received: 'batch'"):

@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 
 layers = keras.layers
-
-
-@pytest.fixture
-def data(rng):
-    x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
-    return x, rng.integers(0, 5, 64)
 
 
 @pytest.fixture

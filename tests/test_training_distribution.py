@@ -16,7 +16,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 
-SCRIPT = Path(__file__).with_name("distributed.py")
+SCRIPT = Path(__file__).with_name("harness") / "distributed.py"
 layers = keras.layers
 
 

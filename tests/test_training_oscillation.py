@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
@@ -219,7 +219,7 @@ def test_a_pair_of_limits_is_a_cosine_over_the_training():
     assert found[-1] == pytest.approx(0.04)
 
 
-def test_what_cannot_be_used_is_refused(data):
+def test_oscillation_tracking_refuses_what_it_cannot_use(data):
     for name, value in (("momentum", 0.0), ("threshold", 1.0)):
         with pytest.raises(ValueError, match=f"`{name}` must be between 0 and 1"):
             tf_lsq.OscillationTracking(**{name: value})

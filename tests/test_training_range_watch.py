@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 from sklearn.datasets import load_digits
 
 import tf_lsq

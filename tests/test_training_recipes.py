@@ -7,19 +7,13 @@ import warnings
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.training.losses import output_kinds
 
 layers = keras.layers
-
-
-@pytest.fixture
-def data(rng):
-    x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
-    return x, rng.integers(0, 5, 64)
 
 
 @pytest.mark.parametrize(

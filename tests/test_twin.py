@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
+from harness import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +85,7 @@ def test_sums_that_float32_cannot_hold(rng, tmp_path):
     assert found.twin_differences == 0
 
 
-def test_options_that_do_not_exist(trained):
+def test_options_of_the_twin_that_do_not_exist(trained):
     with pytest.raises(ValueError, match="`kernels` must be one of"):
         tflite_export.integer_twin(trained[0], kernels="gpu")
     with pytest.raises(ValueError, match="`storage` must be one of"):

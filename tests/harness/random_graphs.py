@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import tiny
 from hypothesis import strategies as st
 
+from harness import tiny
 from tf_lsq._compat import keras
 
 layers = keras.layers

@@ -1,7 +1,7 @@
 """Shows that a change of the code changes neither files nor trainings.
 
-    python tests/fingerprints.py write before.json
-    python tests/fingerprints.py compare before.json
+    PYTHONPATH=tests python -m harness.fingerprints write before.json
+    PYTHONPATH=tests python -m harness.fingerprints compare before.json
 
 `write` stores the SHA-256 of many exported files and every loss of three short
 trainings; `compare` computes them again and lists what differs. Losses are equal on
@@ -25,20 +25,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Sums in one order.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
-sys.path.append(str(Path(__file__).parents[1]))  # For `benchmarks`.
 
 import numpy as np
-import random_graphs
 import test_conformance
 import tf_keras as keras
-import tiny
 from hypothesis import HealthCheck, Phase, given, settings
-from random_graphs import Recipe
 from tqdm import tqdm
 
 import tf_lsq
 import tflite_export
 from benchmarks.contestants import resnet8
+from harness import random_graphs, tiny
+from harness.random_graphs import Recipe
 
 NUM_RANDOM = 20
 BITS = (8, 4, 2)

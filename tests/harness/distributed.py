@@ -1,4 +1,4 @@
-"""Trains one small model under a strategy; run by `test_distribution`.
+"""Trains one small model under a strategy; run by `test_training_distribution`.
 
 Arguments: "one", "mirrored" or "worker" (which reads TF_CONFIG), several of them
 joined by "+", and the `.json` file for what was found.

@@ -1,6 +1,6 @@
 """The gradients of a quantized model in float64, from the equations of the paper.
 
-    python tests/gradient_reference.py
+    PYTHONPATH=tests python -m harness.gradient_reference
 
 writes `docs/gradients.md`: the largest error of every kind of layer. Quantizers are
 NumPy here, all else is the same Keras layer in float64. Codes and masks are those of
@@ -22,17 +22,16 @@ import itertools
 import math
 import multiprocessing
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
-import reference
 import tensorflow as tf
 from tqdm import tqdm
 
+from harness import reference
 from tf_lsq._compat import inference_only, keras, random_layers
 from tf_lsq.layers import LSQWrapper, QuantizationPoint, replaced_attributes
 from tf_lsq.lsq import lsq_plus
@@ -340,10 +339,9 @@ def main():
     with concurrent.futures.ProcessPoolExecutor(mp_context=spawned) as pool:
         found = list(tqdm(pool.map(measured_row, keys, chunksize=8), total=len(keys)))
     lines = [(*key, *forms) for key, forms in zip(keys, found, strict=True)]
-    path = Path(__file__).parents[1] / "docs" / "gradients.md"
+    path = Path(__file__).parents[2] / "docs" / "gradients.md"
     path.write_text(test_gradients.table(lines))
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     main()

@@ -86,6 +86,20 @@ def calibrated(build, rng, bits=4, **options):
     return student, x
 
 
+def student_of(model, rng, shape=(64, 8, 8, 3), **options):
+    """`model` quantized and calibrated, and the data it was calibrated on."""
+    student = tf_lsq.quantize_model(model, **options)
+    x = rng.uniform(-1, 1, shape).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    return student, x
+
+
+def compiled(student, optimizer="sgd"):
+    """`student`, compiled as a classifier."""
+    student.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return student
+
+
 def built(student, storage="int8", bias_grid="own", **ends):
     """The file of a quantized model, with what it was made of."""
     settings = FileSettings(Storage(storage, bias_grid), **ends)

@@ -1,0 +1,1 @@
+"""What tests are built from: small models, references in float64, scripts."""
