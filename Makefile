@@ -18,7 +18,7 @@ slow: $(STAMP)
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pyright
+	$(PYTHON) -m pyright --pythonpath $(PYTHON)
 
 benchmarks: $(STAMP)
 	$(PYTHON) -m benchmarks

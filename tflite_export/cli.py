@@ -7,11 +7,11 @@ be read or written.
 
 from __future__ import annotations
 
-import enum
 import json
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -27,6 +27,9 @@ from .targets import STORAGES, TARGETS
 NO, UNREADABLE = 1, 3
 # The limits of `tf_lsq.lsq`, which needs TensorFlow to import.
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
+END_TYPES = ("int8", "uint8", "float32")
+BIAS_GRIDS = ("own", "packed")
+LANGUAGES = ("python", "kotlin", "swift")
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -36,32 +39,19 @@ app = typer.Typer(
 )
 
 
-Target: Any = enum.StrEnum("Target", {name: name for name in TARGETS})
-Storage: Any = enum.StrEnum("Storage", {name: name for name in STORAGES})
-_PHONE, _INT8, _PACKED = Target("phone"), Storage("int8"), Storage("packed")
+def _choice(values: Iterable[str], text: str) -> Any:
+    """Returns a command-line option that takes one of several values."""
+    names = list(values)
 
+    def checked(value: str | None) -> str | None:
+        """Raises an error for another value."""
+        if value is not None and value not in names:
+            raise typer.BadParameter(
+                f"{value!r} is not one of {', '.join(map(repr, names))}."
+            )
+        return value
 
-class EndType(enum.StrEnum):
-    """Type of a file's inputs or outputs."""
-
-    int8 = "int8"
-    uint8 = "uint8"
-    float32 = "float32"
-
-
-class BiasGrid(enum.StrEnum):
-    """The grid that biases are rounded to."""
-
-    own = "own"
-    packed = "packed"
-
-
-class Language(enum.StrEnum):
-    """Language of the code that runs a file."""
-
-    python = "python"
-    kotlin = "kotlin"
-    swift = "swift"
+    return typer.Option(help=text, metavar="|".join(names), callback=checked)
 
 
 Model = Annotated[Path, typer.Argument(help="A .keras or .h5 file.")]
@@ -75,7 +65,7 @@ Data = Annotated[
     Path | None,
     typer.Option(help="Inputs as .npy, or as .npz with the arrays x and (optional) y."),
 ]
-Chosen = Annotated[Storage, typer.Option(help="How codes are stored.")]
+Storage = Annotated[str, _choice(STORAGES, "How codes are stored.")]
 
 
 def _num_bits(text: str) -> Any:
@@ -95,10 +85,8 @@ def _picture(path: Path | None) -> Path | None:
 @app.command()
 def check(
     model: Model,
-    target: Annotated[
-        Target | None, typer.Option(help="What the file will run on.")
-    ] = None,
-    storage: Chosen = _INT8,
+    target: Annotated[str | None, _choice(TARGETS, "What runs the file.")] = None,
+    storage: Storage = "int8",
     weight_bits: Annotated[int | None, _num_bits("Bits of kernels.")] = None,
     activation_bits: Annotated[
         int | None, _num_bits("Bits of the inputs of layers with kernels.")
@@ -121,7 +109,7 @@ def check(
         import tflite_export
 
         report = tflite_export.check_model(
-            _load(model, unsafe), target=target, storage=storage.value, **options
+            _load(model, unsafe), target=target, storage=storage, **options
         )
         return report, report.ok
 
@@ -152,8 +140,8 @@ def suggest(
             "--asymmetric-activations", help="Also learn offsets of activations (LSQ+)."
         ),
     ] = False,
-    target: Annotated[Target, typer.Option(help="What the file will run on.")] = _PHONE,
-    storage: Chosen = _PACKED,
+    target: Annotated[str, _choice(TARGETS, "What runs the file.")] = "phone",
+    storage: Storage = "packed",
     num_examples: Annotated[
         int, typer.Option(help="How many of the first examples to use.", min=1)
     ] = 256,
@@ -181,8 +169,8 @@ def suggest(
             activation_bits=activation_bits,
             per_channel=per_channel,
             asymmetric_activations=asymmetric_activations,
-            target=target.value,
-            storage=storage.value,
+            target=target,
+            storage=storage,
             num_examples=num_examples,
             **options,
         )
@@ -197,17 +185,12 @@ def suggest(
 def export(
     model: Model,
     file: File,
-    storage: Chosen = _INT8,
+    storage: Storage = "int8",
     bias_grid: Annotated[
-        BiasGrid,
-        typer.Option(help="packed: the same biases in files of all storages."),
-    ] = BiasGrid.own,
-    input_type: Annotated[
-        EndType, typer.Option(help="Type of the inputs.")
-    ] = EndType.int8,
-    output_type: Annotated[
-        EndType, typer.Option(help="Type of the outputs.")
-    ] = EndType.int8,
+        str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
+    ] = "own",
+    input_type: Annotated[str, _choice(END_TYPES, "Type of the inputs.")] = "int8",
+    output_type: Annotated[str, _choice(END_TYPES, "Type of the outputs.")] = "int8",
     data: Data = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
@@ -216,7 +199,7 @@ def export(
         Path | None, typer.Option(help="Also write the report as an HTML page.")
     ] = None,
     snippet: Annotated[
-        Language | None, typer.Option(help="Also print code that runs the file.")
+        str | None, _choice(LANGUAGES, "Also print code that runs the file.")
     ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
@@ -232,17 +215,17 @@ def export(
         report = tflite_export.export_model(
             _load(model, unsafe),
             file,
-            storage=storage.value,
-            bias_grid=bias_grid.value,
-            input_type=input_type.value,
-            output_type=output_type.value,
+            storage=storage,
+            bias_grid=bias_grid,
+            input_type=input_type,
+            output_type=output_type,
             data=arrays,
             benchmark=benchmark,
         )
         if html is not None:
             tflite_export.write_html_report(report, html)
         if snippet is not None and not as_json:
-            typer.echo(report.snippets[snippet.value])
+            typer.echo(report.snippets[snippet])
         return report, True
 
     _run(work, as_json)

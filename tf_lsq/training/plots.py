@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 KERNEL, ACTIVATION = "#4269d0", "#ff725c"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text: small and searchable.
     "svg.hashsalt": "tf_lsq",
     "font.family": "sans-serif",

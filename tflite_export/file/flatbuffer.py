@@ -5,6 +5,11 @@ It writes the file directly, operator by operator.
 Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
 """
 
+# The code that flatbuffers generates has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyright: reportUntypedBaseClass=false, reportMissingTypeStubs=false
+
 from __future__ import annotations
 
 import math

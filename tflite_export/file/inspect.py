@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import flatbuffer, metadata
 from .tflite_graph import End, TFLiteGraph, ends_of
@@ -126,7 +126,7 @@ def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:
 
 def _changed(graph: TFLiteGraph, tensors: dict[str, Any]) -> list[str]:
     """Returns the kernels whose codes do not have the hash in the metadata."""
-    changed = []
+    changed: list[str] = []
     for name, entry in tensors.items():
         if not (isinstance(entry, dict) and "sha256" in entry):
             continue
@@ -152,10 +152,13 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
         + ", ".join(f"{key} {value!r}" for key, value in head.items())
         + f", versions {versions}"
     ]
-    for name, entry in described["tensors"].items():
-        entry = entry if isinstance(entry, dict) else {}
+    for name, value in described["tensors"].items():
+        entry = cast("dict[str, Any]", value if isinstance(value, dict) else {})
         steps = entry.get("step")
-        step = f"{len(steps)} steps" if isinstance(steps, list) else f"step {steps}"
+        if isinstance(steps, list):
+            step = f"{len(cast('list[float]', steps))} steps"
+        else:
+            step = f"step {steps}"
         sign = _range_of(entry)
         lines.append(
             f"  {name}: {entry.get('kind')} of {entry.get('layer')!r}, "

@@ -95,7 +95,7 @@ class TFLiteOp:
     code: str
     inputs: list[str]
     outputs: list[str]
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     version: int | None = None
     table: str = ""
 
@@ -119,7 +119,7 @@ class TFLiteGraph:
     ops: list[TFLiteOp]
     inputs: dict[str, str]
     outputs: dict[str, str]
-    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    metadata: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
     description: str = ""
     min_runtime: str = ""
 
@@ -191,7 +191,7 @@ def ends_of(graph: TFLiteGraph, ends: dict[str, str]) -> list[End]:
         graph: The file's graph.
         ends: Its `inputs` or `outputs`.
     """
-    described = []
+    described: list[End] = []
     for name, tensor_name in ends.items():
         tensor = graph.tensors[tensor_name]
         grid = tensor.quantization

@@ -53,7 +53,7 @@ class OperatorRow:
     releases: Mapping[int, str]
     weighted: bool = False
     xnnpack: bool = True
-    packed: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    packed: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     rule: Rule = _no_rule
 
 

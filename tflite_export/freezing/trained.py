@@ -206,7 +206,9 @@ class TrainedNode:
     fixed_step: float | None = None
     signed: bool = False
     foreign_layer: ForeignLayer | None = None
-    readers: list[TrainedNode] = dataclasses.field(default_factory=list)
+    readers: list[TrainedNode] = dataclasses.field(
+        default_factory=lambda: list[TrainedNode]()
+    )
     is_output: bool = False
 
     @property

@@ -142,9 +142,11 @@ class ExportReport:
     layers: list[LayerReport]
     verification: VerificationReport
     snippets: dict[str, str]
-    on_cpu: list[str] = dataclasses.field(default_factory=list)
-    compiler: list[str] = dataclasses.field(default_factory=list)
-    storages: list[StorageReport] = dataclasses.field(default_factory=list)
+    on_cpu: list[str] = dataclasses.field(default_factory=list[str])
+    compiler: list[str] = dataclasses.field(default_factory=list[str])
+    storages: list[StorageReport] = dataclasses.field(
+        default_factory=list[StorageReport]
+    )
     latency: Latency | None = None
     latency_setting: str = ""
 

@@ -24,7 +24,8 @@ def float_graph(graph: TFLiteGraph, frozen: FrozenModel) -> TFLiteGraph:
         frozen: The numbers that it was built from.
     """
     dropped = {node.name for node in frozen.nodes if node.kind in _REQUANTIZING}
-    ops, source = [], {}
+    ops: list[TFLiteOp] = []
+    source: dict[str, str] = {}
     for op in graph.ops:
         inputs = [source.get(name, name) for name in op.inputs]
         outputs = list(op.outputs)

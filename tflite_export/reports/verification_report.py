@@ -109,8 +109,10 @@ class VerificationReport:
 
     weight_codes: int
     equal_codes: int
-    points: list[PointReport] = dataclasses.field(default_factory=list)
-    outputs: dict[str, OutputReport] = dataclasses.field(default_factory=dict)
+    points: list[PointReport] = dataclasses.field(default_factory=list[PointReport])
+    outputs: dict[str, OutputReport] = dataclasses.field(
+        default_factory=dict[str, OutputReport]
+    )
 
     @property
     def num_examples(self) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..file import TFLiteGraph, TFLiteOp
 from . import conditions
 from .phone import KERNELS
@@ -30,10 +28,19 @@ def _unknown_operator(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     return "" if op.code in _EDGE_TPU_OPS else f"the operator {op.code}"
 
 
-def _rule(name: str, ops: Any, expected: str, found: Found, **more: Any) -> Rule:
+def _rule(
+    name: str,
+    ops: str | tuple[str, ...],
+    expected: str,
+    found: Found,
+    *,
+    remedy: str,
+    source: str = AXIS,
+    refused: bool = False,
+) -> Rule:
     """Returns a rule of the Edge TPU, by default from its table of operators."""
     ops = tuple(ops.split()) if isinstance(ops, str) else ops
-    return Rule(name, ops, expected, found, **{"source": AXIS, **more})
+    return Rule(name, ops, expected, found, remedy, source, refused)
 
 
 _EDGE_TPU_RULES = (
