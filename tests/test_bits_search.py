@@ -15,7 +15,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.training import quantization_points, wrapped_layers
-from tflite_export.bits.budget import Made, Walk, best_file
+from tflite_export.bits.budget import MeasuredFile, Walk, best_file
 from tflite_export.bits.knapsack import pareto_front
 from tflite_export.bits.mixed_bits import FileSize
 from tflite_export.bits.sensitivity import Trial, measure_sensitivities
@@ -380,7 +380,7 @@ def test_the_smallest_file_need_not_be_on_the_front():
     def search(budget):
         mixed = CountedSizes()
         uniform = [dict.fromkeys(COSTS, bits) for bits in (4, 8)]
-        made = [Made(bits, mixed.size(bits)) for bits in uniform]
+        made = [MeasuredFile(bits, mixed.size(bits)) for bits in uniform]
         made += Walk(mixed, front, COSTS, made, budget).files()
         assert mixed.count <= 8  # No choice is made twice.
         return best_file(made, losses, budget)

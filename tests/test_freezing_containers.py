@@ -231,8 +231,8 @@ def test_names_of_the_model_do_not_depend_on_the_storage(rng, tmp_path):
 
 def test_a_bias_that_a_container_is_too_coarse_for_keeps_the_next_one():
     kernel = kernel_of([[1, -2], [1, 1]], [0.11, 0.3], 2)
-    rooms = containers.Rooms("dense", "int2", "int2")
-    found = weights._integer_weight(kernel, FULL, Grid(0.1, 0), rooms)
+    allowed = containers.AllowedContainers("dense", "int2", "int2")
+    found = weights._integer_weight(kernel, FULL, Grid(0.1, 0), allowed)
     # By hand: units of 0.25 in int2 and 0.0625 in INT4; an output code is 0.1.
     assert found.remark == "in int2 its bias would move an output by 1.1"
     assert (found.container, found.multiplier, found.widening) == ("int4", 4, 1)
@@ -260,8 +260,8 @@ def test_inputs_are_widened_where_a_container_has_no_room(bits):
     source = Grid(0.5, 127 - q_max, 127 - q_max, 127)
     low, high = -(2 ** (bits[0] - 1)), 2 ** (bits[0] - 1) - 1
     kernel = kernel_of([[low, high], [high, low]], [0.0, 0.0], bits[0])
-    rooms = containers.Rooms("dense", container, container)
-    found = weights._integer_weight(kernel, source, Grid(100.0, 0), rooms)
+    allowed = containers.AllowedContainers("dense", container, container)
+    found = weights._integer_weight(kernel, source, Grid(100.0, 0), allowed)
     assert (found.container, found.multiplier, found.widening) == (
         container, multiplier, widening,
     )  # fmt: skip

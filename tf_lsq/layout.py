@@ -81,8 +81,8 @@ class _Builder:
             for part in self._parts(node):
                 tensors = [self._call(node, part, tensors)]
             [tensor] = tensors
-        if node in self.plan.behind:
-            tensor = self._point(self.plan.behind[node])(tensor)
+        if node in self.plan.after:
+            tensor = self._point(self.plan.after[node])(tensor)
         self.tensors[node] = tensor
 
     def transfer_weights(self) -> None:
@@ -100,7 +100,7 @@ class _Builder:
 
     def _absorbs_relu(self, node: Node) -> bool:
         """Returns whether the point after a node replaces its ReLU."""
-        point = self.plan.behind.get(node)
+        point = self.plan.after.get(node)
         return point is not None and point.absorbed_relu is not None
 
     def _parts(self, node: Node) -> list[Node]:
@@ -112,7 +112,7 @@ class _Builder:
 
     def _input(self, node: Node, source: Node) -> Any:
         """Returns one input of a node, after the extra point if there is one."""
-        point = self.plan.in_front.get((node, source))
+        point = self.plan.between.get((node, source))
         if point is None:
             return self.tensors[source]
         if (point, source) not in self._between:

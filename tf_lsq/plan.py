@@ -49,12 +49,12 @@ class Plan:
     """The quantization points of a model, by place.
 
     Attributes:
-        behind: Node -> the point after it.
-        in_front: (consumer, producer) -> the extra point between them.
+        after: Node -> the point after it.
+        between: (consumer, producer) -> the extra point between them.
     """
 
-    behind: dict[Node, PointSpec] = dataclasses.field(default_factory=dict)
-    in_front: dict[tuple[Node, Node], PointSpec] = dataclasses.field(
+    after: dict[Node, PointSpec] = dataclasses.field(default_factory=dict)
+    between: dict[tuple[Node, Node], PointSpec] = dataclasses.field(
         default_factory=dict
     )
 
@@ -72,12 +72,12 @@ def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
         if node.properties.joins and not bits[node].is_float:
             _plan_join(node, max(demands[node]), bits, plan)
     for node in graph.nodes:
-        if node not in plan.behind and _needs_point(node, bits):
+        if node not in plan.after and _needs_point(node, bits):
             _plan_behind(node, max(demands[node]), bits[node].is_float, plan)
     extra: dict[tuple[Node, int], PointSpec] = {}
     for node in graph.nodes:
         if node.properties.matmul and not bits[node].is_float:
-            _plan_in_front(node, bits[node].activation, plan, extra)
+            _plan_between(node, bits[node].activation, plan, extra)
     return plan
 
 
@@ -109,13 +109,13 @@ def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
 def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
     """Plans the point after one operator."""
     if node.properties.keeps_grid and not is_float:
-        plan.behind[node] = _grid(plan, node.inputs[0], node)
+        plan.after[node] = _grid(plan, node.inputs[0], node)
         return
     fixed = None if is_float else node.properties.fixed_step
     nonnegative = node.nonnegative()
     relu = None if is_float or node.shared else node.activation
     absorbs = relu in _MAX_VALUES
-    plan.behind[node] = PointSpec(
+    plan.after[node] = PointSpec(
         name=f"quantize_{node.name}",
         num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
         signed=None if nonnegative is None else not nonnegative,
@@ -148,12 +148,12 @@ def _plan_join(
             or bits[source].is_float
         )
         if free and set(source.consumers) == {node}:
-            plan.behind[source] = point
+            plan.after[source] = point
         else:
-            plan.in_front[node, source] = point
+            plan.between[node, source] = point
 
 
-def _plan_in_front(
+def _plan_between(
     node: Node, num_bits: int, plan: Plan, extra: dict[tuple[Node, int], PointSpec]
 ) -> None:
     """Plans an extra point if the input has more bits than the operator needs."""
@@ -168,13 +168,13 @@ def _plan_in_front(
             signed=grid.signed,
             trainable=grid.trainable,
         )
-    plan.in_front[node, source] = extra[source, num_bits]
+    plan.between[node, source] = extra[source, num_bits]
 
 
 def _grid(plan: Plan, source: Node, consumer: Node) -> PointSpec:
     """Returns the point that defines the grid of the tensor between two nodes."""
-    if (consumer, source) in plan.in_front:
-        return plan.in_front[consumer, source]
-    if source in plan.behind:
-        return plan.behind[source]
+    if (consumer, source) in plan.between:
+        return plan.between[consumer, source]
+    if source in plan.after:
+        return plan.after[source]
     return _grid(plan, source.inputs[0], source)

@@ -66,7 +66,7 @@ class Call:
         """Adds an operator.
 
         Args:
-            kind: A key of `kinds.KINDS`.
+            kind: A key of `unary.KINDS`.
             sources: Its inputs; those of the call if None.
             layer: A layer that replaces the user's layer or a part of it; its name
                 becomes the operator's. None: the user's layer.
@@ -133,7 +133,7 @@ def single(kind: str, options: Options | None = None) -> Any:
     """Returns the lowering of a layer that is one operator.
 
     Args:
-        kind: A key of `kinds.KINDS`.
+        kind: A key of `unary.KINDS`.
         options: Returns the operator's settings.
     """
 
@@ -301,7 +301,7 @@ def with_activation(
     because they produce the output that the user knows.
 
     Args:
-        kind: A key of `kinds.KINDS`.
+        kind: A key of `unary.KINDS`.
         options: Returns the operator's settings.
     """
 

@@ -20,7 +20,7 @@ _MORE_FILES = 8
 _MORE_CHANGES = 40
 
 
-class Made(NamedTuple):
+class MeasuredFile(NamedTuple):
     """A file that was exported to measure its size.
 
     Attributes:
@@ -44,7 +44,7 @@ class Walk:
         mixed: Exports the files.
         front: The choices to choose from.
         options: Layers and bits that the numbers in `front` stand for.
-        made: Files that were already exported.
+        measured: Files that were already exported.
         budget_bytes: Largest size of a file.
     """
 
@@ -53,26 +53,26 @@ class Walk:
         mixed: MixedBits,
         front: Front,
         options: Table,
-        made: Sequence[Made],
+        measured: Sequence[MeasuredFile],
         budget_bytes: int,
     ) -> None:
         self._mixed, self._front, self._options = mixed, front, options
         self._budget_bytes = budget_bytes
-        self._uniform = list(made)
-        self._made = {self._key(file.bits): file for file in made}
+        self._uniform = list(measured)
+        self._measured = {self._key(file.bits): file for file in measured}
         # Fewest bytes that a file has outside the kernels.
         self._least_rest = min(
             size.file_bytes - sum(size.layer_bytes[layer] for layer in options)
-            for _, size in made
+            for _, size in measured
         )
 
-    def files(self) -> Iterator[Made]:
+    def files(self) -> Iterator[MeasuredFile]:
         """Yields every file of the search."""
         yield from self._towards_budget()
-        if not any(map(self._fits, self._made.values())):
+        if not any(map(self._fits, self._measured.values())):
             yield from self._small_files()
 
-    def _towards_budget(self) -> Iterator[Made]:
+    def _towards_budget(self) -> Iterator[MeasuredFile]:
         """Yields points of the front.
 
         Each determines where to look next, between the best point that fits and the
@@ -103,7 +103,7 @@ class Walk:
             if self._fits(file):
                 return
 
-    def _small_files(self) -> Iterator[Made]:
+    def _small_files(self) -> Iterator[MeasuredFile]:
         """Yields small files until one fits, in the same order for every budget."""
         powers = [0, *(2**power for power in range(_MORE_FILES))]
         points = [self._make(point) for point in powers if point < len(self._front)]
@@ -111,7 +111,7 @@ class Walk:
         smallest = min([*self._uniform, *points], key=_file_bytes)
         yield from itertools.islice(self._descent(smallest), _MORE_CHANGES)
 
-    def _descent(self, smallest: Made) -> Iterator[Made]:
+    def _descent(self, smallest: MeasuredFile) -> Iterator[MeasuredFile]:
         """Yields files with other bits in one layer, continuing from smaller files."""
         improved = True
         while improved and not self._fits(smallest):
@@ -123,61 +123,66 @@ class Walk:
                     smallest, improved = file, True
                     break
 
-    def _changes(self, made: Made) -> list[dict[str, int]]:
+    def _changes(self, measured: MeasuredFile) -> list[dict[str, int]]:
         """Returns copies of the bits with one layer changed, small kernels first."""
         changes = [
-            (num_bytes - made.size.layer_bytes[layer], {**made.bits, layer: bits})
+            (
+                num_bytes - measured.size.layer_bytes[layer],
+                {**measured.bits, layer: bits},
+            )
             for layer, own in self._options.items()
             for bits, num_bytes in own.items()
-            if bits != made.bits[layer]
+            if bits != measured.bits[layer]
         ]
         return [bits for _, bits in sorted(changes, key=lambda change: change[0])]
 
-    def _fits(self, made: Made) -> bool:
+    def _fits(self, measured: MeasuredFile) -> bool:
         """Returns whether a file is within the budget."""
-        return made.size.file_bytes <= self._budget_bytes
+        return measured.size.file_bytes <= self._budget_bytes
 
     def _within(self, rest: int) -> int:
         """Returns the last point that fits if `rest` bytes are outside the kernels."""
         return self._front.within(self._budget_bytes - rest)
 
-    def _make(self, point: int) -> Made:
+    def _make(self, point: int) -> MeasuredFile:
         """Exports the file of a point."""
         chosen = zip(self._options.items(), self._front.choices[point], strict=True)
         bits = {layer: [*own][option] for (layer, own), option in chosen}
         return self._measure(bits)
 
-    def _measure(self, bits: dict[str, int]) -> Made:
+    def _measure(self, bits: dict[str, int]) -> MeasuredFile:
         """Returns the file with these bits, which is exported only once."""
         key = self._key(bits)
-        if key not in self._made:
-            self._made[key] = Made(bits, self._mixed.size(bits))
-        return self._made[key]
+        if key not in self._measured:
+            self._measured[key] = MeasuredFile(bits, self._mixed.size(bits))
+        return self._measured[key]
 
     def _key(self, bits: dict[str, int]) -> tuple[int, ...]:
         """Returns the bits in the order of the layers."""
         return tuple(bits[layer] for layer in self._options)
 
 
-def _file_bytes(made: Made) -> int:
+def _file_bytes(measured: MeasuredFile) -> int:
     """Returns the size of a file."""
-    return made.size.file_bytes
+    return measured.size.file_bytes
 
 
-def best_file(made: Sequence[Made], losses: Table, budget_bytes: int) -> Made:
+def best_file(
+    measured: Sequence[MeasuredFile], losses: Table, budget_bytes: int
+) -> MeasuredFile:
     """Returns the fitting file with the least loss, the smallest of equal ones.
 
     Args:
-        made: The files to choose from.
+        measured: The files to choose from.
         losses: Sensitivities.
         budget_bytes: Largest size of the file.
 
     Raises:
         BudgetError: If all are too large.
     """
-    fitting = [file for file in made if file.size.file_bytes <= budget_bytes]
+    fitting = [file for file in measured if file.size.file_bytes <= budget_bytes]
     if not fitting:
-        smallest = min(map(_file_bytes, made))
+        smallest = min(map(_file_bytes, measured))
         raise BudgetError(
             f"`budget_bytes` must be larger: the smallest file found has {smallest} "
             f"bytes. Received: {budget_bytes}. Allow kernels fewer bits with "
@@ -185,7 +190,7 @@ def best_file(made: Sequence[Made], losses: Table, budget_bytes: int) -> Made:
             smallest,
         )
 
-    def loss(file: Made) -> tuple[float, int]:
+    def loss(file: MeasuredFile) -> tuple[float, int]:
         total = sum(own[file.bits[layer]] for layer, own in losses.items())
         return total, file.size.file_bytes
 

@@ -17,7 +17,7 @@ from tf_lsq.graph import analyze, float_model
 from tf_lsq.policy import Override
 
 from ..freezing import Storage
-from .budget import Made, Table, Walk, best_file
+from .budget import MeasuredFile, Table, Walk, best_file
 from .knapsack import pareto_front
 from .mixed_bits import FileSize, MixedBits
 from .sensitivity import DIVERGENCES, Trial, is_softmax, measure_sensitivities
@@ -132,10 +132,12 @@ def suggest_bits(
         [list(own.values()) for own in options.values()],
         [[losses[layer][bits] for bits in own] for layer, own in options.items()],
     )
-    made = [Made(dict.fromkeys(costs, bits), size) for bits, size in sizes.items()]
-    walk = Walk(mixed, front, options, made, budget_bytes)
-    made += tqdm(walk.files(), "Exporting", disable=not verbose, leave=False)
-    bits, size = best_file(made, losses, budget_bytes)
+    measured = [
+        MeasuredFile(dict.fromkeys(costs, bits), size) for bits, size in sizes.items()
+    ]
+    walk = Walk(mixed, front, options, measured, budget_bytes)
+    measured += tqdm(walk.files(), "Exporting", disable=not verbose, leave=False)
+    bits, size = best_file(measured, losses, budget_bytes)
     rest = size.file_bytes - sum(own[bits[layer]] for layer, own in costs.items())
     return BitSuggestion(
         overrides=mixed.overrides(bits),

@@ -67,17 +67,17 @@ def pack(codes: np.ndarray, container: str) -> bytes:
         >>> pack(np.array([1, -1, 2]), "int4").hex()
         'f102'
     """
-    room = CONTAINERS[container]
+    limits = CONTAINERS[container]
     flat = np.asarray(codes).reshape(-1)
-    if flat.size and not (room.low <= flat.min() and flat.max() <= room.high):
+    if flat.size and not (limits.low <= flat.min() and flat.max() <= limits.high):
         raise ValueError(
-            f"Codes stored as {container} must be from {room.low} to {room.high}. "
+            f"Codes stored as {container} must be from {limits.low} to {limits.high}. "
             f"Received codes from {flat.min()} to {flat.max()}."
         )
-    per_byte = 8 // room.num_bits
+    per_byte = 8 // limits.num_bits
     padded = np.zeros(-(-flat.size // per_byte) * per_byte, np.uint8)
-    padded[: flat.size] = flat.astype(np.int8).view(np.uint8) & _mask(room)
-    shifted = padded.reshape(-1, per_byte) << _shifts(room)
+    padded[: flat.size] = flat.astype(np.int8).view(np.uint8) & _mask(limits)
+    shifted = padded.reshape(-1, per_byte) << _shifts(limits)
     return np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8).tobytes()
 
 
@@ -97,26 +97,26 @@ def unpack(data: bytes, num_codes: int, container: str) -> np.ndarray:
         >>> unpack(bytes.fromhex("f102"), 3, "int4").tolist()
         [1, -1, 2]
     """
-    room = CONTAINERS[container]
+    limits = CONTAINERS[container]
     expected = num_packed_bytes(num_codes, container)
     if len(data) != expected:
         raise ValueError(
             f"{num_codes} codes stored as {container} must have {expected} bytes. "
             f"Received: {len(data)}."
         )
-    fields = np.frombuffer(data, np.uint8)[:, np.newaxis] >> _shifts(room)
-    fields = (fields & _mask(room)).reshape(-1).astype(np.int8)
+    fields = np.frombuffer(data, np.uint8)[:, np.newaxis] >> _shifts(limits)
+    fields = (fields & _mask(limits)).reshape(-1).astype(np.int8)
     if fields[num_codes:].any():
         raise ValueError("The last byte of packed codes must be padded with zeros.")
-    sign = np.int8(1 << (room.num_bits - 1))
+    sign = np.int8(1 << (limits.num_bits - 1))
     return ((fields ^ sign) - sign)[:num_codes]
 
 
-def _mask(room: Container) -> np.uint8:
+def _mask(container: Container) -> np.uint8:
     """Returns the bit mask of one code."""
-    return np.uint8((1 << room.num_bits) - 1)
+    return np.uint8((1 << container.num_bits) - 1)
 
 
-def _shifts(room: Container) -> np.ndarray:
+def _shifts(container: Container) -> np.ndarray:
     """Returns the bit offsets of the codes in one byte."""
-    return np.arange(0, 8, room.num_bits, dtype=np.uint8)
+    return np.arange(0, 8, container.num_bits, dtype=np.uint8)

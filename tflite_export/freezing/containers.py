@@ -72,7 +72,7 @@ class Storage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rooms:
+class AllowedContainers:
     """The containers in which the codes of a kernel may be stored.
 
     Attributes:
@@ -94,7 +94,9 @@ class Rooms:
     slow: tuple[str, ...] = ()
 
 
-def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
+def allowed_containers(
+    node: TrainedNode, target: Target, storage: Storage
+) -> AllowedContainers:
     """Returns the containers in which an operator's kernel may be stored.
 
     Args:
@@ -104,7 +106,7 @@ def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
     """
     kernel = node.kernel
     if node.kind not in PACKABLE or not isinstance(kernel, QuantizedKernel):
-        return Rooms(node.kind, symmetric=target.symmetric)
+        return AllowedContainers(node.kind, symmetric=target.symmetric)
     num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1]
     kind = "pointwise" if _is_pointwise(node) else node.kind
     code = PACKABLE[kind]
@@ -113,7 +115,7 @@ def rooms_of(node: TrainedNode, target: Target, storage: Storage) -> Rooms:
     if storage.name == "auto" and any(size != 1 for size in node.shape[1:-1]):
         stored = "int8"  # Widening every position of the input takes time.
     shared = storage.bias_grid == "packed"
-    return Rooms(
+    return AllowedContainers(
         kind,
         stored,
         packed if shared else stored,
@@ -143,14 +145,14 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     kernel = node.quantized_kernel
     num_bits = kernel.num_bits
     codes = kernel.codes * np.sign(node.folding.factor).astype(np.int64)
-    grid = rooms_of(node, target, storage).grid
-    rooms = SMALLEST_FIRST[SMALLEST_FIRST.index(grid) :]
-    room = next(room for room in rooms if multiplier_of(codes, num_bits, room))
+    grid = allowed_containers(node, target, storage).grid
+    larger = SMALLEST_FIRST[SMALLEST_FIRST.index(grid) :]
+    holder = next(name for name in larger if multiplier_of(codes, num_bits, name))
     source = node.inputs[0].source_point
     widest = 1
-    if source is not None and source.point is not None and room in PACKED:
+    if source is not None and source.point is not None and holder in PACKED:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
-    most = multiplier_of(codes, num_bits, room)
+    most = multiplier_of(codes, num_bits, holder)
     base = code_multiplier(num_bits)  # int8 storage divides by this.
     return max(d for d in _divisions(num_bits, most, widest) if base % d == 0)
 
@@ -203,46 +205,46 @@ class Choice:
 
 
 def choose_container(
-    codes: np.ndarray, num_bits: int, rooms: Rooms, fitting: Fitting
+    codes: np.ndarray, num_bits: int, allowed: AllowedContainers, fitting: Fitting
 ) -> Choice:
     """Chooses the requested container of a kernel, or the next larger one that fits.
 
     Args:
         codes: Trained codes times the sign of their channel.
         num_bits: Bits of the trained codes.
-        rooms: The containers in which they may be stored.
+        allowed: The containers in which they may be stored.
         fitting: Determines how coarse the grid of a bias may be.
     """
     remarks = []
-    widest = most_widening(fitting.source, symmetric=rooms.symmetric)
+    widest = most_widening(fitting.source, symmetric=allowed.symmetric)
     divisions = 1
-    for room in SMALLEST_FIRST[SMALLEST_FIRST.index(rooms.grid) :]:
-        most = multiplier_of(codes, num_bits, room)
+    for holder in SMALLEST_FIRST[SMALLEST_FIRST.index(allowed.grid) :]:
+        most = multiplier_of(codes, num_bits, holder)
         if most == 0:
-            remarks.append(f"{room} cannot hold its codes times the sign of gamma")
+            remarks.append(f"{holder} cannot hold its codes times the sign of gamma")
             continue
-        products = _divisions(num_bits, most, widest if room in PACKED else 1)
+        products = _divisions(num_bits, most, widest if holder in PACKED else 1)
         divisions = max([d for d in products if fitting.fits(d)], default=1)
-        if room not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
+        if holder not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
             break
         moved = fitting.error(divisions)
-        remarks.append(f"in {room} its bias would move an output by {moved:.2g}")
+        remarks.append(f"in {holder} its bias would move an output by {moved:.2g}")
     # Any container stores the same integers, so files on one grid compute the same.
-    stored = max(rooms.stored, room, key=SMALLEST_FIRST.index)
+    stored = max(allowed.stored, holder, key=SMALLEST_FIRST.index)
     multiplier = max(m for m in _divisors(divisions) if m <= most)
     widening = divisions // multiplier
     return Choice(stored, multiplier, widening, "; ".join(remarks))
 
 
-def multiplier_of(codes: np.ndarray, num_bits: int, room: str) -> int:
+def multiplier_of(codes: np.ndarray, num_bits: int, container: str) -> int:
     """Returns the largest multiplier of codes in a container; 0: they do not fit.
 
     Args:
         codes: Trained codes times the sign of their channel.
         num_bits: Bits of the trained codes.
-        room: A key of `file.CONTAINERS`.
+        container: A key of `file.CONTAINERS`.
     """
-    limits = CONTAINERS[room]
+    limits = CONTAINERS[container]
     multiplier = code_multiplier(num_bits, limits.num_bits)
     low, high = int(codes.min()), int(codes.max())
     while low * multiplier < limits.low or high * multiplier > limits.high:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from ..file import PACKED
 from ..targets import TARGETS, Target
-from .containers import Rooms, Storage, rooms_of
+from .containers import AllowedContainers, Storage, allowed_containers
 from .grids import Grid, fixed_grid, widened
 from .trained import QuantizedKernel, TrainedModel, TrainedNode, TrainedPoint
 from .weights import (
@@ -204,9 +204,9 @@ class _Freezer:
         is_float = _is_float(node, sources)
         name = self._unique(node.name)
         grid, point = (None, None) if is_float else _output_grid(node, sources)
-        rooms = rooms_of(node, self.target, self.storage)
+        allowed = allowed_containers(node, self.target, self.storage)
         grids = (sources[0].grid if sources else None, grid)
-        weight = freeze_weight(node, name, grids, rooms)
+        weight = freeze_weight(node, name, grids, allowed)
         inputs = [source.name for source in sources]
         if isinstance(weight, IntegerWeight) and weight.widening > 1:
             wide = self._widened(node.inputs[0], sources[0], weight.widening)
@@ -215,7 +215,7 @@ class _Freezer:
             node,
             FrozenNode(
                 name=name,
-                kind=_kind_in_file(node, weight, rooms),
+                kind=_kind_in_file(node, weight, allowed),
                 inputs=inputs,
                 shape=(1, *node.sizes),
                 grid=grid,
@@ -317,10 +317,12 @@ def _output_grid(
     return (None, None) if point is None else (point.grid, point)
 
 
-def _kind_in_file(node: TrainedNode, weight: Weight | None, rooms: Rooms) -> str:
+def _kind_in_file(
+    node: TrainedNode, weight: Weight | None, allowed: AllowedContainers
+) -> str:
     """Returns the kind of an operator in the file."""
     packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
-    return rooms.kind if packed else node.kind
+    return allowed.kind if packed else node.kind
 
 
 def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..file import PACKED, QuantizedTensor
 from ..runtimes import compensate, half_up_channels
-from .containers import Choice, Fitting, Rooms, choose_container, fits_int32
+from .containers import AllowedContainers, Choice, Fitting, choose_container, fits_int32
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
 from .trained import AFFINE, TrainedNode
 
@@ -83,7 +83,10 @@ Weight = FloatWeight | IntegerWeight
 
 
 def freeze_weight(
-    node: TrainedNode, name: str, grids: tuple[Grid | None, Grid | None], rooms: Rooms
+    node: TrainedNode,
+    name: str,
+    grids: tuple[Grid | None, Grid | None],
+    allowed: AllowedContainers,
 ) -> Weight | None:
     """Returns the constants of an operator, None if it has none.
 
@@ -92,7 +95,7 @@ def freeze_weight(
         name: Name of its output, for messages.
         grids: Grids of its input and of its output; None in float. An operator whose
             output is None computes in float.
-        rooms: The containers in which its codes may be stored.
+        allowed: The containers in which its codes may be stored.
 
     Raises:
         ValueError: If one of its biases does not fit int32.
@@ -116,7 +119,7 @@ def freeze_weight(
         kernel = node.quantized_kernel
         scale = np.broadcast_to(kernel.step, factor.shape) * factor
         folded = FoldedKernel(name, kernel.codes, scale, shift, kernel.num_bits)
-    return _integer_weight(folded, source, output, rooms)
+    return _integer_weight(folded, source, output, allowed)
 
 
 def _affine_kernel(node: TrainedNode, name: str) -> FoldedKernel:
@@ -169,7 +172,7 @@ class FoldedKernel:
 
 
 def _integer_weight(
-    kernel: FoldedKernel, source: Grid, output: Grid, rooms: Rooms
+    kernel: FoldedKernel, source: Grid, output: Grid, allowed: AllowedContainers
 ) -> KernelWeight:
     """Returns weight and bias codes, with the bias on the finest grid that fits.
 
@@ -177,7 +180,7 @@ def _integer_weight(
         kernel: The trained kernel and bias.
         source: The grid of the operator's input.
         output: The grid of its output.
-        rooms: The containers in which the codes may be stored.
+        allowed: The containers in which the codes may be stored.
     """
     codes = kernel.codes
     sums = np.abs(codes).reshape(-1, codes.shape[-1]).sum(axis=0)
@@ -187,16 +190,16 @@ def _integer_weight(
     sign, scale = _channel_signs(kernel, source, output, reach, bias)
     signed = codes * sign.astype(np.int64)
     fitting = Fitting(bias, scale, source, output, np.where(sign == 0, 0, reach))
-    choice = choose_container(signed, kernel.num_bits, rooms, fitting)
+    choice = choose_container(signed, kernel.num_bits, allowed, fitting)
     tensor_scale = (scale / choice.multiplier).astype(np.float32)
-    if _may_be_per_tensor(choice, rooms) and (tensor_scale == tensor_scale[0]).all():
+    if _may_be_per_tensor(choice, allowed) and (tensor_scale == tensor_scale[0]).all():
         tensor_scale = tensor_scale[:1]
-    grid = widened(source, choice.widening, symmetric=rooms.symmetric)
+    grid = widened(source, choice.widening, symmetric=allowed.symmetric)
     bias_scale = np.float32(grid.scale) * tensor_scale
     return KernelWeight(
         codes=QuantizedTensor(signed * choice.multiplier, tensor_scale, codes.ndim - 1),
         bias=QuantizedTensor(
-            _bias_codes(bias, bias_scale, output, choice, rooms), bias_scale
+            _bias_codes(bias, bias_scale, output, choice, allowed), bias_scale
         ),
         sign=sign,
         multiplier=choice.multiplier,
@@ -208,29 +211,33 @@ def _integer_weight(
     )
 
 
-def _may_be_per_tensor(choice: Choice, rooms: Rooms) -> bool:
+def _may_be_per_tensor(choice: Choice, allowed: AllowedContainers) -> bool:
     """Returns whether an operator may have a single scale for all its channels.
 
     Older runtimes support only that for fully connected operators; packed kernels of
     XNNPACK, and those that must equal them, have one scale per channel.
     """
     packed = choice.container in PACKED
-    return rooms.kind == "dense" and not (rooms.shared or packed)
+    return allowed.kind == "dense" and not (allowed.shared or packed)
 
 
 def _bias_codes(
-    bias: np.ndarray, scale: np.ndarray, output: Grid, choice: Choice, rooms: Rooms
+    bias: np.ndarray,
+    scale: np.ndarray,
+    output: Grid,
+    choice: Choice,
+    allowed: AllowedContainers,
 ) -> np.ndarray:
     """Converts real biases to codes, for the kernel that will add them."""
     codes = bias / scale.astype(np.float64)
-    if rooms.shared or choice.container not in rooms.slow:
+    if allowed.shared or choice.container not in allowed.slow:
         return np.rint(codes).astype(np.int64)
     return compensate(
         codes,
         scale.astype(np.float64) / np.float32(output.scale),
         choice.multiplier * choice.widening,
         (output.low - output.zero_point, output.high - output.zero_point),
-        half_up_channels(rooms.kind, len(codes)),
+        half_up_channels(allowed.kind, len(codes)),
     )
 
 

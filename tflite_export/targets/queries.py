@@ -109,9 +109,9 @@ def container(
     Returns:
         The smallest container that fits the codes and that storage and target allow.
     """
-    for name, room in (("int2", 2), ("int4", 4)):
+    for name, most_bits in (("int2", 2), ("int4", 4)):
         held = name in target.containers.get(op_code, ())
-        if not held or num_bits > room or storage == "int8":
+        if not held or num_bits > most_bits or storage == "int8":
             continue
         if storage == "packed" or takes_container(target, op_code, name, in_channels):
             return name
