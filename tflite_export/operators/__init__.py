@@ -1,66 +1,34 @@
 """The operators of a file: what each means, its TFLite form, and what it computes.
 
-To add an operator, add a class here and a row in `tf_lsq.graph.KINDS`.
+To add an operator, add a class to the module of its family, and to that module's
+`OPERATORS`; it also needs a row in `tf_lsq.graph.KINDS`.
 """
 
 import tensorflow as tf
 
 from ..freezing import FrozenNode
-from .activations import Abs, Elu, PRelu, Relu, Sigmoid, Softmax, Tanh
+from . import (
+    activations,
+    elementwise,
+    foreign,
+    kernels,
+    moving,
+    pooling,
+    regridding,
+    resizing,
+)
 from .base import Compute, Context, Operator, quantized
 from .builder import Builder
-from .elementwise import Add, Maximum, Minimum, Multiply, Subtract
-from .foreign import Foreign
-from .kernels import (
-    Affine,
-    Conv,
-    Dense,
-    Depthwise,
-    HardSigmoid,
-    Pointwise,
-    TransposedConv,
-)
-from .moving import Concat, Pad, Reshape, Slice, Transpose
-from .pooling import AveragePool, MaxPool, Mean, ReduceMax
-from .regridding import ClipHigh, ClipLow, Quantize, Widen
-from .resizing import ResizeBilinear, ResizeNearest
 
 OPERATORS: dict[str, Operator] = {
-    "conv": Conv(),
-    "depthwise": Depthwise(),
-    "transposed_conv": TransposedConv(),
-    "dense": Dense(),
-    "pointwise": Pointwise(),
-    "affine": Affine(),
-    "hard_sigmoid": HardSigmoid(),
-    "prelu": PRelu(),
-    "abs": Abs(),
-    "add": Add(),
-    "subtract": Subtract(),
-    "multiply": Multiply(),
-    "maximum": Maximum(),
-    "minimum": Minimum(),
-    "concat": Concat(),
-    "relu": Relu(),
-    "softmax": Softmax(),
-    "sigmoid": Sigmoid(),
-    "tanh": Tanh(),
-    "elu": Elu(),
-    "mean": Mean(),
-    "reduce_max": ReduceMax(),
-    "max_pool": MaxPool(),
-    "average_pool": AveragePool(),
-    "resize_nearest": ResizeNearest(),
-    "resize_bilinear": ResizeBilinear(),
-    "reshape": Reshape(),
-    "transpose": Transpose(),
-    "slice": Slice(),
-    "pad": Pad(),
-    "foreign": Foreign(),
-    "quantize": Quantize(),
-    "widen": Widen(),
-    "clip_high": ClipHigh(),
-    "clip_low": ClipLow(),
+    **kernels.OPERATORS,
+    **elementwise.OPERATORS,
+    **activations.OPERATORS,
+    **pooling.OPERATORS,
+    **resizing.OPERATORS,
+    **moving.OPERATORS,
+    **regridding.OPERATORS,
+    **foreign.OPERATORS,
 }
 
 

@@ -208,3 +208,15 @@ class PRelu(Operator):
     def channels_last(self, data: np.ndarray) -> np.ndarray:
         """Returns the codes of a file, which already have this order."""
         return data
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "relu": Relu(),
+    "sigmoid": Sigmoid(),
+    "tanh": Tanh(),
+    "elu": Elu(),
+    "softmax": Softmax(),
+    "abs": Abs(),
+    "prelu": PRelu(),
+}

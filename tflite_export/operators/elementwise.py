@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from ..freezing import FrozenNode
 from ..runtimes import arithmetic
-from .base import Compute, Context, MovingOperator, PlainOperator, integers_of
+from .base import Compute, Context, MovingOperator, Operator, PlainOperator, integers_of
 
 
 class Add(PlainOperator):
@@ -72,3 +72,13 @@ class Minimum(PlainOperator, MovingOperator):
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Compares."""
         return tf.minimum(inputs[0], inputs[1])
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "add": Add(),
+    "subtract": Subtract(),
+    "multiply": Multiply(),
+    "maximum": Maximum(),
+    "minimum": Minimum(),
+}

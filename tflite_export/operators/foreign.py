@@ -42,3 +42,9 @@ class Foreign(Operator):
     def integers(self, context: Context) -> Compute:
         """Never called: the layer computes in float."""
         raise ValueError(f"`{context.node.name}` computes in float, not in integers.")
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "foreign": Foreign(),
+}

@@ -385,3 +385,15 @@ class HardSigmoid(Affine):
         relu = {"fused_activation_function": "RELU"}
         builder.op("ADD", [scaled, names["offset"]], line, **relu)
         builder.op("MINIMUM", [line, names["one"]], builder.output(node))
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "conv": Conv(),
+    "depthwise": Depthwise(),
+    "transposed_conv": TransposedConv(),
+    "dense": Dense(),
+    "pointwise": Pointwise(),
+    "affine": Affine(),
+    "hard_sigmoid": HardSigmoid(),
+}

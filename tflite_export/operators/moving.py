@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..freezing import FrozenNode
-from .base import MovingOperator
+from .base import MovingOperator, Operator
 from .builder import Builder
 
 
@@ -95,3 +95,13 @@ class Pad(MovingOperator):
         amounts = np.array([(0, 0), *node.trained.options["paddings"]], np.int32)
         paddings = builder.constant(f"{node.name}/paddings", amounts)
         builder.op("PAD", [inputs[0], paddings], builder.output(node))
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "concat": Concat(),
+    "reshape": Reshape(),
+    "transpose": Transpose(),
+    "slice": Slice(),
+    "pad": Pad(),
+}

@@ -175,3 +175,12 @@ def _reduced(function: Any, node: FrozenNode, x: tf.Tensor) -> tf.Tensor:
     """Reduces a tensor over the axes of a node."""
     options = node.trained.options
     return function(x, axis=options["axes"], keepdims=options["keepdims"])
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "max_pool": MaxPool(),
+    "average_pool": AveragePool(),
+    "reduce_max": ReduceMax(),
+    "mean": Mean(),
+}

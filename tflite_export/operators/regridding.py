@@ -95,3 +95,12 @@ class ClipLow(Clip):
     """Clipping to the smallest code."""
 
     code, end = "MAXIMUM", "low"
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "quantize": Quantize(),
+    "widen": Widen(),
+    "clip_high": ClipHigh(),
+    "clip_low": ClipLow(),
+}

@@ -69,3 +69,10 @@ class ResizeBilinear(Resize):
             return context.limited((result[:, 0] if flat else result) - zero_point)
 
         return compute
+
+
+# Kind -> its operator.
+OPERATORS: dict[str, Operator] = {
+    "resize_nearest": ResizeNearest(),
+    "resize_bilinear": ResizeBilinear(),
+}
