@@ -17,12 +17,12 @@ from typing import Any
 
 SECTIONS = {
     "operator": "The operator, forward and backward",
-    "precision": "Error of the step's gradient against float64, in random sums",
+    "precision": "Error of the step gradient against float64, relative to random sums",
     "training-step": "A training step",
-    "growth": "A training step over batch and depth",
+    "growth": "A training step, by batch size and depth",
     "first-step": "From a float network to the end of the first step of `fit`",
-    "quantize-model": "`quantize_model` over depth",
-    "export": "`export_model` over depth, and the conversion of the float network",
+    "quantize-model": "`quantize_model`, by depth",
+    "export": "`export_model` and the conversion of the float network, by depth",
     "latency": "One inference of a file, one thread, XNNPACK",
     "memory": "Peak memory of a training step, pre-activation ResNet-18, width 16",
 }

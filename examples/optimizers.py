@@ -353,8 +353,8 @@ each optimizer: in float, and quantized, from the same weights. The tables show 
 accuracy in percent, the mean of up to {seeds} seeds with the lowest in brackets, then
 in how many runs a step left the range from 1/10 to 10 times its initial value. The row
 *recipe* is `tf_lsq.recipe`. With a constant rate of SGD, accuracy varies by several
-points from epoch to epoch, in float as well; one bad epoch at the end is the lowest
-number of such a cell.
+points from epoch to epoch, in float as well; the lowest number of such a cell is one
+bad last epoch.
 
 {tuned}
 
