@@ -1,4 +1,4 @@
-"""What tests share: seeds, random numbers, the optional folder of real data."""
+"""Shared fixtures: seeds, random numbers, small models, the folder of real data."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def model(rng) -> keras.Model:
 
 @pytest.fixture
 def data(rng) -> tuple[np.ndarray, np.ndarray]:
-    """64 images for it, and labels."""
+    """64 images and labels for `model`."""
     x = rng.uniform(0, 1, (64, 8, 8, 3)).astype(np.float32)
     return x, rng.integers(0, 5, 64)
 
 
 @pytest.fixture
 def exported(rng, tmp_path):
-    """A trained residual network, its file and some data."""
+    """A quantized residual network, its exported file and some data."""
     model = tiny.randomize(tiny.residual(), rng)
     student, x = tiny.student_of(model, rng, weight_bits=3, activation_bits=3)
     path = tmp_path / "model.tflite"
@@ -67,7 +67,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def exported_report(tmp_path_factory):
-    """A report with data and latencies, its model and data."""
+    """An export report with data and latencies, and its model and data."""
     keras.backend.clear_session()
     rng = np.random.default_rng(0)
     student, x = tiny.calibrated(tiny.pre_activation, rng)

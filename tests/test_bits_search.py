@@ -1,4 +1,4 @@
-"""Bits for every layer under a budget: the knapsack, sensitivities, real files."""
+"""The search for bits per layer under a budget: knapsack, sensitivities, files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ options = st.lists(
 
 
 @given(items=st.lists(options, min_size=1, max_size=5), budget=st.integers(0, 100))
-def test_the_front_is_that_of_all_choices(items, budget):
+def test_the_pareto_front_matches_brute_force(items, budget):
     costs = [[cost for cost, _ in item] for item in items]
     losses = [[float(loss) for _, loss in item] for item in items]
     front = pareto_front(costs, losses)
@@ -61,14 +61,14 @@ def test_the_front_is_that_of_all_choices(items, budget):
 
 
 def side_by_side():
-    """Two layers side by side; the first has a tenth of the second's effect."""
+    """Two parallel layers; the first has a tenth of the second's effect."""
     inputs = layers.Input((64,), name="x")
     x, y = (layers.Dense(64, name=name)(inputs) for name in ("one", "two"))
     x = layers.Add()([layers.Rescaling(0.1)(x), y])
     return keras.Model(inputs, layers.Dense(4, name="head")(x))
 
 
-def test_sensitivities_are_those_of_quantized_models(rng):
+def test_sensitivities_match_the_errors_of_quantized_models(rng):
     model = side_by_side()
     x = rng.normal(size=(80, 64)).astype(np.float32)
     found = suggest_bits(
@@ -121,7 +121,7 @@ def test_inputs_lose_bits_with_their_kernel(rng):
 
 
 def two_convolutions(policy):
-    """A network that computes with 16 bits, but for its head; the seed is fixed."""
+    """A network that computes in 16 bits, except for its head; the seed is fixed."""
     keras.utils.set_random_seed(0)
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.Conv2D(8, 3, dtype=policy)(inputs)
@@ -133,7 +133,7 @@ def two_convolutions(policy):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_sensitivities_under_mixed_precision(policy, rng):
+def test_mixed_precision_gives_the_sensitivities_of_float32(policy, rng):
     x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
     found, expected = (
         suggest_bits(
@@ -155,7 +155,7 @@ def test_sensitivities_under_mixed_precision(policy, rng):
         (np.ones((8, 4)), "mse"),
     ],
 )
-def test_logits_are_told_by_labels(labels, expected, rng):
+def test_the_divergence_is_inferred_from_the_labels(labels, expected, rng):
     x = rng.normal(size=(8, 64)).astype(np.float32)
     data = x if labels is None else (x, labels)
     options = {"candidates": (2, 8), "budget_bytes": 10**6, "verbose": False}
@@ -167,7 +167,7 @@ def test_logits_are_told_by_labels(labels, expected, rng):
 
 
 def pointwise(rng):
-    """1x1 convolutions and a model inside the model whose layer has a name twice."""
+    """1x1 convolutions, and a nested model with a layer name that occurs twice."""
     inner_input = layers.Input((4, 4, 64))
     inner = keras.Model(
         inner_input, layers.Conv2D(64, 1, activation="relu", name="conv")(inner_input),
@@ -182,7 +182,7 @@ def pointwise(rng):
 
 
 def file_bytes(model, x, overrides, path, **options):
-    """The bytes of the file that a user gets with these overrides."""
+    """The size of the file that these overrides give, and the quantized model."""
     student = tf_lsq.quantize_model(model, overrides=overrides, **options)
     tf_lsq.calibrate(student, x)
     tf_lsq.round_biases(student)
@@ -209,7 +209,7 @@ def test_suggested_files_fit(activation_bits, rng, tmp_path):
     assert suggested.sensitivity == pytest.approx(found.sensitivity)
 
 
-def test_asymmetric_activations_are_searched_as_such(rng, tmp_path):
+def test_the_search_uses_asymmetric_activations(rng, tmp_path):
     inputs = layers.Input((8, 8, 3), name="image")
     x = inputs
     for number in range(3):
@@ -239,7 +239,7 @@ def test_asymmetric_activations_are_searched_as_such(rng, tmp_path):
     assert found.sensitivities["conv1"][3] == pytest.approx(wanted, rel=0.05)
 
 
-def test_larger_budgets_have_no_larger_sensitivity(rng, tmp_path):
+def test_larger_budgets_never_increase_the_sensitivity(rng, tmp_path):
     model, x = pointwise(rng)
     before, containers = np.inf, set()
     for budget in (15_000, 18_500, 23_000):
@@ -255,7 +255,7 @@ def test_larger_budgets_have_no_larger_sensitivity(rng, tmp_path):
     assert before == 0 and containers == {"int2", "int4", "int8"}
 
 
-def test_names_of_inner_models_and_fixed_layers(rng):
+def test_suggestions_name_inner_layers_and_keep_fixed_ones(rng):
     model, x = pointwise(rng)
     fixed = {"wide": (4, 8), "last": "float"}
     found = suggest_bits(
@@ -333,7 +333,7 @@ def test_wrong_options_are_named(options, error, expected, rng):
         suggest_bits(model, x, **{"budget_bytes": 9_000, "verbose": False, **options})
 
 
-def test_budgets_of_numpy(rng):
+def test_a_budget_may_be_a_numpy_integer(rng):
     x, budget = rng.normal(size=(4, 64)).astype(np.float32), np.int64(10**5)
     options = {"candidates": (4, 8), "verbose": False}
     found = suggest_bits(side_by_side(), x, budget_bytes=budget, **options)
@@ -359,7 +359,7 @@ COSTS = {"one": {4: 10, 8: 20}, "two": {4: 10, 8: 21}, "three": {4: 10, 8: 20}}
 
 
 class CountedSizes:
-    """Makes files that hold the least beside their kernels with bits (4, 8, 4)."""
+    """Counts the queries; files have the least overhead with bits (4, 8, 4)."""
 
     def __init__(self):
         self.count = 0
@@ -382,7 +382,7 @@ def test_the_smallest_file_need_not_be_on_the_front():
         uniform = [dict.fromkeys(COSTS, bits) for bits in (4, 8)]
         made = [MeasuredFile(bits, mixed.size(bits)) for bits in uniform]
         made += Walk(mixed, front, COSTS, made, budget).files()
-        assert mixed.count <= 8  # No choice is made twice.
+        assert mixed.count <= 8  # No combination is measured twice.
         return best_file(made, losses, budget)
 
     assert list(search(950).bits.values()) == [4, 8, 4]

@@ -1,4 +1,4 @@
-"""`check_model`, and the Edge TPU's compiler where there is one."""
+"""`check_model`, and the Edge TPU's compiler if it is installed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ layers = keras.layers
 
 
 @pytest.mark.parametrize("target", ["phone", "edgetpu", "symmetric"])
-def test_a_model_before_training(target):
+def test_an_untrained_float_model_can_be_checked(target):
     model = tiny.pre_activation()
     before = [weight.copy() for weight in model.get_weights()]
     report = tflite_export.check_model(model, target=target, storage="packed")
@@ -35,7 +35,7 @@ def test_a_model_before_training(target):
         np.testing.assert_array_equal(old, new)
 
 
-def test_it_says_what_the_file_will_be(rng, tmp_path):
+def test_the_check_predicts_the_operators_of_the_file(rng, tmp_path):
     student = tf_lsq.quantize_model(tiny.residual(), target="edgetpu")
     planned = tflite_export.check_model(student)
     assert not tf_lsq.training.is_calibrated(student)
@@ -45,7 +45,7 @@ def test_it_says_what_the_file_will_be(rng, tmp_path):
     assert written.compiler == [edgetpu_compiler.ONLY_RULES]
 
 
-def test_what_quantize_model_refuses_is_a_problem_not_an_error():
+def test_what_quantize_model_refuses_is_reported_as_a_problem():
     inputs = layers.Input((8, 8, 3))
     x = layers.LayerNormalization(name="norm")(layers.Conv2D(3, 3)(inputs))
     x = layers.Lambda(lambda x: x, name="own")(x)
@@ -55,7 +55,7 @@ def test_what_quantize_model_refuses_is_a_problem_not_an_error():
     assert "norm" in str(report) and "own" in str(report)
 
 
-def test_what_the_target_refuses_and_what_it_leaves_to_the_cpu(tmp_path):
+def test_the_check_reports_refused_operators_and_those_left_to_the_cpu(tmp_path):
     inputs = layers.Input((8, 8, 3))
     x = layers.Conv2DTranspose(4, 3, activation="relu", name="up")(inputs)
     x = layers.Softmax(name="map")(x)
@@ -74,7 +74,7 @@ def test_what_the_target_refuses_and_what_it_leaves_to_the_cpu(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_options_of_check_that_do_not_exist():
+def test_check_refuses_invalid_options():
     model = tiny.residual()
     with pytest.raises(ValueError, match="`target` must be one of"):
         tflite_export.check_model(model, target="toaster")
@@ -86,7 +86,7 @@ def test_options_of_check_that_do_not_exist():
         tflite_export.check_model(tf_lsq.quantize_model(model), weight_bits=4)
 
 
-def test_the_mlperf_tiny_network_keeps_all_rules_of_the_edge_tpu(real_data):
+def test_the_mlperf_tiny_network_satisfies_every_edge_tpu_rule(real_data):
     folder = real_data / "models/mlperf_tiny/ic_resnet8"
     model = keras.models.load_model(folder / "pretrainedResnet.h5", compile=False)
     report = tflite_export.check_model(model, target="edgetpu")
@@ -114,7 +114,7 @@ Compilation succeeded!
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Puts a program of that name on PATH, which prints a log and exits."""
+    """Puts a fake `edgetpu_compiler` on PATH that prints a log and exits."""
 
     def install(log, code=0):
         folder = tmp_path / "bin"

@@ -1,4 +1,4 @@
-"""The command line, and files that are not what they should be."""
+"""The command line, and damaged or unexpected files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ layers = keras.layers
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A float model, a trained one, its file and some data."""
-    keras.backend.clear_session()  # Layers are numbered from here.
+    """A float model, a quantized one, its exported file and some data."""
+    keras.backend.clear_session()  # Restarts the numbering of layers.
     folder = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     model = tiny.randomize(tiny.residual(), rng)
@@ -50,7 +50,7 @@ def run(*arguments, code=0):
     return result
 
 
-def test_check_lists_what_stands_in_the_way(files):
+def test_check_lists_operators_and_problems(files):
     output = run("check", files / "float.keras", "--storage", "packed").output
     assert "re_lu_1" in output and "int4" in output
     refused = run("check", files / "float.keras", "--target", "symmetric", code=1)
@@ -86,7 +86,7 @@ def test_suggest_finds_bits_within_the_budget(files, tmp_path):
     run(*arguments, "--budget-bytes", 12_000, "--plot", missing, code=3)
 
 
-def test_export_and_verify(files, tmp_path):
+def test_exported_files_pass_verification(files, tmp_path):
     path = tmp_path / "packed.tflite"
     found = json.loads(
         run("export", files / "student.keras", path, "--storage", "packed", "--json")
@@ -105,7 +105,7 @@ def test_export_and_verify(files, tmp_path):
     assert (found["keras_accuracy"] is None) == (data == "x.npy")
 
 
-def test_export_writes_the_reports_that_are_asked_for(files, tmp_path):
+def test_export_writes_the_requested_reports(files, tmp_path):
     path, page = tmp_path / "model.tflite", tmp_path / "report.html"
     output = run(
         "export", files / "student.keras", path, "--storage", "packed",
@@ -122,7 +122,7 @@ def test_export_writes_the_reports_that_are_asked_for(files, tmp_path):
     assert not path.exists()
 
 
-def test_a_file_of_another_model_is_a_no(files, tmp_path):
+def test_verify_rejects_the_file_of_another_model(files, tmp_path):
     graph = flatbuffer.from_bytes((files / "model.tflite").read_bytes())
     weight = graph.tensors["re_lu_1/weight"]
     weight.data = -weight.data
@@ -134,7 +134,7 @@ def test_a_file_of_another_model_is_a_no(files, tmp_path):
     assert "CHANGED since it was exported: `re_lu_1/weight`" in inspected.output
 
 
-def test_inspect_says_what_a_file_holds(files):
+def test_inspect_shows_the_contents_of_a_file(files):
     output = run("inspect", files / "model.tflite").output
     assert "input   image: int8 [-1, 8, 8, 3]  scale" in output
     assert "re_lu_1: activation of 'quantize_re_lu_1', 4 bits unsigned" in output
@@ -147,7 +147,7 @@ def test_inspect_says_what_a_file_holds(files):
     "name",
     ["", "_quant", "_large_int8", "_large_float"],
 )
-def test_files_of_other_tools(name, real_data, files):
+def test_files_from_other_tools_can_only_be_inspected(name, real_data, files):
     path = real_data / f"models/mlperf_tiny/ic_resnet8/pretrainedResnet{name}.tflite"
     output = run("inspect", path).output
     assert "CONV_2D" in output and "not written by tf_lsq" in output
@@ -164,7 +164,7 @@ def test_an_operator_without_weights_is_read(inputs, tmp_path):
     assert "1 FULLY_CONNECTED v4" in run("inspect", path).output
 
 
-def test_metadata_without_a_storage_is_named(files, tmp_path):
+def test_metadata_without_a_storage_is_refused(files, tmp_path):
     graph = flatbuffer.from_bytes((files / "model.tflite").read_bytes())
     graph.metadata["tf_lsq"] = b'{"format": 1, "tensors": {}}'
     path = tmp_path / "odd.tflite"
@@ -173,7 +173,7 @@ def test_metadata_without_a_storage_is_named(files, tmp_path):
     assert "odd.tflite` must name the storage" in result.output
 
 
-def test_what_cannot_be_read(files, tmp_path):
+def test_unreadable_files_give_an_error_and_exit_code_3(files, tmp_path):
     broken = tmp_path / "broken.tflite"
     broken.write_bytes(b"TFL3" * 10)
     assert "readable" in run("inspect", broken, code=3).output
@@ -193,7 +193,7 @@ def test_what_cannot_be_read(files, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["data.npz", "x.npy"])
-def test_damaged_data_is_named(name, files, tmp_path):
+def test_damaged_data_files_are_named(name, files, tmp_path):
     content = (files / name).read_bytes()
     arguments = ["verify", files / "model.tflite", files / "student.keras", "--data"]
     path = tmp_path / name
@@ -216,7 +216,7 @@ def test_damaged_data_is_named(name, files, tmp_path):
         ["suggest", "--plot", "trade_off.txt"],
     ],
 )
-def test_wrong_usage_is_known_before_anything_is_read(options, files):
+def test_wrong_usage_is_detected_before_any_file_is_read(options, files):
     command, *options = options
     arguments = [command, files / "missing.keras"]
     if command == "suggest":
@@ -225,7 +225,7 @@ def test_wrong_usage_is_known_before_anything_is_read(options, files):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
-def test_code_in_a_model_file_runs_only_if_the_user_says_so(suffix, tmp_path):
+def test_code_in_a_model_file_runs_only_if_the_user_allows_it(suffix, tmp_path):
     mark = tmp_path / "ran"
     inputs = layers.Input((4,), name="x")
     source = f"lambda x: (__import__('pathlib').Path({str(mark)!r}).touch(), x)[1]"
@@ -263,7 +263,7 @@ LIMITS = {
 
 
 def damaged(data, content):
-    """A file of which something was changed, None if nothing was."""
+    """The content after random damage; None if it is unchanged."""
     content, before = bytearray(content), bytes(content)
     kind = data.draw(st.sampled_from(["bytes", "words", "cut", "zeros", "swap"]))
     place = st.integers(0, len(content) - 5)
@@ -308,6 +308,6 @@ def test_damaged_files_equal_the_model_or_are_rejected(data, files, tmp_path_fac
         tflite_export.verify_tflite(path, student)
     except (tflite_export.VerificationError, ValueError):
         return
-    # What passes is what was exported, but for bytes that nobody reads.
+    # A file that passes equals the exported one, except for bytes that are not read.
     own, found = (flatbuffer.from_bytes(p.read_bytes()) for p in graphs)
     assert flatbuffer.to_bytes(own) == flatbuffer.to_bytes(found)

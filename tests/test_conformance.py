@@ -1,4 +1,4 @@
-"""Every supported layer: quantized, exported, and each code as trained.
+"""Every supported layer is quantized and exported, and computes the trained codes.
 
 `verify_tflite` fails on a code that is off by more than one, on any weight code
 that differs, and on any float tensor. Here the models are single layers between
@@ -64,7 +64,7 @@ def flat(*middle):
 
 
 def pooled(make):
-    """A model in which a global pooling feeds the low-bit layers."""
+    """A model in which global pooling feeds the low-bit layers."""
 
     def build():
         inputs = layers.Input(SHAPE)
@@ -98,7 +98,7 @@ def functional(function, shape=SHAPE):
 
 
 def preprocessed(make):
-    """A model whose first layer prepares its input."""
+    """A model whose first layer preprocesses its input."""
 
     def build():
         inputs = layers.Input(SHAPE)
@@ -368,7 +368,7 @@ def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["conv_bn_relu", "separable", "dense_bn_relu", "add"])
-def test_per_channel_steps(case, rng, tmp_path):
+def test_per_channel_steps_are_exported_exactly(case, rng, tmp_path):
     _, student, x = quantized(CASES[case][1], rng, per_channel=True)
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)

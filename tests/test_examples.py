@@ -1,4 +1,4 @@
-"""The examples run, on a few images."""
+"""The examples run on a few images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(script, *arguments):
     ).stdout
 
 
-def test_the_quickstart_writes_a_file_and_its_rows(tmp_path):
+def test_the_quickstart_writes_a_file_and_prints_its_rows(tmp_path):
     path = tmp_path / "model.tflite"
     shown = run(
         "quickstart.py", "--smoke", "--float-epochs", 1, "--epochs", 1, "--output", path
@@ -39,7 +39,7 @@ def test_the_quickstart_writes_a_file_and_its_rows(tmp_path):
         assert row in shown
 
 
-def test_quickstart_reads_tensorflow_datasets_offline(real_data, tmp_path):
+def test_the_quickstart_reads_tensorflow_datasets_offline(real_data, tmp_path):
     shown = run(
         "quickstart.py",
         *("--smoke", "--dataset", "fashion_mnist", "--data-dir", real_data / "tfds"),
@@ -53,7 +53,7 @@ def epoch(data):
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])
 
 
-def test_training_batches_flip_and_shift_every_image_by_its_own():
+def test_training_batches_flip_and_shift_each_image_independently():
     x = np.random.default_rng(0).integers(1, 256, (640, 5, 4, 2)).astype(np.uint8)
     images = Images(x, np.arange(640), x[:0], np.arange(0))
     found, labels = epoch(training_batches(images, 3, batch_size=128, pad=1, scale=2))
@@ -64,12 +64,12 @@ def test_training_batches_flip_and_shift_every_image_by_its_own():
         columns = slice(right, right + 4)
         candidate = padded[:, :, ::flip][:, down : down + 5, columns]
         same = (candidate == found).all(axis=(1, 2, 3))
-        assert same.sum() > 10  # 640 / 18 are 36 of each.
+        assert same.sum() > 10  # 640 / 18 is about 36.
         shown += same
     assert (shown == 1).all()
 
 
-def test_training_batches_repeat_by_seed_and_change_by_epoch():
+def test_training_batches_repeat_with_the_seed_and_change_every_epoch():
     x = np.random.default_rng(0).integers(0, 256, (64, 5, 4, 1)).astype(np.uint8)
     images = Images(x, np.arange(64), x[:0], np.arange(0))
     first, again = (training_batches(images, 7, batch_size=8, pad=2) for _ in range(2))
@@ -85,7 +85,7 @@ def test_training_batches_repeat_by_seed_and_change_by_epoch():
 
 
 @pytest.mark.slow
-def test_paper_tables_resume_and_say_what_did_not_run(real_data, tmp_path):
+def test_paper_tables_resume_and_list_what_did_not_run(real_data, tmp_path):
     output = tmp_path / "tables"
     options = ("--smoke", "--data-dir", real_data / "tfds", "--output", output)
     options += ("--models", tmp_path / "models", "--only")
@@ -99,7 +99,7 @@ def test_paper_tables_resume_and_say_what_did_not_run(real_data, tmp_path):
     assert "| 3/3 | not run | not run | not run | not run |" in text
     assert not [line for line in text.splitlines() if "{" in line]
     assert (output / "ratios.svg").exists()
-    # Float networks come out the same again, and others are refused.
+    # Retrained float networks are identical; different ones are refused.
     shutil.rmtree(tmp_path / "models")
     assert "--- ratio/3" in run("paper_tables.py", *options, "^ratio/3$")
     shutil.rmtree(tmp_path / "models")

@@ -1,4 +1,4 @@
-"""FlatBuffers that are written, read again, and run."""
+"""FlatBuffers are written, read back, and run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def quantization(scale, zero_point=0, axis=0):
 
 
 def fully_connected():
-    """Two inputs, two outputs, integers chosen so that the result is exact."""
+    """A layer with two inputs and outputs whose integers make the result exact."""
     tensors = [
         TFLiteTensor("x", (1, 2), "int8", quantization(0.5, -1), dynamic_batch=True),
         TFLiteTensor(
@@ -53,7 +53,7 @@ def fully_connected():
     )
 
 
-def test_a_graph_is_read_as_it_was_written():
+def test_a_graph_survives_writing_and_reading():
     graph = fully_connected()
     content = flatbuffer.to_bytes(graph)
     found = flatbuffer.from_bytes(content)
@@ -71,7 +71,7 @@ def test_a_graph_is_read_as_it_was_written():
         np.testing.assert_array_equal(other.data, tensor.data)
 
 
-def test_the_file_runs_and_gives_the_integers_by_hand():
+def test_the_file_computes_the_integers_calculated_by_hand():
     content = flatbuffer.to_bytes(fully_connected())
     runner = Interpreter(model_content=content).get_signature_runner()
     x = np.array([[3, 1], [-1, -1], [9, 0]], np.int8)
@@ -108,14 +108,14 @@ def test_a_probe_shows_intermediate_tensors():
         ("RESHAPE", "int8", {}, 1),
     ],
 )
-def test_operators_have_the_versions_of_litert(code, dtype, options, version):
+def test_operators_have_the_versions_that_litert_expects(code, dtype, options, version):
     """Expected values: op_version.cc of google-ai-edge/LiteRT, 2026-08."""
     graph = TFLiteGraph({"x": TFLiteTensor("x", (1, 1, 1, 4), dtype)}, [], {}, {})
     op = TFLiteOp(code, ["x", "x", "x"], ["x"], options)
     assert tflite_operators.op_version(op, graph) == version
 
 
-def test_mul_that_enlarges_needs_version_3():
+def test_a_mul_that_scales_up_needs_version_3():
     tensors = {
         "x": TFLiteTensor("x", (1,), "int8", quantization(2.0)),
         "c": TFLiteTensor("c", (1,), "int8", quantization(1.0)),
@@ -132,7 +132,7 @@ def test_unknown_operators_are_refused():
         tflite_operators.op_version(TFLiteOp("LSTM", ["x"], ["x"]), graph)
 
 
-def test_truncated_and_random_bytes_are_value_errors(rng):
+def test_truncated_and_random_bytes_raise_value_errors(rng):
     content = flatbuffer.to_bytes(fully_connected())
     for length in range(len(content)):
         with pytest.raises(ValueError, match="readable"):
@@ -147,7 +147,7 @@ def test_truncated_and_random_bytes_are_value_errors(rng):
 @pytest.mark.parametrize(
     "name", ["pretrainedResnet.tflite", "pretrainedResnet_quant.tflite"]
 )
-def test_files_of_other_tools_can_be_read(name, real_data):
+def test_files_from_other_tools_can_be_read(name, real_data):
     content = (real_data / "models/mlperf_tiny/ic_resnet8" / name).read_bytes()
     graph = flatbuffer.from_bytes(content)
     assert [op.code for op in graph.ops].count("CONV_2D") == 9

@@ -14,7 +14,7 @@ from tflite_export.file import (
 layers = keras.layers
 
 
-def test_operators_have_the_oldest_versions(exported):
+def test_operators_have_the_oldest_possible_versions(exported):
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(bytearray(exported[1].read_bytes()), 0)
@@ -30,7 +30,7 @@ def test_operators_have_the_oldest_versions(exported):
     }
 
 
-def test_metadata_says_how_codes_were_made(exported):
+def test_metadata_records_how_codes_were_computed(exported):
     student, path, _ = exported
     graph = flatbuffer.from_bytes(path.read_bytes())
     found = metadata.read(graph)

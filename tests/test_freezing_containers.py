@@ -1,4 +1,4 @@
-"""Packed containers: bytes, files, and the integers that come out of them."""
+"""Packed containers: their bytes, their files, and the integers these compute."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ layers = keras.layers
 
 
 @pytest.mark.parametrize("container", packing.PACKED)
-def test_every_byte_survives(container):
+def test_every_byte_survives_packing(container):
     room = packing.CONTAINERS[container]
     count = 8 // room.num_bits
     for codes in itertools.product(range(room.low, room.high + 1), repeat=count):
@@ -37,7 +37,7 @@ def test_every_byte_survives(container):
     codes=st.lists(st.integers(-2, 1), max_size=40),
     container=st.sampled_from(packing.PACKED),
 )
-def test_any_number_of_codes_survives(codes, container):
+def test_any_number_of_codes_survives_packing(codes, container):
     data = packing.pack(np.array(codes, np.int8), container)
     assert len(data) == packing.num_packed_bytes(len(codes), container)
     assert packing.unpack(data, len(codes), container).tolist() == codes
@@ -48,7 +48,7 @@ def test_the_first_code_is_in_the_lowest_bits():
     assert packing.pack(np.array([1, 0, -1, -2]), "int2") == bytes([0b10110001])
 
 
-def test_what_does_not_fit_is_refused():
+def test_codes_and_bytes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"int4 must be from -8 to 7.*to 8"):
         packing.pack(np.array([8]), "int4")
     with pytest.raises(ValueError, match=r"must have 2 bytes\. Received: 1"):
@@ -108,13 +108,13 @@ def test_biases_on_the_grid_of_a_storage_are_exact_in_its_file(
     bits, activation_bits, storage, rng, tmp_path
 ):
     student, x = student_of(rng, bits, activation_bits=activation_bits)
-    # A sign that changed in training: its codes leave less room.
+    # If gamma changes its sign in training, the flipped codes leave less room.
     norm = student.get_layer("batch_normalization")
     norm.gamma.assign(-norm.gamma)
     tflite_export.round_biases(student, storage)
     path = tmp_path / "model.tflite"
     report = tflite_export.export_model(student, path, storage=storage)
-    # The first and the last layer have 8 bits, with which nothing is divided.
+    # The bias grids of the 8-bit first and last layers are not divided.
     trained = [layer for layer in report.layers if layer.num_bits == bits]
     assert max(layer.bias_error for layer in trained) < 1e-3
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
@@ -124,11 +124,11 @@ def test_biases_on_the_grid_of_a_storage_are_exact_in_its_file(
     stored = {layer.name: layer.container for layer in report.layers}
     conv = "int4" if storage == "packed" and bits <= 4 else "int8"
     assert stored["depthwise"] == conv
-    # The 20 inputs of this layer are a multiple of 4: no slower in either container.
+    # This layer has 20 inputs, a multiple of 4, so neither container is slower.
     assert stored["dense"] == {2: "int2", 3: "int4", 4: "int4", 8: "int8"}[bits]
 
 
-def test_auto_packs_what_costs_no_time(rng, tmp_path):
+def test_auto_packs_layers_that_do_not_get_slower(rng, tmp_path):
     inputs = layers.Input((8,), name="x")
     x = layers.Dense(8, activation="relu", name="even")(inputs)
     x = layers.Dense(7, activation="relu", name="four")(x)
@@ -182,7 +182,7 @@ def test_one_bias_grid_makes_all_storages_equal(bits, rng, tmp_path):
         assert codes.keys() == outputs[0].keys()
         for name, expected in outputs[0].items():
             np.testing.assert_array_equal(codes[name], expected)
-    # Not by luck: all numbers are the same, whatever stores them.
+    # Not a coincidence: all numbers are the same in every container.
     for graph in graphs[1:]:
         for name, tensor in graphs[0].tensors.items():
             found = graph.tensors[name]
@@ -197,7 +197,7 @@ def kernel_of(codes, bias, num_bits):
     return weights.FoldedKernel("dense", codes, scale, np.array(bias), num_bits)
 
 
-FULL = Grid(0.5, 0)  # An 8-bit tensor: no room to widen it.
+FULL = Grid(0.5, 0)  # An 8-bit tensor has no room for widening.
 
 
 def test_a_shared_bias_grid_costs_int8_files_nothing(rng, tmp_path):
@@ -229,11 +229,11 @@ def test_names_of_the_model_do_not_depend_on_the_storage(rng, tmp_path):
     assert "r_x15_2" in [point.name for point in report.verification.points]
 
 
-def test_a_bias_that_a_container_is_too_coarse_for_keeps_the_next_one():
+def test_a_container_too_coarse_for_the_bias_is_replaced_by_the_next():
     kernel = kernel_of([[1, -2], [1, 1]], [0.11, 0.3], 2)
     allowed = containers.AllowedContainers("dense", "int2", "int2")
     found = weights._integer_weight(kernel, FULL, Grid(0.1, 0), allowed)
-    # By hand: units of 0.25 in int2 and 0.0625 in INT4; an output code is 0.1.
+    # By hand: bias units are 0.25 in INT2 and 0.0625 in INT4; an output code is 0.1.
     assert found.remark == "in int2 its bias would move an output by 1.1"
     assert (found.container, found.multiplier, found.widening) == ("int4", 4, 1)
     np.testing.assert_array_equal(found.codes.codes, [[4, -8], [4, 4]])
@@ -241,7 +241,7 @@ def test_a_bias_that_a_container_is_too_coarse_for_keeps_the_next_one():
     assert found.bias_error == pytest.approx(0.15)
 
 
-# (bits of the kernel, of the input) -> (container, multiplier, widening).
+# (kernel bits, input bits) -> (container, multiplier, widening).
 SCALINGS = {
     (4, 8): ("int4", 1, 1),
     (4, 4): ("int4", 1, 15),
@@ -282,7 +282,7 @@ def test_a_symmetric_target_widens_around_zero():
 def test_a_flipped_kernel_that_int4_cannot_hold_keeps_int8(rng, tmp_path):
     student, x = student_of(rng, 4, first_last_bits=4)
     norm = student.get_layer("batch_normalization")
-    # Set behind quantize_model, as training could: nothing is flipped any more.
+    # Set after quantize_model, as training might: no channel is flipped any longer.
     norm.gamma.assign(-norm.gamma)
     kernel = student.get_layer("quant_conv2d").kernel
     kernel.assign(kernel - 0.2)  # So that the code -8 is in use.
@@ -302,12 +302,12 @@ def test_the_multiplier_leaves_room_for_flipped_codes(bits, container, expected)
     assert containers.multiplier_of(codes, bits, container) == expected
 
 
-def test_the_grid_of_int4_is_part_of_that_of_int8():
+def test_the_int8_grid_contains_the_int4_grid():
     for bits in (4, 3, 2):
         assert code_multiplier(bits) % code_multiplier(bits, 4) == 0
 
 
-def test_a_pointwise_convolution_is_fully_connected_where_it_is_packed(rng, tmp_path):
+def test_packed_pointwise_convolutions_become_fully_connected(rng, tmp_path):
     inputs = layers.Input((8, 8, 4), name="image")
     x = layers.Conv2D(8, 3, activation="relu")(inputs)
     x = tiny.conv_bn_relu(x, 8, 1)
@@ -332,7 +332,7 @@ def test_a_pointwise_convolution_is_fully_connected_where_it_is_packed(rng, tmp_
 
 @pytest.mark.parametrize("storage", ["packed", "auto"])
 @pytest.mark.parametrize("bits", [4, 2])
-def test_packed_files_of_a_symmetric_target(bits, storage, rng, tmp_path):
+def test_packed_symmetric_files_have_no_zero_points(bits, storage, rng, tmp_path):
     student, x = student_of(rng, bits, target="symmetric")
     tf_lsq.round_biases(student)
     path = tmp_path / "model.tflite"
@@ -355,6 +355,6 @@ def test_packed_files_are_nearly_as_exact_as_int8_ones(rng, tmp_path):
         tflite_export.export_model(student, path, storage=storage)
         found = tflite_export.verify_tflite(path, student, x, verbose=False)
         shares[storage] = found.off_by_one
-    # TFLite's own kernels round twice: without widened inputs and compensated biases
-    # it is a tenth of all codes.
+    # TFLite's own kernels round twice: without widened inputs and compensated biases,
+    # a tenth of all codes would be off by one.
     assert shares["int8"] < 1e-3 and shares["packed"] < 5e-3

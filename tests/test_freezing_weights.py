@@ -24,7 +24,7 @@ def gamma_model(rng, gamma):
         keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), rng
     )
     student = tf_lsq.quantize_model(model, first_last_bits=4)
-    # Set behind quantize_model, as training could: nothing is flipped any more.
+    # Set after quantize_model, as training might: no channel is flipped any longer.
     student.get_layer("norm").gamma.assign(gamma)
     student.get_layer("alone").gamma.assign(gamma)
     x = rng.uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
@@ -32,7 +32,7 @@ def gamma_model(rng, gamma):
     return student, x
 
 
-def test_negative_gamma_is_a_sign_of_the_weights(rng, tmp_path):
+def test_negative_gamma_flips_the_sign_of_the_weights(rng, tmp_path):
     student, x = gamma_model(rng, [1.0, -1.0, -0.3, 0.7])
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)
@@ -42,7 +42,7 @@ def test_negative_gamma_is_a_sign_of_the_weights(rng, tmp_path):
     np.testing.assert_array_equal(frozen["relu"].weight.sign, [1, -1, -1, 1])
 
 
-def test_zero_gamma_is_a_constant_channel(rng, tmp_path):
+def test_zero_gamma_makes_a_channel_constant(rng, tmp_path):
     student, x = gamma_model(rng, [1.0, 0.0, 1e-30, -0.5])
     path = tmp_path / "model.tflite"
     report = tflite_export.export_model(student, path)
@@ -50,7 +50,7 @@ def test_zero_gamma_is_a_constant_channel(rng, tmp_path):
     tflite_export.verify_tflite(path, student, x, verbose=False)
 
 
-def test_the_multiplier_uses_the_room_of_int8(rng):
+def test_the_multiplier_uses_the_full_range_of_int8(rng):
     for bits, multiplier in ((8, 1), (4, 15), (3, 30), (2, 60)):
         keras.backend.clear_session()
         student, _ = tiny.student_of(tiny.residual(), rng, weight_bits=bits)
@@ -60,7 +60,7 @@ def test_the_multiplier_uses_the_room_of_int8(rng):
 
 
 def tiny_kernel(size):
-    """A dense layer whose kernel is small beside its bias."""
+    """A dense layer whose kernel is small compared with its bias."""
     inputs = layers.Input((64,), name="x")
     outputs = layers.Dense(3, name="dense")(inputs)
     student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
@@ -72,7 +72,7 @@ def tiny_kernel(size):
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e-7])
-def test_a_kernel_that_moves_nothing_is_a_constant(size, rng, tmp_path):
+def test_a_kernel_too_small_to_matter_becomes_constant(size, rng, tmp_path):
     student = tiny_kernel(size)
     x = rng.uniform(-1, 1, size=(32, 64)).astype(np.float32)
     tf_lsq.calibrate(student, x)

@@ -1,4 +1,4 @@
-"""Models inside models, layers used twice, layers of the user's own, errors."""
+"""Nested models, layers used twice, custom layers, errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def backbone(name="backbone"):
 EIGHT = {"weight_bits": 8, "activation_bits": 8}
 
 
-def test_a_model_inside_the_model_is_flattened(rng, tmp_path):
+def test_a_nested_model_is_flattened(rng, tmp_path):
     inner = tiny.randomize(backbone(), rng)
     inputs = layers.Input((8, 8, 3))
     x = inner(inputs, training=False)
@@ -122,7 +122,7 @@ def test_a_batch_norm_used_by_two_convolutions_is_not_flipped(rng, tmp_path):
     np.testing.assert_array_equal(student.get_layer("norm").gamma, [1.0, -1.0, 0.5, -2])
 
 
-def test_branches_and_several_outputs(rng, tmp_path):
+def test_a_model_with_branches_and_two_outputs_is_exported(rng, tmp_path):
     inputs = layers.Input((8, 8, 4))
     low, high = tf.split(layers.Conv2D(8, 3, padding="same")(inputs), 2, axis=-1)
     a = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 1, name="a")(low))
@@ -136,12 +136,12 @@ def test_branches_and_several_outputs(rng, tmp_path):
         assert np.abs(found[name] - expected[name]).mean() < 0.05
 
 
-# --- Layers of the user's own -------------------------------------------------
+# --- Custom layers ------------------------------------------------------------
 
 
 @keras.utils.register_keras_serializable(package="test")
 class SqueezeExcite(layers.Layer):
-    """Weights channels by what is in them."""
+    """Scales each channel by a gate computed from the means of all channels."""
 
     def build(self, shape):
         channels = shape[-1]
@@ -195,7 +195,7 @@ def test_an_unknown_layer_is_named_with_the_remedy():
         tf_lsq.quantize_model(own_layer_model())
 
 
-def test_only_layers_of_ones_own_can_be_registered():
+def test_only_custom_layers_can_be_registered():
     with pytest.raises(TypeError, match="must be a subclass"):
         tf_lsq.register_layer(int)
     with pytest.raises(ValueError, match="already supported"):
@@ -206,7 +206,7 @@ def test_only_layers_of_ones_own_can_be_registered():
 
 
 def test_raw_pixels_keep_their_codes(rng, tmp_path):
-    """An image of 0..255 enters the file as the bytes it is."""
+    """An image with values 0..255 enters the file as unchanged bytes."""
     inputs = layers.Input((8, 8, 3))
     x = layers.Rescaling(1 / 127.5, -1.0)(inputs)
     x = layers.Conv2D(4, 3, activation="relu")(x)
@@ -218,7 +218,7 @@ def test_raw_pixels_keep_their_codes(rng, tmp_path):
     assert close(model, student, x)
 
 
-def test_a_factor_on_the_input_vanishes_in_the_kernel(rng, tmp_path):
+def test_a_factor_on_the_input_is_folded_into_the_kernel(rng, tmp_path):
     inputs = layers.Input((8, 8, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
@@ -233,7 +233,7 @@ def test_a_factor_on_the_input_vanishes_in_the_kernel(rng, tmp_path):
     assert found.off_by_one < 1e-4
 
 
-def test_constant_scalings_become_one():
+def test_consecutive_constant_scalings_are_merged():
     inputs = layers.Input((8, 8, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Normalization(mean=[0.5, 0.4, 0.3], variance=[0.04, 0.01, 0.09])(x)
@@ -289,7 +289,7 @@ def test_a_layer_that_tflite_cannot_hold_is_named(rng, tmp_path):
 # --- Errors -----------------------------------------------------------------------
 
 
-def test_pixels_as_bytes_are_trained_and_exported(rng, tmp_path):
+def test_models_with_uint8_inputs_can_be_trained_and_exported(rng, tmp_path):
     inputs = layers.Input((8, 8, 3), dtype="uint8", name="image")
     x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(inputs))
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
@@ -362,7 +362,7 @@ def test_activity_regularizers_are_refused_unless_they_are_layers():
     assert float(losses[1]) == pytest.approx(float(losses[0]), rel=0.02)
 
 
-def test_ends_that_a_file_cannot_have_are_named():
+def test_unused_inputs_and_duplicate_outputs_are_named():
     used, unused = layers.Input((4,)), layers.Input((4,), name="unused")
     x = layers.Dense(2, name="twice")(used)
     with pytest.raises(ValueError) as error:

@@ -1,4 +1,4 @@
-"""Keras 3 models: their twins compute the same and go through to the file."""
+"""Keras 3 models: their tf_keras twins compute the same and can be exported."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ops = keras3.ops
 
 
 def randomize(model, rng):
-    """Gives batch norms statistics that training could have left."""
+    """Gives batch norms plausible statistics, as after training."""
     for layer in model.layers:
         if isinstance(layer, layers3.BatchNormalization):
             size = layer.moving_mean.shape
@@ -37,7 +37,7 @@ def difference(model, twin, x):
     return np.abs(np.asarray(twin(x, training=False)) - expected).max()
 
 
-# Functions of a tensor [batch, 8, 8, 4].
+# Functions of a tensor of shape [batch, 8, 8, 4].
 CASES = {
     "conv": layers3.Conv2D(5, 3, strides=2, padding="same", activation="relu"),
     "conv_relu6": layers3.Conv2D(5, 3, activation="relu6"),
@@ -94,7 +94,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_twins_compute_the_same_and_can_be_quantized(case, rng, tmp_path):
     function = CASES[case]
-    if isinstance(function, layers3.Layer):  # A layer belongs to one model.
+    if isinstance(function, layers3.Layer):  # Gives each model its own layer.
         function = type(function).from_config(function.get_config())
     inputs = keras3.Input((8, 8, 4))
     x = layers3.Conv2D(4, 3, padding="same")(inputs)
@@ -119,7 +119,7 @@ def test_keras_applications_are_copied_exactly(name, rng):
     assert difference(model, twin, x) < 1e-5
 
 
-def test_models_inside_models_keep_their_names_and_mode(rng):
+def test_nested_models_keep_their_names_and_mode(rng):
     inner = keras3.Sequential(
         [layers3.Input((4,)), layers3.Dense(4), layers3.BatchNormalization()],
         name="inner",
@@ -136,7 +136,7 @@ def test_models_inside_models_keep_their_names_and_mode(rng):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_regularizers_come_along():
+def test_regularizers_are_copied():
     model = keras3.Sequential(
         [keras3.Input((4,)), layers3.Dense(2, kernel_regularizer="l2")]
     )
@@ -145,7 +145,7 @@ def test_regularizers_come_along():
 
 
 @pytest.mark.parametrize("writer", ["keras 3", "tf_keras"])
-def test_files_of_either_keras(writer, rng, tmp_path):
+def test_files_saved_by_either_keras_can_be_quantized(writer, rng, tmp_path):
     one = keras3 if writer == "keras 3" else keras
     model = one.Sequential([one.Input((4,)), one.layers.Dense(2)])
     path = tmp_path / "model.keras"
@@ -167,7 +167,7 @@ def test_files_of_either_keras(writer, rng, tmp_path):
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_layers_that_only_stay_in_float_have_twins_too(layer, rng):
+def test_layers_that_can_only_stay_in_float_have_twins(layer, rng):
     inputs = keras3.Input((6, 4))
     x = layers3.Dense(4)(inputs)
     attends = isinstance(layer, layers3.MultiHeadAttention)
@@ -196,7 +196,7 @@ def test_everything_without_a_twin_is_named():
         assert name in str(error.value)
 
 
-def test_what_is_no_keras_3_model_is_refused():
+def test_models_other_than_functional_keras_3_ones_are_refused():
     with pytest.raises(TypeError, match="must be a Keras 3 model"):
         tf_lsq.from_keras3(keras.Sequential([keras.layers.Dense(2)]))
 
@@ -209,8 +209,8 @@ def test_what_is_no_keras_3_model_is_refused():
 
 
 @pytest.mark.parametrize("legacy", ["", "1"])
-def test_importing_leaves_the_choice_of_keras_alone(legacy):
-    """`tf.keras` and the environment are as the user has them, before and after."""
+def test_importing_does_not_change_which_keras_is_used(legacy):
+    """`tf.keras` and the environment stay as the user configured them."""
     code = (
         "import os, tensorflow as tf; before = dict(os.environ); import tf_lsq; "
         "assert before == dict(os.environ); "
@@ -225,7 +225,7 @@ def test_importing_leaves_the_choice_of_keras_alone(legacy):
     assert found.stdout.split() == ["tf_keras" if legacy else "keras"], found.stderr
 
 
-def test_keras_3_trains_beside_the_quantized_model(rng):
+def test_keras_3_models_train_alongside_quantized_ones(rng):
     x = rng.normal(size=(32, 4)).astype(np.float32)
     model = keras3.Sequential([keras3.Input((4,)), layers3.Dense(2)])
     student = tf_lsq.quantize_model(model)

@@ -14,7 +14,7 @@ from tf_lsq.graph import tensor_functions
 
 layers = keras.layers
 
-# Functions of x and y, both [batch, 8, 8, 6], that make one tensor or several.
+# Functions of x and y, both of shape [batch, 8, 8, 6].
 CASES = {
     "elu": lambda x, y: tf.nn.elu(x) + y,
     "abs": lambda x, y: tf.abs(x) - y,
@@ -48,8 +48,8 @@ CASES = {
     "transpose": lambda x, y: tf.transpose(x, [0, 3, 1, 2]),
     "concat": lambda x, y: tf.concat([x, y], axis=-1),
     "pad": lambda x, y: tf.pad(x, [[0, 0], [1, 0], [0, 2], [0, 0]]),
-    # Not straight in front of a convolution: with oneDNN, TensorFlow fuses the two, and
-    # loses the channels.
+    # Not directly before a convolution: with oneDNN, TensorFlow fuses the two and loses
+    # the channels.
     "pad_channels": lambda x, y: tf.nn.relu(
         tf.pad(x, [[0, 0], [0, 0], [0, 0], [1, 3]])
     ),
@@ -132,7 +132,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("message", REFUSED)
-def test_what_has_no_integer_form_is_named(message):
+def test_functions_without_an_integer_form_are_named(message):
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(model_of(REFUSED[message]))
     assert message in str(error.value)

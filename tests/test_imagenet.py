@@ -41,7 +41,7 @@ def images(folder):
 
 
 def started(script, folder, output, *arguments, **environment):
-    """A process that trains a narrow network with 4 bits."""
+    """Starts a process that trains a narrow 4-bit network."""
     fixed = {
         "--dataset": fake_imagenet.NAME,
         "--data-dir": folder,
@@ -66,7 +66,7 @@ def started(script, folder, output, *arguments, **environment):
 
 
 def shown(process, code=0):
-    """What a process prints until it ends."""
+    """Waits for a process and returns what it prints."""
     try:
         text, _ = process.communicate(timeout=400)
     finally:
@@ -79,13 +79,13 @@ def shown(process, code=0):
 
 
 def epoch_of(images, number, context=ONE):
-    """Images and classes of one epoch; every example has a class of its own."""
+    """Images and classes of one epoch; each example has a different class."""
     epoch = tf.Variable(number, dtype=tf.int64)
     batches = list(images.training(epoch, context))
     return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
-def test_an_epoch_depends_on_its_number_alone(images):
+def test_an_epoch_depends_only_on_its_number(images):
     assert (images.classes, images.steps) == (fake_imagenet.CLASSES, 70 // 16)
     pixels, classes = epoch_of(images, 3)
     assert pixels.shape == (64, 32, 32, 3) and pixels.dtype == np.uint8
@@ -97,17 +97,17 @@ def test_an_epoch_depends_on_its_number_alone(images):
     assert (epoch_of(images, 4)[1] != classes).mean() > 0.9
 
 
-def test_an_image_is_cropped_otherwise_in_every_epoch(images):
+def test_an_image_is_cropped_differently_in_every_epoch(images):
     (one, classes), (other, others) = (epoch_of(images, number) for number in (0, 1))
     same = [n for n in classes if n in others]
     assert len(same) > 50
     equal = [
         (one[classes == n] == other[others == n]).mean() > 0.5 for n in same
-    ]  # Noise: about one pixel in 256 is equal by chance.
+    ]  # In noise, about one pixel in 256 is equal by chance.
     assert np.mean(equal) < 0.1
 
 
-def test_workers_read_files_of_their_own(images):
+def test_workers_read_different_files(images):
     found = []
     for worker in range(2):
         _, classes = epoch_of(images, 0, tf.distribute.InputContext(2, worker, 2))
@@ -137,23 +137,23 @@ def test_validation_images_are_central_crops(images, folder):
         assert np.abs(expected - found)[2:-2, 2:-2].max() <= 0.51
 
 
-def test_data_of_another_structure_is_refused(images):
+def test_data_with_a_different_structure_is_refused(images):
     with tfds.testing.mock_data():
         other = tfds.builder("mnist")
     with pytest.raises(ValueError, match="must be prepared, with splits 'train' and"):
         ImageNet(other)
 
 
-def test_of_equal_scores_the_first_classes_count():
+def test_ties_between_scores_go_to_the_first_classes():
     model = keras.Sequential([keras.layers.Dense(9, kernel_initializer="zeros")])
     data = tf.data.Dataset.from_tensor_slices((tf.ones((4, 2)), [0, 1, 4, 5])).batch(3)
     assert accuracy(model, data) == {"top1": 0.25, "top5": 0.75}
 
 
-# --- Trainings --------------------------------------------------------------------
+# --- Training runs ----------------------------------------------------------------
 
 
-def test_a_training_is_exported_and_not_repeated(folder, tmp_path):
+def test_a_training_run_is_exported_and_not_repeated(folder, tmp_path):
     arguments = ("--distill", "--float-epochs", 1, "--epochs", 1)
     first = shown(started(EXAMPLE, folder, tmp_path, *arguments))
     table = [line for line in first.splitlines() if line.startswith("| ")]
@@ -171,7 +171,7 @@ def test_a_training_is_exported_and_not_repeated(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_imagenet_training_goes_on_bit_by_bit(folder, tmp_path):
+def test_a_killed_imagenet_run_resumes_bit_for_bit(folder, tmp_path):
     arguments = ("--distill", "--float-epochs", 2, "--epochs", 3, "--deterministic")
     shown(started(EXAMPLE, folder, tmp_path / "whole", *arguments))
     output = tmp_path / "killed"

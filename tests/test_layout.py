@@ -1,4 +1,4 @@
-"""Where quantization points go, with how many bits, and what is refused."""
+"""Where quantization points are placed, their bits, and what is refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_concatenation_shares_one_step():
     assert len(point.inbound_nodes) == 8
 
 
-def test_overrides_set_bits_and_float():
+def test_overrides_set_bits_or_float():
     student = tf_lsq.quantize_model(
         chain(), overrides={"[bc]": 2, "c": 5, "d": "float"}
     )
@@ -171,7 +171,7 @@ def test_negative_gamma_is_flipped_without_changing_the_output(rng):
     np.testing.assert_allclose(y, model(x), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_norm_called_for_inference_stays_so():
+def test_a_batch_norm_called_in_inference_mode_stays_in_it():
     inputs = layers.Input((4,))
     x = layers.BatchNormalization(name="norm")(layers.Dense(4)(inputs), training=False)
     student = tf_lsq.quantize_model(keras.Model(inputs, x))
@@ -180,7 +180,7 @@ def test_batch_norm_called_for_inference_stays_so():
     assert (student.get_layer("norm").moving_mean.numpy() == 0).all()
 
 
-# --- TF-MOT's own doors --------------------------------------------------------
+# --- TF-MOT's own API ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("build", [tiny.residual, tiny.pre_activation])
@@ -200,7 +200,7 @@ def test_quantize_apply_equals_quantize_model(build, rng):
     np.testing.assert_array_equal(one(x), other(x))
 
 
-def test_annotated_layers_may_have_bits_of_their_own():
+def test_annotated_layers_may_set_their_own_bits():
     model = keras.Sequential(
         [
             layers.Input((8,)),
@@ -241,7 +241,7 @@ def test_configs_of_other_schemes_are_refused_by_name():
 
 
 @pytest.mark.parametrize("layer", ["conv", "dense"])
-def test_a_relu_layer_does_not_take_the_weight_quantizer_away(layer):
+def test_a_relu_layer_does_not_remove_the_weight_quantizer(layer):
     if layer == "conv":
         model = keras.Sequential(
             [layers.Input((8, 8, 3)), layers.Conv2D(4, 3, name="x"), layers.ReLU()]

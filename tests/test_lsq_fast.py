@@ -1,4 +1,4 @@
-"""The fast form of the operator against the plain one and float64."""
+"""The fast form of the operator, compared with the plain form and float64."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(module, x, step, integer_range, upstream, scale=1.0):
 
 
 def near(v, integer_range):
-    """Quotients within float32's rounding of a tie or a bound."""
+    """Marks quotients that are within float32 rounding of a tie or a bound."""
     room = 4 * np.spacing(np.float32(np.abs(v) + 1))
     tie = np.abs(v - np.floor(v) - 0.5) <= room
     bounds = np.float32([integer_range.q_min, integer_range.q_max])
@@ -42,7 +42,7 @@ def near(v, integer_range):
 
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
 @pytest.mark.parametrize("step", [0.25, 0.1037, 3.3e-5, 811.0])
-def test_per_tensor_equals_the_plain_form(integer_range, step, rng):
+def test_the_fast_form_matches_float64_per_tensor(integer_range, step, rng):
     step = np.float32(step)
     low, high = integer_range.q_min - 3, integer_range.q_max + 3
     x = rng.uniform(low, high, (600, 256)).astype(np.float32) * step
@@ -66,7 +66,7 @@ def test_per_tensor_equals_the_plain_form(integer_range, step, rng):
 
 @pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
 @pytest.mark.parametrize("step_shape", [(1, 1, 1, 6), (1, 1, 5, 6)], ids=str)
-def test_per_channel_the_fast_form_equals_the_plain_one(integer_range, step_shape, rng):
+def test_both_forms_match_per_channel(integer_range, step_shape, rng):
     step = rng.uniform(0.05, 0.5, step_shape).astype(np.float32)
     low, high = integer_range.q_min - 3, integer_range.q_max + 3
     x = rng.uniform(low, high, (3, 3, 5, 6)).astype(np.float32) * step
@@ -75,7 +75,7 @@ def test_per_channel_the_fast_form_equals_the_plain_one(integer_range, step_shap
     assert fast.is_supported(tf.constant(x), tf.constant(step), integer_range)
     y, dx, dstep = run(fast, x, step, integer_range, upstream)
     expected = run(lsq, x, step, integer_range, upstream)
-    # The quotient is the plain form's, so codes and mask are equal everywhere.
+    # Both forms use the same quotient, so codes and mask are equal everywhere.
     np.testing.assert_array_equal(y, expected[0])
     np.testing.assert_array_equal(dx, expected[1])
     assert dstep.shape == step_shape
@@ -85,20 +85,20 @@ def test_per_channel_the_fast_form_equals_the_plain_one(integer_range, step_shap
 @pytest.mark.parametrize("module", [lsq, fast])
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
 def test_the_last_grid_points_are_inside(module, integer_range, rng):
-    """However a step that comes from a maximum was rounded."""
+    """Regardless of how the step, computed from the maximum, was rounded."""
     one = np.ones(1, np.float32)
     for end in (integer_range.q_min, integer_range.q_max):
         for largest in rng.uniform(0.01, 100, 4).astype(np.float32):
             step = largest / np.float32(abs(end) or 1)
             x = np.sign(np.float32(end)) * largest * one
             _, dx, dstep = run(module, x, step, integer_range, one)
-            assert dx == (1.0 if end else 0.0)  # At 0 a ReLU has no gradient.
+            assert dx == (1.0 if end else 0.0)  # A ReLU has no gradient at 0.
             assert abs(dstep) <= 1e-6 * max(abs(end), 1)
 
 
 @pytest.mark.parametrize("module", [lsq, fast])
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
-def test_gradients_beyond_the_last_grid_points_are_those_outside(module, integer_range):
+def test_values_beyond_the_last_grid_points_count_as_clipped(module, integer_range):
     one = np.ones(1, np.float32)
     for end in (integer_range.q_min, integer_range.q_max):
         beyond = np.copysign(1e-5, end or -1) * max(abs(end), 1)
@@ -108,7 +108,7 @@ def test_gradients_beyond_the_last_grid_points_are_those_outside(module, integer
         assert dstep == end
 
 
-def test_what_has_no_kernel_is_told():
+def test_is_supported_rejects_other_step_shapes_and_dtypes():
     x, integer_range = tf.zeros((3, 3, 5, 6)), lsq.weight_range(4)
 
     def supported(step_shape, integer_range=integer_range, dtype=tf.float32):
@@ -154,7 +154,7 @@ def test_16_bit_values_are_computed_in_float32(dtype, rng):
 
 @pytest.fixture
 def trained(rng):
-    """Returns a network that has trained for a step, and a batch."""
+    """A network that was trained for one step, and its batch."""
     model = tiny.randomize(tiny.residual(), rng)
     x = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
     labels = rng.integers(0, 5, 32)
@@ -165,9 +165,9 @@ def trained(rng):
 
 
 def step_gradients(student, x, labels):
-    """Returns the gradients of the steps of activations by name: found, float64's.
+    """Returns the gradients of activation steps by name: computed, and in float64.
 
-    Both as multiples of the root of the sum of squares of their terms, which cancel.
+    Both are relative to the root of the sum of squares of their terms, which cancel.
     """
     exact, squares, calls = {}, {}, []
 
@@ -228,7 +228,7 @@ def step_gradients(student, x, labels):
     )
 
 
-def test_gradients_of_steps_on_a_training_network(trained, monkeypatch):
+def test_step_gradients_of_a_training_network_match_float64(trained, monkeypatch):
     """Within 1e-3 of float64 in the fast form, within 1e-5 in the plain one."""
     student, x, labels = trained
     lent = find_loans(student)
@@ -261,7 +261,7 @@ def loans_by_name(student):
 
 
 def branched(**options):
-    """Returns a calibrated network: conv, batch norm, ReLU, two convs that read it."""
+    """Returns a calibrated network: conv, batch norm, ReLU, and two convs after it."""
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="stem")(inputs)
     x = layers.BatchNormalization(name="norm", scale=options.pop("gamma", True))(x)
@@ -280,11 +280,11 @@ def test_all_kernels_that_read_a_tensor_lend_their_sums():
     assert loans["quantize_image"] == (["quant_stem"], None)
 
 
-def test_sums_that_are_not_the_whole_are_not_borrowed():
+def test_incomplete_sums_are_not_borrowed():
     assert loans_by_name(branched(gamma=False))["quantize_relu"][1] is None
     frozen = branched(trainable=False)
     assert loans_by_name(frozen)["quantize_relu"] == ([], "norm")
-    # A reader that is no kernel.
+    # A reader that is not a kernel.
     student = branched()
     student.add_loss(tf.reduce_mean(student.get_layer("quantize_relu").output))
     assert loans_by_name(student)["quantize_relu"] == ([], "norm")
@@ -309,7 +309,7 @@ def test_a_layer_that_is_used_twice_lends_nothing():
     assert not loans_by_name(student)
 
 
-def test_replicas_and_mixed_precision_do_without(trained, monkeypatch):
+def test_replicas_and_mixed_precision_borrow_no_sums(trained, monkeypatch):
     student, _, _ = trained
     point = next(loan.point for loan in find_loans(student) if loan.kernels)
     with borrowed_sums(student):
@@ -326,7 +326,7 @@ def test_replicas_and_mixed_precision_do_without(trained, monkeypatch):
         keras.mixed_precision.set_global_policy("float32")
 
 
-def test_layers_are_as_before_after_a_call_that_fails(trained):
+def test_a_failed_call_leaves_layers_unchanged(trained):
     student, x, _ = trained
     with pytest.raises(ValueError, match=r"incompatible|expected"):
         student(x[:, :5, :, :2], training=True)
@@ -340,7 +340,7 @@ def test_layers_are_as_before_after_a_call_that_fails(trained):
 
 
 @pytest.mark.parametrize("step_init", ["mse", "lsq", "max"])
-def test_a_point_that_is_a_relu6_never_passes_more_than_6(step_init, rng):
+def test_a_point_that_replaces_a_relu6_never_exceeds_6(step_init, rng):
     inputs = layers.Input((4,), name="features")
     x = layers.ReLU(6.0, name="relu6")(layers.Dense(4, name="dense")(inputs))
     x = layers.Dense(2, name="head")(layers.Dense(3, name="middle")(x))
@@ -350,7 +350,7 @@ def test_a_point_that_is_a_relu6_never_passes_more_than_6(step_init, rng):
     tf_lsq.calibrate(student, 1000 * rng.normal(size=(64, 4)).astype(np.float32))
     point = student.get_layer("quantize_relu6")
     assert float(point.step) * 15 <= 6.000001
-    point.step_variables["step"].assign(50.0)  # What an optimizer may do.
+    point.step_variables["step"].assign(50.0)  # As an optimizer may do.
     np.testing.assert_allclose(point.step, 6 / 15, rtol=1e-6)
     values = tf.constant([[-1.0, 2.9, 6.1, 400.0]])
     with tf.GradientTape() as tape:
@@ -375,7 +375,7 @@ def test_every_form_trains_alike(choice, rng):
             jit_compile=choice == "xla",
         )
         tf_lsq.calibrate(student, x)
-        student.range_watch = None  # A rounding error may decide what it does.
+        student.range_watch = None  # Its decisions may depend on rounding.
         student.fit(x, labels, batch_size=16, shuffle=False, verbose=0)
         return student
 
@@ -391,7 +391,7 @@ def test_every_form_trains_alike(choice, rng):
     np.testing.assert_allclose(found(x), expected(x), atol=2e-3)
 
 
-def test_second_order_gradients_name_the_plain_form(rng):
+def test_the_error_for_second_order_gradients_names_the_plain_form(rng):
     student = tf_lsq.quantize_model(
         keras.Sequential([keras.layers.Dense(3, input_shape=(4,))]), per_channel=True
     )
@@ -414,7 +414,7 @@ def test_second_order_gradients_name_the_plain_form(rng):
 
 
 def test_no_digits_are_lost_to_tensor_float_32(rng, monkeypatch):
-    """Without a GPU: what the traced gradients would run there."""
+    """Checks, without a GPU, which ops the traced gradients would run on one."""
     model = keras.Sequential(
         [
             keras.layers.Conv2D(
@@ -428,13 +428,13 @@ def test_no_digits_are_lost_to_tensor_float_32(rng, monkeypatch):
         ]
     )
     student = tf_lsq.quantize_model(model)
-    # Large enough for sums in chunks, which are the ones that are matrix products.
+    # Large enough for chunked sums, which are computed as matrix products.
     x = tf.constant(rng.normal(size=(8, 64, 64, 16)), tf.float32)
     tf_lsq.calibrate(student, x)
     steps = [v for v in student.trainable_variables if "_step" in v.name]
 
     def products():
-        """How many products of rows there are, beside those of the dense layer."""
+        """The number of one-row matrix products, and the gradients."""
 
         @tf.function
         def gradients():

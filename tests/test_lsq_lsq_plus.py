@@ -1,4 +1,4 @@
-"""LSQ+: learned offsets, their gradients, first values, and exact zero points."""
+"""LSQ+: learned offsets, their gradients, initial values, and exact zero points."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reference(x, step, offset, bits, upstream):
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("offset", [-7.3, -0.6, 0.0, 1.0, -1000.0])
-def test_values_and_gradients_are_those_of_float64(bits, offset, rng):
+def test_lsq_plus_values_and_gradients_match_float64(bits, offset, rng):
     step, scale = 2.0**-3, 0.25
     x = rng.normal(0, 4, 500).astype(np.float32)
     upstream = rng.normal(size=500).astype(np.float32)
@@ -61,14 +61,14 @@ def test_values_and_gradients_are_those_of_float64(bits, offset, rng):
     st.floats(0.0625, 8, width=32),
     st.integers(2, 8),
 )
-def test_the_range_has_all_integers_and_holds_0_and_1(offset, step, bits):
+def test_the_range_has_all_levels_and_contains_0_and_1(offset, step, bits):
     found = lsq_plus.offset_range(tf.constant(offset), tf.constant(step), bits)
     assert float(found.q_max - found.q_min) == 2**bits - 1
     assert found.q_min <= 0 and found.q_max >= 1
     assert float(found.q_min) == round(float(found.q_min))
 
 
-def test_an_unsigned_tensor_is_quantized_as_by_lsq(rng):
+def test_an_unsigned_tensor_is_quantized_as_in_lsq(rng):
     x = rng.uniform(0, 3, 200).astype(np.float32)
     step = tf.constant(0.2)
     expected = lsq.fake_quantize(x, step, lsq.activation_range(4, signed=False))
@@ -77,7 +77,7 @@ def test_an_unsigned_tensor_is_quantized_as_by_lsq(rng):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_first_values_of_least_error_beat_signed_ranges_on_swish(bits, rng):
+def test_mse_initial_values_beat_signed_ranges_on_swish(bits, rng):
     x = tf.nn.silu(rng.normal(0, 2, 20000).astype(np.float32))
 
     def error(values):
@@ -97,8 +97,8 @@ def test_first_values_of_least_error_beat_signed_ranges_on_swish(bits, rng):
     assert errors["mse"] < 0.8 * symmetric
 
 
-def test_first_values_are_those_of_all_channels(rng, monkeypatch):
-    """More values are there than are looked at."""
+def test_initial_values_account_for_all_channels(rng, monkeypatch):
+    """The tensors have more values than the sample that is searched."""
     scales = np.geomspace(0.01, 4, 32).astype(np.float32)
     x = tf.nn.silu(rng.normal(0, 2, (16, 16, 16, 32)).astype(np.float32))
 
@@ -112,7 +112,7 @@ def test_first_values_are_those_of_all_channels(rng, monkeypatch):
     assert errors == pytest.approx([error(x) for x in tensors], rel=0.02)
 
 
-def test_first_values_of_the_whole_range():
+def test_max_initial_values_cover_the_whole_range():
     x = tf.constant([-1.0, 0.0, 2.0])
     step, offset = lsq_plus.initial_values(x, 4, method="max")
     np.testing.assert_allclose([step, offset], [3 / 15, -1.0], rtol=1e-6)
@@ -120,8 +120,8 @@ def test_first_values_of_the_whole_range():
     np.testing.assert_allclose([step, offset], [1 / 15, 0.0])
 
 
-def test_plain_descent_moves_the_offset_as_if_it_were_the_variable():
-    """A share of the range as variable: SGD as in the paper, Adam in proportion."""
+def test_learned_offset_moves_under_sgd_as_if_it_were_the_variable():
+    """The variable is a share of the range: SGD as in the paper, Adam in proportion."""
     unit, width = 0.02, 0.02 * 15
     factor = tf.Variable(-0.5)
     with tf.GradientTape() as tape:
@@ -174,7 +174,7 @@ def trained(rng, data, bits, **options):
 
 
 def offsets(student):
-    """Layer name -> smallest integer of the points that learn it."""
+    """Layer name -> smallest integer, for the points that learn it."""
     return {
         point.name: int(point.integer_range.q_min)
         for point in quantization_points(student)
@@ -187,7 +187,7 @@ def offsets(student):
 def test_the_offset_is_the_files_zero_point(bits, storage, rng, data, tmp_path):
     student = trained(rng, data, bits)
     found = offsets(student)
-    assert len(set(found.values())) > 1  # Not one signed range for all.
+    assert len(set(found.values())) > 1  # Not the same signed range for all.
     path = tmp_path / "model.tflite"
     if storage == "packed":
         tflite_export.round_biases(student, "packed")
@@ -208,7 +208,7 @@ def test_the_offset_is_the_files_zero_point(bits, storage, rng, data, tmp_path):
 
 
 def beginning_at_zero(rng):
-    """A 2-bit swish whose range holds no negative integer, though its values are."""
+    """A 2-bit swish with negative values, but no negative integer in its range."""
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.Activation("swish", name="swish")(layers.Conv2D(8, 3)(inputs))
     x = layers.Conv2D(8, 3)(x)
@@ -226,7 +226,7 @@ def beginning_at_zero(rng):
     return student, x
 
 
-def test_negative_values_are_cut_where_the_range_begins_at_zero(rng, tmp_path):
+def test_negative_values_are_clipped_if_the_range_starts_at_zero(rng, tmp_path):
     student, x = beginning_at_zero(rng)
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path, data=x, verbose=False)
@@ -234,7 +234,7 @@ def test_negative_values_are_cut_where_the_range_begins_at_zero(rng, tmp_path):
     assert report.max_code_difference <= 1
 
 
-def test_the_verifier_refuses_integers_that_training_does_not_have(
+def test_the_verifier_refuses_integers_that_training_cannot_produce(
     rng, tmp_path, monkeypatch
 ):
     student, x = beginning_at_zero(rng)

@@ -1,4 +1,4 @@
-"""The plain form of the operator against float64, and its properties."""
+"""The plain form of the operator, compared with float64, and its properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def values(rng, integer_range, step, shape):
 
 @pytest.mark.parametrize("integer_range", RANGES, ids=str)
 @pytest.mark.parametrize("step", [0.25, 0.1037])
-def test_per_tensor_equals_the_reference(integer_range, step, rng):
+def test_the_plain_form_matches_float64_per_tensor(integer_range, step, rng):
     x = values(rng, integer_range, np.float32(step), (64, 33))
     upstream = rng.normal(size=x.shape).astype(np.float32)
     y, dx, dstep = forward_and_gradients(
@@ -54,7 +54,7 @@ def test_per_tensor_equals_the_reference(integer_range, step, rng):
 
 
 @pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
-def test_per_channel_the_plain_form_equals_float64(integer_range, rng):
+def test_the_plain_form_matches_float64_per_channel(integer_range, rng):
     step = rng.uniform(0.05, 0.5, (1, 1, 1, 6)).astype(np.float32)
     x = values(rng, integer_range, step, (3, 3, 5, 6))
     x[..., 2] = 0.0  # A channel of zeros.
@@ -131,7 +131,7 @@ def test_sixteen_bit_values_are_computed_with_a_float32_step():
     np.testing.assert_array_equal(y, np.float16([0.5, 1.5, 0.0]))
 
 
-def test_paper_initial_step_by_hand():
+def test_the_papers_initial_step_matches_a_hand_calculation():
     x = tf.constant([[1.0, -2.0], [3.0, -4.0]])
     step = lsq.initial_step(x, lsq.weight_range(4), method="lsq")
     np.testing.assert_allclose(step, 2 * 2.5 / np.sqrt(7), rtol=1e-6)
@@ -177,8 +177,8 @@ def test_initial_step_of_zeros_is_positive(method, bits):
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_steps_of_many_values_are_the_best_candidates_too(bits, rng):
-    """They are found in strides."""
+def test_steps_of_many_values_are_also_the_best_candidates(bits, rng):
+    """Large tensors are searched in strides."""
     x = rng.normal(size=(40, 1000)).astype(np.float32)
     integer_range = lsq.weight_range(bits)
     found = lsq.initial_step(tf.constant(x), integer_range).numpy()
@@ -191,8 +191,8 @@ def test_steps_of_many_values_are_the_best_candidates_too(bits, rng):
     assert found == pytest.approx(largest * (np.argmin(errors) + 1) / 80, rel=1e-5)
 
 
-def test_steps_of_large_tensors_are_those_of_all_channels(rng):
-    """More values are there than are looked at."""
+def test_steps_of_large_tensors_account_for_all_channels(rng):
+    """The tensors have more values than the sample that is searched."""
     scales = np.geomspace(0.01, 4, 32).astype(np.float32)
     x = np.maximum(rng.normal(size=(64, 16, 16, 32)), 0).astype(np.float32)
     integer_range = lsq.activation_range(4, signed=False)
@@ -209,7 +209,7 @@ def test_steps_of_large_tensors_are_those_of_all_channels(rng):
         assert error(found, scaled) < 1.03 * best
 
 
-def test_a_sample_is_the_same_in_every_mode_and_may_be_everything(rng):
+def test_a_sample_is_the_same_in_every_mode_and_may_be_the_whole_tensor(rng):
     x = tf.constant(rng.normal(size=(30, 50)).astype(np.float32))
     np.testing.assert_array_equal(lsq.sampled(x, 1500), tf.reshape(x, [-1]))
     assert lsq.sampled(tf.zeros([0, 3]), 10).shape == [0]

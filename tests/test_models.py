@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def deep(*names):
-    """Names as parameters, marked slow."""
+    """Test parameters for these names, marked slow."""
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
@@ -63,14 +63,14 @@ def test_narrow_networks_are_exported_exactly(name, rng, tmp_path):
     assert found.equal_codes == found.weight_codes
 
 
-def test_width_and_classes():
+def test_width_and_classes_can_be_chosen():
     model = models.preact_resnet18((16, 16, 1), classes=7, width=0.25)
     assert model.input_shape == (None, 16, 16, 1) and model.output_shape == (None, 7)
     assert model.get_layer("stage4_block2_conv2").filters == 128
     assert isinstance(model, keras.Model)
 
 
-def test_sizes_that_do_not_exist_are_refused():
+def test_invalid_depths_and_widths_are_refused():
     with pytest.raises(ValueError, match="`depth` must be one of"):
         models.preact_resnet(20)
     with pytest.raises(ValueError, match="`width` positive"):

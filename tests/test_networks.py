@@ -1,4 +1,4 @@
-"""Networks people use, from quantization to a verified file."""
+"""Popular networks, from quantization to a verified file."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_every_network_is_exact(name, bits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name[0].isupper()])
-def test_networks_of_keras_3_are_copied_exactly(name):
+def test_keras_3_networks_are_copied_exactly(name):
     assert check_twin(name)["float64"] <= 1e-5

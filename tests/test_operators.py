@@ -1,4 +1,4 @@
-"""Every operator is complete: a row in the graph, a class, a row of TFLite, a case."""
+"""Every operator is complete: a graph row, a class, a TFLite row and a test case."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tflite_export.file import tflite_operators
 from tflite_export.file.flatbuffer import schema
 from tflite_export.operators import OPERATORS, Operator
 
-# Kinds of the graph that leave no operator in a file.
+# Graph kinds that produce no operator in a file.
 WITHOUT_OPERATOR = {"input", "identity", "scale", "point"}
-# Operators that only files have.
+# Operators that occur only in files.
 ONLY_IN_FILES = {"pointwise", "quantize", "widen", "clip_high", "clip_low"}
-# A layer left in float has tests of its own.
+# Layers left in float have their own tests.
 WITHOUT_CASE = {"foreign"}
 
 
@@ -27,13 +27,13 @@ def test_every_kind_of_the_graph_has_an_operator(kind):
     )
 
 
-def test_every_operator_is_a_kind_of_the_graph_or_of_files():
+def test_every_operator_is_a_graph_kind_or_occurs_only_in_files():
     unknown = set(OPERATORS) - set(KINDS) - ONLY_IN_FILES
     assert not unknown, f"{sorted(unknown)} have no row in `tf_lsq.graph.KINDS`"
 
 
 @pytest.mark.parametrize("part", ["exact", "write", "integers"])
-def test_an_operator_without_one_of_its_parts_cannot_be_made(part):
+def test_an_incomplete_operator_cannot_be_instantiated(part):
     parts = {"exact", "write", "integers"} - {part}
     incomplete = type("Incomplete", (Operator,), dict.fromkeys(parts, lambda *_: None))
     with pytest.raises(TypeError, match=f"Incomplete.*{part}"):
@@ -42,7 +42,7 @@ def test_an_operator_without_one_of_its_parts_cannot_be_made(part):
 
 @pytest.fixture(scope="module")
 def covered():
-    """Kinds of the graph in the conformance cases."""
+    """Graph kinds that occur in the conformance cases."""
     builds = [build for _, build in test_conformance.CASES.values()]
     builds += [
         lambda function=function: test_graph_tensor_functions.model_of(function)
@@ -60,7 +60,7 @@ def test_every_kind_of_the_graph_has_a_conformance_case(kind, covered):
 
 
 @pytest.mark.parametrize("code", sorted(tflite_operators.OPERATORS))
-def test_rows_of_tflite_are_those_of_the_schema(code):
+def test_tflite_rows_match_the_schema(code):
     row = tflite_operators.OPERATORS[code]
     assert hasattr(schema.BuiltinOperator, code)
     assert row.options is None or hasattr(schema.BuiltinOptions, row.options)
@@ -68,6 +68,6 @@ def test_rows_of_tflite_are_those_of_the_schema(code):
     assert set(row.packed.values()) <= set(row.releases)
 
 
-def test_an_operator_without_a_row_of_tflite_is_named():
+def test_an_operator_without_a_tflite_row_is_named():
     with pytest.raises(ValueError, match=r"Operators must be among .* Received: LSTM"):
         tflite_operators.row_of("LSTM")

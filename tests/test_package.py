@@ -1,4 +1,4 @@
-"""The package as it is installed: a wheel, away from the checkout."""
+"""The installed package: a wheel, outside the checkout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(*command, **kwargs):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A new environment with the wheel; packages it needs are those of this one."""
+    """A new environment with the wheel; dependencies come from the current one."""
     folder = tmp_path_factory.mktemp("installed")
     source = folder / "source"
     for package in ("tf_lsq", "tflite_export"):
@@ -89,8 +89,8 @@ def test_light_commands_do_not_load_tensorflow(arguments, exported_file):
     subprocess.run([sys.executable, "-c", program, *chosen], check=True, cwd=ROOT)
 
 
-def test_training_does_not_load_what_draws():
-    # TensorFlow's own Keras 3 loads matplotlib, where that is installed.
+def test_training_does_not_load_plotting_code():
+    # TensorFlow's own Keras 3 loads matplotlib if it is installed.
     program = "import sys, tf_lsq; assert 'tf_lsq.training.plots' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 

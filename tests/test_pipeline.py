@@ -1,4 +1,4 @@
-"""Export from end to end: what is written, and what is refused before that."""
+"""End-to-end export: what is written, and what is refused before writing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_trained_residual_networks_match_end_to_end(build, bits, rng, tmp_path):
 
 @pytest.mark.parametrize("input_type", ["int8", "uint8", "float32"])
 @pytest.mark.parametrize("output_type", ["int8", "uint8", "float32"])
-def test_input_and_output_types(input_type, output_type, rng, tmp_path):
+def test_files_have_the_requested_types(input_type, output_type, rng, tmp_path):
     student, x = tiny.student_of(tiny.randomize(tiny.residual(), rng), rng)
     path = tmp_path / "model.tflite"
     tflite_export.export_model(
@@ -67,7 +67,7 @@ def test_input_and_output_types(input_type, output_type, rng, tmp_path):
     assert verification.top1_agreement > 0.9
 
 
-def test_several_inputs_and_outputs(rng, tmp_path):
+def test_a_file_keeps_several_inputs_and_outputs(rng, tmp_path):
     image, extra = (
         layers.Input((8, 8, 3), name="image"),
         layers.Input((5,), name="extra"),
@@ -95,9 +95,9 @@ def test_several_inputs_and_outputs(rng, tmp_path):
     assert sorted(signature["outputs"]) == ["one", "two"]
 
 
-def test_ends_are_in_the_order_of_the_model(rng, tmp_path):
+def test_inputs_and_outputs_keep_the_order_of_the_model(rng, tmp_path):
     inputs = [layers.Input((4,), name=name) for name in ("late", "early")]
-    x = layers.Dense(4, activation="relu")(inputs[1])  # What is read first.
+    x = layers.Dense(4, activation="relu")(inputs[1])  # The input that is read first.
     x = layers.Concatenate()([layers.Dense(4, activation="relu")(x), inputs[0]])
     outputs = [layers.Dense(2, name=name)(x) for name in ("second", "first")]
     student = tf_lsq.quantize_model(keras.Model(inputs, outputs))
@@ -110,7 +110,7 @@ def test_ends_are_in_the_order_of_the_model(rng, tmp_path):
     assert [e["name"] for e in interpreter.get_output_details()] == ["second", "first"]
 
 
-def test_outputs_by_name(rng, tmp_path):
+def test_outputs_can_be_a_dictionary(rng, tmp_path):
     inputs = layers.Input((4,))
     x = layers.Dense(6, activation="relu")(inputs)
     outputs = {"low": layers.Dense(3, name="a")(x), "high": layers.Dense(2)(x)}
@@ -127,7 +127,7 @@ def test_outputs_by_name(rng, tmp_path):
     assert found.outputs["a"].labelled == 32
 
 
-def test_inputs_by_name(rng, tmp_path):
+def test_inputs_can_be_a_dictionary(rng, tmp_path):
     inputs = {"a": layers.Input((4,), name="a"), "b": layers.Input((4,), name="b")}
     x = layers.Dense(3)(layers.Add()([inputs["a"], inputs["b"]]))
     student = tf_lsq.quantize_model(keras.Model(inputs, x))
@@ -139,7 +139,7 @@ def test_inputs_by_name(rng, tmp_path):
     assert found.max_code_difference <= 2
 
 
-def test_a_layer_left_in_float_is_an_island_that_the_report_names(rng, tmp_path):
+def test_a_layer_left_in_float_is_named_in_the_report(rng, tmp_path):
     inputs = layers.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="a", activation="relu")(inputs)
     x = layers.Conv2D(4, 3, name="middle")(x)
@@ -194,7 +194,7 @@ def test_edgetpu_files_have_a_static_batch(rng, tmp_path):
     tflite_export.verify_tflite(path, student, x[:8], verbose=False)
 
 
-def test_the_mlperf_tiny_network(real_data, rng, tmp_path):
+def test_the_mlperf_tiny_network_is_exported_exactly(real_data, rng, tmp_path):
     folder = real_data / "models/mlperf_tiny/ic_resnet8"
     model = keras.models.load_model(folder / "pretrainedResnet.h5", compile=False)
     student = tf_lsq.quantize_model(model)
@@ -215,7 +215,7 @@ def refused(model, path, error, match, **options):
     assert list(path.parent.iterdir()) == []
 
 
-def test_models_that_cannot_be_exported(rng, tmp_path):
+def test_models_that_cannot_be_exported_are_refused(rng, tmp_path):
     path = tmp_path / "model.tflite"
     model = tiny.residual()
     refused(model, path, ValueError, "must be quantized")
@@ -243,7 +243,7 @@ def test_models_of_another_scheme_are_refused_by_name(rng, tmp_path):
     )
 
 
-def test_options_of_export_that_do_not_exist(rng, tmp_path):
+def test_export_refuses_invalid_options(rng, tmp_path):
     student, _ = tiny.student_of(tiny.residual(), rng)
     path = tmp_path / "model.tflite"
     refused(student, path, ValueError, "`storage` must be", storage="int3")
@@ -254,7 +254,7 @@ def test_options_of_export_that_do_not_exist(rng, tmp_path):
     refused(student, path, ValueError, "quantized for", target="edgetpu")
 
 
-def test_paths_that_cannot_be_written(rng, tmp_path):
+def test_paths_that_cannot_be_written_are_refused(rng, tmp_path):
     student, _ = tiny.student_of(tiny.residual(), rng)
     with pytest.raises(FileNotFoundError, match="directory of `path`"):
         tflite_export.export_model(student, tmp_path / "missing" / "model.tflite")
@@ -280,7 +280,7 @@ def test_a_killed_process_leaves_the_old_file_or_none(old, tmp_path):
     assert (path.read_bytes() if path.exists() else None) == old
 
 
-def test_quantized_tensor_invariants():
+def test_quantized_tensors_check_their_invariants():
     codes, scale = np.zeros((3, 2), np.int8), np.ones(2, np.float32)
     assert QuantizedTensor(codes, scale, 1).dequantize().shape == (3, 2)
     with pytest.raises(TypeError, match="integers"):

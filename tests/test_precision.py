@@ -1,4 +1,4 @@
-"""Mixed precision and XLA: the same training, in other kernels."""
+"""Mixed precision and XLA: other kernels train the same."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def compiled(student, optimizer="adam", **options):
 
 
 def trained(data, *, plain=False, **options):
-    """Losses and learned steps of the first training steps."""
+    """The model after the first training steps, and their losses."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
-    # With the paper's first steps no value is at the bound of a range exactly.
+    # With the paper's initial steps, no value lies exactly on the bound of a range.
     student = tf_lsq.quantize_model(network(), step_init="lsq")
     compiled(student, keras.optimizers.Adam(1e-2), **options)
     student.use_plain_op(plain)
@@ -71,7 +71,7 @@ def trained(data, *, plain=False, **options):
 @pytest.mark.parametrize("quantize", [lsq.fake_quantize, fast.fake_quantize])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("step_shape", [(), (1, 8)])
-def test_gradients_of_16_bit_values_are_those_of_float32(
+def test_gradients_of_16_bit_values_match_float32(
     quantize, bits, step_shape, policy, rng
 ):
     dtype = policy.compute_dtype
@@ -125,7 +125,7 @@ def test_layers_compute_in_the_dtype_of_the_float_model(policy):
     ]
 
 
-def test_a_mixed_precision_training_learns_what_float32_learns(policy, data, tmp_path):
+def test_mixed_precision_training_learns_what_float32_learns(policy, data, tmp_path):
     student, losses = trained(data)
     scaled = isinstance(student.optimizer, keras.mixed_precision.LossScaleOptimizer)
     assert scaled == (policy.name == "mixed_float16")

@@ -1,4 +1,4 @@
-"""The house rules: import direction, public names, version."""
+"""Project rules: import direction, public names, version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tf_lsq
 import tflite_export
 
 ROOT = Path(__file__).resolve().parents[1]
-# The rooms and modules of the house in order: each imports only from those before it.
+# Rooms (subpackages) and modules in order: each imports only from those before it.
 TRAINING = [
     "_compat",
     "data",
@@ -145,13 +145,13 @@ EXPORT = [
     "",
     "cli",
 ]
-# A room is entered through its `__init__`, but for these modules.
+# A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
 OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}
-# What the exporter may know of the training library, besides its public names, `data`
-# and Keras itself.
+# What the exporter may import from the training library, besides its public names,
+# `data` and Keras itself.
 KNOWN_TO_EXPORT = {
     "bits.mixed_bits": {"graph", "policy"},
     "bits.search": {"graph", "policy"},
@@ -186,7 +186,7 @@ WITHOUT_TENSORFLOW = [
 
 
 def name_of(path):
-    """The dotted name of a module's file, that of a room for its `__init__`."""
+    """The dotted name of a module's file; an `__init__` has the name of its room."""
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     return name.removesuffix(".__init__")
 
@@ -201,7 +201,7 @@ MODULES = {**modules("tf_lsq"), **modules("tflite_export")}
 
 
 def imports(path):
-    """Dotted names of what a file imports: modules, or rooms and packages."""
+    """Dotted names of the modules, rooms and packages that a file imports."""
     name = name_of(path)
     base = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
@@ -228,7 +228,7 @@ def test_imports_go_one_way(package, order):
     assert {short(name) for name in modules(package)} == set(order)
     assert len(order) == len(set(order))
     for name, path in modules(package).items():
-        if name == "tflite_export":  # Its names are loaded when they are used.
+        if name == "tflite_export":  # It loads its names lazily.
             continue
         for source in imports(path):
             if source.split(".")[0] == package and source != name:
@@ -237,7 +237,7 @@ def test_imports_go_one_way(package, order):
                 )
 
 
-def test_rooms_are_entered_through_their_doors():
+def test_rooms_are_imported_through_their_init():
     for name, path in MODULES.items():
         for source in imports(path):
             room = source.rpartition(".")[0]
@@ -246,19 +246,19 @@ def test_rooms_are_entered_through_their_doors():
                 assert inside, f"{name} must import from {room}, not from {source}"
 
 
-def test_the_exporter_knows_little_of_training():
+def test_the_exporter_imports_little_from_training():
     for name, path in modules("tflite_export").items():
         found = {short(s) for s in imports(path) if s.split(".")[0] == "tf_lsq"}
         allowed = KNOWN_TO_EXPORT.get(short(name), set()) | FREE_FOR_EXPORT
         assert found <= allowed, f"{name} must not import {sorted(found - allowed)}"
 
 
-def test_training_knows_nothing_of_export():
+def test_training_imports_nothing_from_export():
     for path in modules("tf_lsq").values():
         assert "tflite_export" not in {s.split(".")[0] for s in imports(path)}
 
 
-def test_only_compat_touches_tfmot_and_chooses_keras():
+def test_only_compat_imports_tfmot_and_keras():
     for name, path in MODULES.items():
         used = {source.split(".")[0] for source in imports(path)}
         if name != "tf_lsq._compat":
@@ -271,7 +271,7 @@ def test_the_exact_part_of_export_needs_no_tensorflow(module):
     assert not used & {"tensorflow", "tf_lsq"}
 
 
-def test_the_word_scale_begins_at_freeze():
+def test_modules_after_freeze_use_the_word_scale_not_step():
     for name in ("operators.builder", "file.flatbuffer", "file.tflite_graph"):
         text = MODULES[f"tflite_export.{name}"].read_text()
         assert not re.search(r"\bstep\b", text), name
@@ -284,7 +284,7 @@ def test_public_names_are_sorted_and_exist(package):
         assert getattr(package, name).__doc__
 
 
-def test_public_names_are_the_promised_ones():
+def test_the_promised_public_names_exist():
     assert {
         "LSQActivationQuantizer",
         "LSQQuantizeConfig",
@@ -299,6 +299,6 @@ def test_public_names_are_the_promised_ones():
     )
 
 
-def test_version_is_the_changelogs():
+def test_the_version_matches_the_changelog():
     text = (ROOT / "CHANGELOG.md").read_text()
     assert re.search(r"## \[(.+?)\]", text)[1] == tf_lsq.__version__

@@ -72,7 +72,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_networks_that_failed_once(name, tmp_path):
+def test_networks_that_failed_once_are_exact(name, tmp_path):
     prove(FOUND[name], tmp_path / "model.tflite")
 
 
@@ -88,12 +88,12 @@ LIMITS = {
 
 @settings(max_examples=12, **LIMITS)
 @given(recipe=random_graphs.recipes())
-def test_a_dozen_random_networks(recipe, tmp_path_factory):
+def test_a_dozen_random_networks_are_exact(recipe, tmp_path_factory):
     prove(recipe, tmp_path_factory.mktemp("random") / "model.tflite")
 
 
 @pytest.mark.slow
 @settings(max_examples=400, **LIMITS | {"derandomize": False})
 @given(recipe=random_graphs.recipes())
-def test_hundreds_of_random_networks(recipe, tmp_path_factory):
+def test_hundreds_of_random_networks_are_exact(recipe, tmp_path_factory):
     prove(recipe, tmp_path_factory.mktemp("random") / "model.tflite")

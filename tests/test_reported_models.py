@@ -1,6 +1,6 @@
-"""Models from reports of what quantization-aware training could not do.
+"""Models from bug reports that quantization-aware training could not handle.
 
-Numbers are those of issues in https://github.com/tensorflow/model-optimization.
+Numbers refer to issues in https://github.com/tensorflow/model-optimization.
 Every model is as reported, with fewer pixels and channels.
 """
 
@@ -21,7 +21,7 @@ keras3 = import_keras3()
 
 @pytest.fixture
 def proved(rng, tmp_path):
-    """Trains the quantized model for a step, exports and verifies it."""
+    """Trains the quantized model for one epoch, exports and verifies it."""
 
     def prove(model, **options):
         student = tf_lsq.quantize_model(model, **options)
@@ -38,14 +38,14 @@ def proved(rng, tmp_path):
     return prove
 
 
-def test_957_a_model_inside_another_model(proved):
+def test_issue_957_a_nested_model_is_exported(proved):
     inputs = keras.Input((3,))
     seq = keras.Sequential()
     seq.add(layers.Dense(2))
     proved(keras.Model(inputs, seq(inputs)))
 
 
-def test_377_transfer_learning_with_a_backbone_and_a_head(proved):
+def test_issue_377_a_frozen_backbone_with_a_head_is_exported(proved):
     """VGG's first blocks as backbone, a pooled head; the backbone is frozen."""
     backbone = keras.Sequential(name="backbone")
     backbone.add(layers.InputLayer((16, 16, 3)))
@@ -69,7 +69,7 @@ def test_377_transfer_learning_with_a_backbone_and_a_head(proved):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_763_fuse_layers_of_hrnet(proved, rng):
+def test_issue_763_fuse_layers_of_hrnet_are_exported(proved, rng):
     """Batch norms without activation, upsampled and added across resolutions."""
 
     def norm(x):
@@ -90,7 +90,7 @@ def test_763_fuse_layers_of_hrnet(proved, rng):
     proved(tiny.randomize(keras.Model(inputs, x), rng))
 
 
-def test_1145_tf_functions_of_mobilenet_v3(proved, rng):
+def test_issue_1145_tf_functions_of_mobilenet_v3_are_exported(proved, rng):
     model = keras.applications.MobileNetV3Small(
         input_shape=(32, 32, 3), alpha=0.5, weights=None, classes=4
     )
@@ -98,7 +98,7 @@ def test_1145_tf_functions_of_mobilenet_v3(proved, rng):
 
 
 @pytest.mark.parametrize("layer_class", [layers.Conv1D, layers.SeparableConv1D])
-def test_362_one_dimensional_convolutions(layer_class, proved, rng):
+def test_issue_362_one_dimensional_convolutions_are_exported(layer_class, proved, rng):
     inputs = keras.Input((32, 4))
     x = layer_class(8, 5, padding="same", strides=2)(inputs)
     x = layers.ReLU()(layers.BatchNormalization()(x))
@@ -108,7 +108,7 @@ def test_362_one_dimensional_convolutions(layer_class, proved, rng):
     proved(tiny.randomize(keras.Model(inputs, x), rng))
 
 
-def test_1119_and_1270_models_of_keras_3(proved):
+def test_issues_1119_and_1270_keras_3_models_are_exported(proved):
     inputs = keras3.Input((8, 8, 3))
     x = keras3.layers.Conv2D(4, 3, use_bias=False)(inputs)
     x = keras3.layers.ReLU()(keras3.layers.BatchNormalization()(x))
@@ -116,7 +116,7 @@ def test_1119_and_1270_models_of_keras_3(proved):
     proved(keras3.Model(inputs, keras3.layers.Dense(3, activation="softmax")(x)))
 
 
-def test_1144_a_sequential_model_of_keras_3_that_was_loaded(proved, tmp_path):
+def test_issue_1144_a_loaded_keras_3_sequential_model_is_exported(proved, tmp_path):
     model = keras3.Sequential(
         [
             keras3.layers.Input((16, 16, 1)),
@@ -133,13 +133,13 @@ def test_1144_a_sequential_model_of_keras_3_that_was_loaded(proved, tmp_path):
     proved(keras3.models.load_model(path))
 
 
-def test_1139_outputs_cut_from_one_tensor(proved):
+def test_issue_1139_outputs_sliced_from_one_tensor_are_exported(proved):
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(6, 3, padding="same", activation="sigmoid")(inputs)
     proved(keras.Model(inputs, [x[..., 0:2], x[..., 2:4], x[..., 4:6]]))
 
 
-def test_1062_split_and_channel_shuffle_of_shufflenet_v2(proved, rng):
+def test_issue_1062_the_channel_shuffle_of_shufflenet_v2_is_exported(proved, rng):
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
     left, right = tf.split(x, 2, axis=-1)

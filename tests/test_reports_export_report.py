@@ -1,4 +1,4 @@
-"""The report of an export: integers in use, and what other storages differ in."""
+"""The export report: which integers are used, and how other storages differ."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_point_is_counted_once_with_all_its_codes(exported_report):
 
 @pytest.mark.parametrize("target", ["phone", "symmetric"])
 @pytest.mark.parametrize("bits", [2, 4, 8])
-def test_statistics_of_signed_points_are_of_the_real_values(
+def test_statistics_of_signed_points_describe_the_real_values(
     bits, target, rng, tmp_path
 ):
     inputs = layers.Input((6,), name="x")
@@ -108,7 +108,7 @@ def test_statistics_of_signed_points_are_of_the_real_values(
     report = tflite_export.export_model(
         student, tmp_path / "model.tflite", data=x, verbose=False
     )
-    # What Keras sees in front of the points.
+    # The values before the points, in Keras.
     for name in ("signed", "relu"):
         point = student.get_layer(f"quantize_{name}")
         values = keras.Model(student.inputs, point.input).predict(x, verbose=0)
@@ -128,7 +128,7 @@ def test_statistics_of_signed_points_are_of_the_real_values(
         assert sum(found.counts) == values.size
 
 
-def test_a_point_of_the_input_is_not_counted_behind_a_pad(rng, tmp_path):
+def test_a_point_of_the_input_is_not_counted_after_a_pad(rng, tmp_path):
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.ZeroPadding2D(1, name="pad")(inputs)
     x = layers.Flatten()(layers.Conv2D(4, 3, activation="relu", name="conv")(x))
@@ -162,13 +162,13 @@ def test_other_storages_are_compared(exported_report, tmp_path):
         )
         common = own.keys() & theirs.keys()
         assert own.keys() - common == {n for n in own if n.endswith("_x15")}
-        common -= {"image"}  # No operator makes it.
+        common -= {"image"}  # No operator produces it.
         different = sum(int((own[name] != theirs[name]).sum()) for name in common)
         assert other.different_codes == different > 0
         assert other.num_codes == sum(own[name].size for name in common)
 
 
-def test_storages_of_the_same_bytes_do_not_differ(rng, tmp_path):
+def test_storages_with_the_same_bytes_do_not_differ(rng, tmp_path):
     student, x = tiny.calibrated(tiny.residual, rng, bits=8)
     report = tflite_export.export_model(
         student, tmp_path / "model.tflite", storage="packed", data=x, verbose=False

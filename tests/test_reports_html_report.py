@@ -1,4 +1,4 @@
-"""The page of a report: whole, by itself, and safe."""
+"""The HTML page of a report: well formed, self-contained and safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tflite_export
 
 
 class _Page(HTMLParser):
-    """Checks that elements are closed, and gathers what a page refers to."""
+    """Checks that elements are closed, and collects the references of a page."""
 
     VOID = ("meta", "br", "img", "link")
 
@@ -48,7 +48,7 @@ def page_of(report, path):
     return page, " ".join(page.text)
 
 
-def test_the_page_is_whole_and_needs_nothing_else(exported_report, tmp_path):
+def test_the_page_is_well_formed_and_self_contained(exported_report, tmp_path):
     report, _, _ = exported_report
     page, text = page_of(report, tmp_path / "report.html")
     assert page.references == []
@@ -63,7 +63,7 @@ def test_the_page_is_whole_and_needs_nothing_else(exported_report, tmp_path):
         assert expected in text
 
 
-def test_the_page_of_a_report_without_data_says_what_is_missing(rng, tmp_path):
+def test_the_page_of_a_report_without_data_lists_what_is_missing(rng, tmp_path):
     student, _ = tiny.calibrated(tiny.residual, rng)
     report = tflite_export.export_model(student, tmp_path / "model.tflite")
     page, text = page_of(report, tmp_path / "report.html")
@@ -81,14 +81,14 @@ def test_names_cannot_break_the_page(exported_report, tmp_path):
     assert name in text
 
 
-def test_the_page_is_written_where_it_can_be(exported_report, tmp_path):
+def test_the_page_is_not_written_to_a_missing_directory(exported_report, tmp_path):
     with pytest.raises(FileNotFoundError, match="directory of `path` must exist"):
         tflite_export.write_html_report(
             exported_report[0], tmp_path / "none" / "report.html"
         )
 
 
-def test_what_is_out_of_the_ordinary_is_noted(exported_report, tmp_path):
+def test_unusual_layers_get_a_note(exported_report, tmp_path):
     report, _, _ = exported_report
     layer = dataclasses.replace(
         report.layers[0], remark="why", constant_channels=2, bias_error=0.15

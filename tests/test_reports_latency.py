@@ -1,4 +1,4 @@
-"""How long files take, and the float network they are compared with."""
+"""Latencies of files, and of the float network they are compared with."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_low_bit_network_in_float_has_no_requantizing_operators(rng):
     assert len(integers.ops) - len(floats.ops) == len(extra)
 
 
-def test_operators_of_a_file_run_by_themselves(rng):
+def test_operators_of_a_file_run_in_isolation(rng):
     student, x = tiny.calibrated(tiny.residual, rng)
     built = tiny.built(student, "packed")
     frozen, graph = built.frozen, built.graph
@@ -63,7 +63,7 @@ def test_latencies_are_measured_for_the_file_and_every_kernel(exported_report):
     assert str(report.latency) in str(report)
 
 
-def test_medians_are_of_the_calls_that_were_made():
+def test_latencies_are_measured_in_alternating_calls():
     calls = []
     times = latency._side_by_side([lambda: calls.append(0), lambda: calls.append(1)])
     assert len(times) == 2

@@ -1,4 +1,4 @@
-"""Code that runs a file: what it computes, and whether it is well formed."""
+"""Code snippets that run a file: they compute the same and are well formed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ layers = keras.layers
 
 
 def odd_names():
-    """Two inputs and outputs with names that are no identifiers."""
+    """Two inputs and outputs with names that are not identifiers."""
     inputs = [layers.Input((4,), name=name) for name in ("class", "x$1")]
     x = layers.Dense(6, activation="relu")(layers.Concatenate()(inputs))
     outputs = [layers.Dense(3, name="1st")(x), layers.Dense(2, name="found")(x)]

@@ -1,4 +1,4 @@
-"""Trainings that are killed and go on as if nothing had happened."""
+"""Killed training runs resume as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("harness") / "resumed.py"
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    """The states of three trainings: without a break, restored, loaded."""
+    """The states of three training runs: uninterrupted, restored, loaded."""
     folder = tmp_path_factory.mktemp("resumed")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     codes = [
@@ -33,7 +33,7 @@ def states(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["restored", "loaded"])
-def test_a_killed_training_goes_on_bit_by_bit(name, states):
+def test_a_killed_training_run_resumes_bit_for_bit(name, states):
     whole, resumed = dict(states["whole"]), dict(states[name])
     assert whole.pop("epochs").tolist() == [0, 1, 2, 3]
     assert resumed.pop("epochs").tolist() == [2, 3]

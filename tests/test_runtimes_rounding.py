@@ -1,4 +1,4 @@
-"""Rounding of TFLite's own kernels, and biases that make up for it."""
+"""Rounding of TFLite's own kernels, and biases that compensate for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rounded_twice(acc, ratio, half_up):
 
 
 @given(
-    # No ratio that makes exact ties.
+    # Avoids ratios that give exact ties.
     ratio=st.floats(0.001, 0.9).map(lambda ratio: ratio * 2**-0.5),
     bias=st.floats(-300, 300),
     spacing=st.sampled_from([1, 4, 15, 60]),
@@ -44,8 +44,8 @@ def test_compensated_biases_are_at_least_as_good_as_rounded_ones(
     assert wrong(found) <= wrong(int(np.rint(bias)))
 
 
-def test_a_ratio_of_a_quarter_is_mended_by_one_unit():
-    # By hand: 0.25 is 0.5 * 2**-1, so every threshold comes a unit too early.
+def test_one_unit_of_bias_compensates_a_ratio_of_a_quarter():
+    # By hand: 0.25 is 0.5 * 2**-1, so every threshold is one unit too early.
     sums = np.arange(0, 400)
     exact = np.rint(sums * 0.25)
     [code] = rounding.compensate(
@@ -57,7 +57,7 @@ def test_a_ratio_of_a_quarter_is_mended_by_one_unit():
     assert wrong == pytest.approx(0.375) and mended == pytest.approx(0.125)
 
 
-def test_sums_with_room_between_them_are_mostly_exact():
+def test_widely_spaced_sums_are_mostly_exact():
     rng = np.random.default_rng(0)
     ratios, biases = rng.uniform(0.002, 0.004, 50), rng.uniform(-400, 400, 50)
     codes = rounding.compensate(biases, ratios, 15, (0, 15), np.ones(50, bool))

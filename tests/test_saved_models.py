@@ -1,4 +1,4 @@
-"""Models and files of earlier versions: they load, train on, export and verify."""
+"""Models and files from earlier versions can be loaded, trained and verified."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def saved(request):
     return path, keras.models.load_model(path)
 
 
-def test_saved_models_compute_what_they_computed(saved):
+def test_saved_models_compute_the_same_as_before(saved):
     path, student = saved
     outputs = np.load(FOLDER / "outputs.npz")[path.stem]
     found = student.predict(data()[0], verbose=0)
-    # CPUs sum in other orders; a code may tip over.
+    # CPUs sum in different orders, so a code may round the other way.
     step = student.layers[-1].step.numpy() if path.suffix == ".h5" else 1 / 256
     assert np.abs(found - outputs).max() <= 1.001 * step
     assert (found.argmax(axis=-1) == outputs.argmax(axis=-1)).mean() > 0.95
@@ -45,7 +45,7 @@ def test_saved_models_verify_against_their_old_files(saved):
     assert not [p.name for p in found.points if p.twin_differences]
 
 
-def test_saved_models_train_on_and_export(saved, tmp_path):
+def test_saved_models_can_be_trained_further_and_exported(saved, tmp_path):
     _, student = saved
     x, y = data()
     before = tf_lsq.steps(student)

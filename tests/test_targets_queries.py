@@ -76,7 +76,7 @@ def sliced(steps, **options):
     return one_op("STRIDED_SLICE", [(1, 4), (2,), (2,), (2,)], options, constants=parts)
 
 
-# Rule -> a file that breaks it, and what the message must say.
+# Rule -> a file that breaks it, and what the message must contain.
 BROKEN = {
     "static_shapes": (dense(input_0={"dynamic_batch": True}), "dynamic batch.*input_0"),
     "op_version": (
@@ -142,7 +142,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize("rule", EDGE_TPU.rules, ids=lambda rule: rule.name)
-def test_every_rule_of_the_edge_tpu_finds_what_breaks_it(rule):
+def test_every_edge_tpu_rule_detects_a_violation(rule):
     graph, words = BROKEN[rule.name]
     found = {v.rule.name: v for v in targets.find_violations(graph, EDGE_TPU)}
     assert rule.name in found
@@ -153,12 +153,12 @@ def test_every_rule_of_the_edge_tpu_finds_what_breaks_it(rule):
 
 
 @pytest.mark.parametrize("graph", KEPT, ids=lambda graph: graph.ops[0].code)
-def test_what_keeps_the_rules_runs_on_the_edge_tpu(graph):
+def test_operators_that_follow_the_rules_run_on_the_edge_tpu(graph):
     assert targets.find_violations(graph, EDGE_TPU) == []
     assert targets.runs_on(graph.ops[0], graph, EDGE_TPU) == "Edge TPU"
 
 
-def test_everything_that_is_refused_is_named_at_once():
+def test_all_violations_are_named_at_once():
     graph = conv(input_1={"dtype": "int4"}, input_0={"dynamic_batch": True})
     with pytest.raises(
         ValueError, match=r"(?s)dynamic batch.*version 7.*`input_1` is int4"
@@ -166,7 +166,7 @@ def test_everything_that_is_refused_is_named_at_once():
         targets.check_graph(graph, EDGE_TPU)
 
 
-def test_containers_of_each_storage():
+def test_the_storage_decides_the_containers():
     def found(code, bits, storage, channels=8, target="phone"):
         return targets.container(code, bits, TARGETS[target], storage, channels)
 
@@ -183,12 +183,12 @@ def test_containers_of_each_storage():
     assert found("FULLY_CONNECTED", 2, "packed", target="edgetpu") == "int8"
 
 
-def test_the_targets_of_training_are_those_of_the_files():
+def test_training_and_export_have_the_same_targets():
     assert set(TRAINED_FOR) == set(TARGETS)
     assert set(SYMMETRIC_TARGETS) == {n for n, t in TARGETS.items() if t.symmetric}
 
 
-def test_a_file_that_xnnpack_would_not_start_is_refused(rng, tmp_path):
+def test_a_file_that_xnnpack_could_not_run_is_refused(rng, tmp_path):
     student, _ = tiny.calibrated(tiny.residual, rng)
     point = student.get_layer("quantize_re_lu_1")
     unit = point.step_variables["unit"]
@@ -234,7 +234,7 @@ def test_symmetric_files_have_no_zero_points(bits, low, rng, tmp_path):
     assert {grid.zero_point for grid in grids} == {0}
 
 
-def test_sigmoids_are_refused_before_training_where_zero_points_are():
+def test_symmetric_targets_refuse_sigmoids_before_training():
     inputs = layers.Input((8, 8, 3))
     x = layers.Conv2D(3, 3, activation="sigmoid", name="gate")(inputs)
     outputs = layers.Dense(2, activation="softmax", name="scores")(layers.Flatten()(x))
@@ -242,7 +242,7 @@ def test_sigmoids_are_refused_before_training_where_zero_points_are():
         tf_lsq.quantize_model(keras.Model(inputs, outputs), target="symmetric")
 
 
-def test_uint8_ends_are_refused_where_zero_points_are(rng, tmp_path):
+def test_symmetric_targets_refuse_uint8_inputs(rng, tmp_path):
     student = tf_lsq.quantize_model(logits(), target="symmetric")
     tf_lsq.calibrate(student, rng.uniform(0, 1, (4, 8, 8, 3)).astype(np.float32))
     path = tmp_path / "model.tflite"

@@ -1,4 +1,4 @@
-"""Batch norm statistics of the final weights."""
+"""Re-estimation of batch norm statistics for the final weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_reestimated_statistics_are_the_means_over_the_batches(model, data):
         np.testing.assert_array_equal(one, other)
 
 
-def test_reestimated_statistics_of_a_shared_batch_norm_are_of_all_its_calls(rng):
+def test_reestimated_statistics_of_a_shared_batch_norm_cover_all_its_calls(rng):
     inputs = keras.layers.Input((6, 6, 3))
     conv, norm = keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()
     both = [norm(conv(x)) for x in (inputs, keras.layers.MaxPool2D(2)(inputs))]
@@ -60,7 +60,7 @@ def test_reestimated_statistics_of_a_shared_batch_norm_are_of_all_its_calls(rng)
 
 
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
-def test_the_callback_measures_at_the_end_of_fit(kind, model, data):
+def test_the_callback_reestimates_at_the_end_of_fit(kind, model, data):
     measured = data
     if kind == "dataset":
         measured = tf.data.Dataset.from_tensor_slices(data).batch(32).repeat()

@@ -1,4 +1,4 @@
-"""Biases after `fit` are what the file can hold, and training continues from before."""
+"""`fit` ends with biases that files can hold, and continues from unrounded ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_fit_ends_with_biases_that_the_file_can_hold(data, rng, tmp_path):
     student.compile(keras.optimizers.SGD(0.0), "mse")
     for layer in student.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 1.0  # Nothing but the rounding may change anything.
+            layer.momentum = 1.0  # Only the rounding may change anything.
     student.fit(data[0], old, verbose=0)
     tflite_export.export_model(student, path)
     after = tflite_export.verify_tflite(path, student, data[0], verbose=False)
@@ -56,7 +56,7 @@ def test_rounding_biases_moves_them_by_half_a_unit_at_most(model, data):
 
 
 def trained_biases(student, data, fits, epochs):
-    """The biases after several calls of `fit`, at a rate that no rounding survives."""
+    """The biases after calls of `fit`, at a rate too low to recover from rounding."""
     keras.utils.set_random_seed(5)
     student.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "mse")
     tf_lsq.calibrate(student, data[0])
@@ -73,7 +73,7 @@ def trained_biases(student, data, fits, epochs):
     )
 
 
-def test_a_loop_of_fit_trains_as_one_fit(model, data):
+def test_repeated_calls_of_fit_train_like_a_single_one(model, data):
     students = [tf_lsq.quantize_model(model, weight_bits=2) for _ in range(3)]
     students[2].rounds_biases = False
     loop, once, unrounded = (
@@ -87,9 +87,7 @@ def test_a_loop_of_fit_trains_as_one_fit(model, data):
 
 
 @pytest.mark.parametrize("kind", [".keras", ".h5"])
-def test_a_loaded_model_knows_its_biases_before_they_were_rounded(
-    kind, model, data, tmp_path
-):
+def test_a_loaded_model_keeps_its_unrounded_biases(kind, model, data, tmp_path):
     student = tf_lsq.quantize_model(model, weight_bits=2)
     trained_biases(student, data, 1, 1)
     student.save(tmp_path / f"model{kind}")

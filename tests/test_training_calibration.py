@@ -1,4 +1,4 @@
-"""First values of steps, and first batches that cannot give any."""
+"""Initial values of steps, and first batches that cannot provide them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_first_batch_sets_the_activation_steps(model, data):
     assert point.integer_range.q_min == 0
 
 
-def test_the_initialising_pass_leaves_batch_norm_statistics(model, data):
+def test_calibration_leaves_batch_norm_statistics_unchanged(model, data):
     student = tiny.compiled(tf_lsq.quantize_model(model), keras.optimizers.SGD(0.0))
     before = [v.numpy() for v in student.weights if "moving" in v.name]
     tf_lsq.calibrate(student, data)
@@ -75,7 +75,7 @@ def test_calibrate_refuses_what_it_cannot_use(model, data):
         tf_lsq.calibrate(student, "images")
 
 
-def test_the_students_first_outputs_are_close_to_the_floats(model, data):
+def test_the_calibrated_outputs_are_close_to_the_float_models(model, data):
     student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
     tf_lsq.calibrate(student, data)
     difference = student.predict(data[0], verbose=0) - model.predict(data[0], verbose=0)
@@ -111,7 +111,7 @@ def test_a_first_batch_with_nan_names_the_points_it_reaches(model, data):
 def test_tensors_of_zeros_in_the_first_batch_are_named(model, data):
     norm = model.layers[2]
     norm.gamma.assign(tf.zeros_like(norm.gamma))
-    norm.beta.assign(-tf.ones_like(norm.beta))  # The ReLU behind it gives zeros.
+    norm.beta.assign(-tf.ones_like(norm.beta))  # The ReLU after it gives zeros.
     student = tiny.compiled(tf_lsq.quantize_model(model))
     with pytest.warns(UserWarning, match=r"only zeros.*quantize_re_lu"):
         student.fit(*data, verbose=0)
@@ -128,7 +128,7 @@ def test_a_refused_calibration_keeps_the_steps(model, data):
     assert tf_lsq.steps(student) == before
 
 
-def test_one_black_image_is_a_batch(model, data):
+def test_a_batch_of_one_black_image_is_accepted_with_a_warning(model, data):
     x = data[0].copy()
     x[0] = 0.0
     student = tiny.compiled(tf_lsq.quantize_model(model))
@@ -136,14 +136,14 @@ def test_one_black_image_is_a_batch(model, data):
         student.fit(x[:4], data[1][:4], batch_size=1, shuffle=False, verbose=0)
 
 
-def test_a_creator_of_datasets_needs_calibration(model, data):
+def test_a_dataset_creator_needs_calibration(model, data):
     student = tiny.compiled(tf_lsq.quantize_model(model))
     creator = keras.utils.experimental.DatasetCreator(lambda context: None)
     with pytest.raises(RuntimeError, match=r"DatasetCreator.*calibrate"):
         student.fit(creator, steps_per_epoch=1, verbose=0)
 
 
-def test_a_sign_that_changes_reaches_traced_functions(data):
+def test_a_changed_sign_reaches_traced_functions(data):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
     student = tf_lsq.quantize_model(model)
@@ -158,7 +158,7 @@ def test_a_sign_that_changes_reaches_traced_functions(data):
         np.testing.assert_allclose(predicted, student(signed), atol=1e-6)
 
 
-def test_a_sign_that_is_restored_inside_of_fit_leaves_fit_running(data):
+def test_restoring_a_sign_during_fit_does_not_stop_it(data):
     inputs = keras.Input((4,))
     student = tf_lsq.quantize_model(keras.Model(inputs, keras.layers.Dense(3)(inputs)))
     student.compile("sgd", "mse")

@@ -18,7 +18,7 @@ layers = keras.layers
 
 
 def network():
-    """Batch norm, dropout, and a ReLU6 that a point stands for."""
+    """Batch norm, dropout, and a ReLU6 that is replaced by a point."""
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.Dropout(0.5, seed=1)(tiny.conv_bn_relu(inputs, 4))
     x = layers.Conv2D(4, 3, padding="same", name="middle")(x)
@@ -45,7 +45,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A model, the callback of its training, and the folder for TensorBoard."""
+    """A trained model, its callback, and the folder for TensorBoard."""
     student, logs = trainable(), tmp_path_factory.mktemp("logs")
     callback = tf_lsq.Diagnostics(logs, data=data, frequency=2)
     student.fit(*data, batch_size=16, verbose=0, callbacks=[callback])
@@ -53,7 +53,7 @@ def trained(data, tmp_path_factory):
 
 
 def begun(student, **arguments):
-    """A callback with the one record that is made in front of the first batch."""
+    """A callback with the single record that is made before the first batch."""
     callback = tf_lsq.Diagnostics(**arguments)
     callback.set_model(student)
     callback.on_train_begin()
@@ -65,9 +65,9 @@ def begun(student, **arguments):
 
 
 def expected_ratios(student, x, target):
-    """R of a dense layer in front of the mean squared error, float64, g = 1.
+    """R of a dense layer before a mean squared error, in float64, with g = 1.
 
-    Written from equations 3 and 5 of the paper and the definition of R.
+    Follows equations 3 and 5 of the paper and the definition of R.
     """
     found = {}
     point, output = quantization_points(student)
@@ -90,7 +90,7 @@ def expected_ratios(student, x, target):
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-def test_the_ratio_is_the_papers(per_channel, rng):
+def test_the_ratio_is_that_of_the_paper(per_channel, rng):
     layer = layers.Dense(6, use_bias=False, name="dense")
     model = keras.Sequential([layers.Input((10,), name="x"), layer])
     student = tf_lsq.quantize_model(model, per_channel=per_channel)
@@ -100,7 +100,7 @@ def test_the_ratio_is_the_papers(per_channel, rng):
     tf_lsq.calibrate(student, x)
     point, _ = quantization_points(student)
     [wrapper] = wrapped_layers(student)
-    # As in the middle of a training: steps that are not their first values, and clip.
+    # As in the middle of training: steps have left their initial values, and clip.
     point.step_variables["step"].assign(0.6)
     factors = rng.uniform(0.4, 0.8, wrapper.step.shape)
     wrapper.step_variables["step"].assign(factors)
@@ -148,7 +148,7 @@ def test_an_activation_is_compared_with_the_kernels_that_read_it(rng):
     assert ratio == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_loss_of_ones_own_replaces_the_compiled_one(rng):
+def test_a_custom_loss_replaces_the_compiled_one(rng):
     inputs = layers.Input((4,), name="features")
     student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(3)(inputs)))
     student.compile("sgd", "mae")
@@ -185,7 +185,7 @@ def test_records_are_made_at_the_beginning_at_the_frequency_and_at_the_end(train
         assert callback.history["step"][name][0] != step
 
 
-def test_epochs_are_the_default_frequency_and_a_second_fit_goes_on(data):
+def test_the_default_frequency_is_an_epoch_and_a_second_fit_continues(data):
     student = trainable()
     callback = tf_lsq.Diagnostics()
     student.fit(*data, verbose=0, callbacks=[callback])
@@ -195,7 +195,7 @@ def test_epochs_are_the_default_frequency_and_a_second_fit_goes_on(data):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_resumed_training_counts_on(first, data, tmp_path):
+def test_a_resumed_run_continues_the_batch_count(first, data, tmp_path):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
 
@@ -209,7 +209,7 @@ def test_a_resumed_training_counts_on(first, data, tmp_path):
     assert found == list(tf_lsq.steps(stopped).values())
 
 
-def test_codes_and_clipping_are_those_of_the_data(data):
+def test_codes_and_clipping_match_the_data(data):
     student = trainable()
     tf_lsq.calibrate(student, data[0])
     for layer in (*wrapped_layers(student), *quantization_points(student)):
@@ -229,7 +229,7 @@ def test_codes_and_clipping_are_those_of_the_data(data):
 
 
 def check_use(callback, layer, values):
-    """Compares with a count in NumPy."""
+    """Compares with counts in NumPy."""
     integers = callback.codes[layer.name]
     step = layer.step.numpy()
     low, high = integers[0], integers[-1]
@@ -244,13 +244,13 @@ def check_use(callback, layer, values):
     [found], [clipped] = (
         callback.history[k][layer.name] for k in ("counts", "clipped")
     )
-    # A tie or two may fall to the other side.
+    # A tie or two may round the other way.
     assert np.abs(found - counts).sum() <= 4
     assert found.sum() == values.size
     assert clipped == pytest.approx(beyond.mean(), abs=2 / values.size)
 
 
-def test_without_data_there_are_kernels_only_and_without_labels_no_ratios(data):
+def test_without_data_only_kernels_are_recorded_and_without_labels_no_ratios(data):
     student = trainable()
     tf_lsq.calibrate(student, data[0])
     found = {}
@@ -263,7 +263,7 @@ def test_without_data_there_are_kernels_only_and_without_labels_no_ratios(data):
     assert found["inputs"] == set(tf_lsq.steps(student))
 
 
-# --- The training stays as it is -----------------------------------------------------
+# --- Training is unaffected ----------------------------------------------------------
 
 
 def test_training_is_the_same_with_the_callback(data):
@@ -285,7 +285,7 @@ def test_training_is_the_same_with_the_callback(data):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_cross_entropy_of_ones_own_reads_what_the_outputs_are(data):
+def test_a_custom_cross_entropy_infers_the_kind_of_outputs(data):
     student = trainable()
     student.compile("sgd", tf_lsq.CrossEntropy())
     own = tf_lsq.Diagnostics(data=data, loss=tf_lsq.CrossEntropy())
@@ -307,7 +307,7 @@ def test_a_model_that_holds_the_student_can_be_trained(data):
     assert all(math.isfinite(r) for r in callback.history["ratio"]["quant_middle"])
 
 
-def test_negative_values_beyond_a_learned_range_are_clipped_ones(rng):
+def test_negative_values_below_a_learned_range_count_as_clipped(rng):
     inputs = layers.Input((6,), name="features")
     x = layers.Dense(8, activation="swish", name="inner")(inputs)
     student = tf_lsq.quantize_model(
@@ -327,7 +327,7 @@ def test_negative_values_beyond_a_learned_range_are_clipped_ones(rng):
     assert beyond.mean() > 0.1
 
 
-def test_codes_of_a_range_that_moves_are_counted_from_zero(rng):
+def test_codes_of_a_learned_range_are_counted_from_zero(rng):
     inputs = layers.Input((6,), name="features")
     x = layers.Dense(8, activation="swish", name="inner")(inputs)
     student = tf_lsq.quantize_model(
@@ -352,11 +352,11 @@ def test_codes_of_a_range_that_moves_are_counted_from_zero(rng):
 
 
 def test_gradients_too_small_for_float16_are_scaled_as_in_training(data):
-    """Ratios have no unit, so a smaller loss leaves them as they are.
+    """Ratios are dimensionless, so a smaller loss does not change them.
 
-    R of one layer is a small difference of large sums, of which the rounding of
-    float16 leaves little. A factor that is a power of two changes no rounding, as long
-    as nothing underflows: without the scale of the loss that is what happens.
+    R of one layer is a small difference of large sums, so float16 rounding leaves few
+    correct digits. A factor that is a power of two does not change the rounding unless
+    values underflow, which they do without the loss scale.
     """
 
     def ratios(factor, scaled=True):
@@ -424,7 +424,7 @@ def test_plots_name_every_layer(trained, tmp_path):
         assert all(f">{name}<" in text for name in names), path.name
 
 
-def test_plots_of_kernels_alone(trained, tmp_path):
+def test_without_data_only_kernels_are_plotted(trained, tmp_path):
     paths = begun(trained[0]).plot(tmp_path)
     assert {path.stem for path in paths} == {"steps", "clipped", "codes"}
 

@@ -1,4 +1,4 @@
-"""The distiller: its loss, its logs, what it trains, saves and refuses."""
+"""The distiller: its loss and logs, and what it trains, saves and refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def expected_distillation(teacher, student, temperature, logits=(True, True)):
 
 @pytest.mark.parametrize("logits", [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_the_loss_is_that_of_float64(logits, temperature, rng):
+def test_the_distillation_loss_matches_float64(logits, temperature, rng):
     outputs = [rng.normal(0, 2, (6, 5)) for _ in range(2)]
     outputs = [
         o if is_logits else np.exp(log_softmax(o))
@@ -51,7 +51,7 @@ def test_the_loss_is_that_of_float64(logits, temperature, rng):
     assert float(found) == pytest.approx((weights * expected).mean(), rel=1e-6)
 
 
-def test_its_gradient_is_the_cross_entropys_at_any_temperature(rng):
+def test_the_distillation_gradient_is_that_of_cross_entropy_at_any_temperature(rng):
     teacher, student = (tf.constant(rng.normal(size=(4, 5))) for _ in range(2))
     for temperature in (1.0, 2.0):
         with tf.GradientTape() as tape:
@@ -62,7 +62,7 @@ def test_its_gradient_is_the_cross_entropys_at_any_temperature(rng):
         np.testing.assert_allclose(tape.gradient(loss, student), expected, rtol=1e-6)
 
 
-def test_sixteen_bit_outputs_are_computed_in_float32():
+def test_the_loss_of_sixteen_bit_outputs_is_computed_in_float32():
     scores = tf.constant([[0.0, 12.0]], tf.float16)
     found = tf_lsq.DistillationLoss()(scores, tf.zeros_like(scores))
     assert found.dtype == tf.float32
@@ -71,7 +71,7 @@ def test_sixteen_bit_outputs_are_computed_in_float32():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_evaluate_shows_the_weighted_sum(weighted, teacher, data, rng):
+def test_evaluate_reports_the_weighted_sum(weighted, teacher, data, rng):
     x, y = data
     weights = rng.uniform(0, 2, 64).astype(np.float32) if weighted else None
     student = tf_lsq.quantize_model(teacher, weight_bits=2, activation_bits=2)
@@ -102,7 +102,7 @@ def test_evaluate_shows_the_weighted_sum(weighted, teacher, data, rng):
     ]
 
 
-def test_without_distillation_it_trains_like_the_student(teacher, data):
+def test_a_distiller_without_distillation_trains_like_the_student(teacher, data):
     students = [tf_lsq.quantize_model(teacher) for _ in range(2)]
     models = [
         students[0],
@@ -153,7 +153,7 @@ def test_the_teacher_is_frozen_and_runs_in_inference_mode(data):
         distiller.evaluate(*data, verbose=0, return_dict=True)["distillation_loss"]
         for _ in range(2)
     )
-    assert one == other  # A dropout in the teacher would differ.
+    assert one == other  # Active dropout would make them differ.
 
 
 def test_a_student_learns_from_the_teacher_alone(teacher, data):
@@ -167,7 +167,7 @@ def test_a_student_learns_from_the_teacher_alone(teacher, data):
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_fit_does_for_the_student_what_its_own_fit_does(teacher, data):
+def test_fitting_a_distiller_does_all_that_fitting_the_student_does(teacher, data):
     student = tf_lsq.quantize_model(teacher)
     distiller = tf_lsq.Distiller(student, teacher)
     optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.1)
@@ -201,7 +201,7 @@ def test_the_student_is_exported_and_the_distiller_is_not(teacher, data, tmp_pat
     tflite_export.verify_tflite(path, distiller.student, data[0], verbose=False)
 
 
-def test_a_saved_distiller_goes_on_where_it_was(teacher, data, tmp_path):
+def test_a_saved_distiller_resumes_where_it_stopped(teacher, data, tmp_path):
     distiller = tf_lsq.Distiller(
         tf_lsq.quantize_model(teacher), teacher, temperature=2.0, name="both"
     )
@@ -246,7 +246,7 @@ def test_both_losses_are_reduced_in_the_same_way(reduction, teacher, data):
     assert found["distillation_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_inputs_reach_the_student_as_they_are(data):
+def test_inputs_reach_the_student_unchanged(data):
     keras.mixed_precision.set_global_policy("mixed_float16")
     try:
         inputs = layers.Input((8, 8, 3))
@@ -286,7 +286,7 @@ def two_headed():
     return keras.Model(inputs, ends)
 
 
-def test_outputs_are_distilled_as_their_losses_say(data, rng):
+def test_each_output_is_distilled_according_to_its_loss(data, rng):
     teacher = two_headed()
     x, y = data
     labels = {"label": y, "box": rng.normal(size=(64, 4)).astype(np.float32)}
@@ -310,7 +310,7 @@ def test_outputs_are_distilled_as_their_losses_say(data, rng):
 
 
 @pytest.mark.parametrize("by", ["name", "position"])
-def test_weights_by_output_name_weight_both_losses(by, data):
+def test_weights_per_output_apply_to_both_losses(by, data):
     inputs = layers.Input((8, 8, 3))
     x = layers.Flatten()(inputs)
     ends = [layers.Dense(5, name=name)(x) for name in ("zz", "aa")]
@@ -339,7 +339,7 @@ def test_weights_by_output_name_weight_both_losses(by, data):
     assert found["distillation_loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_subclasses_of_class_losses_are_over_classes_and_other_losses_say_nothing(data):
+def test_subclassed_class_losses_are_distilled_and_custom_functions_refused(data):
     class Smooth(keras.losses.SparseCategoricalCrossentropy):
         pass
 
@@ -376,7 +376,7 @@ def test_helpers_take_the_student_of_a_distiller(teacher, data):
     tf_lsq.reestimate_batch_norm(distiller, data)
 
 
-def test_a_teacher_of_keras_3_will_do(data):
+def test_the_teacher_may_be_a_keras_3_model(data):
     import keras as keras3
 
     inputs = keras3.Input((8, 8, 3))
@@ -390,7 +390,7 @@ def test_a_teacher_of_keras_3_will_do(data):
     )
 
 
-def test_what_cannot_be_distilled_is_refused(teacher, data):
+def test_unsuitable_students_teachers_and_options_are_refused(teacher, data):
     student = tf_lsq.quantize_model(teacher)
     with pytest.raises(TypeError, match=r"quantize_model.*Received: Functional"):
         tf_lsq.Distiller(teacher, teacher)
@@ -421,7 +421,7 @@ def test_a_teacher_with_its_outputs_in_another_order_is_refused():
     tf_lsq.Distiller(student, keras.Model(inputs, [first, second]))
 
 
-def test_losses_that_say_nothing_about_distillation_are_all_named():
+def test_all_losses_unsuitable_for_distillation_are_named():
     inputs = layers.Input((4,))
     x = layers.Dense(3)(inputs)
     ends = {
@@ -447,7 +447,7 @@ def test_losses_that_say_nothing_about_distillation_are_all_named():
 
 
 def ends_in_softmax(kind):
-    """A dense layer that is certain of class 0, and how its probabilities are made."""
+    """A model that is certain of class 0; `kind` selects how it applies the softmax."""
     inputs = layers.Input((4,))
     x = layers.Dense(3, name="logits")(inputs)
     if kind == "argument":
@@ -486,7 +486,7 @@ def test_a_student_that_is_certain_and_wrong_gets_a_gradient(kind, in_graph):
     np.testing.assert_allclose(found, [1.0, -1.0, 0.0], atol=1e-5)
 
 
-def test_the_loss_of_labels_sees_the_inputs_of_a_softmax():
+def test_the_label_loss_uses_the_inputs_of_a_softmax():
     logits = tf.constant([[90.0, 0.0, -9.0]])
 
     @tf.function
@@ -500,7 +500,7 @@ def test_the_loss_of_labels_sees_the_inputs_of_a_softmax():
     np.testing.assert_allclose(gradient(logits), [[1.0, -1.0, 0.0]], atol=1e-6)
 
 
-# --- Augmentation inside of models ---------------------------------------------------
+# --- Augmentation inside models ------------------------------------------------------
 
 
 def augmenting(*extra):

@@ -40,7 +40,7 @@ def started(kinds, path, **environment):
 
 
 def finished(processes):
-    """Waits for all; where one fails, the others would wait for it for ever."""
+    """Waits for all processes; if one fails, ends the others, which would hang."""
     try:
         assert [process.wait(timeout=300) for process in processes] == [0, 0]
     finally:
@@ -82,7 +82,7 @@ def test_mirrored_replicas_learn_what_one_device_learns(one_process):
     assert_same_training(one_process["mirrored"], one_process["one"])
 
 
-def test_a_training_loop_of_your_own_under_a_strategy(one_process):
+def test_a_custom_loop_under_a_strategy_learns_what_one_device_learns(one_process):
     assert_same_training(one_process["mirrored, loop"], one_process["one, loop"])
 
 
@@ -99,7 +99,7 @@ def test_mirrored_replicas_distil_as_one_device_does(one_process):
     assert found["last"] == pytest.approx(expected["last"], rel=1e-4)
 
 
-def test_the_bound_of_steps_acts_once_on_the_sum_over_replicas(one_process):
+def test_the_step_bound_applies_once_to_the_sum_over_replicas(one_process):
     found, expected = (one_process[f"{k}, bounded"] for k in ("mirrored", "one"))
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
     moves = sorted(map(abs, expected))
@@ -113,7 +113,7 @@ def test_ranges_are_followed_under_a_strategy(one_process):
         for before, after in (found, expected)
     ]
     assert changed[0] == changed[1] != set()
-    # Synchronized batch norms sum in another order outside of a replica.
+    # Synchronized batch norms sum in a different order outside a replica.
     assert found[1] == pytest.approx(expected[1], rel=1e-2)
 
 
@@ -154,7 +154,7 @@ def test_workers_start_from_the_first_workers_steps(workers, one_process):
 
 
 @pytest.mark.parametrize("kind", [".keras", ".h5"])
-def test_synchronized_batch_norms_stay_so(kind, rng, tmp_path):
+def test_synchronized_batch_norms_stay_synchronized(kind, rng, tmp_path):
     inputs = layers.Input((6, 6, 3), name="image")
     x = layers.Conv2D(4, 3)(inputs)
     x = layers.ReLU()(layers.BatchNormalization(synchronized=True, name="norm")(x))

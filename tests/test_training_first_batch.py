@@ -1,4 +1,4 @@
-"""First steps of grids that several tensors are on."""
+"""Initial steps of grids that several tensors share."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def traced(student, x):
     function = tf.function(lambda x: student(x, training=True))
     function(x)
     first = tf_lsq.steps(student)
-    function(2 * x)  # No first batch any more.
+    function(2 * x)  # No longer the first batch.
     assert tf_lsq.steps(student) == first
 
 
@@ -61,7 +61,7 @@ def x(rng):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("join", JOINS)
-def test_first_steps_are_of_all_tensors(join, way, x):
+def test_initial_steps_account_for_all_tensors(join, way, x):
     for first in ("small", "wide"):
         student = tf_lsq.quantize_model(network(join, first), first_last_bits=4)
         way(student, x)
@@ -80,7 +80,7 @@ def test_first_steps_are_of_all_tensors(join, way, x):
 
 
 @pytest.mark.parametrize("first", ["small", "wide"])
-def test_first_offsets_are_of_all_tensors(first, x):
+def test_initial_offsets_account_for_all_tensors(first, x):
     student = tf_lsq.quantize_model(
         network(layers.Concatenate, first), asymmetric_activations=True
     )
@@ -111,7 +111,7 @@ def test_batch_norms_see_the_first_batch_once(x):
         )
 
 
-def test_values_that_are_not_finite_are_named_wherever_they_come_from(x):
+def test_points_that_receive_non_finite_values_are_named(x):
     student = tf_lsq.quantize_model(network(layers.Concatenate, "small"))
     wide = student.get_layer("quant_wide").layer
     wide.bias.assign([np.inf] * 4)

@@ -107,7 +107,7 @@ def test_regularisers_act_on_float_kernels_and_not_on_steps(rng):
 
 
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
-def test_an_optimizers_weight_decay_leaves_steps_out(name, model, data):
+def test_weight_decay_does_not_apply_to_steps(name, model, data):
     optimizer = getattr(keras.optimizers, name)(0.1, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["beta"])
     student = tiny.compiled(tf_lsq.quantize_model(model), optimizer)
@@ -130,7 +130,7 @@ def test_steps_stay_positive_at_any_learning_rate(optimizer, model, data):
     assert all((step > 0).all() for step in tf_lsq.steps(student).values())
 
 
-def test_adam_moves_a_small_step_by_a_share_of_itself():
+def test_adam_moves_a_small_step_by_a_fraction_of_itself():
     layer = keras.layers.Dense(4, use_bias=False)
     model = keras.Sequential([keras.layers.Input((4,)), layer])
     layer.kernel.assign(1e-3 * np.eye(4))
@@ -159,7 +159,7 @@ np.savez(folder + "/weights.npz", *model.get_weights(), iterations=iterations)
 """
 
 
-def test_a_saved_model_of_tensorflow_is_refused(model, data, tmp_path):
+def test_saving_in_the_savedmodel_format_is_refused(model, data, tmp_path):
     student = tiny.compiled(tf_lsq.quantize_model(model), "sgd")
     tf_lsq.calibrate(student, data[0])
     for name, options in [("folder", {}), ("x.keras", {"save_format": "tf"})]:
@@ -188,7 +188,7 @@ def test_saved_models_load_and_resume_in_a_process_that_imports_tf_lsq(
     found = np.load(tmp_path / "weights.npz")
     assert found["iterations"] == 4
     for number, weight in enumerate(student.get_weights()):
-        # Threads may add in another order; state that was lost would show far more.
+        # Threads may add in a different order; lost state would differ far more.
         np.testing.assert_allclose(found[f"arr_{number}"], weight, rtol=1e-3, atol=1e-5)
 
 
@@ -206,7 +206,7 @@ def test_checkpoints_restore_weights_and_optimizer(model, data, tmp_path):
     np.testing.assert_array_equal(third(data[0]), student(data[0]))
 
 
-def test_a_step_of_nan_ends_a_training_of_the_plain_form(model, data):
+def test_a_nan_step_stops_training_in_the_plain_form(model, data):
     student = tiny.compiled(tf_lsq.quantize_model(model))
     tf_lsq.calibrate(student, data)
     student.use_plain_op()
@@ -233,7 +233,7 @@ def test_terminate_on_nan_ends_fit_as_in_keras(model, data):
     assert len(history.history["loss"]) == 1
 
 
-def test_a_training_that_diverged_is_named(model, data):
+def test_layers_that_diverged_are_named(model, data):
     x, labels = data
     student = tiny.compiled(tf_lsq.quantize_model(model))
     tf_lsq.calibrate(student, x)

@@ -1,4 +1,4 @@
-"""Optimizers update steps apart from weights, whatever their class."""
+"""Optimizers of every class update steps separately from weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPTIMIZERS = {
 
 
 def moved(optimizer, gradients):
-    """How far variables move that start at 1."""
+    """How far variables move if they start at 1."""
     variables = [tf.Variable(1.0, name=name) for name in NAMES]
     pairs = zip(map(tf.constant, gradients), variables, strict=True)
     optimizer.apply_gradients(list(pairs))
@@ -54,7 +54,7 @@ def test_high_learning_rates_move_steps_no_further(name):
         found = [b - float(v) for b, v in zip(before, variables, strict=True)]
         np.testing.assert_allclose(found[:3], expected, rtol=1e-4)
     assert found[3] == pytest.approx(3.6, rel=1e-4)
-    # Gradients within the bound act in full.
+    # Gradients within the bound are not reduced.
     optimizer = tf_lsq.prepare_optimizer(OPTIMIZERS[name](0.1))
     assert moved(optimizer, [0.05] * 4)[0] == pytest.approx(0.005, rel=1e-4)
 
@@ -71,7 +71,7 @@ def test_clipping_acts_on_weights_as_if_there_were_no_steps(name, clipping):
     assert moved(prepared(), [0.9, 50.0, 0.0, 4.0])[3] == pytest.approx(0.005, rel=1e-4)
 
 
-def test_a_prepared_optimizer_is_rebuilt_and_released():
+def test_a_prepared_optimizer_can_be_rebuilt_and_released():
     optimizer = tf_lsq.prepare_optimizer(keras.optimizers.SGD(0.1))
     restored = keras.optimizers.SGD.from_config(optimizer.get_config())
     assert moved(restored, [9.0] * 4)[0] == pytest.approx(0.9)
@@ -88,7 +88,7 @@ def test_an_optimizer_that_was_given_a_bound_keeps_it():
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, "high", True])
-def test_bounds_that_are_none_are_refused(wrong):
+def test_invalid_bounds_are_refused(wrong):
     with pytest.raises(ValueError, match="`step_clip` must be a positive number"):
         tf_lsq.prepare_optimizer(keras.optimizers.SGD(0.1), wrong)
     with pytest.raises(ValueError, match="`step_clip` must be a positive number"):
@@ -136,7 +136,7 @@ def test_steps_move_by_the_bound_at_most(data):
 
 
 def test_a_loss_scale_does_not_change_what_is_bounded(data):
-    """The bound must see gradients without the scale."""
+    """The bound must apply to gradients without the scale."""
     found = {}
     for policy in ("float32", "mixed_float16"):
         keras.mixed_precision.set_global_policy(policy)
@@ -162,12 +162,12 @@ def test_a_loss_scale_does_not_change_what_is_bounded(data):
     assert 0 < at_bound.sum() < len(one)
     assert np.abs(other).max() <= 1 + 1e-6
     np.testing.assert_allclose(other[at_bound], one[at_bound], rtol=0.2)
-    # With its scale inside, every gradient would be at the bound.
+    # If the scale were included, every gradient would be at the bound.
     assert np.abs(other[~at_bound]).max() < 0.9
 
 
-def test_global_clipnorm_leaves_weights_what_they_would_get_without_steps(data):
-    """Against the same training in which no step trains."""
+def test_global_clipnorm_updates_weights_as_if_there_were_no_steps(data):
+    """Compares with the same training in which no step is trained."""
     found = []
     for frozen in (False, True):
         keras.utils.set_random_seed(0)
@@ -203,7 +203,7 @@ def test_global_clipnorm_leaves_weights_what_they_would_get_without_steps(data):
         lambda: legacy.Adagrad(0.01, initial_accumulator_value=0.25),
     ],
 )
-def test_calibrate_forgets_what_the_optimizer_kept_of_steps(make, data):
+def test_calibrate_resets_the_optimizer_state_of_steps(make, data):
     student = tf_lsq.quantize_model(tiny.residual())
     student.compile(make(), "sparse_categorical_crossentropy")
     student.fit(0.1 * data[0], data[1], epochs=3, verbose=0)
@@ -232,7 +232,7 @@ def first_slot(optimizer):
     return 0.25 if "Adagrad" in type(optimizer).__name__ else 0.0
 
 
-def test_slots_start_from_the_values_that_the_optimizer_gives_them():
+def test_slots_are_reset_to_the_optimizers_initial_values():
     variables = [tf.Variable(1.0, name=name) for name in NAMES]
     optimizer = keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.25)
     optimizer.apply_gradients([(tf.constant(3.0), v) for v in variables])
@@ -241,7 +241,7 @@ def test_slots_start_from_the_values_that_the_optimizer_gives_them():
     assert found == [0.25, 9.25, 9.25, 9.25]
 
 
-def test_the_factor_under_a_cap_does_not_wind_up():
+def test_the_factor_of_a_capped_step_does_not_wind_up():
     inputs = layers.Input((8, 8, 3))
     x = layers.ReLU(6.0)(layers.Conv2D(8, 3)(inputs))
     outputs = layers.Dense(1)(layers.GlobalAveragePooling2D()(x))

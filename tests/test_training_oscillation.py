@@ -1,4 +1,4 @@
-"""The callback that follows weights between two codes, and freezes them."""
+"""The callback that tracks weights oscillating between codes, and freezes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ layers = keras.layers
 
 
 class Codes(keras.callbacks.Callback):
-    """Keeps the codes of every kernel after every batch."""
+    """Records the codes of every kernel after every batch."""
 
     def __init__(self, student):
         super().__init__()
@@ -32,9 +32,9 @@ class Codes(keras.callbacks.Callback):
 
 
 def reference(sequence, momentum, limits):
-    """Algorithm 1 of Nagel et al., weight by weight, float64.
+    """Algorithm 1 of Nagel et al., weight by weight, in float64.
 
-    Returns frequencies, and the codes that the network has after every batch.
+    Returns frequencies, which weights are frozen, and the codes after every batch.
     """
     first = sequence[0].astype(float)
     frequency, average, codes = np.zeros(first.shape), first.copy(), first.copy()
@@ -74,7 +74,7 @@ def data(rng):
     return rng.normal(size=(96, 6)).astype(np.float32), rng.normal(size=(96, 3))
 
 
-def test_a_change_against_the_last_one_is_an_oscillation():
+def test_a_change_opposite_to_the_last_one_is_an_oscillation():
     tracker = CodeTracker(tf.constant([0.0, 0.0, -8.0]), 0.1)
     found = []
     for codes in ([1, 1, 7], [1, 2, 7], [0, 3, -8], [1, 3, -8]):
@@ -94,14 +94,14 @@ def test_eight_bit_codes_do_not_overflow():
 
 
 @pytest.mark.parametrize("limit", ["none", "constant", "falling"])
-def test_the_tracker_is_algorithm_1(limit, rng):
+def test_the_tracker_implements_algorithm_1(limit, rng):
     count = 60
     limits = {
         "none": np.full(count, np.inf),
         "constant": np.full(count, 0.35),
         "falling": np.linspace(0.6, 0.12, count),
     }[limit]
-    # Calm weights and busy ones.
+    # Some weights change rarely, others often.
     busy = rng.uniform(0.02, 0.9, (5, 7))
     walk = rng.integers(-1, 2, (count + 1, 5, 7)) * (rng.random((61, 5, 7)) < busy)
     sequence = np.clip(walk[0] + walk, -2, 1)
@@ -116,7 +116,7 @@ def test_the_tracker_is_algorithm_1(limit, rng):
     assert not frozen.all()
 
 
-def test_frequencies_are_those_of_the_training(data, tmp_path):
+def test_frequencies_match_the_codes_during_training(data, tmp_path):
     student = trainable()
     tf_lsq.calibrate(student, data[0])
     codes = Codes(student)
@@ -169,7 +169,7 @@ def test_frozen_weights_keep_their_codes(held, data):
         when = np.array([moment[name] for moment in moments])
         kept = np.where(when[:-1], sequence[1:] == sequence[:-1], True)
         assert kept.all()
-        # They had moved before.
+        # They moved before they were frozen.
         assert (sequence[1:] != sequence[:-1])[:, frozen].any()
         layer = student.get_layer(name)
         on_grid = layer.step.numpy() * sequence[-1]
@@ -180,7 +180,7 @@ def test_frozen_weights_keep_their_codes(held, data):
     assert history["frozen"][-1] > history["frozen"][0]
 
 
-def test_frozen_weights_keep_their_codes_where_keras_averages_weights(data):
+def test_frozen_weights_keep_their_codes_if_keras_averages_weights(data):
     student = trainable()
     tf_lsq.calibrate(student, data[0])
     student.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.9), "mse")
@@ -207,7 +207,7 @@ def test_training_without_freezing_is_the_same_with_the_callback(data):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_pair_of_limits_is_a_cosine_over_the_training():
+def test_a_pair_of_limits_gives_a_cosine_schedule():
     callback = tf_lsq.OscillationTracking(freeze_above=(0.2, 0.04))
     callback.set_params({"epochs": 4, "steps": 5})
     found = []

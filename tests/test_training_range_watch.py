@@ -1,4 +1,4 @@
-"""Trainings from random weights, new heads and heads of zeros."""
+"""Training from random weights, with new heads and with heads of zeros."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def final_loss(model, digits, epochs=5, rate=2e-3):
 
 
 @pytest.mark.parametrize("head", [{}, {"kernel_initializer": "zeros"}])
-def test_a_training_from_random_weights_reaches_the_loss_of_float(head, digits):
+def test_training_from_random_weights_reaches_the_float_loss(head, digits):
     keras.utils.set_random_seed(0)
     model = network(**head)
     student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
     left_alone = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
     with warnings.catch_warnings():
-        # The head gives zeros until it has been updated, which is no reason to warn.
+        # The head gives zeros until its first update, which must not cause a warning.
         warnings.simplefilter("error")
         found = final_loss(student, digits)
     expected = final_loss(model, digits)
@@ -58,7 +58,7 @@ def test_a_training_from_random_weights_reaches_the_loss_of_float(head, digits):
         assert final_loss(left_alone, digits) > 1.5 * expected
 
 
-def test_a_new_head_on_a_trained_body_is_followed(digits):
+def test_the_range_of_a_new_head_on_a_trained_body_is_followed(digits):
     keras.utils.set_random_seed(0)
     body = network()
     final_loss(body, digits)
@@ -70,8 +70,8 @@ def test_a_new_head_on_a_trained_body_is_followed(digits):
 
 
 @pytest.mark.parametrize("norm", [False, True])
-def test_a_training_from_a_trained_network_is_left_alone(norm, digits):
-    """The same weights, bit for bit, as without a look at any range."""
+def test_training_from_a_trained_network_is_left_alone(norm, digits):
+    """Weights are the same, bit for bit, as without any range check."""
     keras.utils.set_random_seed(0)
     model = network()
     if norm:
@@ -94,7 +94,7 @@ def test_a_training_from_a_trained_network_is_left_alone(norm, digits):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_look_changes_nothing_but_steps(digits):
+def test_a_range_check_changes_nothing_but_steps(digits):
     keras.utils.set_random_seed(0)
     inputs = layers.Input((8, 8, 1))
     x = layers.Dropout(0.5)(tiny.conv_bn_relu(inputs, 6))
@@ -102,7 +102,7 @@ def test_a_look_changes_nothing_but_steps(digits):
     final_loss(model, digits)
     student = tf_lsq.quantize_model(model)
     tf_lsq.calibrate(student, digits[0])
-    student.range_watch.follow()  # Training sees other statistics than calibration.
+    student.range_watch.follow()  # Batch norm statistics differ in training.
     before = student.get_weights()
     states = [layer for layer in student.layers if isinstance(layer, layers.Dropout)]
     assert states
@@ -118,7 +118,7 @@ def test_a_look_changes_nothing_but_steps(digits):
     assert learned < set(shares)
 
 
-def test_looks_become_rare():
+def test_range_checks_become_less_frequent():
     student = tf_lsq.quantize_model(
         keras.Sequential([layers.Dense(3, input_shape=(4,))])
     )
@@ -136,7 +136,7 @@ def test_looks_become_rare():
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
-def test_values_that_outgrow_their_range_set_the_step_again(asymmetric):
+def test_steps_are_reset_if_values_outgrow_their_range(asymmetric):
     rng = np.random.default_rng(0)
     model = keras.Sequential([layers.Dense(8, input_shape=(4,), name="dense")])
     student = tf_lsq.quantize_model(
@@ -155,7 +155,7 @@ def test_values_that_outgrow_their_range_set_the_step_again(asymmetric):
     assert max(student.range_watch.clipped_shares.values()) < 0.1
 
 
-def test_clipped_layers_are_named_once_per_training(digits):
+def test_clipped_layers_are_named_only_once(digits):
     student = tf_lsq.quantize_model(network())
     student.compile(keras.optimizers.SGD(0.0), LOSS)
     tf_lsq.calibrate(student, digits[0])
@@ -168,7 +168,7 @@ def test_clipped_layers_are_named_once_per_training(digits):
         student.fit(*digits, verbose=0)
 
 
-def test_steps_far_from_their_first_value_are_named_once(digits):
+def test_steps_far_from_their_initial_value_are_named_only_once(digits):
     student = tf_lsq.quantize_model(network())
     student.compile(keras.optimizers.SGD(0.0), LOSS)
     tf_lsq.calibrate(student, digits[0])
@@ -179,7 +179,7 @@ def test_steps_far_from_their_first_value_are_named_once(digits):
     assert len([w for w in caught if "10 times" in str(w.message)]) == 1
 
 
-def test_steps_that_have_learned_for_long_are_left_alone(digits):
+def test_steps_that_have_trained_for_long_are_left_alone(digits):
     student = tf_lsq.quantize_model(network())
     tf_lsq.calibrate(student, digits[0])
     dense = student.layers[-2]
@@ -203,7 +203,7 @@ def test_channels_that_have_not_grown_keep_their_steps():
     np.testing.assert_allclose(factors, [[0.9, 1.0, 0.9, 0.9]], rtol=1e-6)
 
 
-def test_a_loaded_step_is_not_taken_for_one_that_came_from_zeros(digits):
+def test_a_loaded_step_is_not_mistaken_for_one_initialised_from_zeros(digits):
     model = network(kernel_initializer="zeros")
     student = tf_lsq.quantize_model(model)
     with pytest.warns(UserWarning, match="only zeros"):
@@ -233,7 +233,7 @@ def test_a_frozen_layer_keeps_its_step(digits):
     assert head in student.range_watch.follow()
 
 
-def test_a_custom_loop_follows_ranges_after_a_calibration(digits):
+def test_a_custom_loop_follows_ranges_after_calibration(digits):
     student = tf_lsq.quantize_model(network(), weight_bits=8)
     with pytest.raises(RuntimeError, match=r"`tf_lsq.calibrate\(model, data\)` first"):
         student.follow_ranges()

@@ -1,4 +1,4 @@
-"""The paper's recipe: values, L2 inside the gradient, logits told apart."""
+"""The paper's recipe: values, L2 in the gradient, logits or probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ layers = keras.layers
     ("bits", "rate", "decay"),
     [(8, 1e-3, 1e-4), (4, 1e-2, 1e-4), (3, 1e-2, 0.5e-4), (2, 1e-2, 0.25e-4)],
 )
-def test_values_are_the_papers(bits, rate, decay):
+def test_recipe_values_match_the_paper(bits, rate, decay):
     optimizer = tf_lsq.recipe(bits, 100)["optimizer"]
     schedule = optimizer._learning_rate
     for step in (0, 25, 50, 100):
@@ -30,7 +30,7 @@ def test_values_are_the_papers(bits, rate, decay):
     assert optimizer.weight_decay is None
 
 
-def test_every_value_can_be_given():
+def test_every_recipe_value_can_be_overridden():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     optimizer = tf_lsq.recipe(
         4, 100, learning_rate=schedule, momentum=0.5, weight_decay=0.3
@@ -45,14 +45,14 @@ def test_every_value_can_be_given():
     assert tf_lsq.recipe(4, 9, from_logits=False)["loss"].from_logits is False
 
 
-def test_variants_for_what_the_paper_did_not_do():
+def test_the_finetune_and_adam_variants_have_their_own_values():
     short = tf_lsq.recipe(2, 200, variant="finetune")["optimizer"]
     assert short.l2 == 0.0
     rates = [float(short._learning_rate(step)) for step in (0, 5, 10, 105, 200)]
     np.testing.assert_allclose(rates, [0, 5e-3, 1e-2, 5e-3, 0], atol=1e-6)
     adam = tf_lsq.recipe(2, 200, variant="adam")["optimizer"]
     assert isinstance(adam, keras.optimizers.AdamW)
-    # Per step as much as the paper's SGD: rate * l2 / (1 - momentum).
+    # As much per step as the paper's SGD: rate * l2 / (1 - momentum).
     assert 1e-3 * adam.weight_decay == pytest.approx(1e-2 * 0.25e-4 / 0.1)
     adam = tf_lsq.recipe(8, 200, variant="adam")["optimizer"]
     assert 1e-3 * adam.weight_decay == pytest.approx(1e-3 * 1e-4 / 0.1)
@@ -69,9 +69,9 @@ def test_adam_decays_kernels_only(data):
 
 @pytest.mark.parametrize("kind", [".keras", ".h5"])
 @pytest.mark.parametrize("variant", ["paper", "adam"])
-def test_a_loaded_training_goes_on_as_it_would_have(variant, kind, data, tmp_path):
+def test_a_loaded_model_continues_training_exactly(variant, kind, data, tmp_path):
     student = tf_lsq.quantize_model(tiny.residual())
-    # A decay that would be seen if biases or batch norms had it.
+    # A decay strong enough to be noticed if it acted on biases or batch norms.
     student.compile(**tf_lsq.recipe(4, 100, variant=variant, weight_decay=0.5))
     student.fit(*data, verbose=0)
     path = tmp_path / f"student{kind}"
@@ -98,7 +98,7 @@ def test_a_loaded_training_goes_on_as_it_would_have(variant, kind, data, tmp_pat
         {"weight_decay": -1.0},
     ],
 )
-def test_what_is_out_of_range_is_refused(wrong):
+def test_recipe_values_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=r"Received: .*="):
         tf_lsq.recipe(**{"weight_bits": 4, "steps": 10} | wrong)
     with pytest.raises(ValueError, match="step_clip"):
@@ -107,7 +107,7 @@ def test_what_is_out_of_range_is_refused(wrong):
         tf_lsq.SGDWithL2(0.1, l2=0.1, weight_decay=0.1)
 
 
-# --- L2 inside the gradient ---------------------------------------------------------
+# --- L2 in the gradient -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -132,7 +132,7 @@ def test_l2_goes_through_the_momentum_for_kernels_only(nesterov, rng):
 
 
 def test_l2_equals_a_regulariser_and_not_keras_weight_decay(data):
-    """What `0.5 * l2 * sum(kernel^2)` in the loss does, the optimizer does."""
+    """The optimizer acts like `0.5 * l2 * sum(kernel^2)` in the loss."""
 
     def trained(optimizer, l2=0.0):
         keras.utils.set_random_seed(1)
@@ -193,20 +193,20 @@ def ending(build):
         (layers.Activation("hard_sigmoid"), "sigmoid"),
     ],
 )
-def test_the_graph_says_what_the_outputs_are(build, kind):
+def test_the_kind_of_outputs_is_inferred_from_the_graph(build, kind):
     model = ending(build)
     assert list(output_kinds(model).values()) == [kind]
     assert list(output_kinds(tf_lsq.quantize_model(model)).values()) == [kind]
 
 
-def test_an_unknown_layer_at_the_end_is_unknown():
+def test_an_unknown_last_layer_gives_unknown_outputs():
     model = ending(layers.Lambda(lambda x: x * 2.0))
     assert list(output_kinds(model).values()) == ["unknown"]
 
 
 @pytest.mark.parametrize("end", ["logits", "probabilities"])
 @pytest.mark.parametrize("labels", ["numbers", "column", "one-hot"])
-def test_compile_tells_the_loss(end, labels, rng):
+def test_compile_configures_the_loss_for_its_outputs(end, labels, rng):
     model = ending(layers.Softmax() if end == "probabilities" else (lambda x: x))
     student = tf_lsq.quantize_model(model)
     x, y = rng.normal(size=(16, 4)).astype(np.float32), rng.integers(0, 3, 16)
@@ -220,7 +220,7 @@ def test_compile_tells_the_loss(end, labels, rng):
     assert found == pytest.approx(-np.log(p[np.arange(16), y]).mean(), rel=1e-5)
 
 
-def test_losses_of_several_outputs_are_told_one_by_one():
+def test_losses_of_several_outputs_are_configured_separately():
     inputs = layers.Input((4,))
     x = layers.Dense(3, name="a")(inputs)
     ends = {"first": layers.Softmax(name="b")(x), "second": x}
@@ -237,7 +237,7 @@ def test_losses_of_several_outputs_are_told_one_by_one():
     assert [one.from_logits for one in student.loss] == [False, True]
 
 
-def test_losses_of_outputs_that_are_not_there_are_named():
+def test_losses_of_missing_outputs_are_named():
     inputs = layers.Input((4,))
     ends = [layers.Dense(3, name=name)(inputs) for name in ("a", "b")]
     student = tf_lsq.quantize_model(keras.Model(inputs, ends))
@@ -247,13 +247,13 @@ def test_losses_of_outputs_that_are_not_there_are_named():
         student.compile("sgd", [tf_lsq.CrossEntropy()])
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     steps = np.int64(100)
     optimizer = tf_lsq.recipe(4, steps, learning_rate=np.float32(0.5))["optimizer"]
     assert float(optimizer._learning_rate(50)) == pytest.approx(0.25)
 
 
-def test_an_open_cross_entropy_is_refused_where_nobody_knows():
+def test_a_cross_entropy_is_refused_if_from_logits_cannot_be_inferred():
     with pytest.raises(ValueError, match="from_logits=None"):
         tf_lsq.CrossEntropy()([1], [[0.0, 1.0]])
     student = tf_lsq.quantize_model(ending(layers.Activation("sigmoid")))
@@ -284,7 +284,7 @@ def test_labels_of_unknown_shape_are_refused(data):
         (layers.GlobalAveragePooling2D(), "unknown"),
     ],
 )
-def test_means_of_probabilities_are_no_logits(last, kind):
+def test_means_of_probabilities_are_not_logits(last, kind):
     inputs = layers.Input((4, 4, 3))
     x = layers.Softmax()(layers.Conv2D(5, 1)(inputs))
     assert list(output_kinds(keras.Model(inputs, last(x))).values()) == [kind]

@@ -1,4 +1,4 @@
-"""The integer twin as a Keras model, and the arithmetic of kernels against NumPy."""
+"""The integer twin as a Keras model, and kernel arithmetic compared with NumPy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_twin_evaluates_like_the_file(trained, rng, tmp_path):
         model.get_layer("re_lu").get_config()
 
 
-def test_several_inputs_and_outputs_by_name(rng):
+def test_the_twin_takes_and_returns_dictionaries(rng):
     inputs = {"a": layers.Input((4,), name="a"), "b": layers.Input((4,), name="b")}
     x = layers.Dense(6, activation="relu")(layers.Add()([inputs["a"], inputs["b"]]))
     outputs = {"low": layers.Dense(3)(x), "high": layers.Dense(2)(x)}
@@ -56,7 +56,7 @@ def test_several_inputs_and_outputs_by_name(rng):
         assert np.abs(found[name] - expected[name]).max() < step
 
 
-def test_layers_left_in_float(rng, tmp_path):
+def test_the_twin_keeps_layers_left_in_float(rng, tmp_path):
     inputs = layers.Input((8,), name="x")
     x = layers.Dense(6, activation="relu")(inputs)
     x = layers.Dense(6, activation="relu", name="middle")(x)
@@ -67,10 +67,10 @@ def test_layers_left_in_float(rng, tmp_path):
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
-    assert found.twin_differences <= 2  # Of 192: float sums have no order.
+    assert found.twin_differences <= 2  # Of 192: the order of float sums is undefined.
 
 
-def test_sums_that_float32_cannot_hold(rng, tmp_path):
+def test_the_twin_is_exact_for_sums_too_large_for_float32(rng, tmp_path):
     inputs = layers.Input((4096,), name="x")
     model = keras.Model(inputs, layers.Dense(3, name="scores")(inputs))
     model.get_layer("scores").kernel.assign(rng.uniform(0.5, 1, (4096, 3)))
@@ -85,7 +85,7 @@ def test_sums_that_float32_cannot_hold(rng, tmp_path):
     assert found.twin_differences == 0
 
 
-def test_options_of_the_twin_that_do_not_exist(trained):
+def test_the_twin_refuses_invalid_options(trained):
     with pytest.raises(ValueError, match="`kernels` must be one of"):
         tflite_export.integer_twin(trained[0], kernels="gpu")
     with pytest.raises(ValueError, match="`storage` must be one of"):
@@ -114,7 +114,7 @@ def test_fixed_point_is_the_ratio_rounded_twice(acc, ratio):
         for half_up in (True, False)
     )
     exact = acc * multiplier * 2.0 ** (exponent - 31)
-    # Half a unit for the shift, and half a unit of the product in front of it.
+    # Half a unit for the shift, and half a unit for the product before it.
     assert abs(up - exact) <= 1.0 and abs(away - exact) <= 1.0
     assert up in (away, away + 1)
 

@@ -63,7 +63,7 @@ def change_an_activation(graph):
 
 
 def add_an_option(graph):
-    """One that this library leaves at its default."""
+    """Sets an option that this library leaves at its default."""
     op = next(op for op in graph.ops if op.code == "FULLY_CONNECTED")
     op.options["keep_num_dims"] = True
 
@@ -136,7 +136,7 @@ def test_files_without_readable_metadata_are_refused(content, exported):
         tflite_export.verify_tflite(path, student)
 
 
-def test_a_file_of_other_weights_is_rejected(exported):
+def test_a_file_with_other_weights_is_rejected(exported):
     student, path, _ = exported
     kernel = student.get_layer("quant_conv2d_1").kernel
     kernel.assign(kernel * -1)
@@ -145,8 +145,8 @@ def test_a_file_of_other_weights_is_rejected(exported):
 
 
 @pytest.mark.parametrize("corrupt", [change_a_zero_point, change_a_bias])
-def test_wrong_arithmetic_shows_at_the_points(corrupt, exported):
-    """The check on data finds an error without the help of the structural one."""
+def test_wrong_arithmetic_is_detected_at_the_points(corrupt, exported):
+    """The check on data finds the error without the structural check."""
     from tflite_export import verification
 
     student, path, x = exported
@@ -184,7 +184,7 @@ def test_truncated_files_are_rejected(exported):
             tflite_export.verify_tflite(path, student)
 
 
-def test_other_files_are_rejected(exported, tmp_path):
+def test_files_that_are_not_models_are_rejected(exported, tmp_path):
     student, path, _ = exported
     path.write_bytes(b"not a model, but long enough to look at")
     with pytest.raises(ValueError, match="identifier"):
@@ -193,7 +193,7 @@ def test_other_files_are_rejected(exported, tmp_path):
         tflite_export.verify_tflite(tmp_path / "missing.tflite", student)
 
 
-def test_a_file_that_fails_verification_is_not_left(exported, monkeypatch):
+def test_files_that_fail_verification_do_not_replace_old_ones(exported, monkeypatch):
     student, path, _ = exported
     before = path.read_bytes()
 

@@ -1,1 +1,1 @@
-"""What tests are built from: small models, references in float64, scripts."""
+"""Shared test code: small models, float64 references, scripts."""

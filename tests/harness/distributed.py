@@ -1,7 +1,7 @@
 """Trains one small model under a strategy; run by `test_training_distribution`.
 
-Arguments: "one", "mirrored" or "worker" (which reads TF_CONFIG), several of them
-joined by "+", and the `.json` file for what was found.
+Arguments: "one", "mirrored" or "worker" (which reads TF_CONFIG), or several of them
+joined by "+"; then the `.json` file for the results.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
     if "worker" in kinds:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         found["worker"] = trained(strategy, arrays())
-        # An order of its own for every worker.
+        # A different order for every worker.
         number = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
         found["worker, shuffled"] = trained(strategy, shuffled(number))
     path.write_text(json.dumps(found))
@@ -58,7 +58,7 @@ def main() -> None:
 def arrays():
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 1, (EXAMPLES, 6, 6, 3)).astype(np.float32)
-    # The part of a global batch that the second replica gets is larger.
+    # The second replica's part of each global batch has larger values.
     x[np.arange(EXAMPLES) % BATCH_SIZE >= BATCH_SIZE // 2] *= 3
     return x, rng.integers(0, 4, EXAMPLES)
 
@@ -78,15 +78,15 @@ def student_of(strategy):
         x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3, activation="relu")(x))
         student = tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(4)(x)))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # Adam would make much of the rounding of small gradients.
+        # Adam would amplify rounding errors of small gradients.
         student.compile(keras.optimizers.SGD(0.1, momentum=0.9), loss)
     return student
 
 
 def trained(strategy, data):
-    """Losses of the first training steps, learned steps before and after."""
+    """Losses of the first training steps, and learned steps before and after."""
     student = student_of(strategy)
-    # Keras adds up what the workers log, though each has the loss of the whole batch.
+    # Keras adds up the workers' logs, but each has the loss of the whole batch.
     student.distribute_reduction_method = "first"
     losses, first = [], {}
     callback = keras.callbacks.LambdaCallback(
@@ -114,12 +114,12 @@ def trained(strategy, data):
 
 
 def unwatched(student):
-    """Leaves ranges alone: several workers do, and a rounding error may decide."""
+    """Turns the range watch off, as with several workers; rounding may affect it."""
     student.range_watch = None
 
 
 def followed(strategy):
-    """Steps before and after a kernel has outgrown its range and others'."""
+    """Steps before and after following ranges that a larger kernel has outgrown."""
     student = student_of(strategy)
     tf_lsq.calibrate(student, arrays()[0])
     before = numbers(student)
@@ -131,13 +131,13 @@ def followed(strategy):
 
 
 def distilled(strategy):
-    """What `trained` finds, with a teacher and the paper's recipe."""
+    """Logs and learned steps with a teacher and the paper's recipe."""
     student = student_of(strategy)
     with strategy.scope():
         layer = layers.Dense(4, kernel_initializer=keras.initializers.GlorotUniform(2))
         teacher = keras.Sequential([layers.Flatten(input_shape=(6, 6, 3)), layer])
         distiller = tf_lsq.Distiller(student, teacher, temperature=2.0)
-        # A decay that would be seen if it were missing on one replica.
+        # A decay strong enough to be noticed if it were missing on one replica.
         arguments = tf_lsq.recipe(4, 8, weight_decay=0.5)
         distiller.compile(**arguments, metrics=["accuracy"])
     callback = keras.callbacks.LambdaCallback(
@@ -150,7 +150,7 @@ def distilled(strategy):
 
 
 def bounded(strategy):
-    """How far steps move, as factors, by gradients around their bound."""
+    """Relative movement of steps, for gradients below and above their bound."""
     student = student_of(strategy)
     with strategy.scope():
         student.compile(
@@ -207,7 +207,7 @@ def distributed(strategy):
 
 
 def loop(strategy):
-    """Losses and learned steps of a training without `fit`."""
+    """Losses and learned steps of training without `fit`."""
     student = student_of(strategy)
     tf_lsq.calibrate(student, arrays()[0])
     first = numbers(student)
@@ -216,7 +216,7 @@ def loop(strategy):
 
 
 def errors(strategy):
-    """What is said where activation steps cannot be initialised."""
+    """Error messages if activation steps cannot be initialised."""
     found = []
     student = student_of(strategy)
     for call in (

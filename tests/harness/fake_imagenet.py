@@ -1,6 +1,6 @@
 """Writes a tiny data set with the structure of TFDS' imagenet2012.
 
-Argument: the folder that `tfds.builder` will be given as `data_dir`.
+Argument: the folder to pass to `tfds.builder` as `data_dir`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EXAMPLES = {"train": 70, "validation": 21}
 
 
 class FakeImagenet(tfds.core.GeneratorBasedBuilder):
-    """JPEG images of several sizes; every image of a split has a class of its own."""
+    """JPEG images of several sizes; each image of a split has a different class."""
 
     VERSION = tfds.core.Version("1.0.0")
 

@@ -1,11 +1,11 @@
-"""Shows that a change of the code changes neither files nor trainings.
+"""Shows whether a code change affects exported files or training losses.
 
     PYTHONPATH=tests python -m harness.fingerprints write before.json
     PYTHONPATH=tests python -m harness.fingerprints compare before.json
 
 `write` stores the SHA-256 of many exported files and every loss of three short
-trainings; `compare` computes them again and lists what differs. Losses are equal on
-one machine only.
+training runs; `compare` computes them again and lists what differs. Losses are
+reproducible only on the same machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Sums in one order.
+# Fixes the order of sums.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 
@@ -48,7 +48,7 @@ TRAINED = {
 
 
 def exported(model: keras.Model, x: Any, storage: str, **options: Any) -> str:
-    """Returns the hash of the file that a float model becomes."""
+    """Returns the hash of the file exported from a float model."""
     student = tf_lsq.quantize_model(model, **options)
     tf_lsq.calibrate(student, x)
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +58,7 @@ def exported(model: keras.Model, x: Any, storage: str, **options: Any) -> str:
 
 
 def start() -> np.random.Generator:
-    """Begins with the same names and random numbers every time."""
+    """Resets names and random numbers."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     return np.random.default_rng(0)
@@ -129,7 +129,7 @@ def resnet_files() -> Iterator[tuple[str, str]]:
 
 
 class Losses(keras.callbacks.Callback):
-    """Keeps the loss of every batch, every bit of it."""
+    """Records the exact loss of every batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Losses(keras.callbacks.Callback):
 
 
 def trainings() -> Iterator[tuple[str, str]]:
-    """Yields the losses of short trainings, every bit of them."""
+    """Yields the exact losses of short training runs."""
     for name, build in TRAINED.items():
         rng = start()
         model = tiny.randomize(build(), rng)
@@ -155,7 +155,7 @@ def trainings() -> Iterator[tuple[str, str]]:
 
 
 def fingerprints(recipes: list[Recipe]) -> dict[str, str]:
-    """Returns all of them by name."""
+    """Returns all fingerprints by name."""
     sources = (conformance_files(), random_files(recipes), resnet_files(), trainings())
     return dict(item for source in sources for item in tqdm(source))
 
@@ -185,7 +185,7 @@ def main() -> None:
 
 
 def _tuples(value: Any) -> Any:
-    """Returns lists of JSON as the tuples they were."""
+    """Converts JSON lists back to tuples."""
     if isinstance(value, dict):
         return {name: _tuples(one) for name, one in value.items()}
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -3,13 +3,13 @@
     PYTHONPATH=tests python -m harness.gradient_reference
 
 writes `docs/gradients.md`: the largest error of every kind of layer. Quantizers are
-NumPy here, all else is the same Keras layer in float64. Codes and masks are those of
-the float32 quotients, as everywhere: a near tie that float64 rounds the other way is no
-error of a gradient.
+written in NumPy here; all other layers are the same Keras layers in float64. Codes and
+masks come from the float32 quotients, as everywhere: a near tie that float64 rounds the
+other way is not a gradient error.
 
 The gradient of a step is a sum of many terms that cancel. Its error is given relative
 to the root of the sum of their squares, which is the size of such a sum with random
-signs. That of other variables is relative to the largest value of their gradient.
+signs. Errors of other variables are relative to the largest value of their gradient.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tf_lsq.layers import LSQWrapper, QuantizationPoint, replaced_attributes
 from tf_lsq.lsq import lsq_plus
 from tf_lsq.training import quantization_points, wrapped_layers
 
-# A gradient is judged against its largest value, and at least against this share of the
-# largest gradient of the model.
+# Errors are relative to the largest value of a gradient, but at least to this share of
+# the largest gradient of the model.
 SMALL = 1e-2
-# One that is 0 in float64, as that of a bias before a batch norm, is the rounding of a
-# sum that cancels: it is judged against the largest gradient of the model.
+# A gradient that is 0 in float64, as for a bias before a batch norm, is rounding error
+# of a sum that cancels: it is compared with the largest gradient of the model.
 ZERO = 1e-9
 
 
@@ -59,11 +59,11 @@ class Errors:
 
 
 class Reference:
-    """What one quantizer computes, from values that float32 has given.
+    """What one quantizer computes from the values of the float32 model.
 
     Args:
         layer: A wrapper or a point of the float32 model.
-        calls: What it quantized and what it gave, call by call, float32.
+        calls: Its inputs and outputs in float32, call by call.
     """
 
     def __init__(self, layer, calls):
@@ -75,7 +75,7 @@ class Reference:
         """Returns float64 values on the grid; gradients pass through NumPy."""
         values, given = next(self.calls)
         codes, inside, d_step, d_offset = self._derivatives(values)
-        # Means of integers are ties, which the operator may round the other way.
+        # Means of integers may be ties, which the operator may round the other way.
         other = np.rint(given / self.step) - codes
         v = (values / self.step).astype(np.float64)
         assert np.abs(np.abs(v - codes) - 0.5)[other != 0].max(initial=0) < 1e-4
@@ -215,7 +215,7 @@ def in_float64_model(student):
 
 
 def float32_gradients(student, x, weights, training=True):
-    """Gradients by variable, and what every quantizer was given and gave."""
+    """Gradients by variable, and the inputs and outputs of every quantizer."""
     calls = collections.defaultdict(list)
 
     def recording_point(original):
@@ -255,7 +255,7 @@ def loss(outputs, weights):
 
 
 def errors(student, x, rng, *, training=True):
-    """The largest errors of all gradients of a model, in its present form.
+    """The largest errors of all gradients of a model, in its current form.
 
     The model must be calibrated; its weights are left as they are.
     """
@@ -277,7 +277,7 @@ def errors(student, x, rng, *, training=True):
         inputs = tf.nest.map_structure(tf.constant, x)
         sources = [*(copy for _, copy in pairs), *tf.nest.flatten(inputs)]
         with tf.GradientTape() as tape:
-            # Every quantizer must be asked for the gradient of what it reads.
+            # Every quantizer must compute the gradient of its input.
             tape.watch(sources)
             value = loss(model(inputs, training=training), weights)
         expected = tape.gradient(value, sources, unconnected_gradients="zero")

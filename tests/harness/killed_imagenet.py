@@ -1,6 +1,6 @@
-"""Runs `examples/imagenet.py`, and ends it with SIGKILL in the middle of a training.
+"""Runs `examples/imagenet.py`, and kills it with SIGKILL in the middle of training.
 
-Arguments: name of the training, epoch, batch; then those of the example.
+Arguments: name of the training run, epoch, batch; then the arguments of the example.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import progress
 
 
 class Killing(progress.ProgressBar):
-    """Ends the process at one batch."""
+    """Kills the process at a given batch."""
 
-    place = None  # Name of the training, epoch, batch.
+    place = None  # Name of the training run, epoch, batch.
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch

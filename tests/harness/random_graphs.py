@@ -1,7 +1,7 @@
 """Random networks of supported layers, as hypothesis strategies and as models.
 
-A network is drawn as plain data (`Recipe`), so that a failing one prints as what it
-is made of and can be kept as a named case.
+A network is drawn as plain data (`Recipe`), so that a failing one is printed in full
+and can be kept as a named case.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LARGEST = 12  # Height and width of the input.
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A network: steps that are applied to the tensors made so far."""
+    """A network: steps that are applied to the tensors computed so far."""
 
     shape: tuple[int, int, int]
     steps: tuple[tuple, ...]
@@ -32,7 +32,7 @@ class Recipe:
 
 
 def steps():
-    """One step: its name and its settings; the first number picks its input."""
+    """One step: its name and its settings; the first number selects its input."""
     source = st.integers(0, 3)
     filters = st.integers(1, 9)
     size = st.sampled_from([1, 2, 3])

@@ -1,11 +1,11 @@
 """Trains one small model for four epochs; run by `test_resume`.
 
-Arguments: a folder, and how to go about it:
+Arguments: a folder, and a mode:
 
-- killed: Backs up and saves at the end of every epoch, and ends with SIGKILL in the
-  middle of the third.
-- compared: Trains without a break, and from what the killed process left, once with
-  `BackupAndRestore` and once from the saved model. Writes all states.
+- killed: Backs up and saves at the end of every epoch, and kills itself with SIGKILL in
+  the middle of the third.
+- compared: Trains without interruption, and resumes from what the killed process left,
+  once with `BackupAndRestore` and once from the saved model. Writes all states.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     done = int(loaded.optimizer.iterations) * BATCH_SIZE // EXAMPLES
     found = {
         "whole": train(student_of(), []),
-        # The first batch this one sees is none of the training's.
+        # The first batch it sees is not training data.
         "restored": train(student_of(), [backup], first_epoch=-1),
         "loaded": train(loaded, [], initial_epoch=done),
     }
@@ -59,7 +59,7 @@ def student_of():
 
 
 def train(student, callbacks, initial_epoch=0, first_epoch=0):
-    """Trains on data in an order that the number of the epoch decides."""
+    """Trains on data whose order depends on the epoch number."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(EXAMPLES, 6, 6, 3)).astype(np.float32)
     y = rng.integers(0, 4, EXAMPLES)
@@ -73,12 +73,12 @@ def train(student, callbacks, initial_epoch=0, first_epoch=0):
         return tf.data.Dataset.from_tensor_slices(pair)
 
     data = tf.data.Dataset.range(1).flat_map(shuffled).batch(BATCH_SIZE)
-    # Where Keras does not know how long an epoch is, it begins a training step that
-    # finds no data, and `iterations` counts it.
+    # If Keras does not know an epoch's length, it starts a training step that finds
+    # no data, and `iterations` counts it.
     data = data.apply(tf.data.experimental.assert_cardinality(EXAMPLES // BATCH_SIZE))
     count = keras.callbacks.LambdaCallback(
         on_epoch_begin=lambda number, logs: epoch.assign(number),
-        # The network starts from random weights, and a restored one has another batch.
+        # The weights are random, and a restored network sees a different first batch.
         on_train_begin=lambda logs: setattr(student, "range_watch", None),
     )
     student.fit(
@@ -92,7 +92,7 @@ def train(student, callbacks, initial_epoch=0, first_epoch=0):
 
 
 def state(student):
-    """Every number that a training is made of; Keras names loaded ones differently."""
+    """The whole training state, by position; Keras renames that of loaded models."""
     weights = {f"weight {n}": v.numpy() for n, v in enumerate(student.weights)}
     slots = {f"slot {n}": v.numpy() for n, v in enumerate(student.optimizer.variables)}
     return {**weights, **slots, **tf_lsq.steps(student)}

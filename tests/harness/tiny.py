@@ -1,4 +1,4 @@
-"""Tiny models for tests, with weights that training could have left."""
+"""Tiny models for tests, with plausible weights, as after training."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def pre_activation(num_classes=5, shape=(8, 8, 3)):
 
 
 class Holder(keras.Model):
-    """Trains a quantized model that it holds, as a distiller does."""
+    """Trains a quantized model that it contains, as a distiller does."""
 
     def __init__(self, student):
         super().__init__(name="holder")
@@ -75,7 +75,7 @@ class Holder(keras.Model):
 
 
 def calibrated(build, rng, bits=4, **options):
-    """A quantized model with random weights, as after a training, and its data."""
+    """A quantized model with random weights, as after training, and its data."""
     model = randomize(build(), rng)
     student = tf_lsq.quantize_model(
         model, weight_bits=bits, activation_bits=bits, **options
@@ -101,20 +101,20 @@ def compiled(student, optimizer="sgd"):
 
 
 def built(student, storage="int8", bias_grid="own", **ends):
-    """The file of a quantized model, with what it was made of."""
+    """The `BuiltFile` of a quantized model: its file, and what it was built from."""
     settings = FileSettings(Storage(storage, bias_grid), **ends)
     return build_file(read_model(student), settings)
 
 
 def trained_kernel(student, layer):
-    """The numbers of a layer's kernel."""
+    """The trained values of a layer's kernel."""
     nodes = read_model(student).nodes
     [kernel] = {n.kernel for n in nodes if n.kernel is not None and n.layer == layer}
     return kernel
 
 
 def trained_point(student, layer):
-    """The numbers of a quantization point."""
+    """The trained values of a quantization point."""
     nodes = read_model(student).nodes
     [point] = {n.point for n in nodes if n.point is not None and n.layer == layer}
     return point
