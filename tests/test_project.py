@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import tf_lsq
 import tflite_export
+from tf_lsq import policy
+from tflite_export import build, cli, freezing
+from tflite_export.reports import snippets
+from tflite_export.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[1]
 # Rooms (subpackages) and modules in order: each imports only from those before it.
@@ -166,23 +171,6 @@ KNOWN_TO_EXPORT = {
     "reports.html_report": {"training.plots"},
 }
 FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
-WITHOUT_TENSORFLOW = [
-    *(
-        m
-        for m in EXPORT
-        if m.split(".")[0] in ("file", "targets", "atomic_file", "errors")
-    ),
-    "runtimes.rounding",
-    "freezing.grids",
-    "freezing.trained",
-    "freezing.weights",
-    "freezing.freeze",
-    "reports.verification_report",
-    "reports.export_report",
-    "reports.snippets",
-    "reports.float_graph",
-    "bits.knapsack",
-]
 
 
 def name_of(path):
@@ -265,10 +253,49 @@ def test_only_compat_imports_tfmot_and_keras():
             assert not used & {"tensorflow_model_optimization", "tf_keras", "keras"}
 
 
-@pytest.mark.parametrize("module", WITHOUT_TENSORFLOW)
+def strict():
+    """The modules whose types are checked strictly; none of them needs TensorFlow."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
+    listed = [ROOT / path for path in settings["strict"]]
+    files = [f for p in listed for f in (sorted(p.rglob("*.py")) or [p])]
+    return {name_of(path) for path in files}
+
+
+@pytest.mark.parametrize("module", sorted(strict()))
 def test_the_exact_part_of_export_needs_no_tensorflow(module):
-    used = {s.split(".")[0] for s in imports(MODULES[f"tflite_export.{module}"])}
+    used = {s.split(".")[0] for s in imports(MODULES[module])}
     assert not used & {"tensorflow", "tf_lsq"}
+
+
+def test_every_module_without_untyped_imports_is_checked_strictly():
+    untyped = {"tensorflow", "tf_keras", "keras", "tensorflow_model_optimization"}
+    untyped |= {"tf_lsq", "matplotlib", "jinja2", "ai_edge_litert", "lazy_loader"}
+    untyped |= {"tflite_export.loading"}  # Loads Keras models.
+    while True:
+        reached = {
+            name
+            for name, path in MODULES.items()
+            if name not in untyped
+            and any(s in untyped or s.split(".")[0] in untyped for s in imports(path))
+        }
+        if not reached:
+            break
+        untyped |= reached
+    missing = set(MODULES) - untyped - strict()
+    assert not missing, f"{sorted(missing)} must be in `strict` of pyproject.toml"
+
+
+def test_lists_repeated_without_tensorflow_equal_the_originals():
+    assert set(policy.TARGETS) == set(TARGETS)
+    symmetric = {name for name, target in TARGETS.items() if target.symmetric}
+    assert set(policy.SYMMETRIC_TARGETS) == symmetric
+    assert (cli.MIN_NUM_BITS, cli.MAX_NUM_BITS) == (
+        tf_lsq.lsq.MIN_NUM_BITS,
+        tf_lsq.lsq.MAX_NUM_BITS,
+    )
+    assert cli.END_TYPES == build.IO_TYPES
+    assert cli.BIAS_GRIDS == freezing.BIAS_GRIDS
+    assert list(cli.LANGUAGES) == list(snippets.LANGUAGES)
 
 
 def test_modules_after_freeze_use_the_word_scale_not_step():
