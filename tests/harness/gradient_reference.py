@@ -33,7 +33,12 @@ from tqdm import tqdm
 
 from harness import reference
 from tf_lsq._compat import inference_only, keras, random_layers
-from tf_lsq.layers import LSQWrapper, QuantizationPoint, replaced_attributes
+from tf_lsq.layers import (
+    FixedPoint,
+    LSQWrapper,
+    QuantizationPoint,
+    replaced_attributes,
+)
 from tf_lsq.lsq import lsq_plus
 from tf_lsq.training import quantization_points, wrapped_layers
 
@@ -97,9 +102,6 @@ class Reference:
         """Codes and the derivatives for x, step and offset."""
         integers = self.layer.quantizer.integer_range(self.layer.step_variables)
         q_min, q_max = float(integers.q_min), float(integers.q_max)
-        if getattr(self.layer, "fixed_step", None) is not None:
-            integers = self.layer.integer_range
-            q_min, q_max = float(integers.q_min), float(integers.q_max)
         if not self.is_asymmetric:
             return *reference.lsq(values, self.step, q_min, q_max), 0.0
         # Both ends of the range belong to it; beyond it the offset moves the bounds.
@@ -228,9 +230,8 @@ def float32_gradients(student, x, weights, training=True):
         return call
 
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-        patch.setattr(
-            QuantizationPoint, "call", recording_point(QuantizationPoint.call)
-        )
+        for kind in (QuantizationPoint, FixedPoint):
+            patch.setattr(kind, "call", recording_point(kind.call))
         for layer in random_layers(student):
             stack.enter_context(inference_only(layer))
         with tf.GradientTape() as tape:
