@@ -66,19 +66,96 @@ def plan_points(graph: Graph, bits: Mapping[Node, Bits]) -> Plan:
         graph: The fused graph of a float model.
         bits: The bits of every node.
     """
-    demands = _demands(graph, bits)
-    plan = Plan()
-    for node in graph.nodes:
-        if node.properties.joins and not bits[node].is_float:
-            _plan_join(node, max(demands[node]), bits, plan)
-    for node in graph.nodes:
-        if node not in plan.after and _needs_point(node, bits):
-            _plan_behind(node, max(demands[node]), bits[node].is_float, plan)
-    extra: dict[tuple[Node, int], PointSpec] = {}
-    for node in graph.nodes:
-        if node.properties.matmul and not bits[node].is_float:
-            _plan_between(node, bits[node].activation, plan, extra)
-    return plan
+    return _Planner(graph, bits).plan()
+
+
+class _Planner:
+    """Decides on points one after another: joins first, extra points last."""
+
+    def __init__(self, graph: Graph, bits: Mapping[Node, Bits]) -> None:
+        self._nodes, self._bits = graph.nodes, bits
+        self._demands = _demands(graph, bits)
+        self._plan = Plan()
+        self._extra: dict[tuple[Node, int], PointSpec] = {}
+
+    def plan(self) -> Plan:
+        """Returns the plan of the whole graph."""
+        for node in self._nodes:
+            if node.properties.joins and not self._bits[node].is_float:
+                self._add_join(node)
+        for node in self._nodes:
+            if node not in self._plan.after and _needs_point(node, self._bits):
+                self._plan.after[node] = self._point_after(node)
+        for node in self._nodes:
+            if node.properties.matmul and not self._bits[node].is_float:
+                self._add_extra(node)
+        return self._plan
+
+    def _add_join(self, node: Node) -> None:
+        """Adds the one grid that all inputs of a concatenation or maximum share."""
+        nonnegative = node.nonnegative()
+        point = PointSpec(
+            name=f"quantize_{node.name}",
+            num_bits=max(self._demands[node]),
+            signed=None if nonnegative is None else not nonnegative,
+            trainable=node.layer.trainable,
+        )
+        for source in node.inputs:
+            free = not (
+                source.properties.keeps_codes
+                or source.properties.keeps_grid
+                or source.properties.joins
+                or source.properties.fixed_step
+                or source.is_output
+                or self._bits[source].is_float
+            )
+            if free and set(source.consumers) == {node}:
+                self._plan.after[source] = point
+            else:
+                self._plan.between[node, source] = point
+
+    def _point_after(self, node: Node) -> PointSpec:
+        """Returns the point after one operator."""
+        is_float = self._bits[node].is_float
+        if node.properties.keeps_grid and not is_float:
+            return self._grid(node.inputs[0], node)
+        fixed = None if is_float else node.properties.fixed_step
+        nonnegative = node.nonnegative()
+        relu = None if is_float or node.shared else node.activation
+        absorbs = relu in _MAX_VALUES
+        return PointSpec(
+            name=f"quantize_{node.name}",
+            num_bits=lsq.MAX_NUM_BITS if fixed else max(self._demands[node]),
+            signed=None if nonnegative is None else not nonnegative,
+            trainable=all(layer.trainable for layer in node.all_layers),
+            fixed_step=fixed,
+            float_input=is_float,
+            absorbed_relu=node.name if absorbs else None,
+            max_value=_MAX_VALUES[relu] if relu in _MAX_VALUES else None,
+        )
+
+    def _add_extra(self, node: Node) -> None:
+        """Adds a point if the input has more bits than the operator needs."""
+        [source], num_bits = node.inputs, self._bits[node].activation
+        grid = self._grid(source, node)
+        if grid.num_bits <= num_bits:
+            return
+        if (source, num_bits) not in self._extra:
+            self._extra[source, num_bits] = PointSpec(
+                name=f"quantize_{source.name}_to_{num_bits}_bits",
+                num_bits=num_bits,
+                signed=grid.signed,
+                trainable=grid.trainable,
+            )
+        self._plan.between[node, source] = self._extra[source, num_bits]
+
+    def _grid(self, source: Node, consumer: Node) -> PointSpec:
+        """Returns the point that defines the grid of the tensor between two nodes."""
+        if (consumer, source) in self._plan.between:
+            return self._plan.between[consumer, source]
+        if source in self._plan.after:
+            return self._plan.after[source]
+        return self._grid(source.inputs[0], source)
 
 
 def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
@@ -104,77 +181,3 @@ def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     if node.properties.fixed_step and node.is_output and not node.consumers:
         return False  # The loss needs unrounded probabilities.
     return not (node.properties.keeps_codes or node.properties.joins)
-
-
-def _plan_behind(node: Node, num_bits: int, is_float: bool, plan: Plan) -> None:
-    """Plans the point after one operator."""
-    if node.properties.keeps_grid and not is_float:
-        plan.after[node] = _grid(plan, node.inputs[0], node)
-        return
-    fixed = None if is_float else node.properties.fixed_step
-    nonnegative = node.nonnegative()
-    relu = None if is_float or node.shared else node.activation
-    absorbs = relu in _MAX_VALUES
-    plan.after[node] = PointSpec(
-        name=f"quantize_{node.name}",
-        num_bits=lsq.MAX_NUM_BITS if fixed else num_bits,
-        signed=None if nonnegative is None else not nonnegative,
-        trainable=all(layer.trainable for layer in node.all_layers),
-        fixed_step=fixed,
-        float_input=is_float,
-        absorbed_relu=node.name if absorbs else None,
-        max_value=_MAX_VALUES[relu] if relu in _MAX_VALUES else None,
-    )
-
-
-def _plan_join(
-    node: Node, num_bits: int, bits: Mapping[Node, Bits], plan: Plan
-) -> None:
-    """Plans the one grid that all inputs of a concatenation or maximum share."""
-    nonnegative = node.nonnegative()
-    point = PointSpec(
-        name=f"quantize_{node.name}",
-        num_bits=num_bits,
-        signed=None if nonnegative is None else not nonnegative,
-        trainable=node.layer.trainable,
-    )
-    for source in node.inputs:
-        free = not (
-            source.properties.keeps_codes
-            or source.properties.keeps_grid
-            or source.properties.joins
-            or source.properties.fixed_step
-            or source.is_output
-            or bits[source].is_float
-        )
-        if free and set(source.consumers) == {node}:
-            plan.after[source] = point
-        else:
-            plan.between[node, source] = point
-
-
-def _plan_between(
-    node: Node, num_bits: int, plan: Plan, extra: dict[tuple[Node, int], PointSpec]
-) -> None:
-    """Plans an extra point if the input has more bits than the operator needs."""
-    [source] = node.inputs
-    grid = _grid(plan, source, node)
-    if grid.num_bits <= num_bits:
-        return
-    if (source, num_bits) not in extra:
-        extra[source, num_bits] = PointSpec(
-            name=f"quantize_{source.name}_to_{num_bits}_bits",
-            num_bits=num_bits,
-            signed=grid.signed,
-            trainable=grid.trainable,
-        )
-    plan.between[node, source] = extra[source, num_bits]
-
-
-def _grid(plan: Plan, source: Node, consumer: Node) -> PointSpec:
-    """Returns the point that defines the grid of the tensor between two nodes."""
-    if (consumer, source) in plan.between:
-        return plan.between[consumer, source]
-    if source in plan.after:
-        return plan.after[source]
-    return _grid(plan, source.inputs[0], source)

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,7 @@ def from_keras3(model: Any) -> keras.Model:
             "`model` must be a Keras 3 model or the path of a `.keras` file. "
             f"Received: {type(model).__name__}."
         )
-    problems: list[str] = []
-    _find_problems(model, "", problems)
+    problems = list(_problems(model, ""))
     if problems:
         raise ValueError(
             f"`{model.name}` has no tf_keras twin. Every layer and operation must "
@@ -115,12 +114,12 @@ def float_model(model: Any) -> keras.Model:
 # --- What can be translated --------------------------------------------------
 
 
-def _find_problems(model: Any, path: str, problems: list[str]) -> None:
-    """Adds everything that has no twin, by name."""
+def _problems(model: Any, path: str) -> Iterator[str]:
+    """Yields everything that has no twin, by name."""
     if not hasattr(model, "_nodes_by_depth") and hasattr(model, "_functional"):
         model = model._functional
     if not hasattr(model, "_nodes_by_depth"):
-        problems.append(
+        yield (
             f"`{path}{getattr(model, 'name', '?')}` is subclassed or not built; write "
             "it as `keras.Model(inputs, outputs)` with its input shape given"
         )
@@ -128,15 +127,15 @@ def _find_problems(model: Any, path: str, problems: list[str]) -> None:
     for operation in model.operations:
         name = f"`{path}{operation.name}` ({type(operation).__name__})"
         if _is_model(operation):
-            _find_problems(operation, f"{path}{operation.name}/", problems)
+            yield from _problems(operation, f"{path}{operation.name}/")
         elif _is_layer(operation):
             problem = _layer_problem(operation)
             if problem:
-                problems.append(f"{name}: {problem}")
+                yield f"{name}: {problem}"
         elif type(operation).__name__ not in _OPERATIONS:
-            problems.append(f"{name}: this operation has no twin in this library")
+            yield f"{name}: this operation has no twin in this library"
         elif _changes_aspect_ratio(operation):
-            problems.append(f"{name}: tf.image.resize neither crops nor pads")
+            yield f"{name}: tf.image.resize neither crops nor pads"
 
 
 def _is_model(operation: Any) -> bool:

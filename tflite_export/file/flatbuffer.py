@@ -126,73 +126,123 @@ def to_bytes(graph: TFLiteGraph) -> bytes:
         ValueError: If the graph names a tensor that it does not have, or uses an
             operator, option or type that this library does not write.
     """
-    model = schema.ModelT()
-    model.version = _SCHEMA_VERSION
-    model.description = graph.description
-    model.buffers = [schema.BufferT()]
-    model.zero_points = {}
-    index = _Numbers({name: number for number, name in enumerate(graph.tensors)})
-    codes: dict[tuple[str, int], int] = {}
-    model.subgraphs = [_write_subgraph(graph, model, codes, index)]
-    model.operatorCodes = [_write_code(code, version) for code, version in codes]
-    model.signatureDefs = [_write_signature(graph, index)]
-    metadata = dict(graph.metadata)
-    if codes:
-        runtime = tflite_operators.min_runtime(graph)
-        metadata[releases.RUNTIME_METADATA] = releases.runtime_metadata(runtime)
-    model.metadata = [_write_metadata(k, v, model) for k, v in metadata.items()]
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-    return bytes(builder.Output())
+    return _Writer(graph).content()
 
 
-def _write_subgraph(
-    graph: TFLiteGraph,
-    model: Any,
-    codes: dict[tuple[str, int], int],
-    index: dict[str, int],
-) -> Any:
-    """Returns the subgraph; adds constants to `model` and versions to `codes`."""
-    subgraph = schema.SubGraphT()
-    subgraph.name = "main"
-    subgraph.tensors = [_write_tensor(t, model) for t in graph.tensors.values()]
-    subgraph.inputs = [index[name] for name in graph.inputs.values()]
-    subgraph.outputs = [index[name] for name in graph.outputs.values()]
-    subgraph.operators = [_write_op(op, graph, codes, index) for op in graph.ops]
-    return subgraph
+class _Writer:
+    """Writes one graph; collects its buffers and the versions of its operators."""
 
+    def __init__(self, graph: TFLiteGraph) -> None:
+        self._graph = graph
+        self._index = _Numbers({name: i for i, name in enumerate(graph.tensors)})
+        self._buffers = [schema.BufferT()]
+        self._codes: dict[tuple[str, int], int] = {}
+        self._zero_points: dict[tuple[int, ...], int] = {}
 
-def _add_buffer(model: Any, data: bytes) -> int:
-    """Adds a separate buffer and returns its index."""
-    buffer = _AlignedBuffer()
-    buffer.data = np.frombuffer(data, np.uint8)
-    model.buffers.append(buffer)
-    return len(model.buffers) - 1
+    def content(self) -> bytes:
+        """Returns the bytes of the file."""
+        model = schema.ModelT()
+        model.version = _SCHEMA_VERSION
+        model.description = self._graph.description
+        model.subgraphs = [self._subgraph()]
+        model.operatorCodes = [_operator_code(*code) for code in self._codes]
+        model.signatureDefs = [self._signature()]
+        metadata = dict(self._graph.metadata)
+        if self._codes:
+            runtime = tflite_operators.min_runtime(self._graph)
+            metadata[releases.RUNTIME_METADATA] = releases.runtime_metadata(runtime)
+        model.metadata = [self._metadata(*entry) for entry in metadata.items()]
+        model.buffers = self._buffers
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+        return bytes(builder.Output())
 
+    def _subgraph(self) -> Any:
+        """Returns the subgraph."""
+        graph = self._graph
+        subgraph = schema.SubGraphT()
+        subgraph.name = "main"
+        subgraph.tensors = [self._tensor(t) for t in graph.tensors.values()]
+        subgraph.inputs = [self._index[name] for name in graph.inputs.values()]
+        subgraph.outputs = [self._index[name] for name in graph.outputs.values()]
+        subgraph.operators = [self._operator(op) for op in graph.ops]
+        return subgraph
 
-def _write_tensor(tensor: TFLiteTensor, model: Any) -> Any:
-    """Returns a tensor for the file."""
-    _check_tensor(tensor)
-    written = schema.TensorT()
-    written.name = tensor.name
-    written.shape = list(tensor.shape)
-    written.type = _DTYPES[tensor.dtype]
-    if tensor.data is not None:
-        data = tensor.data.tobytes()
-        if tensor.dtype in packing.PACKED:
-            data = packing.pack(tensor.data, tensor.dtype)
-        written.buffer = _add_buffer(model, data)
-    if tensor.dynamic_batch:
-        written.shapeSignature = [-1, *tensor.shape[1:]]
-    if tensor.quantization is not None:
-        quantization = _SharedQuantization()
-        quantization.written = model.zero_points
-        scale = tensor.quantization.scale
-        quantization.scale = scale.tolist()
-        quantization.zeroPoint = [tensor.quantization.zero_point] * len(scale)
-        quantization.quantizedDimension = tensor.quantization.axis
-        written.quantization = quantization
-    return written
+    def _buffer(self, data: bytes) -> int:
+        """Adds a separate buffer and returns its index."""
+        buffer = _AlignedBuffer()
+        buffer.data = np.frombuffer(data, np.uint8)
+        self._buffers.append(buffer)
+        return len(self._buffers) - 1
+
+    def _tensor(self, tensor: TFLiteTensor) -> Any:
+        """Returns a tensor for the file."""
+        _check_tensor(tensor)
+        written = schema.TensorT()
+        written.name = tensor.name
+        written.shape = list(tensor.shape)
+        written.type = _DTYPES[tensor.dtype]
+        if tensor.data is not None:
+            data = tensor.data.tobytes()
+            if tensor.dtype in packing.PACKED:
+                data = packing.pack(tensor.data, tensor.dtype)
+            written.buffer = self._buffer(data)
+        if tensor.dynamic_batch:
+            written.shapeSignature = [-1, *tensor.shape[1:]]
+        if tensor.quantization is not None:
+            written.quantization = self._quantization(tensor.quantization)
+        return written
+
+    def _quantization(self, quantization: TensorQuantization) -> Any:
+        """Returns the quantization of a tensor for the file."""
+        written = _SharedQuantization()
+        written.written = self._zero_points
+        written.scale = quantization.scale.tolist()
+        written.zeroPoint = [quantization.zero_point] * len(quantization.scale)
+        written.quantizedDimension = quantization.axis
+        return written
+
+    def _operator(self, op: TFLiteOp) -> Any:
+        """Returns an operator for the file."""
+        written = schema.OperatorT()
+        written.inputs = [self._index[name] if name else -1 for name in op.inputs]
+        written.outputs = [self._index[name] for name in op.outputs]
+        version = tflite_operators.op_version(op, self._graph)
+        number = self._codes.setdefault((op.code, version), len(self._codes))
+        written.opcodeIndex = number
+        table = op.table
+        if not table and (op.version is None or op.code in tflite_operators.OPERATORS):
+            table = tflite_operators.row_of(op.code).options
+        if table:
+            written.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+            written.builtinOptions = getattr(schema, f"{table}T")()
+        for name, value in op.options.items():
+            _write_option(op, written.builtinOptions, name, value)
+        return written
+
+    def _signature(self) -> Any:
+        """Returns the signature with the user's input and output names."""
+        signature = schema.SignatureDefT()
+        signature.signatureKey = SIGNATURE_KEY
+        signature.inputs = self._ends(self._graph.inputs)
+        signature.outputs = self._ends(self._graph.outputs)
+        return signature
+
+    def _ends(self, ends: dict[str, str]) -> list[Any]:
+        """Returns the inputs or outputs of the signature."""
+        written: list[Any] = []
+        for name, tensor in ends.items():
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, self._index[tensor]
+            written.append(entry)
+        return written
+
+    def _metadata(self, name: str, data: bytes) -> Any:
+        """Returns a metadata entry for the file."""
+        entry = schema.MetadataT()
+        entry.name = name
+        entry.buffer = self._buffer(data)
+        return entry
 
 
 def _check_tensor(tensor: TFLiteTensor) -> None:
@@ -211,29 +261,6 @@ def _check_tensor(tensor: TFLiteTensor) -> None:
             f"The constant of `{tensor.name}` must be {dtype} "
             f"{tuple(tensor.shape)}. Received: {values.dtype} {values.shape}."
         )
-
-
-def _write_op(
-    op: TFLiteOp,
-    graph: TFLiteGraph,
-    codes: dict[tuple[str, int], int],
-    index: dict[str, int],
-) -> Any:
-    """Returns an operator for the file."""
-    written = schema.OperatorT()
-    written.inputs = [index[name] if name else -1 for name in op.inputs]
-    written.outputs = [index[name] for name in op.outputs]
-    version = tflite_operators.op_version(op, graph)
-    written.opcodeIndex = codes.setdefault((op.code, version), len(codes))
-    table = op.table
-    if not table and (op.version is None or op.code in tflite_operators.OPERATORS):
-        table = tflite_operators.row_of(op.code).options
-    if table:
-        written.builtinOptionsType = getattr(schema.BuiltinOptions, table)
-        written.builtinOptions = getattr(schema, f"{table}T")()
-    for name, value in op.options.items():
-        _write_option(op, written.builtinOptions, name, value)
-    return written
 
 
 def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
@@ -256,39 +283,13 @@ def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
     setattr(options, _camel(name), value)
 
 
-def _write_code(code: str, version: int) -> Any:
+def _operator_code(code: str, version: int) -> Any:
     """Returns an operator code for the file."""
     written = schema.OperatorCodeT()
     written.builtinCode = getattr(schema.BuiltinOperator, code)
     written.deprecatedBuiltinCode = min(written.builtinCode, _LARGEST_OLD_CODE)
     written.version = version
     return written
-
-
-def _write_signature(graph: TFLiteGraph, index: dict[str, int]) -> Any:
-    """Returns the signature with the user's input and output names."""
-
-    def entries(ends: dict[str, str]) -> list[Any]:
-        written = []
-        for name, tensor in ends.items():
-            entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = name, index[tensor]
-            written.append(entry)
-        return written
-
-    signature = schema.SignatureDefT()
-    signature.signatureKey = SIGNATURE_KEY
-    signature.inputs = entries(graph.inputs)
-    signature.outputs = entries(graph.outputs)
-    return signature
-
-
-def _write_metadata(name: str, data: bytes, model: Any) -> Any:
-    """Returns a metadata entry for the file."""
-    entry = schema.MetadataT()
-    entry.name = name
-    entry.buffer = _add_buffer(model, data)
-    return entry
 
 
 # --- Reading -----------------------------------------------------------------

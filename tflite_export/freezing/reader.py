@@ -105,17 +105,29 @@ class _Reader:
             fixed_step=properties.fixed_step,
             signed=properties.range == "signed",
             is_output=node.is_output,
+            **self._constants(node),
         )
         for source in dict.fromkeys(read.inputs):
             source.readers.append(read)
         self.nodes[node] = read
+
+    def _constants(self, node: Node) -> dict[str, Any]:
+        """Returns what a node holds: a point, a float layer, or kernel and bias."""
         if node.kind == "point":
-            read.point = self._point(node.layer)
-        elif node.kind == "foreign":
+            return {"point": self._point(node.layer)}
+        if node.kind == "foreign":
             converted = convert_layer(node, dynamic_batch=self._dynamic_batch)
-            read.foreign_layer = ForeignLayer(converted, _keras_function(node))
-        else:
-            _read_constants(node, read)
+            return {"foreign_layer": ForeignLayer(converted, _keras_function(node))}
+        matmul = node.properties.matmul
+        has_bias = matmul and node.layer.use_bias
+        folds = matmul or node.kind in AFFINE
+        affine = node if node.kind == "affine" else node.affine
+        return {
+            "kernel": _kernel(node),
+            "folded": Folded(*affine_part(node)) if folds else None,
+            "bias": node.layer.bias.numpy().astype(np.float64) if has_bias else None,
+            "affine": None if affine is None else _affine(affine.layer),
+        }
 
     def _point(self, point: QuantizationPoint) -> TrainedPoint:
         """Returns the numbers of a point, one object for all its occurrences."""
@@ -140,18 +152,6 @@ class _Reader:
                 ),
             )
         return self._points[id(point)]
-
-
-def _read_constants(node: Node, read: TrainedNode) -> None:
-    """Reads kernel, bias and batch norm of an operator."""
-    read.kernel = _kernel(node)
-    if node.properties.matmul or node.kind in AFFINE:
-        read.folded = Folded(*affine_part(node))
-    if node.properties.matmul and node.layer.use_bias:
-        read.bias = node.layer.bias.numpy().astype(np.float64)
-    affine = node if node.kind == "affine" else node.affine
-    if affine is not None:
-        read.affine = _affine(affine.layer)
 
 
 def _kernel(node: Node) -> TrainedKernel | None:
