@@ -9,7 +9,12 @@ ROOT = Path(__file__).parent
 VERSION = re.search(
     r'^__version__ = "(.+)"$', (ROOT / "tf_lsq/__init__.py").read_text(), re.MULTILINE
 )[1]
-EXAMPLES = ["tensorflow-datasets>=4.9.10", "scikit-learn>=1.5", "rich>=13"]
+EXAMPLES = [
+    "tensorflow-datasets>=4.9.10",
+    "importlib_resources>=6",  # tensorflow-datasets imports it and does not require it.
+    "scikit-learn>=1.5",
+    "rich>=13",
+]
 
 setup(
     name="tf-lsq",

@@ -22,7 +22,12 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the bar."""
         total = (self.params["steps"] or 0) * self.params["epochs"]
-        self._bar = tqdm(total=total or None, desc=self._description, unit="step")
+        self._bar = tqdm(
+            total=total or None,
+            desc=self._description,
+            unit="step",
+            disable=None,  # Unless it is a terminal.
+        )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Advances the bar."""

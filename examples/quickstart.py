@@ -9,6 +9,7 @@ The default data, scikit-learn's handwritten digits, needs no download.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -58,7 +59,9 @@ def main() -> None:
 
     report = tflite_export.export_model(student, args.output)
     test = (_scaled(images.x_test, images.maximum), images.y_test)
-    verified = tflite_export.verify_tflite(args.output, student, test)
+    verified = tflite_export.verify_tflite(
+        args.output, student, test, verbose=sys.stderr.isatty()
+    )
     seconds = time.perf_counter() - start
     _print_table(args, model, images, report, verified, seconds)
 

@@ -18,7 +18,7 @@ sys.path.append(str(ROOT / "examples"))
 from datasets import Images, training_batches  # noqa: E402
 
 
-def run(script, *arguments):
+def finished(script, *arguments):
     return subprocess.run(
         [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)],
         check=True,
@@ -26,17 +26,22 @@ def run(script, *arguments):
         text=True,
         timeout=500,
         cwd=ROOT,
-    ).stdout
+    )
+
+
+def run(script, *arguments):
+    return finished(script, *arguments).stdout
 
 
 def test_the_quickstart_writes_a_file_and_prints_its_rows(tmp_path):
     path = tmp_path / "model.tflite"
-    shown = run(
+    done = finished(
         "quickstart.py", "--smoke", "--float-epochs", 1, "--epochs", 1, "--output", path
     )
+    assert done.stderr == ""
     assert path.stat().st_size > 0
     for row in ("accuracy, float", "LSQ in TFLite", "post-training int8", "differ on"):
-        assert row in shown
+        assert row in done.stdout
 
 
 def test_the_quickstart_reads_tensorflow_datasets_offline(real_data, tmp_path):

@@ -10,6 +10,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,11 +99,12 @@ def test_training_does_not_load_plotting_code():
 def test_commands_print_nothing_on_standard_error(exported_file, tmp_path):
     command = [sys.executable, "-m", "tflite_export.cli"]
     model = ROOT / "tests/data/residual.keras"
-    file = tmp_path / "model.tflite"
+    file, data = tmp_path / "model.tflite", tmp_path / "x.npy"
+    np.save(data, np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3)))
     for arguments in (
         ["check", model],
-        ["export", model, file],
-        ["verify", file, model],
+        ["export", model, file, "--data", data, "--benchmark"],
+        ["verify", file, model, "--data", data],
         ["inspect", file],
     ):
         done = run(*command, *arguments, cwd=ROOT)

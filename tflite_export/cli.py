@@ -68,6 +68,11 @@ Data = Annotated[
 Storage = Annotated[str, _choice(STORAGES, "How codes are stored.")]
 
 
+def _is_interactive() -> bool:
+    """Returns whether to show progress: not in logs and pipes."""
+    return sys.stderr.isatty()
+
+
 def _num_bits(text: str) -> Any:
     """Returns a command-line option for a number of bits."""
     return typer.Option(help=text, min=MIN_NUM_BITS, max=MAX_NUM_BITS)
@@ -172,6 +177,7 @@ def suggest(
             target=target,
             storage=storage,
             num_examples=num_examples,
+            verbose=_is_interactive(),
             **options,
         )
         if plot is not None:
@@ -221,6 +227,7 @@ def export(
             output_type=output_type,
             data=arrays,
             benchmark=benchmark,
+            verbose=_is_interactive(),
         )
         if html is not None:
             tflite_export.write_html_report(report, html)
@@ -246,7 +253,10 @@ def verify(
 
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
-        return tflite_export.verify_tflite(file, student, arrays), True
+        report = tflite_export.verify_tflite(
+            file, student, arrays, verbose=_is_interactive()
+        )
+        return report, True
 
     _run(work, as_json)
 

@@ -19,7 +19,8 @@ _NOISE = re.compile(
     rb"|INFO: Created TensorFlow Lite XNNPACK delegate"
     rb"|E0000 .* cuda_platform\.cc.*UNKNOWN ERROR \(303\)"  # There is no driver.
     rb"|I0000 .* cpu_feature_guard\.cc"
-    rb"|To enable the following instructions: )"
+    rb"|To enable the following instructions: "
+    rb"|fully_quantize: \d)"  # TFLiteConverter.
 )
 
 
