@@ -218,7 +218,9 @@ def test_the_search_uses_asymmetric_activations(rng, tmp_path):
     x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
     options = {"asymmetric_activations": True}
     plain, found = (
-        suggest_bits(model, x, budget_bytes=10**6, verbose=False, **own)
+        suggest_bits(
+            model, x, budget_bytes=10**6, candidates=(3, 8), verbose=False, **own
+        )
         for own in ({}, options)
     )
     size, _ = file_bytes(
