@@ -16,9 +16,10 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export.file import (
-    QuantizedTensor,
-)
+from tflite_export import build as building
+from tflite_export import pipeline
+from tflite_export.file import QuantizedTensor
+from tflite_export.freezing import freeze_model, read_model
 
 layers = keras.layers
 
@@ -182,6 +183,30 @@ def test_reports_are_plain_data_and_readable(exported):
     assert "top-1 agreement" in str(found)
     bare = tflite_export.verify_tflite(path, student)
     assert bare.top1_agreement is None and bare.off_by_one is None
+
+
+@pytest.mark.parametrize("storage", ["int8", "packed"])
+def test_an_export_reads_the_model_once_and_builds_each_file_once(
+    storage, exported, monkeypatch
+):
+    student, path, x = exported
+    read, frozen = [], []
+
+    def counted_read(model):
+        read.append(model)
+        return read_model(model)
+
+    def counted_freeze(trained, chosen):
+        frozen.append(chosen.name)
+        return freeze_model(trained, chosen)
+
+    monkeypatch.setattr(pipeline, "read_model", counted_read)
+    monkeypatch.setattr(building, "freeze_model", counted_freeze)
+    tflite_export.export_model(
+        student, path, storage=storage, data=x, benchmark=True, verbose=False
+    )
+    assert len(read) == 1
+    assert sorted(frozen) == ["auto", "int8", "packed"]
 
 
 def test_edgetpu_files_have_a_static_batch(rng, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from .freezing import (
     IntegerWeight,
     QuantizedKernel,
     Storage,
-    TrainedModel,
     read_model,
 )
 from .reports import (
@@ -105,7 +105,9 @@ def export_model(
     check_writable(path)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
-    built = build_file(trained, settings)
+    # Reports compare the file with others; each is built once.
+    build = functools.cache(functools.partial(build_file, trained))
+    built = build(settings)
     on_cpu = check_graph(built.graph, resolved)
     verification = verify_content(built.content, built, str(path))
     storages: list[StorageReport] = []
@@ -113,7 +115,7 @@ def export_model(
         examples = first_examples(data, model.input_names, BATCH_SIZE)
         codes = probe_codes(built.graph, built.frozen, examples)
         points = compare_points(built.frozen, codes, str(path), statistics=True)
-        storages = compare_storages(trained, built, codes, examples)
+        storages = compare_storages(build, built, codes, examples)
         verification = dataclasses.replace(
             verification,
             points=points,
@@ -123,7 +125,7 @@ def export_model(
         )
     latency, latencies = None, {}
     if benchmark:
-        int8 = _int8_graph(trained, built)
+        int8 = build(dataclasses.replace(settings, storage=Storage())).graph
         latency, latencies = measure_latency(
             built.graph, int8, built.frozen, verbose=verbose
         )
@@ -146,14 +148,6 @@ def export_model(
     )
     write_atomically(path, built.content)
     return report
-
-
-def _int8_graph(trained: TrainedModel, built: BuiltFile) -> TFLiteGraph:
-    """Returns the graph of the same model with int8 storage."""
-    settings = dataclasses.replace(built.settings, storage=Storage())
-    if settings == built.settings:
-        return built.graph
-    return build_file(trained, settings).graph
 
 
 def _compiler_lines(target: str, content: bytes) -> list[str]:

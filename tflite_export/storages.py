@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from .build import BuiltFile, build_file
-from .freezing import Storage, TrainedModel
+from .build import BuiltFile, FileSettings
+from .freezing import Storage
 from .reports import StorageReport
 from .targets import STORAGES
 from .verification import probe_codes
 
 
 def compare_storages(
-    trained: TrainedModel,
+    build: Callable[[FileSettings], BuiltFile],
     built: BuiltFile,
     codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
@@ -24,7 +25,7 @@ def compare_storages(
     All of them run under XNNPACK, as on a phone.
 
     Args:
-        trained: The numbers of the model.
+        build: Returns the model's file for other settings.
         built: The file.
         codes: What the runtime computed with the file, from `probe_codes`.
         examples: Inputs of the model, one array per input.
@@ -42,7 +43,7 @@ def compare_storages(
         if name == settings.storage.name:
             continue
         storage = Storage(name, settings.storage.bias_grid)
-        other = build_file(trained, dataclasses.replace(settings, storage=storage))
+        other = build(dataclasses.replace(settings, storage=storage))
         others = probe_codes(other.graph, other.frozen, examples)
         common = compared & others.keys()  # Some storages widen tensors.
         different = [int((others[tensor] != codes[tensor]).sum()) for tensor in common]
