@@ -16,7 +16,7 @@ from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call
 from .nodes import Graph, Layer, Node, Slot
-from .tensor_functions import Unknown, Unsupported, bind_arguments
+from .recorded import Unknown, Unsupported, bind_arguments
 
 Expansion = Callable[[Any], keras.Model]
 _EXPANSIONS: dict[type, Expansion] = {}
