@@ -59,9 +59,11 @@ __all__ = [
     "keras",
     "losses_container",
     "model_structure",
+    "name_outputs",
     "nodes_of",
     "random_layers",
     "register_for_h5",
+    "rename_layer",
     "replaced_call",
     "reset_slots",
     "softmax_input",
@@ -93,6 +95,14 @@ def model_structure(model: keras.Model) -> tuple[Any, Any]:
     `model.output` flattens a dict of outputs.
     """
     return model._nested_inputs, model._nested_outputs
+
+
+def name_outputs(model: keras.Model, names: Sequence[str]) -> None:
+    """Sets the names of a model's outputs, by which losses and targets are given.
+
+    Keras takes those of the layers that compute them.
+    """
+    vars(model)["output_names"] = list(names)
 
 
 def nodes_of(model: keras.Model) -> list[Any]:
@@ -202,6 +212,11 @@ def register_for_h5(cls: type) -> type:
     """
     keras.utils.get_custom_objects()[cls.__name__] = cls
     return cls
+
+
+def rename_layer(layer: Any, name: str) -> None:
+    """Changes the name of a layer that is not yet part of the user's model."""
+    layer._name = name
 
 
 def inner_optimizer(optimizer: Any) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from . import lsq
-from ._compat import keras, model_structure
+from ._compat import keras, model_structure, name_outputs
 from .gamma import make_gamma_positive
-from .graph import Graph, Layer, Node, SynchronizedBatchNormalization
+from .graph import ForeignCall, Graph, Layer, Node, copied, try_float_part
 from .layers import (
     QUANTIZED_WEIGHTS,
     FixedPoint,
@@ -20,7 +20,7 @@ from .layers import (
     QuantizationPoint,
 )
 from .plan import Plan, PointSpec, plan_points
-from .policy import SYMMETRIC_TARGETS, Bits, Options
+from .policy import FIXED_BATCH_TARGETS, SYMMETRIC_TARGETS, Bits, Options
 from .training import LSQModel
 
 
@@ -36,6 +36,8 @@ def build_model(
         bits: The bits of every node.
         options: Checked options.
     """
+    in_float = [node for node in graph.nodes if bits[node].is_float]
+    try_float_part(in_float, dynamic_batch=options.target not in FIXED_BATCH_TARGETS)
     plan = plan_points(graph, bits)
     builder = _Builder(plan, bits, options)
     for node in graph.nodes:
@@ -48,6 +50,7 @@ def build_model(
         tf.nest.pack_sequence_as(output_structure, outputs),
         name=model.name,
     )
+    name_outputs(student, model.output_names)
     student.step_clip = options.step_clip
     builder.transfer_weights()
     return student
@@ -63,6 +66,7 @@ class _Builder:
         self._points: dict[PointSpec, QuantizationPoint] = {}
         self._between: dict[tuple[PointSpec, Node], Any] = {}
         self._copies: dict[int, Layer] = {}
+        self._called: dict[ForeignCall, list[Any]] = {}
         self._transfers: list[tuple[Node, Node, Layer]] = []
 
     def add(self, node: Node) -> None:
@@ -78,6 +82,8 @@ class _Builder:
             self.inputs[node] = tensor
         else:
             tensors = [self._input(node, source) for source in node.inputs]
+            if node.foreign is not None:
+                tensors = [self._foreign_output(node, tensors)]
             for part in self._parts(node):
                 tensors = [self._call(node, part, tensors)]
             [tensor] = tensors
@@ -105,7 +111,7 @@ class _Builder:
 
     def _parts(self, node: Node) -> list[Node]:
         """Returns the operators whose layers are called for a node, in order."""
-        parts = [node, *node.fused]
+        parts = [*([] if node.foreign else [node]), *node.fused]
         if self._absorbs_relu(node):
             parts = [part for part in parts if part.kind != "relu"]
         return parts
@@ -119,16 +125,25 @@ class _Builder:
             self._between[point, source] = self._point(point)(self.tensors[source])
         return self._between[point, source]
 
+    def _foreign_output(self, node: Node, inputs: list[Any]) -> Any:
+        """Returns an output of a layer without an operator, which is called once."""
+        call = node.foreign_call
+        if call not in self._called:
+            self._called[call] = call.outputs(self._copy(node, node), inputs)
+        return self._called[call][node.output]
+
     def _call(self, owner: Node, part: Node, inputs: list[Any]) -> Any:
         """Calls the copy of one layer; `part` is the node or one fused into it."""
+        return part.call(self._copy(owner, part), inputs)
+
+    def _copy(self, owner: Node, part: Node) -> Layer:
+        """Returns the copy of one layer, with a quantized kernel if it has bits."""
         if id(part.layer) not in self._copies:
-            config = {**part.layer.get_config(), "name": part.layer_name}
-            if "activation" in config and self._absorbs_relu(owner):
-                config["activation"] = "linear"
-            layer_class = type(part.layer)
-            if getattr(part.layer, "synchronized", False):
-                layer_class = SynchronizedBatchNormalization
-            copy = layer_class.from_config(config)
+            changes = {"name": part.layer_name}
+            absorbed = part.foreign is None and self._absorbs_relu(owner)
+            if absorbed and hasattr(part.layer, "activation"):
+                changes["activation"] = "linear"
+            copy = copied(part.layer, **changes)
             bits = self.bits[owner]
             quantized = type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float
             if quantized and bits.weight is not None:
@@ -141,7 +156,7 @@ class _Builder:
                 copy = LSQWrapper(copy, config)
             self._copies[id(part.layer)] = copy
             self._transfers.append((owner, part, copy))
-        return part.call(self._copies[id(part.layer)], inputs)
+        return self._copies[id(part.layer)]
 
     def _point(self, spec: PointSpec) -> QuantizationPoint:
         """Returns the layer of a point, the same one for all its places."""

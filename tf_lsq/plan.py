@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from . import lsq
-from .graph import Graph, Node
+from .graph import Graph, Node, takes_as_is
 from .policy import Bits
 
 # Activations that an unsigned point computes itself -> their largest value.
@@ -123,8 +123,10 @@ class _Planner:
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
         absorbs = relu in _MAX_VALUES
+        own_relu = [n for n in (node, *node.fused) if n.kind == "relu"]
+        name = own_relu[0].layer_name if absorbs and own_relu else None
         return PointSpec(
-            name=f"quantize_{node.name}",
+            name=name or f"quantize_{node.name}",
             num_bits=lsq.MAX_NUM_BITS if fixed else max(self._demands[node]),
             signed=None if nonnegative is None else not nonnegative,
             trainable=all(layer.trainable for layer in node.all_layers),
@@ -176,6 +178,10 @@ def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
 
 def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     """Returns whether the output of a node becomes a new integer tensor."""
+    if node.kind in ("foreign", "arg_max") and node.is_integer:
+        return False
+    if node.kind == "input" and node.consumers:
+        return not all(takes_as_is(reader, node) for reader in node.consumers)
     if bits[node].is_float:
         return node.is_output or any(not bits[n].is_float for n in node.consumers)
     if node.properties.fixed_step and node.is_output and not node.consumers:

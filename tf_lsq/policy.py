@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import lsq
-from .graph import Graph, Node
+from .graph import Graph, Node, takes_as_is
 from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 from .training import DEFAULT_STEP_CLIP, check_step_clip
 
@@ -23,6 +23,9 @@ Override = int | tuple[int, int] | str
 TARGETS = ("phone", "edgetpu", "symmetric")
 # These targets need zero points of 0: an unsigned tensor has 128 integers, 0..127.
 SYMMETRIC_TARGETS = ("symmetric",)
+
+# These targets run one example at a time.
+FIXED_BATCH_TARGETS = ("edgetpu",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,10 +130,42 @@ def assign_bits(
             bits[node] = _bits_of(node, options, node in ends, override, config)
         else:
             bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+    for node in reversed(graph.nodes):
+        readers = node.consumers
+        if node.kind == "foreign" and node.is_integer and readers:
+            # Integers lose nothing in float, so they need no override.
+            if all(bits[reader].is_float for reader in readers):
+                bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
     graph.check(lambda node: bits[node].is_float)
+    _check_integers(graph, bits)
     if options.target in SYMMETRIC_TARGETS:
         _check_symmetric(graph, bits)
     return bits
+
+
+def _check_integers(graph: Graph, bits: Mapping[Node, Bits]) -> None:
+    """Refuses tensors that one layer reads as integers, and another quantized."""
+    problems = []
+    for node in graph.nodes:
+        as_is = [r for r in node.consumers if takes_as_is(r, node)]
+        if node.kind != "foreign" and as_is and len(as_is) < len(node.consumers):
+            others = [r.origin for r in node.consumers if r not in as_is]
+            problems.append(
+                f"`{node.origin}`, which {[r.origin for r in as_is]} read as integers, "
+                f"and {others} as values"
+            )
+        masked = node.foreign is not None and node.foreign.reads_mask
+        if masked and any(source.kind != "foreign" for source in node.inputs):
+            problems.append(
+                f"`{node.origin}`, which reads a mask that quantized layers before it "
+                "do not pass on"
+            )
+    if problems:
+        raise ValueError(
+            "Integers and masks must go from an input to layers in float directly. "
+            "Give the model a separate input for each use, or leave the layers "
+            "between in float with `overrides`. Received: " + "; ".join(problems) + "."
+        )
 
 
 def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:

@@ -13,6 +13,7 @@ from tf_lsq._compat import keras
 
 from .file import TFLiteGraph, TFLiteTensor, metadata, to_bytes
 from .freezing import (
+    ConvertedPart,
     FrozenModel,
     FrozenNode,
     QuantizedKernel,
@@ -21,7 +22,7 @@ from .freezing import (
     TrainedPoint,
     freeze_model,
 )
-from .operators import OPERATORS, Builder
+from .operators import OPERATORS, Builder, write_part
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
@@ -83,7 +84,7 @@ def build_file(
     settings = FileSettings() if settings is None else settings
     frozen = freeze_model(trained, settings.storage)
     graph = _Integerizer(frozen, settings).graph()
-    described = json.dumps(describe(frozen, graph), sort_keys=True)
+    described = json.dumps(describe(frozen, graph, settings), sort_keys=True)
     graph = dataclasses.replace(
         graph,
         metadata={metadata.METADATA_NAME: described.encode()},
@@ -111,14 +112,24 @@ class _Integerizer:
             if node.is_float:
                 tensors = [builder.as_float(name) for name in tensors]
             OPERATORS[node.kind].write(builder, node, tensors)
+        if frozen.converted is not None:
+            write_part(builder, frozen.converted, self._ends_of(frozen.converted))
         outputs = {name: self._output(t) for name, t in frozen.outputs.items()}
         inputs = {name: inputs[name] for name in frozen.inputs}
         return dataclasses.replace(builder.graph, inputs=inputs, outputs=outputs)
 
+    def _ends_of(self, part: ConvertedPart) -> dict[str, str]:
+        """Returns the file's tensors of the ends of the layers without an operator."""
+        read = {
+            tensor: self._builder.as_float(self._frozen.tensors[node.name])
+            for tensor, node in part.inputs.items()
+        }
+        return read | {t: node.name for t, node in part.outputs.items()}
+
     def _input(self, node: FrozenNode) -> str:
         """Adds an input tensor and its conversion to int8; returns the input."""
         builder, dtype = self._builder, self._settings.input_type
-        if dtype == "int8":
+        if dtype == "int8" or node.grid is None:
             return builder.output(node)
         outer = f"{node.name}/{dtype}"
         if dtype == "float32":
@@ -132,9 +143,9 @@ class _Integerizer:
         """Adds the conversion of an output from int8; returns the output."""
         builder, dtype = self._builder, self._settings.output_type
         outer = f"{tensor}/{dtype}"
-        if dtype == "int8":
-            return tensor
         node = builder.nodes[tensor]
+        if dtype == "int8" or node.grid is None:
+            return tensor
         if outer not in builder.graph.tensors:
             if dtype == "float32":
                 converted = builder.tensor(outer, node.shape, None)
@@ -153,15 +164,19 @@ class _Integerizer:
 # --- Metadata in the file ----------------------------------------------------
 
 
-def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
+def describe(
+    frozen: FrozenModel, graph: TFLiteGraph, settings: FileSettings
+) -> dict[str, Any]:
     """Describes how the integers of a file were trained, as plain data.
 
     Args:
         frozen: The model's numbers.
         graph: The file's graph.
+        settings: The user's choices.
 
     Returns:
-        Versions, model, target and storage; and under "tensors", by the name of the
+        Versions, model, target and storage; the types of the ends, if there are some
+        without a grid, which have their own; and under "tensors", by the name of the
         tensor in the file: the layer, the bits, whether integers are signed, the
         trained step in the unit of the training graph, and for kernels also the
         container, the integers by which trained codes, and those of the input, were
@@ -174,7 +189,11 @@ def describe(frozen: FrozenModel, graph: TFLiteGraph) -> dict[str, Any]:
         kernel, name = node.trained.kernel, f"{node.name}/weight"
         if isinstance(kernel, QuantizedKernel) and not node.is_float:
             tensors[name] = _kernel(node, kernel, graph.tensors[name])
+    nodes = frozen.by_name()
+    ends = [nodes[name] for name in (*frozen.inputs.values(), *frozen.outputs.values())]
+    types = {"input_type": settings.input_type, "output_type": settings.output_type}
     return {
+        **(types if any(node.grid is None for node in ends) else {}),
         "format": metadata.FORMAT,
         "versions": {
             "tf_lsq": tf_lsq.__version__,
@@ -243,6 +262,9 @@ def settings_of(graph: TFLiteGraph, name: str) -> FileSettings:
             f"The metadata of `{name}` must name the storage it was exported with: "
             f"{error}"
         ) from error
+    if "input_type" in described:
+        types = described["input_type"], described.get("output_type", "")
+        return FileSettings(storage, *types)
     return FileSettings(storage, *_io_types(graph))
 
 

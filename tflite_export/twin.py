@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq._compat import keras, model_structure
+from tf_lsq._compat import keras, model_structure, name_outputs
 
 from .freezing import FrozenModel, Grid, Storage, freeze_model, read_model
 from .operators import OPERATORS, Compute, Context, exact_output, quantized
@@ -77,11 +77,11 @@ def build_twin(
     nodes, tensors, inputs = frozen.by_name(), {}, {}
     for node in frozen.nodes:
         if node.kind == "input":
-            inputs[node.name] = _input_like(model, node.trained.layer)
-            codes = _Operator(
-                quantized(node.integer_grid), f"{_plain(node.name)}_codes"
-            )
-            tensors[node.name] = codes(inputs[node.name])
+            tensor = inputs[node.name] = _input_like(model, node.trained.layer)
+            if node.grid is not None:
+                codes = f"{_plain(node.name)}_codes"
+                tensor = _Operator(quantized(node.grid), codes)(tensor)
+            tensors[node.name] = tensor
         else:
             layer = _Operator(operators[node.name], _plain(node.name))
             tensors[node.name] = layer([tensors[name] for name in node.inputs])
@@ -91,11 +91,13 @@ def build_twin(
         outputs.append(values(tensors[tensor]))
     ends = [inputs[tensor] for tensor in frozen.inputs.values()]
     input_structure, output_structure = model_structure(model)
-    return keras.Model(
+    twin = keras.Model(
         tf.nest.pack_sequence_as(input_structure, ends),
         tf.nest.pack_sequence_as(output_structure, outputs),
         name=f"{model.name}_twin",
     )
+    name_outputs(twin, list(frozen.outputs))
+    return twin
 
 
 def twin_operators(frozen: FrozenModel, kernels: str) -> dict[str, Compute]:
@@ -128,13 +130,18 @@ def _in_float(context: Context) -> Compute:
     grids = [source.grid for source in context.sources]
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
-        values = [
-            tf.cast(x, tf.float64) * (1.0 if grid is None else grid.scale)
-            for x, grid in zip(inputs, grids, strict=True)
-        ]
-        return tf.cast(exact_output(context.node, values), tf.float32)
+        values = [_exact_values(x, grid) for x, grid in zip(inputs, grids, strict=True)]
+        result = exact_output(context.node, values)
+        return tf.cast(result, tf.float32) if result.dtype.is_floating else result
 
     return compute
+
+
+def _exact_values(tensor: tf.Tensor, grid: Grid | None) -> tf.Tensor:
+    """Returns the values of a tensor in float64; integers without a step stay so."""
+    if grid is not None:
+        return tf.cast(tensor, tf.float64) * grid.scale
+    return tf.cast(tensor, tf.float64) if tensor.dtype.is_floating else tensor
 
 
 def _input_like(model: keras.Model, layer: str) -> Any:
@@ -146,9 +153,10 @@ def _input_like(model: keras.Model, layer: str) -> Any:
 
 
 def _real_values(grid: Grid | None) -> Compute:
-    """Returns codes minus zero point -> real values; leaves floats unchanged."""
-    scale = np.float32(1.0 if grid is None else grid.scale)
-    return lambda inputs: inputs[0] * scale
+    """Returns codes minus zero point -> real values; leaves others unchanged."""
+    if grid is None:
+        return lambda inputs: inputs[0]
+    return lambda inputs: inputs[0] * np.float32(grid.scale)
 
 
 def _plain(name: str) -> str:

@@ -1,16 +1,21 @@
 """Graph analysis: from Keras layers to the fused graph of operators TFLite runs."""
 
+from .copying import copied
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization
+from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
 from .fusing import analyze
+from .integers import takes_as_is
 from .keras3 import float_model, from_keras3, is_keras3_file
 from .kinds import Kind
-from .nodes import Graph, Layer, Node
+from .nodes import ForeignCall, Graph, Layer, Node
 from .reader import register_layer
 from .unary import KINDS
 
 __all__ = [
     "KINDS",
+    "FloatPart",
+    "ForeignCall",
     "Graph",
     "HardSigmoid",
     "Kind",
@@ -21,10 +26,14 @@ __all__ = [
     "analyze",
     "bias_unit",
     "code_multiplier",
+    "convert_float_part",
+    "copied",
     "float_model",
     "from_keras3",
     "input_factor",
     "is_keras3_file",
     "point_of",
     "register_layer",
+    "takes_as_is",
+    "try_float_part",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 
 from .._compat import keras
 from .float_layers import HardSigmoid
+from .integers import settle_integers
 from .lowering import rescaling
 from .nodes import Graph, Layer, Node
 from .reader import read_model
@@ -42,7 +43,9 @@ def analyze(model: keras.Model) -> Graph:
     """
     _check_model(model)
     graph = read_model(model)
+    _remove_unread(graph)
     _connect(graph)
+    settle_integers(graph)
     _simplify(graph)
     _fuse(graph)
     return graph
@@ -66,6 +69,16 @@ def _check_model(model: Any) -> None:
             f"`{model.name}`, a subclassed or unbuilt {type(model).__name__}. Write "
             "it as `keras.Model(inputs, outputs)` with its input shape given."
         )
+
+
+def _remove_unread(graph: Graph) -> None:
+    """Removes operators that no output depends on, such as unused outputs of layers."""
+    read = {*graph.inputs, *graph.outputs}
+    for node in reversed(graph.nodes):
+        if node in read:
+            read.update(node.inputs)
+    graph.nodes = [node for node in graph.nodes if node in read]
+    graph.problems = [(node, text) for node, text in graph.problems if node in read]
 
 
 def _connect(graph: Graph) -> None:

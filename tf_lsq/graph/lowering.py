@@ -34,12 +34,14 @@ class Call:
         origin: Name of the layer in the user's model.
         sources: Producers of the input tensors.
         shape: Shape of the (first) output.
+        dtype: Type of the (first) output.
         arguments: Arguments of a TensorFlow function by name, with tensors
             replaced by their producers.
         call_kwargs: What the user passed in the call (`training=False`).
         copies: Layers that replace the user's, for all calls of a model: a layer
             that is called twice is replaced by one layer called twice.
         nodes: The operators so far.
+        unique: Returns a name like the given one that no other operator has.
     """
 
     layer: Layer
@@ -49,10 +51,12 @@ class Call:
     origin: str
     sources: list[Node]
     shape: tuple[int | None, ...]
+    dtype: tf.DType = tf.float32
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     call_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     copies: dict[Any, Any] = dataclasses.field(default_factory=dict)
     nodes: list[Node] = dataclasses.field(default_factory=list)
+    unique: Callable[[str], str] = str
 
     def add(
         self,
@@ -89,6 +93,7 @@ class Call:
             shape=self.shape if own else _output_shape(layer, sources),
             options=options,
             call_kwargs=self.call_kwargs if own else {},
+            dtype=self.dtype,
             activation=activation,
         )
         self.nodes.append(node)
@@ -104,8 +109,10 @@ class Call:
             origin=self.origin,
             sources=sources,
             shape=_output_shape(layer, sources),
+            dtype=self.dtype,
             copies=self.copies,
             nodes=self.nodes,
+            unique=self.unique,
         )
 
     def replacement(self, what: str, make: Callable[[], Any]) -> Any:
@@ -297,8 +304,8 @@ def with_activation(
 ) -> Callable[[Call], Node]:
     """Returns the lowering of a layer with kernel and activation argument.
 
-    A ReLU stays inside. Other activations are split off; they keep the layer's name,
-    because they produce the output that the user knows.
+    A ReLU stays inside. Other activations are split off; the layer with the kernel
+    keeps its name.
 
     Args:
         kind: A key of `unary.KINDS`.
@@ -312,12 +319,11 @@ def with_activation(
             activation = None if name == "linear" else name
             return call.add(kind, activation=activation, **settings)
         linear = call.add(kind, **settings)
-        linear.name = f"{call.name}_linear"
         linear.layer = linear.model_layer = call.replacement(
-            "linear", lambda: variant(call.layer, activation="linear", name=linear.name)
+            "linear", lambda: variant(call.layer, activation="linear")
         )
-        linear.layer_name = linear.layer.name
-        return activate(call, linear, call.layer.activation, call.name)
+        activation = call.unique(f"{call.name}_{name}")
+        return activate(call, linear, call.layer.activation, activation)
 
     return lower
 
@@ -340,7 +346,10 @@ def quantization_point(call: Call) -> Node:
         relu = call.add("relu", activation="relu")
         relu.name = call.layer.absorbed_relu
         sources = [relu]
-    return call.add("point", sources)
+    point = call.add("point", sources)
+    if call.name == call.layer.absorbed_relu:  # The tensors have separate names.
+        point.name = call.unique(f"quantize_{call.name}")
+    return point
 
 
 # --- Layers that are several operators ---------------------------------------

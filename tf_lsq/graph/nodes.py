@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -22,6 +23,29 @@ class Slot:
     number: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForeignCall:
+    """A call of a layer that has no operator here, for all of its outputs.
+
+    Attributes:
+        args: Its positional arguments, with a `Slot` for every tensor.
+        kwargs: Its keyword arguments, likewise.
+        reads_mask: Whether the layer computes with the Keras mask of its input.
+    """
+
+    args: Any
+    kwargs: dict[str, Any]
+    reads_mask: bool = False
+
+    def outputs(self, layer: Layer, tensors: list[Any]) -> list[Any]:
+        """Returns the outputs of a layer for tensors in place of the slots."""
+        args, kwargs = tf.nest.map_structure(
+            lambda value: tensors[value.number] if type(value) is Slot else value,
+            (self.args, self.kwargs),
+        )
+        return tf.nest.flatten(layer(*args, **kwargs))
+
+
 @dataclasses.dataclass(eq=False)
 class Node:
     """One operator of the fused graph.
@@ -39,6 +63,9 @@ class Node:
         shape: Output shape, None where unknown.
         options: Settings of the operator that do not depend on the layer's class.
         call_kwargs: What the user passed in the call (`training=False`).
+        dtype: Type of the output.
+        foreign: The call of the layer, for the kind "foreign".
+        output: Which of the outputs of that call this is.
         activation: "relu", "relu6" or None.
         fused: Nodes that were fused into it, in order: affine part, then ReLU.
         consumers: Nodes that read the output, once per use.
@@ -56,6 +83,9 @@ class Node:
     shape: tuple[int | None, ...]
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     call_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dtype: tf.DType = tf.float32
+    foreign: ForeignCall | None = None
+    output: int = 0
     activation: str | None = None
     fused: list[Node] = dataclasses.field(default_factory=list)
     consumers: list[Node] = dataclasses.field(default_factory=list)
@@ -64,12 +94,8 @@ class Node:
 
     def call(self, layer: Layer, tensors: list[Any]) -> Any:
         """Calls a layer on tensors, the way the user called this operator's layer."""
-        if "arguments" in self.options:
-            args, kwargs = tf.nest.map_structure(
-                lambda value: tensors[value.number] if type(value) is Slot else value,
-                self.options["arguments"],
-            )
-            return layer(*args, **kwargs)
+        if self.foreign is not None:
+            return self.foreign.outputs(layer, tensors)[self.output]
         inputs = tensors if len(tensors) > 1 else tensors[0]
         return layer(inputs, **self.call_kwargs)
 
@@ -77,6 +103,22 @@ class Node:
     def properties(self) -> Kind:
         """The row of `KINDS`."""
         return KINDS[self.kind]
+
+    @property
+    def foreign_call(self) -> ForeignCall:
+        """The call of a layer that has no operator here.
+
+        Raises:
+            TypeError: If it has one.
+        """
+        if self.foreign is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) has its own operator.")
+        return self.foreign
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the output holds integers or truth values, which have no step."""
+        return not self.dtype.is_floating
 
     @property
     def affine(self) -> Node | None:
@@ -136,13 +178,27 @@ class Graph:
             ValueError: If any layer has a problem; the error names them all.
         """
         refused = [
-            problem
+            (node, problem)
             for node, problem in self.problems
             if node.kind != "foreign" or not may_be_float(node)
         ]
-        if refused:
-            raise ValueError(
-                f"`{self.name}` cannot be quantized exactly. Every layer must be "
-                "supported, registered with `tf_lsq.register_layer`, or left in "
-                "float with `overrides`. Received:\n  " + "\n  ".join(refused)
-            )
+        if not refused:
+            return
+        floatable = {
+            _pattern(node.origin): "float"
+            for node, _ in refused
+            if node.kind == "foreign"
+        }
+        remedy = f"\nTo leave them in float: overrides={floatable}" if floatable else ""
+        raise ValueError(
+            f"`{self.name}` cannot be quantized exactly. Every layer must be "
+            "supported, registered with `tf_lsq.register_layer`, or left in "
+            "float with `overrides`. Received:\n  "
+            + "\n  ".join(dict.fromkeys(problem for _, problem in refused))
+            + remedy
+        )
+
+
+def _pattern(name: str) -> str:
+    """Returns a regular expression for a name: the name itself, if that will do."""
+    return name if re.fullmatch(name, name) else re.escape(name)

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
-from .lowering import Call
-from .nodes import Graph, Layer, Node, Slot
-from .recorded import Unknown, Unsupported, bind_arguments
+from .lowering import Call, activation_name, variant
+from .nodes import ForeignCall, Graph, Layer, Node, Slot
+from .python_functions import name_functions, read_function, read_lambda
+from .recorded import Unsupported, bind_arguments, trained_argument
 
 Expansion = Callable[[Any], keras.Model]
 _EXPANSIONS: dict[type, Expansion] = {}
@@ -108,30 +109,32 @@ class _Reader:
     def _read_call(self, keras_node: Any, path: str, outer: dict[str, Any]) -> None:
         """Adds the operators of one call of a layer."""
         layer = keras_node.layer
-        outputs = tf.nest.flatten(keras_node.outputs)
-        if _computes_shapes(layer, outputs):
-            self.producers.update({id(tensor): Unknown() for tensor in outputs})
-            return
         use = self._uses[id(layer)] = self._uses.get(id(layer), -1) + 1
         kwargs = _call_kwargs(keras_node, outer)
-        inner = self._inner_model(layer)
+        inner = self._inner_model(keras_node)
         if inner is not None:
             nodes = self._read_inner(keras_node, inner, f"{path}{layer.name}/", kwargs)
         else:
             nodes = self._lower(keras_node, use, path, kwargs)
+        outputs = tf.nest.flatten(keras_node.outputs)
         for tensor, node in zip(outputs, nodes, strict=True):
             self.producers[id(tensor)] = node
 
-    def _inner_model(self, layer: Layer) -> keras.Model | None:
+    def _inner_model(self, keras_node: Any) -> keras.Model | None:
         """Returns the model that a layer is, or that it decomposes into."""
+        layer = keras_node.layer
         if isinstance(layer, keras.Model):
             return layer if getattr(layer, "_is_graph_network", False) else None
+        if isinstance(layer, keras.layers.Lambda):
+            return read_lambda(keras_node)
         expand = _EXPANSIONS.get(type(layer))
         if expand is None:
             return None
         key = (id(layer), "expansion")
         if key not in self._copies:
-            self._copies[key] = (layer, expand(layer))
+            inner = expand(layer)
+            name_functions(inner)
+            self._copies[key] = (layer, inner)
         return self._copies[key][1]
 
     def _read_inner(
@@ -149,24 +152,57 @@ class _Reader:
     ) -> list[Node]:
         """Adds the operators of a layer; returns one per output."""
         call = self._call(keras_node, use, path, kwargs)
-        problem = _problem(call, keras_node)
+        activation = _python_activation(call.layer)
+        if activation is not None:
+            inner = read_function(activation, tf.nest.flatten(keras_node.outputs))
+            if inner is not None:
+                return self._read_activated(call, inner, path)
+        problem = _problem(call)
         operators: Any = []
-        if problem is None and all(map(_is_readable, call.sources)):
+        if problem is None and _reads_mask(keras_node):
+            problem = "it computes with the mask of its input"
+        if problem is None and all(source.shape for source in call.sources):
             try:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as reason:
                 problem = str(reason)
-        outputs = tf.nest.flatten(keras_node.outputs)
         if not operators:
-            # A placeholder, so that the rest can be checked.
             call.nodes.clear()
-            kind = "foreign" if _can_stay_float(call, outputs) else "identity"
-            operators = [call.add(kind, **_arguments(keras_node)) for _ in outputs]
+            operators = self._foreign(call, keras_node)
         if problem is not None:
-            named = f"`{call.origin}` ({type(keras_node.layer).__name__})"
+            named = f"`{call.origin}` ({class_name(keras_node.layer)})"
             self.problems.append((operators[0], f"{named}: {problem}"))
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
+
+    def _read_activated(self, call: Call, inner: keras.Model, path: str) -> list[Node]:
+        """Adds a layer without its activation, then what that computes."""
+        layer = call.layer
+        [linear] = call.sources[:1]
+        if not isinstance(layer, keras.layers.Activation):
+            call.layer = call.model_layer = call.replacement(
+                "linear", lambda: variant(layer, activation="linear")
+            )
+            linear = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
+            self.nodes += call.nodes
+        self.producers[id(inner.inputs[0])] = linear
+        self.read(inner, f"{path}{layer.name}/", {})
+        return [self.producers[id(tensor)] for tensor in inner.outputs]
+
+    def _foreign(self, call: Call, keras_node: Any) -> list[Node]:
+        """Adds the outputs of a layer without an operator here."""
+        foreign = _foreign_call(keras_node)
+        kind = "foreign" if _can_stay_float(call) else "identity"
+        operators = []
+        for number, tensor in enumerate(tf.nest.flatten(keras_node.outputs)):
+            node = call.add(kind)
+            if number:
+                name = f"{call.name}_output_{number}"
+                node.name = self._unique(name, name)
+            node.shape, node.dtype = tuple(tensor.shape), tensor.dtype
+            node.foreign, node.output = foreign, number
+            operators.append(node)
+        return operators
 
     def _call(
         self, keras_node: Any, use: int, path: str, kwargs: dict[str, Any]
@@ -183,6 +219,7 @@ class _Reader:
             arguments = bind_arguments(layer, args, named)
             kwargs = {}
         name = self._name(layer, use, path)
+        [output, *_] = tf.nest.flatten(keras_node.outputs)
         return Call(
             layer=layer,
             model_layer=keras_node.layer,
@@ -190,10 +227,12 @@ class _Reader:
             layer_name=self._layer_names[id(layer)],
             origin=f"{path}{layer.name}",
             sources=sources,
-            shape=tuple(tf.nest.flatten(keras_node.outputs)[0].shape),
+            shape=tuple(output.shape),
+            dtype=output.dtype,
             arguments=arguments,
             call_kwargs=kwargs,
             copies=self._copies,
+            unique=lambda wanted: self._unique(wanted, wanted),
         )
 
     def _name(self, layer: Layer, use: int, path: str) -> str:
@@ -219,13 +258,6 @@ class _Reader:
         return unique
 
 
-def _computes_shapes(layer: Layer, outputs: list[Any]) -> bool:
-    """Returns whether a recorded function computes integers, such as a shape."""
-    return isinstance(layer, OpLambda | SlicingOpLambda) and all(
-        tensor.dtype.is_integer for tensor in outputs
-    )
-
-
 def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:
     """Returns what was passed in a call; a model passes `training` on."""
     kwargs = {k: v for k, v in keras_node.call_kwargs.items() if v is not None}
@@ -233,34 +265,60 @@ def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:
     return {**outer, **kwargs} if takes_training else kwargs
 
 
-def _can_stay_float(call: Call, outputs: list[Any]) -> bool:
+def _can_stay_float(call: Call) -> bool:
     """Returns whether a layer can stay in float as a whole."""
-    is_model = isinstance(call.layer, keras.Model)
-    recorded = isinstance(call.layer, OpLambda | SlicingOpLambda)
-    return len(outputs) == 1 and not (is_model or recorded)
+    if isinstance(call.layer, keras.Model):
+        return False
+    return not any(map(_is_trained, tf.nest.flatten(call.arguments)))
 
 
-def _arguments(keras_node: Any) -> dict[str, Any]:
-    """Returns the arguments of a call, with tensors replaced by their numbers."""
+def _is_trained(value: Any) -> bool:
+    """Returns whether an argument is a variable that trains."""
+    return isinstance(value, tf.Variable) and value.trainable
+
+
+def _foreign_call(keras_node: Any) -> ForeignCall:
+    """Returns the call of a layer, with tensors replaced by their numbers."""
     numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
     args, kwargs = tf.nest.map_structure(
         lambda value: numbers.get(id(value), value),
         (keras_node.call_args, keras_node.call_kwargs),
     )
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    return {"arguments": (args, kwargs)}
+    return ForeignCall(args, kwargs, _reads_mask(keras_node))
 
 
-def _problem(call: Call, keras_node: Any) -> str | None:
+def _reads_mask(keras_node: Any) -> bool:
+    """Returns whether a layer computes with the mask of one of its inputs."""
+    return getattr(keras_node.layer, "_expects_mask_arg", False) and any(
+        getattr(tensor, "_keras_mask", None) is not None
+        for tensor in keras_node.keras_inputs
+    )
+
+
+def _python_activation(layer: Layer) -> Callable[..., Any] | None:
+    """Returns the activation of a layer if it is a function without a row here."""
+    activation = getattr(layer, "activation", None)
+    if rule_of(layer) is None or not callable(activation):
+        return None
+    return activation if activation_name(activation) is None else None
+
+
+def class_name(layer: Layer) -> str:
+    """Returns what a layer is called in messages: its class, or its function."""
+    symbol = getattr(layer, "symbol", None)
+    return f"tf.{symbol}" if symbol else type(layer).__name__
+
+
+def _problem(call: Call) -> str | None:
     """Returns why a call cannot be quantized, or None."""
     layer = call.layer
     rule = rule_of(layer)
     if rule is None:
         return _remedy(layer)
-    if any(isinstance(source, Unknown) for source in call.sources) and not isinstance(
-        layer, OpLambda | SlicingOpLambda
-    ):
-        return "it reads an integer tensor that is computed at run time"
+    for value in tf.nest.flatten(call.arguments):
+        if _is_trained(value):
+            return trained_argument(value)
     regularises = getattr(layer, "activity_regularizer", None) is not None
     if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
         return (
@@ -268,11 +326,6 @@ def _problem(call: Call, keras_node: Any) -> str | None:
             "`keras.layers.ActivityRegularization` after the layer"
         )
     return rule.check(layer)
-
-
-def _is_readable(source: Any) -> bool:
-    """Returns whether a tensor has axes; that of a refused operator has none."""
-    return isinstance(source, Unknown) or bool(source.shape)
 
 
 def _remedy(layer: Layer) -> str:

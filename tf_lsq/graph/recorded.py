@@ -37,13 +37,18 @@ def constant(value: Any) -> np.ndarray:
     Raises:
         Unsupported: If the model computes it.
     """
-    if any(isinstance(part, Node | Unknown) for part in tf.nest.flatten(value)):
-        raise Unsupported("the model computes an argument that must be constant")
+    for part in tf.nest.flatten(value):
+        if isinstance(part, Node):
+            raise Unsupported("the model computes an argument that must be constant")
     return np.asarray(value)
 
 
-class Unknown:
-    """Placeholder for an integer tensor, such as a shape, computed at run time."""
+def trained_argument(variable: tf.Variable) -> str:
+    """Returns why a function cannot take a trainable variable as an argument."""
+    return (
+        f"it would turn the trainable variable {variable.name!r} into a constant; "
+        "multiply by it in a custom layer, and leave that in float with `overrides`"
+    )
 
 
 def tensor_argument(call: Call) -> Node:

@@ -25,8 +25,8 @@ class LSQWrapper(keras.layers.Wrapper):
     Args:
         layer: A layer of a class in `quantize_configs.QUANTIZED_WEIGHTS`.
         quantize_config: Bits of the kernel and how its steps are shared.
-        **kwargs: Keras' layer arguments. The name is `quant_<layer's name>`
-            unless given; `trainable` and `dtype` are the layer's.
+        **kwargs: Keras' layer arguments. Name, `trainable` and `dtype` are the
+            layer's unless given.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LSQWrapper(keras.layers.Wrapper):
         quantize_config: LSQQuantizeConfig,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("name", f"quant_{layer.name}")
+        kwargs.setdefault("name", layer.name)
         kwargs.setdefault("trainable", layer.trainable)
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from .._compat import (
     infers_shapes_only,
     keras,
+    name_outputs,
     register_for_h5,
     reset_slots,
     steps_per_execution,
@@ -47,7 +48,7 @@ _SMALL, _LARGE = 0.1, 10.0
 _DEFAULT_BATCH_SIZE = 32
 _SUFFIXES = (".keras", ".h5", ".hdf5")
 _SETTINGS = ("step_clip", "rounds_biases")  # Of an `LSQModel`.
-_ROUNDED = "rounded_biases"
+_ROUNDED, _OUTPUTS = "rounded_biases", "output_names"
 
 
 # A type checker sees the methods of Keras; at run time the classes that are trained add
@@ -314,7 +315,12 @@ class LSQModel(StepTraining, keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Returns the layers and the settings."""
         settings = {name: getattr(self, name) for name in _SETTINGS}
-        return {**super().get_config(), **settings, _ROUNDED: rounded_biases(self)}
+        return {
+            **super().get_config(),
+            **settings,
+            _ROUNDED: rounded_biases(self),
+            _OUTPUTS: list(self.output_names),
+        }
 
     def watch_ranges(self, x: Any, empty: Iterable[str]) -> None:
         """Begins to watch the ranges of a training whose steps a batch has set.
@@ -338,8 +344,11 @@ class LSQModel(StepTraining, keras.Model):
         """Rebuilds the model; settings that old versions did not save get defaults."""
         config = dict(config)
         settings = {name: config.pop(name) for name in _SETTINGS if name in config}
-        rounded = config.pop(_ROUNDED, [])
+        rounded, names = config.pop(_ROUNDED, []), config.pop(_OUTPUTS, None)
         model = super().from_config(config, custom_objects)
+        if names is None:  # The point after an output had a prefix.
+            names = [name.removeprefix("quantize_") for name in model.output_names]
+        name_outputs(model, names)
         set_rounded_biases(model, rounded)
         for name, value in settings.items():
             setattr(model, name, value)

@@ -8,6 +8,7 @@ from .freeze import FrozenModel, FrozenNode, freeze_model
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid
 from .reader import read_model, target_of
 from .trained import (
+    ConvertedPart,
     QuantizedKernel,
     TrainedKernel,
     TrainedModel,
@@ -22,6 +23,7 @@ __all__ = [
     "INT8_MIN",
     "ONE",
     "PACKABLE",
+    "ConvertedPart",
     "FloatKernelWeight",
     "FloatWeight",
     "FrozenModel",

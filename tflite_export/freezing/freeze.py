@@ -12,7 +12,13 @@ from ..file import PACKED
 from ..targets import TARGETS, Target
 from .containers import AllowedContainers, Storage, allowed_containers
 from .grids import Grid, fixed_grid, widened
-from .trained import QuantizedKernel, TrainedModel, TrainedNode, TrainedPoint
+from .trained import (
+    ConvertedPart,
+    QuantizedKernel,
+    TrainedModel,
+    TrainedNode,
+    TrainedPoint,
+)
 from .weights import (
     FloatWeight,
     IntegerWeight,
@@ -39,6 +45,7 @@ class FrozenNode:
             quantization point.
         point: The quantization point that defines `grid`.
         is_float: Whether it computes in float.
+        integer_type: Type of an output that holds integers without a step, else "".
         weight: Its constants.
         activation: "relu", "relu6" or None.
     """
@@ -51,6 +58,7 @@ class FrozenNode:
     trained: TrainedNode
     point: TrainedPoint | None = None
     is_float: bool = False
+    integer_type: str = ""
     weight: Weight | None = None
     activation: str | None = None
 
@@ -133,6 +141,8 @@ class FrozenModel:
             model with transposed convolutions, which take the shape of their output
             as a constant.
         storage: How the codes are stored.
+        converted: The operators of the layers that have none here, None without any.
+        tensors: Name of an operator of the training graph -> tensor with its output.
     """
 
     nodes: list[FrozenNode]
@@ -142,6 +152,10 @@ class FrozenModel:
     name: str
     dynamic_batch: bool
     storage: Storage
+    converted: ConvertedPart | None = None
+    tensors: dict[str, str] = dataclasses.field(
+        default_factory=lambda: dict[str, str]()
+    )
 
     def by_name(self) -> dict[str, FrozenNode]:
         """Returns the nodes by the name of their output tensor."""
@@ -170,6 +184,8 @@ def freeze_model(trained: TrainedModel, storage: Storage | None = None) -> Froze
         name=trained.name,
         dynamic_batch=trained.dynamic_batch,
         storage=storage,
+        converted=trained.converted,
+        tensors={node.name: freezer.tensor(node) for node in trained.nodes},
     )
 
 
@@ -222,6 +238,7 @@ class _Freezer:
                 trained=node,
                 point=point,
                 is_float=is_float,
+                integer_type=node.integer_type,
                 weight=weight,
                 activation=node.activation,
             ),
@@ -335,6 +352,8 @@ def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
         return False
     if node.kind == "foreign":
         return True
+    if node.integer_type:
+        return any(source.grid is None for source in sources)
     if node.kernel is not None:
         return not isinstance(node.kernel, QuantizedKernel)
     if any(source.grid is None for source in sources):

@@ -13,16 +13,32 @@ import numpy as np
 import tensorflow as tf
 
 from tf_lsq._compat import keras
-from tf_lsq.graph import Graph, Layer, Node, affine_part, analyze, input_factor
+from tf_lsq.graph import (
+    FloatPart,
+    Graph,
+    Layer,
+    Node,
+    affine_part,
+    analyze,
+    convert_float_part,
+    input_factor,
+    takes_as_is,
+)
 from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, QuantizationPoint
-from tf_lsq.training import StepTraining, check_calibrated, quantization_points
+from tf_lsq.training import (
+    LSQModel,
+    StepTraining,
+    check_calibrated,
+    quantization_points,
+)
 
+from ..file import from_bytes
 from ..targets import TARGETS, Target
-from .convert import convert_layer
 from .grids import clipped_grid, first_grid
 from .trained import (
     AFFINE,
     BatchNorm,
+    ConvertedPart,
     Folded,
     ForeignLayer,
     QuantizedKernel,
@@ -55,19 +71,57 @@ def read_model(model: keras.Model) -> TrainedModel:
     target = TARGETS[target_of(model)]
     # A transposed convolution takes the shape of its output as a constant.
     fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
+    fixed = fixed or all(node.shape[0] == 1 for node in graph.inputs)
     dynamic_batch = target.dynamic_batch and not fixed
-    reader = _Reader(target, dynamic_batch=dynamic_batch)
+    reader = _Reader(target)
     for node in graph.nodes:
         reader.add(node)
     nodes = reader.nodes
+    converted = None
+    part = FloatPart.of(graph.nodes)
+    if part.nodes:
+        content, dynamic_batch = convert_float_part(part, dynamic_batch=dynamic_batch)
+        converted = _converted(content, part, nodes)
     return TrainedModel(
         name=model.name,
         target=target.name,
         dynamic_batch=dynamic_batch,
         nodes=list(nodes.values()),
         inputs=[nodes[node] for node in graph.inputs],
-        outputs={_output_name(node): nodes[node] for node in graph.outputs},
+        outputs={
+            name: nodes[node]
+            for name, node in zip(
+                _output_names(model, graph), graph.outputs, strict=True
+            )
+        },
+        converted=converted,
     )
+
+
+def _converted(
+    content: bytes, part: FloatPart, nodes: dict[Node, TrainedNode]
+) -> ConvertedPart:
+    """Reads what TFLiteConverter made of the layers that have no operator here.
+
+    A layer that turns out to compute nothing becomes an identity.
+    """
+    graph = from_bytes(content)
+    inputs: dict[str, TrainedNode] = {}
+    for number, source in enumerate(part.sources):
+        if f"input_{number}" in graph.inputs:
+            inputs[graph.inputs[f"input_{number}"]] = nodes[source]
+    known = dict(inputs)
+    for number, node in enumerate(part.nodes):
+        tensor, read = graph.outputs[f"output_{number}"], nodes[node]
+        if tensor in known:
+            read.kind, read.inputs, read.foreign_layer = (
+                "identity",
+                [known[tensor]],
+                None,
+            )
+        known.setdefault(tensor, read)
+    outputs = {name: node for name, node in known.items() if name not in inputs}
+    return ConvertedPart(graph, inputs, outputs)
 
 
 def target_of(model: keras.Model) -> str:
@@ -79,23 +133,23 @@ def target_of(model: keras.Model) -> str:
 class _Reader:
     """Reads the nodes of the training graph, in its order."""
 
-    def __init__(self, target: Target, *, dynamic_batch: bool) -> None:
-        self._target, self._dynamic_batch = target, dynamic_batch
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self.nodes: dict[Node, TrainedNode] = {}
         self._points: dict[int, TrainedPoint] = {}
 
     def add(self, node: Node) -> None:
         """Reads one node."""
         properties = node.properties
-        options = {k: v for k, v in node.options.items() if k != "arguments"}
         read = TrainedNode(
             name=node.name,
             kind=node.kind,
             inputs=[self.nodes[source] for source in node.inputs],
             shape=node.shape,
             layer=node.layer.name,
-            options=options,
+            options=dict(node.options),
             activation=node.activation,
+            integer_type=_integer_type(node),
             input_factor=input_factor(node) if node.inputs else 1.0,
             matmul=properties.matmul,
             keeps_codes=properties.keeps_codes,
@@ -116,8 +170,7 @@ class _Reader:
         if node.kind == "point":
             return {"point": self._point(node.layer)}
         if node.kind == "foreign":
-            converted = convert_layer(node, dynamic_batch=self._dynamic_batch)
-            return {"foreign_layer": ForeignLayer(converted, _keras_function(node))}
+            return {"foreign_layer": ForeignLayer(_keras_function(node))}
         matmul = node.properties.matmul
         has_bias = matmul and node.layer.use_bias
         folds = matmul or node.kind in AFFINE
@@ -198,12 +251,25 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
 
 def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
     """Returns the function that Keras computes for a layer left in float."""
+    types = [source.dtype for source in node.inputs]
 
     def compute(inputs: list[Any]) -> Any:
-        result = node.call(node.layer, [tf.cast(x, tf.float32) for x in inputs])
-        return tf.cast(result, tf.float64)
+        read = [
+            tf.cast(x, tf.float32 if dtype.is_floating else dtype)
+            for x, dtype in zip(inputs, types, strict=True)
+        ]
+        result = node.call(node.layer, read)
+        return result if node.is_integer else tf.cast(result, tf.float64)
 
     return compute
+
+
+def _integer_type(node: Node) -> str:
+    """Returns the type of an output that holds integers without a step, else ""."""
+    as_is = [takes_as_is(reader, node) for reader in node.consumers]
+    if node.kind == "input" and as_is and all(as_is):
+        return node.dtype.name
+    return node.dtype.name if node.kind == "foreign" and node.is_integer else ""
 
 
 # --- Checks ------------------------------------------------------------------
@@ -254,8 +320,13 @@ def _check_shapes(graph: Graph) -> None:
         )
 
 
-def _output_name(node: Node) -> str:
-    """Returns the user's name of an output."""
-    while node.kind == "point":
-        node = node.inputs[0]
-    return node.name
+def _output_names(model: keras.Model, graph: Graph) -> list[str]:
+    """Returns the user's names of the outputs."""
+    if isinstance(model, LSQModel):
+        return list(model.output_names)
+    names = []
+    for node in graph.outputs:
+        while node.kind == "point":
+            node = node.inputs[0]
+        names.append(node.name)
+    return names

@@ -145,11 +145,9 @@ class ForeignLayer:
     """A layer that is left in float and has no operator here.
 
     Attributes:
-        converted: What TFLiteConverter makes of it.
-        compute: What Keras computes, from and to float64 tensors.
+        compute: What Keras computes. Floats are float64.
     """
 
-    converted: TFLiteGraph
     compute: Callable[[list[Any]], Any]
 
 
@@ -165,6 +163,7 @@ class TrainedNode:
         layer: Name of the Keras layer.
         options: Settings of the operator.
         activation: "relu", "relu6" or None.
+        integer_type: Type of an output that holds integers without a step, else "".
         point: The quantization point, for the kind "point".
         kernel: The trained constant, None if there is none.
         bias: float64, `[channels]`, None if there is none.
@@ -192,6 +191,7 @@ class TrainedNode:
     layer: str
     options: dict[str, Any]
     activation: str | None = None
+    integer_type: str = ""
     point: TrainedPoint | None = None
     kernel: TrainedKernel | None = None
     bias: np.ndarray | None = None
@@ -296,6 +296,21 @@ class TrainedNode:
         return self.readers[0].point
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConvertedPart:
+    """What TFLiteConverter makes of the layers that have no operator here.
+
+    Attributes:
+        graph: Their operators.
+        inputs: Tensor of `graph` -> the operator that computes it.
+        outputs: Tensor of `graph` -> the operator that it is the output of.
+    """
+
+    graph: TFLiteGraph
+    inputs: dict[str, TrainedNode]
+    outputs: dict[str, TrainedNode]
+
+
 @dataclasses.dataclass(eq=False)
 class TrainedModel:
     """A trained model as plain numbers.
@@ -306,7 +321,8 @@ class TrainedModel:
         dynamic_batch: Whether the batch size may change at run time.
         nodes: Operators in topological order.
         inputs: The operators that are the model's inputs, in order.
-        outputs: Name of the user's output layer -> operator that computes the output.
+        outputs: Name of the output in the user's model -> operator that computes it.
+        converted: The layers that have no operator here, None without any.
     """
 
     name: str
@@ -315,6 +331,7 @@ class TrainedModel:
     nodes: list[TrainedNode]
     inputs: list[TrainedNode]
     outputs: dict[str, TrainedNode]
+    converted: ConvertedPart | None = None
 
     def by_name(self) -> dict[str, TrainedNode]:
         """Returns the operators by name."""

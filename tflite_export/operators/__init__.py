@@ -19,6 +19,7 @@ from . import (
 )
 from .base import Compute, Context, Operator, quantized
 from .builder import Builder
+from .foreign import FLOAT_PART, write_part
 
 OPERATORS: dict[str, Operator] = {
     **kernels.OPERATORS,
@@ -48,6 +49,7 @@ def exact_output(node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
 
 
 __all__ = [
+    "FLOAT_PART",
     "OPERATORS",
     "Builder",
     "Compute",
@@ -55,4 +57,5 @@ __all__ = [
     "Operator",
     "exact_output",
     "quantized",
+    "write_part",
 ]

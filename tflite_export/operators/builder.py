@@ -27,15 +27,15 @@ class Builder:
         self.graph = TFLiteGraph(tensors={}, ops=[], inputs={}, outputs={})
 
     def tensor(
-        self, name: str, shape: Sequence[int], grid: Grid | None, dtype: str = "int8"
+        self, name: str, shape: Sequence[int], grid: Grid | None, dtype: str = ""
     ) -> str:
         """Adds an activation tensor.
 
         Args:
             name: Unique in the graph.
             shape: With batch 1.
-            grid: Its grid; None: float32.
-            dtype: Type of the integers.
+            grid: Its grid; None: floats, or integers without a step.
+            dtype: Its type; "": int8 with a grid, float32 without one.
 
         Returns:
             The name.
@@ -43,7 +43,7 @@ class Builder:
         self.graph.tensors[name] = TFLiteTensor(
             name,
             tuple(shape),
-            "float32" if grid is None else dtype,
+            dtype or ("float32" if grid is None else "int8"),
             None if grid is None else per_tensor(grid.scale, grid.zero_point),
             dynamic_batch=self.dynamic_batch,
         )
@@ -51,7 +51,7 @@ class Builder:
 
     def output(self, node: FrozenNode) -> str:
         """Adds the output tensor of a node."""
-        return self.tensor(node.name, node.shape, node.grid)
+        return self.tensor(node.name, node.shape, node.grid, node.integer_type)
 
     def constant(
         self,

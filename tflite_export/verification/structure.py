@@ -6,6 +6,7 @@ import numpy as np
 
 from ..build import BuiltFile, describe
 from ..file import TFLiteGraph, TFLiteOp, TFLiteTensor, from_bytes, metadata
+from ..operators import FLOAT_PART
 from ..runtimes import KERNELS, Runner, start
 
 
@@ -28,7 +29,10 @@ def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
         graph: The file's graph.
         built: The file that the model exports to with the same settings.
     """
-    described, expected = metadata.read(graph), describe(built.frozen, graph)
+    described, expected = (
+        metadata.read(graph),
+        describe(built.frozen, graph, built.settings),
+    )
     if described is None:
         return ["it has no metadata"]
     mismatches = [
@@ -64,7 +68,12 @@ def find_load_errors(graph: TFLiteGraph, content: bytes) -> list[str]:
 
 def _float_tensors(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
     """Finds float tensors that are not inputs, outputs or in a layer left in float."""
-    allowed = set()
+    allowed = {n for n in graph.tensors if n.startswith(FLOAT_PART)}
+    allowed |= {
+        node.name
+        for node in built.frozen.nodes
+        if node.kind == "input" and node.grid is None
+    }
     if built.settings.input_type == "float32":
         allowed |= set(graph.inputs.values())
     if built.settings.output_type == "float32":

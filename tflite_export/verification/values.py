@@ -24,11 +24,10 @@ def file_inputs(
     nodes = frozen.by_name()
     converted = {}
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
-        dtype = graph.tensors[graph.inputs[name]].dtype
-        if dtype == "float32":
-            converted[name] = array.astype(np.float32)
+        dtype, grid = graph.tensors[graph.inputs[name]].dtype, nodes[tensor].grid
+        if grid is None or dtype == "float32":
+            converted[name] = array.astype(dtype)
             continue
-        grid = nodes[tensor].integer_grid
         quotient = array.astype(np.float32) / np.float32(grid.scale)
         codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
         converted[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)

@@ -1,0 +1,225 @@
+"""The layers of a model that stay in float and have no operator here.
+
+TFLiteConverter converts all of them together: they are a model of their own, with the
+tensors that other operators compute as its inputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+
+from .._compat import keras
+from .copying import copied
+from .nodes import Layer, Node
+
+# What MLIR prints about an operation that it cannot convert.
+_OPERATIONS = re.compile(r"'(tf\.\w+)' op")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FloatPart:
+    """The layers that stay in float and have no operator here.
+
+    Attributes:
+        nodes: The operators of kind "foreign", in order.
+        sources: The other operators whose outputs they read.
+    """
+
+    nodes: list[Node]
+    sources: list[Node]
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node]) -> FloatPart:
+        """Returns the part that consists of some of a graph's operators."""
+        chosen = [node for node in nodes if node.kind == "foreign"]
+        inside = set(chosen)
+        read = dict.fromkeys(source for node in chosen for source in node.inputs)
+        return cls(chosen, [source for source in read if source not in inside])
+
+    def model(self, batch: int | None) -> keras.Model:
+        """Returns the part as a float32 model with the weights of its layers.
+
+        Its inputs are "input_0", ... for the sources, its outputs "output_0", ... for
+        the operators.
+
+        Args:
+            batch: The batch size, None for any.
+        """
+        inputs = [
+            keras.Input(
+                batch_shape=(batch, *source.shape[1:]),
+                dtype=_plain_type(source.dtype),
+                name=f"input_{number}",
+            )
+            for number, source in enumerate(self.sources)
+        ]
+        tensors = dict(zip(self.sources, inputs, strict=True))
+        called: dict[Any, list[Any]] = {}
+        copies: dict[int, tuple[Layer, Layer]] = {}
+        for node in self.nodes:
+            call = node.foreign_call
+            if call not in called:
+                layer = copies.setdefault(
+                    id(node.layer), (node.layer, copied(node.layer, dtype="float32"))
+                )[1]
+                read = [tensors[source] for source in node.inputs]
+                called[call] = call.outputs(layer, read)
+            tensors[node] = called[call][node.output]
+        for layer, copy in copies.values():
+            copy.set_weights(layer.get_weights())
+        outputs = [
+            _End(name=f"output_{number}")(tensors[node])
+            for number, node in enumerate(self.nodes)
+        ]
+        return keras.Model(inputs, outputs, name="float_part")
+
+    def convert(self, batch: int | None) -> bytes:
+        """Returns the part as a TFLite file.
+
+        Args:
+            batch: The batch size, None for any.
+
+        Raises:
+            ValueError: If TFLite's own operators cannot express a layer; the error
+                names all such layers.
+        """
+        content = _converted(self, batch)
+        if isinstance(content, bytes):
+            return content
+        alone = [FloatPart.of([node]) for node in self.nodes]
+        found = [(one.nodes[0], _converted(one, batch)) for one in alone]
+        wrong = {
+            node.origin: _described(node, problem)
+            for node, problem in found
+            if not isinstance(problem, bytes)
+        }
+        raise ValueError(
+            "A layer that stays in float must have a form in TFLite's own operators. "
+            "Received:\n  "
+            + "\n  ".join(wrong.values() or [f"{_names(self.nodes)}: {content}"])
+        )
+
+
+def try_float_part(nodes: Sequence[Node], *, dynamic_batch: bool) -> None:
+    """Converts the layers that stay in float, and runs them once.
+
+    Args:
+        nodes: The operators of a model.
+        dynamic_batch: Whether the file would have a dynamic batch size, if possible.
+
+    Raises:
+        ValueError: If TFLite's own operators cannot express a layer, or it cannot be
+            copied.
+    """
+    part = FloatPart.of(nodes)
+    if part.nodes:
+        convert_float_part(part, dynamic_batch=dynamic_batch)
+
+
+def convert_float_part(part: FloatPart, *, dynamic_batch: bool) -> tuple[bytes, bool]:
+    """Converts the layers that stay in float; recurrent ones need a fixed batch of 1.
+
+    Args:
+        part: Layers.
+        dynamic_batch: Whether the batch size may change at run time, if possible.
+
+    Returns:
+        The TFLite file, and whether its batch size is dynamic.
+
+    Raises:
+        ValueError: If TFLite's own operators cannot express a layer.
+    """
+    if dynamic_batch:
+        with contextlib.suppress(ValueError):
+            return part.convert(None), True
+    return part.convert(1), False
+
+
+def _plain_type(dtype: tf.DType) -> tf.DType:
+    """Returns the type in which a file holds a tensor."""
+    return tf.float32 if dtype.is_floating else dtype
+
+
+class _End(keras.layers.Layer):
+    """Gives an output of the converted model its name."""
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the input."""
+        return tf.identity(inputs)
+
+
+def _converted(part: FloatPart, batch: int | None) -> bytes | str:
+    """Returns the TFLite file of a part, or what is wrong with it, in one line."""
+    printed: list[str] = []
+    try:
+        model = part.model(batch)
+        with _captured_stderr(printed):
+            content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+            _run(content)
+    except Exception as error:  # Converters raise whatever they like.
+        text = "\n".join([str(error), *printed])
+        names = sorted(set(_OPERATIONS.findall(text)))
+        if names:
+            return f"TFLite has no form of {', '.join(names)}"
+        return str(error).strip().partition("\n")[0]
+    return content
+
+
+def _run(content: bytes) -> None:
+    """Runs a file on zeros.
+
+    Raises:
+        ValueError: If the file has loops or a state, or the runtime refuses it.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if len(model.subgraphs) > 1:
+        raise ValueError("TFLite runs it as a loop, which files from here do not have")
+    if any(tensor.isVariable for tensor in model.subgraphs[0].tensors):
+        raise ValueError("TFLite's form of it keeps its state from one run to the next")
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        zeros = np.zeros(detail["shape"], detail["dtype"])
+        interpreter.set_tensor(detail["index"], zeros)
+    interpreter.invoke()
+
+
+@contextlib.contextmanager
+def _captured_stderr(lines: list[str]) -> Iterator[None]:
+    """Collects what C++ code prints to standard error, instead of printing it."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+            file.seek(0)
+            lines.append(file.read().decode(errors="replace"))
+
+
+def _described(node: Node, problem: str) -> str:
+    """Returns a layer with what is wrong, and what to do."""
+    remedy = "remove it from the model, and run it before or after the file"
+    if isinstance(node.layer, keras.layers.RNN | keras.layers.Bidirectional):
+        remedy = "build it with `unroll=True`, which needs a static length"
+    return f"`{node.origin}` ({type(node.layer).__name__}): {problem}; {remedy}"
+
+
+def _names(nodes: Sequence[Node]) -> str:
+    """Returns the names of layers, each once."""
+    return ", ".join(dict.fromkeys(f"`{node.origin}`" for node in nodes))
