@@ -42,7 +42,7 @@ def test_metadata_records_how_codes_were_computed(exported):
         "layer": "conv2d_1",
         "bits": 3,
         "signed": True,
-        "step": float(tf_lsq.steps(student)["quant_conv2d_1"].item()),
+        "step": float(tf_lsq.steps(student)["conv2d_1"].item()),
         "container": "int8",
         "multiplier": 30,
         "widening": 1,
@@ -50,8 +50,8 @@ def test_metadata_records_how_codes_were_computed(exported):
     }
     assert found["tensors"]["re_lu_1"] == {
         "kind": "activation",
-        "layer": "quantize_re_lu_1",
+        "layer": "re_lu_1",
         "bits": 3,
         "signed": False,
-        "step": float(tf_lsq.steps(student)["quantize_re_lu_1"]),
+        "step": float(tf_lsq.steps(student)["re_lu_1"]),
     }

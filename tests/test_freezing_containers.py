@@ -284,7 +284,7 @@ def test_a_flipped_kernel_that_int4_cannot_hold_keeps_int8(rng, tmp_path):
     norm = student.get_layer("batch_normalization")
     # Set after quantize_model, as training might: no channel is flipped any longer.
     norm.gamma.assign(-norm.gamma)
-    kernel = student.get_layer("quant_conv2d").kernel
+    kernel = student.get_layer("conv2d").kernel
     kernel.assign(kernel - 0.2)  # So that the code -8 is in use.
     path = tmp_path / "model.tflite"
     report = tflite_export.export_model(student, path, storage="packed")

@@ -187,7 +187,7 @@ def test_a_registered_layer_is_quantized_part_by_part(rng, tmp_path):
     student, _ = verified(model, x, tmp_path / "model.tflite", **EIGHT)
     assert close(model, student, x)
     names = [w.layer.name for w in wrapped_layers(student)]
-    assert {"squeeze", "excite_linear"} <= set(names)
+    assert {"squeeze", "excite"} <= set(names)
 
 
 def test_an_unknown_layer_is_named_with_the_remedy():

@@ -54,9 +54,9 @@ def test_bits_follow_the_consumers():
 def test_a_residual_tensor_has_eight_bits_and_an_extra_point(rng):
     student = tf_lsq.quantize_model(tiny.residual())
     found = points(student)
-    assert found["quantize_re_lu"] == (8, False)
+    assert found["re_lu"] == (8, False)
     assert found["quantize_re_lu_to_4_bits"] == (4, False)
-    assert found["quantize_re_lu_1"] == (4, False)
+    assert found["re_lu_1"] == (4, False)
     assert found["quantize_batch_normalization_2"] == (8, True)
 
 
@@ -64,7 +64,7 @@ def test_pre_activation_batch_norms_stand_alone():
     student = tf_lsq.quantize_model(tiny.pre_activation())
     found = points(student)
     assert found["quantize_conv2d"] == (8, True)
-    assert found["quantize_re_lu"] == (4, False)
+    assert found["re_lu"] == (4, False)
 
 
 def test_a_concatenation_shares_one_step():
@@ -166,7 +166,7 @@ def test_negative_gamma_is_flipped_without_changing_the_output(rng):
     x = rng.normal(size=(4, 6, 6, 3)).astype(np.float32)
     y = x
     for name in ("conv", "norm", "depthwise", "norm2"):
-        layer = student.get_layer(name if "norm" in name else f"quant_{name}")
+        layer = student.get_layer(name if "norm" in name else f"{name}")
         y = getattr(layer, "layer", layer)(y)
     np.testing.assert_allclose(y, model(x), rtol=1e-4, atol=1e-5)
 
@@ -251,7 +251,7 @@ def test_a_relu_layer_does_not_remove_the_weight_quantizer(layer):
             [layers.Input((8,)), layers.Dense(4, name="x"), layers.ReLU()]
         )
     student = quantize_apply(quantize_annotate_model(model), tf_lsq.LSQQuantizeScheme())
-    wrapper = student.get_layer("quant_x")
+    wrapper = student.get_layer("x")
     assert isinstance(wrapper, LSQWrapper)
     codes = wrapper.codes().numpy()
     np.testing.assert_array_equal(codes, np.rint(codes))

@@ -276,18 +276,18 @@ def branched(**options):
 def test_all_kernels_that_read_a_tensor_lend_their_sums():
     student = branched()
     loans = loans_by_name(student)
-    assert loans["quantize_relu"] == (["quant_left", "quant_right"], "norm")
-    assert loans["quantize_image"] == (["quant_stem"], None)
+    assert loans["relu"] == (["left", "right"], "norm")
+    assert loans["quantize_image"] == (["stem"], None)
 
 
 def test_incomplete_sums_are_not_borrowed():
-    assert loans_by_name(branched(gamma=False))["quantize_relu"][1] is None
+    assert loans_by_name(branched(gamma=False))["relu"][1] is None
     frozen = branched(trainable=False)
-    assert loans_by_name(frozen)["quantize_relu"] == ([], "norm")
+    assert loans_by_name(frozen)["relu"] == ([], "norm")
     # A reader that is not a kernel.
     student = branched()
-    student.add_loss(tf.reduce_mean(student.get_layer("quantize_relu").output))
-    assert loans_by_name(student)["quantize_relu"] == ([], "norm")
+    student.add_loss(tf.reduce_mean(student.get_layer("relu").output))
+    assert loans_by_name(student)["relu"] == ([], "norm")
     # The tensor is an output as well.
     inputs = layers.Input((8, 8, 3), name="image")
     x = layers.Conv2D(8, 3, name="stem", activation="relu")(inputs)
@@ -348,7 +348,7 @@ def test_a_point_that_replaces_a_relu6_never_exceeds_6(step_init, rng):
     student = tf_lsq.quantize_model(model, step_init=step_init)
     assert "relu6" not in [layer.name for layer in student.layers]
     tf_lsq.calibrate(student, 1000 * rng.normal(size=(64, 4)).astype(np.float32))
-    point = student.get_layer("quantize_relu6")
+    point = student.get_layer("relu6")
     assert float(point.step) * 15 <= 6.000001
     point.step_variables["step"].assign(50.0)  # As an optimizer may do.
     np.testing.assert_allclose(point.step, 6 / 15, rtol=1e-6)

@@ -22,7 +22,7 @@ layers = keras.layers
 
 def test_codes_of_a_kernel_are_counted(rng):
     student, _ = tiny.calibrated(tiny.residual, rng, bits=2)
-    wrapper = student.get_layer("quant_conv2d_1")
+    wrapper = student.get_layer("conv2d_1")
     kernel = np.zeros(wrapper.kernel.shape, np.float32)
     kernel.flat[:6] = [-3, -2.4, -1, 0.6, 1.4, 1.6]
     wrapper.kernel.assign(kernel)
@@ -39,7 +39,7 @@ def test_codes_of_a_kernel_are_counted(rng):
 
 def test_negative_values_of_an_unsigned_point_are_not_clipped(rng):
     student, _ = tiny.calibrated(tiny.residual, rng, bits=2)
-    point = student.get_layer("quantize_re_lu_1")
+    point = student.get_layer("re_lu_1")
     step = float(point.step.numpy())
     values = np.array([-5, 0, 0.4, 1, 3.4, 3.6]) * step
     found = code_statistics.activation_statistics(
@@ -57,7 +57,7 @@ def test_the_best_step_has_the_least_error(exported_report):
         if layer.statistics is None:
             continue
         wrapper = next(
-            x for x in student.layers if x.name == f"quant_{_owner(student, layer)}"
+            x for x in student.layers if x.name == f"{_owner(student, layer)}"
         )
         kernel, bounds = wrapper.kernel.numpy(), layer.statistics
 

@@ -190,7 +190,7 @@ def test_training_and_export_have_the_same_targets():
 
 def test_a_file_that_xnnpack_could_not_run_is_refused(rng, tmp_path):
     student, _ = tiny.calibrated(tiny.residual, rng)
-    point = student.get_layer("quantize_re_lu_1")
+    point = student.get_layer("re_lu_1")
     unit = point.step_variables["unit"]
     unit.assign(unit * 1e-6)
     path = tmp_path / "model.tflite"

@@ -133,7 +133,7 @@ def test_an_activation_is_compared_with_the_kernels_that_read_it(rng):
         "quantize_right",
         "quantize_scores",
     }
-    kernels = [student.get_layer(f"quant_{n}").kernel for n in ("left", "right")]
+    kernels = [student.get_layer(f"{n}").kernel for n in ("left", "right")]
     step = student.get_layer("quantize_stem").step_variables["step"]
     student.use_plain_op()
     with tf.GradientTape() as tape:
@@ -156,7 +156,7 @@ def test_a_custom_loss_replaces_the_compiled_one(rng):
     tf_lsq.calibrate(student, x)
     losses = (None, "mae", keras.losses.MeanAbsoluteError(), "mse")
     found = [
-        begun(student, data=(x, y), loss=loss).history["ratio"]["quant_dense"]
+        begun(student, data=(x, y), loss=loss).history["ratio"]["dense"]
         for loss in losses
     ]
     assert found[0] == found[1] == found[2]
@@ -304,7 +304,7 @@ def test_a_model_that_holds_the_student_can_be_trained(data):
     holder.fit(*data, verbose=0, callbacks=[callback])
     assert callback.history["batch"] == [0, 2]
     assert set(callback.history["step"]) == set(tf_lsq.steps(student))
-    assert all(math.isfinite(r) for r in callback.history["ratio"]["quant_middle"])
+    assert all(math.isfinite(r) for r in callback.history["ratio"]["middle"])
 
 
 def test_negative_values_below_a_learned_range_count_as_clipped(rng):

@@ -67,7 +67,7 @@ def test_initial_steps_account_for_all_tensors(join, way, x):
         way(student, x)
         shared = {p.name: p for p in quantization_points(student)}["quantize_join"]
         assert int(shared.integer_range.q_min) == -8
-        names = ("quant_small", "quant_wide")
+        names = ("small", "wide")
         inside = [student.get_layer(name).output for name in names]
         small, wide = keras.Model(student.inputs, inside)(x)
         values = tf.concat([tf.nn.relu(small), wide], axis=-1)
@@ -86,7 +86,7 @@ def test_initial_offsets_account_for_all_tensors(first, x):
     )
     tf_lsq.calibrate(student, x)
     shared = {p.name: p for p in quantization_points(student)}["quantize_join"]
-    wide = student.get_layer("quant_wide").output
+    wide = student.get_layer("wide").output
     smallest = float(tf.reduce_min(keras.Model(student.inputs, wide)(x)))
     assert 1.5 * smallest < float(shared.step * shared.integer_range.q_min)
     assert float(shared.step * shared.integer_range.q_min) < 0.5 * smallest
@@ -113,7 +113,7 @@ def test_batch_norms_see_the_first_batch_once(x):
 
 def test_points_that_receive_non_finite_values_are_named(x):
     student = tf_lsq.quantize_model(network(layers.Concatenate, "small"))
-    wide = student.get_layer("quant_wide").layer
+    wide = student.get_layer("wide").layer
     wide.bias.assign([np.inf] * 4)
     with pytest.raises(ValueError, match=r"NaN or infinite values at.*quantize_join"):
         tf_lsq.calibrate(student, x)

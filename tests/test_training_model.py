@@ -85,9 +85,9 @@ def test_frozen_layers_do_not_train(model, data):
     tf_lsq.calibrate(student, data)
     names = {v.name for v in student.trainable_variables}
     assert names == {
-        "quant_scores_linear/kernel:0",
-        "quant_scores_linear/bias:0",
-        "quant_scores_linear/kernel_step:0",
+        "scores/kernel:0",
+        "scores/bias:0",
+        "scores/kernel_step:0",
         "quantize_scores_linear/activation_step:0",
     }
     before = {v.name: v.numpy() for v in student.weights}

@@ -131,7 +131,7 @@ def test_frequencies_match_the_codes_during_training(data, tmp_path):
         verbose=0,
         callbacks=[codes, callback, logger],
     ).history
-    assert set(callback.frequencies()) == {"quant_middle", "quant_other"}
+    assert set(callback.frequencies()) == {"middle", "other"}
     above = []
     for name, found in callback.frequencies().items():
         sequence = np.array(codes.found[name])
@@ -228,7 +228,7 @@ def test_oscillation_tracking_refuses_what_it_cannot_use(data):
             tf_lsq.OscillationTracking(freeze_above=limits)
     student = trainable(bits=8)
     callback = tf_lsq.OscillationTracking()
-    with pytest.raises(ValueError, match=r"at most 4 bits.*'quant_middle': 8"):
+    with pytest.raises(ValueError, match=r"at most 4 bits.*'middle': 8"):
         student.fit(*data, verbose=0, callbacks=[callback])
     student = trainable()
     student.compile("sgd", "mse", steps_per_execution=2)

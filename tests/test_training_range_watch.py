@@ -145,13 +145,13 @@ def test_steps_are_reset_if_values_outgrow_their_range(asymmetric):
     x = rng.normal(size=(64, 4)).astype(np.float32)
     tf_lsq.calibrate(student, x)
     before = tf_lsq.steps(student)
-    dense = student.get_layer("quant_dense")
+    dense = student.get_layer("dense")
     dense.kernel.assign(3 * dense.kernel)
     assert clipped_share(dense, dense.kernel) > MANY
     changed = {layer.name for layer in student.range_watch.follow()}
     after = tf_lsq.steps(student)
     grown = {n for n in before if after[n] > 1.5 * before[n]}
-    assert grown == changed == {"quant_dense", student.layers[-1].name}
+    assert grown == changed == {"dense", student.layers[-1].name}
     assert max(student.range_watch.clipped_shares.values()) < 0.1
 
 
@@ -172,7 +172,7 @@ def test_steps_far_from_their_initial_value_are_named_only_once(digits):
     student = tf_lsq.quantize_model(network())
     student.compile(keras.optimizers.SGD(0.0), LOSS)
     tf_lsq.calibrate(student, digits[0])
-    [wrapper, *_] = [layer for layer in student.layers if "quant_conv" in layer.name]
+    [wrapper, *_] = [layer for layer in student.layers if "conv" in layer.name]
     wrapper.step_variables["step"].assign(30.0)
     with pytest.warns(UserWarning, match=rf"`{wrapper.name}` \(30 times\)") as caught:
         student.fit(*digits, epochs=3, verbose=0)
@@ -195,7 +195,7 @@ def test_channels_that_have_not_grown_keep_their_steps():
     model = keras.Sequential([layers.Dense(4, input_shape=(8,), name="dense")])
     student = tf_lsq.quantize_model(model, weight_bits=8, per_channel=True)
     tf_lsq.calibrate(student, rng.normal(size=(64, 8)))
-    dense = student.get_layer("quant_dense")
+    dense = student.get_layer("dense")
     dense.step_variables["step"].assign([[0.9, 0.9, 0.9, 0.9]])
     dense.kernel.assign(dense.kernel * [[1.0, 3.0, 1.0, 1.0]])
     assert dense in student.range_watch.follow()

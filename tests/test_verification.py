@@ -138,7 +138,7 @@ def test_files_without_readable_metadata_are_refused(content, exported):
 
 def test_a_file_with_other_weights_is_rejected(exported):
     student, path, _ = exported
-    kernel = student.get_layer("quant_conv2d_1").kernel
+    kernel = student.get_layer("conv2d_1").kernel
     kernel.assign(kernel * -1)
     with pytest.raises(tflite_export.VerificationError, match="re_lu_1/weight"):
         tflite_export.verify_tflite(path, student)
