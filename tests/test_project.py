@@ -108,6 +108,7 @@ EXPORT = [
     "runtimes",
     "freezing.grids",
     "freezing.trained",
+    "freezing.sizes",
     "freezing.reader",
     "freezing.containers",
     "freezing.weights",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,7 @@ def build_model(
         bits: The bits of every node.
         options: Checked options.
     """
+    _warn_of_sizes(graph)
     in_float = [node for node in graph.nodes if bits[node].is_float]
     try_float_part(in_float, dynamic_batch=options.target not in FIXED_BATCH_TARGETS)
     plan = plan_points(graph, bits)
@@ -54,6 +56,18 @@ def build_model(
     student.step_clip = options.step_clip
     builder.transfer_weights()
     return student
+
+
+def _warn_of_sizes(graph: Graph) -> None:
+    """Warns about inputs of several sizes: a file has one."""
+    dynamic = {n.name: n.shape[1:] for n in graph.inputs if None in n.shape[1:]}
+    if dynamic:
+        warnings.warn(
+            f"A file has inputs of one size. These have sizes of None: {dynamic}. Give "
+            "`input_shapes` to `export_model`, or build the model with "
+            "`keras.Input(shape=...)` of full shape.",
+            stacklevel=4,
+        )
 
 
 class _Builder:

@@ -154,17 +154,10 @@ def _check_integers(graph: Graph, bits: Mapping[Node, Bits]) -> None:
                 f"`{node.origin}`, which {[r.origin for r in as_is]} read as integers, "
                 f"and {others} as values"
             )
-        masked = node.foreign is not None and node.foreign.reads_mask
-        if masked and any(source.kind != "foreign" for source in node.inputs):
-            problems.append(
-                f"`{node.origin}`, which reads a mask that quantized layers before it "
-                "do not pass on"
-            )
     if problems:
         raise ValueError(
-            "Integers and masks must go from an input to layers in float directly. "
-            "Give the model a separate input for each use, or leave the layers "
-            "between in float with `overrides`. Received: " + "; ".join(problems) + "."
+            "A tensor must be read either as integers or as values. Give the model a "
+            "separate input for each use. Received: " + "; ".join(problems) + "."
         )
 
 
@@ -230,10 +223,14 @@ def first_and_last(graph: Graph) -> set[Node]:
 def _names(node: Node) -> list[str]:
     """Returns the names of the user's layers that make up a node.
 
-    A layer of a nested model has the names "model/layer" and "layer".
+    A layer of a nested model has the names "model/layer", "layer" and "model".
     """
     paths = [node.origin, *(fused.origin for fused in node.fused)]
-    return list(dict.fromkeys([*paths, *(path.split("/")[-1] for path in paths)]))
+    names = [*paths, *(path.split("/")[-1] for path in paths)]
+    for path in paths:
+        parts = path.split("/")
+        names += ["/".join(parts[:end]) for end in range(1, len(parts))]
+    return list(dict.fromkeys(names))
 
 
 def _override(node: Node, options: Options) -> Override | None:
@@ -261,7 +258,8 @@ def _check_patterns(graph: Graph, options: Options) -> None:
         elif value != FLOAT and not any(n.properties.matmul for n in nodes):
             problems.append(f"{pattern!r} matches no layer with a kernel")
     if problems:
-        names = [name for node in graph.nodes for name in _names(node)]
+        nodes = [part for node in graph.nodes for part in (node, *node.fused)]
+        names = list(dict.fromkeys(node.origin for node in nodes))
         raise ValueError(
             "Every pattern of `overrides` (a regular expression for whole layer "
             f"names) must match a layer. Received: {'; '.join(problems)}. Layers: "

@@ -19,9 +19,12 @@ from .build import BuiltFile, FileSettings, build_file
 from .file import TFLiteGraph, runtime_of
 from .freezing import (
     FrozenNode,
+    InputShapes,
     IntegerWeight,
     QuantizedKernel,
     Storage,
+    at_shapes,
+    check_quantized,
     read_model,
 )
 from .reports import (
@@ -54,6 +57,7 @@ def export_model(
     input_type: str = "int8",
     output_type: str = "int8",
     target: str | None = None,
+    input_shapes: InputShapes | None = None,
     data: Any = None,
     benchmark: bool = False,
     verbose: bool = True,
@@ -78,6 +82,9 @@ def export_model(
         output_type: Type of its outputs.
         target: What the file will run on; None: the target that the model was
             quantized for.
+        input_shapes: Shapes of the inputs without the batch, for a model that was
+            built with sizes of None: the shape of its only input, such as
+            `(224, 224, 3)`, or shapes in the order of its inputs or by name.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. The file is run on
             it as by `verify_tflite`, and the report shows how quantizers use their
             integers and how the other storages would differ; these two use the first
@@ -103,6 +110,8 @@ def export_model(
     path = Path(path)
     settings = FileSettings(Storage(storage, bias_grid), input_type, output_type)
     check_writable(path)
+    check_quantized(model)
+    model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
     # Reports compare the file with others; each is built once.

@@ -19,7 +19,16 @@ import tensorflow as tf
 
 from tf_lsq._compat import keras, model_structure, name_outputs
 
-from .freezing import FrozenModel, Grid, Storage, freeze_model, read_model
+from .freezing import (
+    FrozenModel,
+    Grid,
+    InputShapes,
+    Storage,
+    at_shapes,
+    check_quantized,
+    freeze_model,
+    read_model,
+)
 from .operators import OPERATORS, Compute, Context, exact_output, quantized
 from .runtimes import KERNELS
 
@@ -30,6 +39,7 @@ def integer_twin(
     storage: str = "int8",
     bias_grid: str = "own",
     kernels: str = "xnnpack",
+    input_shapes: InputShapes | None = None,
 ) -> keras.Model:
     """Returns a Keras model that computes the integers of the exported file.
 
@@ -44,6 +54,7 @@ def integer_twin(
         storage: As given to `export_model`.
         bias_grid: As given to `export_model`.
         kernels: "xnnpack": LiteRT as phones run it. "builtin": without XNNPACK.
+        input_shapes: As given to `export_model`.
 
     Returns:
         A `tf_keras` model with the inputs and outputs of `model`, uncompiled. Each
@@ -60,6 +71,8 @@ def integer_twin(
             f"`kernels` must be one of {list(KERNELS)}. Received: {kernels!r}."
         )
     stored = Storage(storage, bias_grid)
+    check_quantized(model)
+    model = at_shapes(model, input_shapes)
     return build_twin(freeze_model(read_model(model), stored), model, kernels)
 
 

@@ -178,11 +178,10 @@ def _check_resizing(layer: Layer) -> str | None:
 
 
 def _refuse_lambda(layer: Layer) -> str:
-    """Refuses `Lambda`: its function has no name that a file could store."""
+    """Refuses a `Lambda` that the analysis could not read."""
     return (
-        "a Lambda hides what it computes; call the TensorFlow functions on the "
-        "tensors directly, or write it as a layer and register that with "
-        "`tf_lsq.register_layer`"
+        "its function cannot be read by calling it on a Keras tensor; use only "
+        "TensorFlow functions in it, and no variables, random numbers or `training`"
     )
 
 

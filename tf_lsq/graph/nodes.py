@@ -30,12 +30,10 @@ class ForeignCall:
     Attributes:
         args: Its positional arguments, with a `Slot` for every tensor.
         kwargs: Its keyword arguments, likewise.
-        reads_mask: Whether the layer computes with the Keras mask of its input.
     """
 
     args: Any
     kwargs: dict[str, Any]
-    reads_mask: bool = False
 
     def outputs(self, layer: Layer, tensors: list[Any]) -> list[Any]:
         """Returns the outputs of a layer for tensors in place of the slots."""

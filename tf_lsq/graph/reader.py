@@ -21,6 +21,10 @@ from .recorded import Unsupported, bind_arguments, trained_argument
 
 Expansion = Callable[[Any], keras.Model]
 _EXPANSIONS: dict[type, Expansion] = {}
+_MASKED = (
+    "it computes with the Keras mask of its input, which a file does not have; leave "
+    "out `mask_zero=True` and `Masking`, or multiply by an input that holds the mask"
+)
 
 
 def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
@@ -157,10 +161,8 @@ class _Reader:
             inner = read_function(activation, tf.nest.flatten(keras_node.outputs))
             if inner is not None:
                 return self._read_activated(call, inner, path)
-        problem = _problem(call)
+        problem = _MASKED if _reads_mask(keras_node) else _problem(call)
         operators: Any = []
-        if problem is None and _reads_mask(keras_node):
-            problem = "it computes with the mask of its input"
         if problem is None and all(source.shape for source in call.sources):
             try:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
@@ -192,7 +194,8 @@ class _Reader:
     def _foreign(self, call: Call, keras_node: Any) -> list[Node]:
         """Adds the outputs of a layer without an operator here."""
         foreign = _foreign_call(keras_node)
-        kind = "foreign" if _can_stay_float(call) else "identity"
+        stays = _can_stay_float(call) and not _reads_mask(keras_node)
+        kind = "foreign" if stays else "identity"
         operators = []
         for number, tensor in enumerate(tf.nest.flatten(keras_node.outputs)):
             node = call.add(kind)
@@ -285,7 +288,7 @@ def _foreign_call(keras_node: Any) -> ForeignCall:
         (keras_node.call_args, keras_node.call_kwargs),
     )
     kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    return ForeignCall(args, kwargs, _reads_mask(keras_node))
+    return ForeignCall(args, kwargs)
 
 
 def _reads_mask(keras_node: Any) -> bool:

@@ -50,6 +50,7 @@ class QuantizationPoint(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
         if absorbed_relu is not None and quantizer.signed is not False:
             raise ValueError(
                 "A point that absorbs a ReLU must be unsigned. Received: "

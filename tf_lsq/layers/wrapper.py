@@ -40,6 +40,7 @@ class LSQWrapper(keras.layers.Wrapper):
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
         self.layer.trainable = kwargs["trainable"]
+        self.supports_masking = layer.supports_masking
         self.quantize_config = quantize_config
         self.plain_op = False  # See `LSQModel.use_plain_op`.
         self.lends_to: tuple[tf.Tensor, float] | None = (

@@ -6,7 +6,8 @@ from .biases import divisions_of_biases
 from .containers import BIAS_GRIDS, PACKABLE, Storage
 from .freeze import FrozenModel, FrozenNode, freeze_model
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid
-from .reader import read_model, target_of
+from .reader import check_quantized, read_model, target_of
+from .sizes import InputShapes, at_shapes
 from .trained import (
     ConvertedPart,
     QuantizedKernel,
@@ -29,6 +30,7 @@ __all__ = [
     "FrozenModel",
     "FrozenNode",
     "Grid",
+    "InputShapes",
     "IntegerWeight",
     "KernelWeight",
     "QuantizedKernel",
@@ -38,6 +40,8 @@ __all__ = [
     "TrainedNode",
     "TrainedPoint",
     "Weight",
+    "at_shapes",
+    "check_quantized",
     "divisions_of_biases",
     "freeze_model",
     "read_model",

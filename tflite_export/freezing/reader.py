@@ -35,6 +35,7 @@ from tf_lsq.training import (
 from ..file import from_bytes
 from ..targets import TARGETS, Target
 from .grids import clipped_grid, first_grid
+from .sizes import at_shapes
 from .trained import (
     AFFINE,
     BatchNorm,
@@ -60,13 +61,13 @@ def read_model(model: keras.Model) -> TrainedModel:
     Raises:
         TypeError: If `model` is not a tf_keras model.
         ValueError: If it is not quantized, was quantized by another scheme, or has
-            dynamic shapes.
+            dynamic shapes, see `at_shapes`.
         RuntimeError: If it was never trained or calibrated.
     """
     check_quantized(model)
+    model = at_shapes(model, None)
     graph = analyze(model)
     check_calibrated(model)
-    _check_shapes(graph)
     graph.check(lambda node: True)
     target = TARGETS[target_of(model)]
     # A transposed convolution takes the shape of its output as a constant.
@@ -303,20 +304,6 @@ def check_quantized(model: Any) -> None:
         raise ValueError(
             f"`model` must be quantized. Received the float model `{model.name}`. "
             "Call `tf_lsq.quantize_model` and train it first."
-        )
-
-
-def _check_shapes(graph: Graph) -> None:
-    """Raises an error for sizes only known at run time, except the batch size."""
-    dynamic = [
-        f"`{node.name}` {node.shape}"
-        for node in graph.inputs
-        if any(size is None for size in node.shape[1:])
-    ]
-    if dynamic:
-        raise ValueError(
-            "Every input size except the batch must be static. Received inputs: "
-            f"{dynamic}. Build the model with `keras.Input(shape=...)` of full shape."
         )
 
 

@@ -23,7 +23,7 @@ from tf_lsq.data import first_examples
 from ..build import BuiltFile, build_file, settings_of
 from ..errors import VerificationError
 from ..file import from_bytes
-from ..freezing import TrainedModel, read_model
+from ..freezing import TrainedModel, at_shapes, check_quantized, read_model
 from ..reports import VerificationReport
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, probe_codes
@@ -60,6 +60,8 @@ def verify_tflite(
         OSError: If `path` cannot be opened.
     """
     content, name = Path(path).read_bytes(), str(path)
+    check_quantized(model)
+    model = at_shapes(model, _shapes_of(content, model))
     built = rebuild(content, read_model(model), name)
     report = verify_content(content, built, name)
     if data is None:
@@ -71,6 +73,18 @@ def verify_tflite(
         points=compare_points(built.frozen, codes, name),
         outputs=compare_end_to_end(content, built, model, data, verbose=verbose),
     )
+
+
+def _shapes_of(content: bytes, model: keras.Model) -> dict[str, tuple[int, ...]] | None:
+    """Returns the shapes of a file's inputs for a model with sizes of None."""
+    if not any(None in tensor.shape[1:] for tensor in model.inputs):
+        return None
+    graph = from_bytes(content)
+    return {
+        name: graph.tensors[tensor].shape[1:]
+        for name, tensor in graph.inputs.items()
+        if name in model.input_names
+    }
 
 
 def rebuild(content: bytes, trained: TrainedModel, name: str) -> BuiltFile:
