@@ -22,8 +22,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from .._compat import keras
 from .copying import copied
-from .nodes import Layer, Node
+from .nodes import Layer, Node, class_name
 
+# Share of the largest value by which float32 kernels may differ.
+_TOLERANCE = 1e-3
 # What MLIR prints about an operation that it cannot convert.
 _OPERATIONS = re.compile(r"'(tf\.\w+)' op")
 
@@ -167,7 +169,7 @@ def _converted(part: FloatPart, batch: int | None) -> bytes | str:
         model = part.model(batch)
         with _captured_stderr(printed):
             content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-            _run(content)
+            _compare(content, model)
     except Exception as error:  # Converters raise whatever they like.
         text = "\n".join([str(error), *printed])
         names = sorted(set(_OPERATIONS.findall(text)))
@@ -177,23 +179,48 @@ def _converted(part: FloatPart, batch: int | None) -> bytes | str:
     return content
 
 
-def _run(content: bytes) -> None:
-    """Runs a file on zeros.
+def _compare(content: bytes, model: keras.Model) -> None:
+    """Compares a file with the model that it was converted from, on random numbers.
 
     Raises:
-        ValueError: If the file has loops or a state, or the runtime refuses it.
+        ValueError: If the file has loops or a state, the runtime refuses it, or it
+            computes something else.
     """
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if len(model.subgraphs) > 1:
+    file = schema.ModelT.InitFromPackedBuf(content, 0)
+    if len(file.subgraphs) > 1:
         raise ValueError("TFLite runs it as a loop, which files from here do not have")
-    if any(tensor.isVariable for tensor in model.subgraphs[0].tensors):
+    if any(tensor.isVariable for tensor in file.subgraphs[0].tensors):
         raise ValueError("TFLite's form of it keeps its state from one run to the next")
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
-    for detail in interpreter.get_input_details():
-        zeros = np.zeros(detail["shape"], detail["dtype"])
-        interpreter.set_tensor(detail["index"], zeros)
-    interpreter.invoke()
+    runner, rng = interpreter.get_signature_runner(), np.random.default_rng(0)
+    arrays = {
+        name: rng.uniform(0.0, 2.0, detail["shape"]).astype(detail["dtype"])
+        for name, detail in runner.get_input_details().items()
+    }
+    found = runner(**arrays)
+    read = {
+        tensor.name: arrays.get(tensor.name, np.zeros((1, *tensor.shape[1:])))
+        for tensor in model.inputs
+    }
+    expected = tf.nest.flatten(model(list(read.values()) if read else []))
+    for number, values in enumerate(expected):
+        _check_close(np.asarray(found[f"output_{number}"]), np.asarray(values))
+
+
+def _check_close(found: np.ndarray, expected: np.ndarray) -> None:
+    """Raises an error unless two outputs are equal up to float32 rounding.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    largest = np.abs(expected, dtype=np.float64).max(
+        initial=0.0, where=np.isfinite(expected)
+    )
+    if found.shape != expected.shape or not np.allclose(
+        found, expected, 0.0, _TOLERANCE * max(largest, 1e-6), equal_nan=True
+    ):
+        raise ValueError("TFLite computes something else than Keras on the same input")
 
 
 @contextlib.contextmanager
@@ -217,7 +244,7 @@ def _described(node: Node, problem: str) -> str:
     remedy = "remove it from the model, and run it before or after the file"
     if isinstance(node.layer, keras.layers.RNN | keras.layers.Bidirectional):
         remedy = "build it with `unroll=True`, which needs a static length"
-    return f"`{node.origin}` ({type(node.layer).__name__}): {problem}; {remedy}"
+    return f"`{node.origin}` ({class_name(node.layer)}): {problem}; {remedy}"
 
 
 def _names(nodes: Sequence[Node]) -> str:

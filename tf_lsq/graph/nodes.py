@@ -16,6 +16,12 @@ from .unary import KINDS
 Layer: TypeAlias = keras.layers.Layer
 
 
+def class_name(layer: Layer) -> str:
+    """Returns what a layer is called in messages: its class, or its function."""
+    symbol = getattr(layer, "symbol", None)
+    return f"tf.{symbol}" if symbol else type(layer).__name__
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """Placeholder for an input tensor among the arguments of a layer's call."""

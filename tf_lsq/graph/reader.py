@@ -15,7 +15,7 @@ import tensorflow as tf
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call, activation_name, variant
-from .nodes import ForeignCall, Graph, Layer, Node, Slot
+from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
 from .python_functions import name_functions, read_function, read_lambda
 from .recorded import Unsupported, bind_arguments, trained_argument
 
@@ -305,12 +305,6 @@ def _python_activation(layer: Layer) -> Callable[..., Any] | None:
     if rule_of(layer) is None or not callable(activation):
         return None
     return activation if activation_name(activation) is None else None
-
-
-def class_name(layer: Layer) -> str:
-    """Returns what a layer is called in messages: its class, or its function."""
-    symbol = getattr(layer, "symbol", None)
-    return f"tf.{symbol}" if symbol else type(layer).__name__
 
 
 def _problem(call: Call) -> str | None:

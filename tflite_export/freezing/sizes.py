@@ -31,7 +31,7 @@ def at_shapes(model: keras.Model, input_shapes: InputShapes | None) -> keras.Mod
             shape does not fit.
     """
     built = _built_shapes(model)
-    wanted = built | _by_name(list(built), input_shapes)
+    wanted = {**built, **_by_name(list(built), input_shapes)}
     _check(built, wanted)
     return model if wanted == built else _resized(model, wanted)
 
@@ -42,7 +42,9 @@ def _built_shapes(model: keras.Model) -> dict[str, _Sizes]:
     return {name: tuple(tensor.shape[1:]) for name, tensor in pairs}
 
 
-def _by_name(names: list[str], input_shapes: InputShapes | None) -> dict[str, _Sizes]:
+def _by_name(
+    names: list[str], input_shapes: InputShapes | None
+) -> Mapping[str, _Sizes]:
     """Returns given shapes by the name of the input."""
     if input_shapes is None:
         return {}

@@ -23,7 +23,7 @@ from tf_lsq.data import first_examples
 from ..build import BuiltFile, build_file, settings_of
 from ..errors import VerificationError
 from ..file import from_bytes
-from ..freezing import TrainedModel, at_shapes, check_quantized, read_model
+from ..freezing import InputShapes, TrainedModel, at_shapes, check_quantized, read_model
 from ..reports import VerificationReport
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, probe_codes
@@ -75,7 +75,7 @@ def verify_tflite(
     )
 
 
-def _shapes_of(content: bytes, model: keras.Model) -> dict[str, tuple[int, ...]] | None:
+def _shapes_of(content: bytes, model: keras.Model) -> InputShapes | None:
     """Returns the shapes of a file's inputs for a model with sizes of None."""
     if not any(None in tensor.shape[1:] for tensor in model.inputs):
         return None
