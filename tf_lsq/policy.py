@@ -131,16 +131,23 @@ def assign_bits(
         else:
             bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
     for node in reversed(graph.nodes):
-        readers = node.consumers
-        if node.kind == "foreign" and node.is_integer and readers:
-            # Integers lose nothing in float, so they need no override.
-            if all(bits[reader].is_float for reader in readers):
-                bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+        if node.kind == "foreign" and node.is_integer and _loses_nothing(node, bits):
+            bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
     graph.check(lambda node: bits[node].is_float)
     _check_integers(graph, bits)
     if options.target in SYMMETRIC_TARGETS:
         _check_symmetric(graph, bits)
     return bits
+
+
+def _loses_nothing(node: Node, bits: Mapping[Node, Bits]) -> bool:
+    """Returns whether integers come from integers, or go only to layers in float.
+
+    Such an operator needs no override to stay as it is.
+    """
+    read = all(source.is_integer for source in node.inputs)
+    readers = node.consumers
+    return read or (bool(readers) and all(bits[reader].is_float for reader in readers))
 
 
 def _check_integers(graph: Graph, bits: Mapping[Node, Bits]) -> None:

@@ -154,6 +154,31 @@ class Reduction(_Settings):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
+class ArgMax(_Settings):
+    """Returns the index of the largest value along an axis, the first if several are.
+
+    Args:
+        axis: Axis, counted from 1 after the batch axis.
+        output_type: "int32" or "int64".
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("axis", "output_type")
+
+    def __init__(self, axis: int, output_type: str = "int64", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.axis, self.output_type = int(axis), output_type
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the indices, shape of `inputs` without the axis."""
+        return tf.argmax(inputs, self.axis, tf.as_dtype(self.output_type))
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape without the axis."""
+        return (*input_shape[: self.axis], *input_shape[self.axis + 1 :])
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
 class UnaryFunction(_Settings):
     """Applies a function to every value.
 

@@ -7,29 +7,48 @@ and what computes them is left as it is.
 
 from __future__ import annotations
 
+from .lowering import Call
 from .nodes import ForeignCall, Graph, Node, Slot
 
 _LOOKUPS = ("Embedding",)  # Layers that take whole numbers of any type.
 
 
-def settle_integers(graph: Graph) -> None:
-    """Decides for every tensor of an integer type whether it holds pixels or ids.
+def computes_integers(call: Call) -> bool:
+    """Returns whether a lowered call computes integers that have no step.
 
-    Operators that compute ids become foreign: they have no integer form with a step.
+    It does, unless it only moves the values of an input, which may hold pixels; or
+    takes them as values.
+    """
+    if any(node.kind in ("input", "arg_max") for node in call.nodes):
+        return False
+    ids = [s for s in call.sources if s.is_integer and not _moves_input(s)]
+    if not call.dtype.is_integer and not call.dtype.is_bool:
+        return bool(ids)
+    moves = all(node.properties.keeps_codes for node in call.nodes)
+    return bool(ids) or not (moves and all(s.is_integer for s in call.sources))
+
+
+def _moves_input(node: Node) -> bool:
+    """Returns whether an integer tensor is an input, or moves the values of one."""
+    if node.kind == "input":
+        return True
+    moves = node.properties.keeps_codes
+    return moves and node.is_integer and all(map(_moves_input, node.inputs))
+
+
+def settle_integers(graph: Graph) -> None:
+    """Decides for every integer tensor that comes from an input: pixels or ids?
+
+    Operators that move ids become foreign: their tensors have no step.
 
     Args:
         graph: A graph that is connected, but not yet fused.
     """
     pixels = _pixels(graph)
     for node in graph.nodes:
-        reads_ids = any(s.is_integer and s not in pixels for s in node.inputs)
-        computes_ids = node.is_integer and node not in pixels
-        if node.kind in ("input", "foreign", "arg_max"):
-            continue
-        if computes_ids or reads_ids:
-            make_foreign(node)
-            problem = f"`{node.origin}`: it computes with integers, not with values"
-            graph.problems.append((node, problem))
+        if node.is_integer and node not in pixels and _moves_input(node):
+            if node.kind != "input":
+                make_foreign(node)
     for node in graph.nodes:
         for source in node.inputs:
             if looks_up(node) and not (source.is_integer or source.kind == "input"):
@@ -67,14 +86,9 @@ def _pixels(graph: Graph) -> set[Node]:
 
     They move the values of an input, and an operator that computes values reads them.
     """
-    plain: set[Node] = set()
-    for node in graph.nodes:
-        moves = node.properties.keeps_codes and all(s in plain for s in node.inputs)
-        if node.is_integer and (node.kind == "input" or moves):
-            plain.add(node)
     read: set[Node] = set()
     for node in reversed(graph.nodes):
         readers = [c for c in node.consumers if c.kind != "foreign"]
         if any(not c.is_integer or c in read for c in readers):
             read.add(node)
-    return plain & read
+    return {node for node in read if node.is_integer and _moves_input(node)}

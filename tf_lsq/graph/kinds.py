@@ -66,6 +66,7 @@ BASIC_KINDS = {
     "resize_nearest": Kind(keeps_codes=True),
     "max_pool": Kind(keeps_codes=True),
     "reduce_max": Kind(keeps_codes=True),
+    "arg_max": Kind(),
     "reshape": Kind(keeps_codes=True),
     "transpose": Kind(keeps_codes=True),
     "slice": Kind(keeps_codes=True),

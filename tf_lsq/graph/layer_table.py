@@ -15,6 +15,7 @@ import numpy as np
 from .._compat import OpLambda, SlicingOpLambda, keras
 from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
 from .float_layers import (
+    ArgMax,
     ConstantPadding,
     HardSigmoid,
     Reduction,
@@ -347,6 +348,7 @@ LAYERS: dict[type, LayerRule] = {
         single("reduce_max", _global_options), _check_channels_last
     ),
     Reduction: LayerRule(_reduction),
+    ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
     layers.UpSampling1D: LayerRule(single("resize_nearest", _repeat_options)),
     layers.UpSampling2D: LayerRule(
         _resize, _all(_check_channels_last, _check_resizing)

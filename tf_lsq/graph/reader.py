@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
+from .integers import computes_integers
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call, activation_name, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
@@ -168,6 +169,8 @@ class _Reader:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as reason:
                 problem = str(reason)
+        if operators and computes_integers(call):
+            problem, operators = "it computes with integers, not with values", []
         if not operators:
             call.nodes.clear()
             operators = self._foreign(call, keras_node)

@@ -7,12 +7,18 @@ quantized model. A family of functions has its own module with its rows.
 from __future__ import annotations
 
 from .image_functions import IMAGE_FUNCTIONS
+from .index_functions import INDEX_FUNCTIONS
 from .lowering import Call
 from .nodes import Layer, Node
 from .shape_functions import SHAPE_FUNCTIONS
 from .value_functions import VALUE_FUNCTIONS
 
-_ROWS = {**VALUE_FUNCTIONS, **SHAPE_FUNCTIONS, **IMAGE_FUNCTIONS}
+_ROWS = {
+    **VALUE_FUNCTIONS,
+    **SHAPE_FUNCTIONS,
+    **IMAGE_FUNCTIONS,
+    **INDEX_FUNCTIONS,
+}
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
 PUBLIC_FUNCTIONS = sorted(
     symbols[0].replace("compat.v1.", "").replace("__operators__", "Tensor")

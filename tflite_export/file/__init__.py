@@ -3,7 +3,7 @@
 Nothing here needs TensorFlow.
 """
 
-from .flatbuffer import SIGNATURE_KEY, from_bytes, to_bytes
+from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .inspect import FileReport, inspect_tflite
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
 from .quantized_tensor import QuantizedTensor
@@ -39,6 +39,7 @@ __all__ = [
     "num_packed_bytes",
     "op_version",
     "runtime_of",
+    "tensor_type",
     "to_bytes",
     "xnnpack_has",
 ]

@@ -263,6 +263,15 @@ def _check_tensor(tensor: TFLiteTensor) -> None:
         )
 
 
+def tensor_type(dtype: str) -> int:
+    """Returns the number of a type in the schema, which some options hold.
+
+    Args:
+        dtype: Such as "int32".
+    """
+    return int(_DTYPES[dtype])
+
+
 def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
     """Sets one field of the options table; None means no activation."""
     allowed = (

@@ -231,6 +231,9 @@ def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 OPERATORS: dict[str, OperatorRow] = {
     "ABS": OperatorRow("AbsOptions", 1, 2, {1: "1.13.0", 2: "2.4.0"}, xnnpack=False),
     "ADD": OperatorRow("AddOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "ARG_MAX": OperatorRow(
+        "ArgMaxOptions", 1, 2, {1: "1.9.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "AVERAGE_POOL_2D": OperatorRow(
         "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
     ),

@@ -270,7 +270,10 @@ def _integer_type(node: Node) -> str:
     as_is = [takes_as_is(reader, node) for reader in node.consumers]
     if node.kind == "input" and as_is and all(as_is):
         return node.dtype.name
-    return node.dtype.name if node.kind == "foreign" and node.is_integer else ""
+    if node.kind == "arg_max" and not node.consumers:
+        return "int32"  # What apps read.
+    without_step = node.kind in ("foreign", "arg_max") and node.is_integer
+    return node.dtype.name if without_step else ""
 
 
 # --- Checks ------------------------------------------------------------------

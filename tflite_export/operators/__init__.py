@@ -11,6 +11,7 @@ from . import (
     activations,
     elementwise,
     foreign,
+    indexing,
     kernels,
     moving,
     pooling,
@@ -29,6 +30,7 @@ OPERATORS: dict[str, Operator] = {
     **resizing.OPERATORS,
     **moving.OPERATORS,
     **regridding.OPERATORS,
+    **indexing.OPERATORS,
     **foreign.OPERATORS,
 }
 
