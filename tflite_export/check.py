@@ -152,8 +152,9 @@ def _with_steps(student: keras.Model) -> keras.Model:
     copy.set_weights(student.get_weights())
     rng = np.random.default_rng(_SEED)
     inputs = [
-        rng.uniform(-1, 1, (_EXAMPLES, *shape[1:])).astype(np.float32)
-        for shape in (tuple(tensor.shape) for tensor in copy.inputs)
+        rng.uniform(low, 1, (_EXAMPLES, *tensor.shape[1:])).astype(tensor.dtype.name)
+        for tensor in copy.inputs
+        for low in (-1 if tensor.dtype.is_floating else 0,)
     ]
     tf_lsq.calibrate(copy, inputs if len(inputs) > 1 else inputs[0])
     return copy
@@ -168,7 +169,7 @@ def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:
         weight = None if node is None else node.weight
         checks.append(
             OperatorCheck(
-                op.outputs[0],
+                op.outputs[0] if node is None else node.layer_name,
                 op.code,
                 runs_on(op, built.graph, target),
                 weight.num_bits if isinstance(weight, IntegerWeight) else None,

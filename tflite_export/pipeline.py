@@ -145,7 +145,9 @@ def export_model(
         storage=storage,
         min_runtime=runtime_of(built.graph),
         operators=dict(collections.Counter(op.code for op in built.graph.ops)),
-        float_layers=[node.name for node in built.frozen.nodes if node.is_float],
+        float_layers=[
+            node.layer_name for node in built.frozen.nodes if node.computes_floats
+        ],
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
         snippets=snippets_of(built.graph, path.name),
@@ -186,7 +188,7 @@ def _layer(
     bias = graph.tensors.get(f"{node.name}/bias")
     constants = [weight] if bias is None else [weight, bias]
     report = LayerReport(
-        name=node.name,
+        name=node.layer_name,
         kind=node.kind,
         num_bits=None,
         container=weight.dtype,

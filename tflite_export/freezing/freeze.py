@@ -63,6 +63,18 @@ class FrozenNode:
     activation: str | None = None
 
     @property
+    def computes_floats(self) -> bool:
+        """Whether it reads or writes float tensors; others move integers."""
+        types = [source.integer_type for source in self.trained.inputs]
+        return self.is_float and not (self.integer_type and types and all(types))
+
+    @property
+    def layer_name(self) -> str:
+        """What reports call it: the layer with its kernel, else its output tensor."""
+        kernel = self.trained.kernel
+        return self.name if kernel is None else kernel.layer
+
+    @property
     def own_point(self) -> TrainedPoint:
         """The point of a tensor that has one.
 

@@ -37,6 +37,8 @@ def new_version(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds a version that the target does not know."""
     version = op_version(op, graph)
     release = first_release(op, graph)
+    if version == 1 and not release:  # Older than what this library writes.
+        return ""
     if is_newer(release, target.newest_release):
         return f"version {version}, of TensorFlow {release or '(unknown)'}"
     return ""
