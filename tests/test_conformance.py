@@ -92,6 +92,13 @@ def sequence(*middle):
     return build
 
 
+def volumes(make):
+    """A model with a layer of 3D images between two convolutions."""
+    return between(
+        lambda: layers.Reshape((4, 2, 8, 6)), make, lambda: layers.Reshape((3, -1, 6))
+    )
+
+
 def functional(function, shape=SHAPE):
     """A model with a function of tensors between two convolutions."""
     return between(lambda: function)
@@ -288,6 +295,20 @@ CASES = {
         layers.Cropping2D,
         between(same_conv(), lambda: layers.Cropping2D(((1, 2), (0, 3)))),
     ),
+    "center_crop": (layers.CenterCrop, between(lambda: layers.CenterCrop(5, 6))),
+    "cropping3d": (
+        layers.Cropping3D,
+        volumes(lambda: layers.Cropping3D(((1, 0), (0, 2), (3, 1)))),
+    ),
+    "zero_padding3d": (
+        layers.ZeroPadding3D,
+        volumes(lambda: layers.ZeroPadding3D(((1, 0), (0, 2), (3, 1)))),
+    ),
+    "up_sampling3d": (
+        layers.UpSampling3D,
+        volumes(lambda: layers.UpSampling3D((1, 2, 3))),
+    ),
+    "repeat_vector": (layers.RepeatVector, flat(lambda: layers.RepeatVector(3))),
     "permute": (layers.Permute, between(lambda: layers.Permute((2, 3, 1)))),
     "subtract": (layers.Subtract, branches(layers.Subtract)),
     "multiply": (layers.Multiply, branches(layers.Multiply)),

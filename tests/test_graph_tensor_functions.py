@@ -11,6 +11,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph import tensor_functions
+from tflite_export import verification
 
 layers = keras.layers
 
@@ -65,28 +66,208 @@ CASES = {
     "max_pool2d": lambda x, y: tf.nn.max_pool2d(x, 2, 2, "VALID"),
     "avg_pool2d": lambda x, y: tf.nn.avg_pool2d(x, 3, [2, 1], "SAME"),
 }
+# Functions that move values, by the number of axes of x and y, see `SHAPES`.
+MOVING = {
+    4: {
+        "flatten": lambda x, y: tf.reshape(
+            tf.reshape(x, [tf.shape(x)[0], -1]), [-1, 8, 48]
+        ),
+        "reshape_by_sizes": lambda x, y: tf.reshape(
+            x, [-1, tf.shape(x)[1] * tf.shape(y)[2], tf.shape(x)[-1]]
+        ),
+        "batch_flatten": lambda x, y: tf.reshape(
+            keras.backend.batch_flatten(x), [-1, 8, 48]
+        ),
+        "stack": lambda x, y: tf.stack([x, y], axis=1),
+        "stack_last": lambda x, y: tf.stack([x, y], axis=-1),
+        "unstack": lambda x, y: tf.add(*tf.unstack(x, axis=1)[2:4]),
+        "bgr": lambda x, y: tf.stack(tf.unstack(x, axis=-1)[::-1], axis=-1),
+        "shuffle": lambda x, y: tf.concat(tf.split(x, 3, axis=-1)[::-1], axis=-1),
+        "concat_zeros": lambda x, y: tf.concat([tf.zeros_like(x), x, x * 0], axis=-1),
+        "zeros_like": lambda x, y: tf.concat([x, y, tf.zeros_like(x)], axis=1),
+        "stop_gradient": lambda x, y: tf.ensure_shape(tf.stop_gradient(x), y.shape) + y,
+        "reflect": lambda x, y: tf.pad(x, [[0, 0], [3, 1], [0, 2], [2, 0]], "REFLECT"),
+        "symmetric": lambda x, y: tf.pad(
+            x, [[0, 0], [3, 1], [0, 2], [2, 0]], "SYMMETRIC"
+        ),
+        "pad_constant": lambda x, y: tf.pad(
+            x, [[0, 0], [1, 0], [0, 2], [0, 0]], constant_values=-0.7
+        ),
+        "matrix_transpose": lambda x, y: tf.linalg.matrix_transpose(x),
+        "slice_backwards": lambda x, y: x[:, ::-1, 6:1:-2, ::-1],
+        "tf_slice": lambda x, y: tf.slice(x, [0, 1, 2, 0], [-1, 3, -1, 5]),
+        "tf_slice_by_sizes": lambda x, y: tf.reshape(
+            tf.slice(x, [0, 1, 2, 0], [tf.shape(x)[0], 3, -1, 5]), [-1, 3, 30]
+        ),
+        "tf_strided_slice": lambda x, y: tf.strided_slice(
+            x, [0, 7, 1, 2], [0, 0, 5, 0], [1, -2, 2, 1], begin_mask=1, end_mask=9
+        ),
+        "gather": lambda x, y: tf.gather(x, [5, 0, 0, 3, 2, 4, 1], axis=-1),
+        "gather_ranges": lambda x, y: tf.gather(x, [4, 5, 0, 1, 2], axis=3),
+        "gather_matrix": lambda x, y: tf.gather(x, [[0, 1], [2, 1]], axis=2),
+        "reverse": lambda x, y: tf.reverse(x, [1, -1]),
+        "tile": lambda x, y: tf.tile(x, [1, 2, 1, 6]),
+        "broadcast_to": lambda x, y: tf.broadcast_to(x[:, :1], tf.shape(y)) * y,
+        "repeat": lambda x, y: tf.repeat(
+            tf.repeat(x, 2, axis=1), [1, 0, 2, 1, 3, 0], -1
+        ),
+        "repeat_elements": lambda x, y: keras.backend.repeat_elements(x, 3, 2),
+        "roll": lambda x, y: tf.roll(x, [3, -1], [1, 3]),
+        "max_pool": lambda x, y: tf.nn.max_pool(x, [1, 2, 3, 1], 2, "SAME"),
+        "avg_pool": lambda x, y: tf.nn.avg_pool(x, 2, 2, "VALID"),
+        "v1_pools": lambda x, y: (
+            tf.compat.v1.nn.max_pool(x, 2, 1, "SAME")
+            + tf.compat.v1.nn.avg_pool(y, [1, 3, 3, 1], [1, 1, 1, 1], "SAME")
+        ),
+        "pool": lambda x, y: (
+            tf.nn.pool(x, [3, 2], "AVG", [2, 2], "SAME")
+            - tf.nn.pool(y, [2, 2], "MAX", [2, 2])
+        ),
+        "depth_to_space": lambda x, y: tf.nn.depth_to_space(tf.concat([x, y], -1), 2),
+        "explicit_padding": lambda x, y: tf.nn.max_pool2d(
+            tf.nn.relu(x), 3, 2, [[0, 0], [1, 1], [0, 1], [0, 0]]
+        ),
+        "concat_batch_of_zeros": lambda x, y: tf.concat(
+            [x, tf.zeros([tf.shape(y)[0], 8, 8, 2])], axis=-1
+        ),
+        "smart_resize": lambda x, y: keras.preprocessing.image.smart_resize(x, (4, 6)),
+        "space_to_depth": lambda x, y: tf.nn.space_to_depth(x, 2),
+        "extract_patches": lambda x, y: tf.image.extract_patches(
+            x, [1, 3, 3, 1], [1, 3, 3, 1], [1, 1, 1, 1], "VALID"
+        ),
+        "flips": lambda x, y: tf.image.flip_left_right(x) - tf.image.flip_up_down(y),
+        "image_transpose": lambda x, y: tf.image.transpose(x),
+        "rotations": lambda x, y: (
+            tf.image.rot90(x) + tf.image.rot90(y, 2) - tf.image.rot90(x, 3)
+        ),
+        "central_crop": lambda x, y: tf.image.central_crop(x, 0.6),
+        "boxes": lambda x, y: tf.image.pad_to_bounding_box(
+            tf.image.crop_to_bounding_box(x, 1, 2, 5, 4), 2, 1, 9, 5
+        ),
+        "crop_or_pad": lambda x, y: tf.image.resize_with_crop_or_pad(x, 5, 11),
+        "resize_with_pad": lambda x, y: tf.image.resize_with_pad(x, 12, 9),
+        "resize_enum": lambda x, y: tf.image.resize(
+            x, (5, 12), tf.image.ResizeMethod.NEAREST_NEIGHBOR
+        ),
+        "resize_v1": lambda x, y: tf.compat.v1.image.resize_images(x, (16, 12)),
+        "resize_v1_nearest": lambda x, y: tf.compat.v1.image.resize(
+            x, (5, 13), tf.compat.v1.image.ResizeMethod.NEAREST_NEIGHBOR
+        ),
+        "resize_v1_corners": lambda x, y: tf.compat.v1.image.resize_bilinear(
+            x, tf.shape(y)[1:3] * 2, align_corners=True
+        ),
+        "resize_v1_centers": lambda x, y: tf.compat.v1.image.resize_bilinear(
+            x, (11, 16), half_pixel_centers=True
+        ),
+        "resize_v1_nearest_corners": lambda x, y: (
+            tf.compat.v1.image.resize_nearest_neighbor(x, (5, 14), align_corners=True)
+        ),
+        "resize_images": lambda x, y: keras.backend.resize_images(
+            x, 2, 3, "channels_last"
+        ),
+    },
+    2: {
+        "slices": lambda x, y: x[:, 2:300:3] + y[:, -101:-1][:, ::-1],
+        "reshape": lambda x, y: tf.expand_dims(tf.reshape(x, [-1, 24, 16]), 2),
+        "concat": lambda x, y: tf.concat([x, y, tf.zeros_like(x)], axis=1),
+        "stack": lambda x, y: (
+            tf.stack([x, y], axis=1)
+            + tf.linalg.matrix_transpose(tf.stack([x, y], axis=-1))
+        ),
+        "gather": lambda x, y: tf.gather(x, [380, 0, 0, 3, 3, 7], axis=1),
+        "repeat": lambda x, y: tf.roll(tf.repeat(x, 2, axis=1), 9, axis=1),
+        "tile": lambda x, y: tf.reshape(tf.tile(x, [1, 2]), [tf.shape(x)[0], 12, 64]),
+        "pads": lambda x, y: tf.pad(
+            tf.pad(x, [[0, 0], [3, 1]], "REFLECT"),
+            [[0, 0], [0, 2]],
+            constant_values=0.3,
+        ),
+    },
+    3: {
+        "slices": lambda x, y: x[:, 2::3, ::-1] + y[:, :-2:3],
+        "index": lambda x, y: x[:, 3] - y[:, tf.newaxis, 5, :][:, 0],
+        "split": lambda x, y: tf.add(*tf.split(x, [20, 20, -1], axis=1)[:2]),
+        "unstack": lambda x, y: tf.stack(tf.unstack(x, axis=2)[:3], axis=1),
+        "concat": lambda x, y: tf.concat([x, y], axis=1),
+        "stack": lambda x, y: tf.stack([x, y, x], axis=2),
+        "gather": lambda x, y: tf.gather(x, [60, 0, 0, 3, 3, 7], axis=1),
+        "tile": lambda x, y: tf.tile(x[:, :2], [1, 32, 1]) * y,
+        "repeat": lambda x, y: tf.repeat(x, 2, axis=-1),
+        "pads": lambda x, y: tf.pad(
+            tf.pad(tf.nn.relu6(x), [[0, 0], [3, 1], [0, 2]], "SYMMETRIC"),
+            [[0, 0], [0, 2], [1, 0]],
+            constant_values=0.3,
+        ),
+        "zeros": lambda x, y: tf.pad(x, [[0, 0], [3, 1], [0, 2]]),
+        "transpose": lambda x, y: tf.transpose(x, [0, 2, 1]),
+        "max_pool": lambda x, y: tf.nn.max_pool(x, 3, 2, "SAME"),
+        "max_pool1d": lambda x, y: tf.nn.max_pool1d(x, [1, 2, 1], 3, "VALID"),
+        "avg_pools": lambda x, y: (
+            tf.nn.avg_pool1d(x, 3, 2, "SAME") + tf.nn.avg_pool(y, 3, 2, "SAME")
+        ),
+    },
+    5: {
+        "slices": lambda x, y: x[:, ::-1, 1:-1:2, :7, 2:5] - y[:, :, :1, 1:, 5:2:-1],
+        "index": lambda x, y: x[:, 1] - y[..., 3, tf.newaxis][:, 0],
+        "split": lambda x, y: tf.add(*tf.split(x, 2, axis=2)),
+        "unstack": lambda x, y: tf.stack(tf.unstack(x, axis=4)[1:4], axis=2),
+        "concat": lambda x, y: tf.concat([x, y], axis=2),
+        "stack": lambda x, y: tf.reshape(tf.stack([x, y], axis=3), [-1, 4, 8, 24]),
+        "gather": lambda x, y: tf.gather(x, [2, 0, 0, 3, 3, 1], axis=2),
+        "tile": lambda x, y: tf.tile(x[:, :1], [1, 2, 1, 1, 1]) + y,
+        "repeat": lambda x, y: tf.repeat(x, 2, axis=-1),
+        "reflect": lambda x, y: tf.pad(
+            x, [[0, 0], [1, 0], [0, 2], [1, 1], [2, 0]], "REFLECT"
+        ),
+        "constant": lambda x, y: tf.pad(
+            x, [[0, 0], [1, 0], [0, 2], [1, 1], [2, 0]], constant_values=0.3
+        ),
+        "zeros": lambda x, y: tf.pad(x, [[0, 0], [1, 0], [0, 2], [1, 1], [2, 0]]),
+        "zeros_like": lambda x, y: tf.concat([x, y, tf.zeros_like(x)], axis=4),
+        "transpose": lambda x, y: tf.transpose(x, [0, 4, 2, 3, 1]),
+        "squeeze": lambda x, y: tf.squeeze(x[:, :1, :, 3:4], [1, 3]),
+    },
+}
+SHAPES = {2: (384,), 3: (64, 6), 4: (8, 8, 6), 5: (2, 4, 8, 6)}
+BRANCHES = 8  # How many of these functions a model has.
+# Name -> functions of a model, and the number of axes of x and y.
+MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
+    f"moving_{rank}_axes_{first // BRANCHES}": (functions[first:][:BRANCHES], rank)
+    for rank, named in MOVING.items()
+    for functions in [list(named.values())]
+    for first in range(0, len(functions), BRANCHES)
+}
 
 
-def model_of(function):
+def model_of(*functions, rank=4):
+    """A model with one output for each function."""
     inputs = layers.Input((8, 8, 4))
+    outputs = [branch(inputs, function, rank) for function in functions]
+    return keras.Model(inputs, outputs if len(outputs) > 1 else outputs[0])
+
+
+def branch(inputs, function, rank):
     x = layers.Conv2D(6, 3, padding="same")(inputs)
     y = layers.Conv2D(6, 3, padding="same")(inputs)
+    if rank != 4:
+        x, y = (layers.Reshape(SHAPES[rank])(part) for part in (x, y))
     z = function(x, y)
     z = layers.Conv2D(4, 1)(z) if len(z.shape) == 4 else z
-    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(z)))
+    return layers.Dense(3)(layers.Flatten()(z))
 
 
 @pytest.mark.parametrize("bits", [8, 4, 2])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", MODELS)
 def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_path):
-    model = tiny.randomize(model_of(CASES[case]), rng)
+    functions, rank = MODELS[case]
+    model = tiny.randomize(model_of(*functions, rank=rank), rng)
     student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
     x = rng.normal(0, 1, (32, 8, 8, 4)).astype(np.float32)
     tf_lsq.calibrate(student, x)
     if bits == 8:
-        expected = model.predict_on_batch(x)
-        error = np.abs(student.predict_on_batch(x) - expected).mean()
-        assert error < 0.05 * np.abs(expected).max()
+        outputs = (tf.nest.flatten(m.predict_on_batch(x)) for m in (model, student))
+        for expected, found in zip(*outputs, strict=True):
+            assert np.abs(found - expected).mean() < 0.05 * np.abs(expected).max()
     path = tmp_path / "model.tflite"
     assert not tflite_export.export_model(student, path).float_layers
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
@@ -95,10 +276,21 @@ def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_pa
     assert not [item for item in differences.items() if item[1][1]]
 
 
+@pytest.mark.parametrize("case", [name for name in MODELS if name not in CASES])
+def test_moved_values_are_equal_without_xnnpack(case, rng):
+    functions, rank = MODELS[case]
+    model = tiny.randomize(model_of(*functions, rank=rank), rng)
+    student, x = tiny.student_of(model, rng, (16, 8, 8, 4), weight_bits=4)
+    built = tiny.built(student)
+    codes = verification.probe_codes(built.graph, built.frozen, [x], "builtin")
+    differences = verification.twin_differences(built.frozen, codes, "builtin")
+    assert not {name: count for name, count in differences.items() if count}
+
+
 def test_every_function_has_a_case():
     used = set()
-    for function in CASES.values():
-        for layer in model_of(function).layers:
+    for functions, rank in MODELS.values():
+        for layer in model_of(*functions, rank=rank).layers:
             used.add(getattr(layer, "symbol", None))
     rows = {symbols: set(symbols) & used for symbols in tensor_functions._ROWS}
     assert not [symbols for symbols, found in rows.items() if not found]
@@ -122,12 +314,60 @@ REFUSED = {
     "batch axis must stay first": lambda x, y: tf.transpose(
         tf.transpose(x, [1, 0, 2, 3]), [1, 0, 2, 3]
     ),
-    "padding must use zeros": lambda x, y: tf.pad(
-        x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=1.0
+    "value that the tensor can have, 0 to inf, received -1": lambda x, y: tf.pad(
+        tf.nn.relu(x), [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-1.0
     ),
+    "value that the tensor can have, 0 to 6, received 7": lambda x, y: tf.pad(
+        tf.nn.relu6(x)[:, 2:], [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=7.0
+    ),
+    "value that the tensor can have, -1 to 0.992188": lambda x, y: tf.pad(
+        tf.tanh(x), [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=1.5
+    ),
+    "batch axis cannot be padded": lambda x, y: tf.pad(x, [[1, 0]] + [[0, 0]] * 3),
+    "keep the batch axis first and whole": lambda x, y: tf.reshape(
+        tf.reshape(x, [-1, 4, 8, 6]), [-1, 8, 8, 6]
+    ),
+    "received [16, 48] from [2, 8, 8, 6]": lambda x, y: tf.reshape(
+        tf.reshape(x, [tf.shape(x)[0] * 8, 48]), [-1, 8, 8, 6]
+    ),
+    "batch axis cannot be repeated": lambda x, y: tf.tile(x, [2, 1, 1, 1]),
+    "axis must not be the batch axis": lambda x, y: tf.reverse(x, [0]),
+    "batch axis must stay first and whole in a slice": lambda x, y: x[1:],
+    "batch axis and the number of axes must stay": lambda x, y: tf.broadcast_to(
+        tf.reduce_mean(x, 1), tf.shape(y)
+    ),
+    "slices must not be empty": lambda x, y: tf.concat([x, y[:, 3:3]], axis=1),
+    "depends on the batch size": lambda x, y: tf.reshape(
+        x[:, : tf.shape(x)[0]], [-1, 8, 48]
+    ),
+    "the model computes an argument": lambda x, y: tf.gather(
+        x, tf.argmax(y[:, 0, 0]), axis=1
+    ),
+    "it must select slices of a tensor": lambda x, y: tf.gather(
+        tf.ones([9, 6]), tf.cast(x, tf.int32)
+    ),
+    "axis must be given, because a batch of one": lambda x, y: tf.reshape(
+        tf.squeeze(x), [-1, 8, 8, 6]
+    ),
+    "constants cannot be stacked": lambda x, y: tf.stack(
+        [x[:, 0], tf.ones([1, 8, 6])], axis=1
+    ),
+    "constants other than zeros": lambda x, y: tf.concat(
+        [x, tf.ones([tf.shape(x)[0], 8, 8, 2])], axis=-1
+    ),
+    "it must read images": lambda x, y: tf.image.flip_left_right(x[:, 0]),
+    "patches must be square and not overlap": lambda x, y: tf.image.extract_patches(
+        x, [1, 2, 2, 1], [1, 1, 1, 1], [1, 1, 1, 1], "VALID"
+    ),
+    "images and sequences can be pooled": lambda x, y: tf.nn.max_pool(
+        x[:, tf.newaxis], 2, 2, "SAME"
+    ),
+    "where values can be negative": lambda x, y: tf.nn.max_pool2d(
+        x, 2, 2, [[0, 0], [1, 1], [1, 1], [0, 0]]
+    ),
+    "antialias": lambda x, y: tf.image.resize(x, (4, 4), antialias=True),
     "excluding the batch": lambda x, y: tf.reduce_mean(x) + y,
     "method must be": lambda x, y: tf.image.resize(x, (4, 4), "area"),
-    "non-empty and forward": lambda x, y: x[:, ::-1],
 }
 
 

@@ -65,8 +65,10 @@ def covered():
     """Graph kinds that occur in the conformance cases."""
     builds = [build for _, build in test_conformance.CASES.values()]
     builds += [
-        lambda function=function: test_graph_tensor_functions.model_of(function)
-        for function in test_graph_tensor_functions.CASES.values()
+        lambda functions=functions, rank=rank: test_graph_tensor_functions.model_of(
+            *functions, rank=rank
+        )
+        for functions, rank in test_graph_tensor_functions.MODELS.values()
     ]
     return {node.kind for build in builds for node in analyze(build()).nodes}
 

@@ -1,7 +1,8 @@
 """Float layers that Keras does not have, or does not save unchanged.
 
-The graph analysis replaces `x[:, 1:]`, `tf.pad` and the like with these layers, so that
-a quantized model consists of named layers that can be saved and loaded.
+The graph analysis replaces `tf.reduce_mean`, `tf.abs` and the like with these layers,
+so that a quantized model consists of named layers that can be saved and loaded.
+`moving_layers` has those that move values.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .unary import UNARY
 _REDUCTIONS = {"mean": tf.reduce_mean, "max": tf.reduce_max}
 
 
-class _Settings(keras.layers.Layer):
+class SettingsLayer(keras.layers.Layer):
     """A layer without weights, defined by the settings in `_settings`."""
 
     _settings: tuple[str, ...] = ()
@@ -29,7 +30,7 @@ class _Settings(keras.layers.Layer):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class HardSigmoid(_Settings):
+class HardSigmoid(SettingsLayer):
     """Returns ``clip(slope * x + 0.5, 0, 1)``.
 
     Args:
@@ -50,71 +51,7 @@ class HardSigmoid(_Settings):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class StridedSlice(_Settings):
-    """Returns a strided slice of a tensor; the batch axis is kept whole.
-
-    Args:
-        begin: First index along every axis but the batch.
-        size: How many indices are taken along every axis but the batch.
-        strides: Distance between the indices, positive.
-        **kwargs: Keras' layer arguments.
-    """
-
-    _settings = ("begin", "size", "strides")
-
-    def __init__(
-        self,
-        begin: Sequence[int],
-        size: Sequence[int],
-        strides: Sequence[int],
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.begin, self.size, self.strides = map(tuple, (begin, size, strides))
-
-    @property
-    def end(self) -> tuple[int, ...]:
-        """Index after the last one along every axis but the batch."""
-        rows = zip(self.begin, self.size, self.strides, strict=True)
-        return tuple(begin + (size - 1) * stride + 1 for begin, size, stride in rows)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the slice, shape ``[batch, *size]``."""
-        rows = zip(self.begin, self.end, self.strides, strict=True)
-        return inputs[(slice(None), *(slice(*row) for row in rows))]
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns ``(batch, *size)``."""
-        return (input_shape[0], *self.size)
-
-
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class ConstantPadding(_Settings):
-    """Pads a tensor with zeros along any axis but the batch.
-
-    Args:
-        paddings: (before, after) for every axis but the batch.
-        **kwargs: Keras' layer arguments.
-    """
-
-    _settings = ("paddings",)
-
-    def __init__(self, paddings: Sequence[Sequence[int]], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.paddings = tuple(tuple(pair) for pair in paddings)
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Returns the padded tensor."""
-        return tf.pad(inputs, [(0, 0), *self.paddings])
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the padded shape."""
-        pairs = zip(input_shape[1:], self.paddings, strict=True)
-        return (input_shape[0], *(size + sum(pair) for size, pair in pairs))
-
-
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class Reduction(_Settings):
+class Reduction(SettingsLayer):
     """Returns the mean or the maximum over axes.
 
     Args:
@@ -154,7 +91,7 @@ class Reduction(_Settings):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class ArgMax(_Settings):
+class ArgMax(SettingsLayer):
     """Returns the index of the largest value along an axis, the first if several are.
 
     Args:
@@ -179,7 +116,7 @@ class ArgMax(_Settings):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class UnaryFunction(_Settings):
+class UnaryFunction(SettingsLayer):
     """Applies a function to every value.
 
     Args:

@@ -21,6 +21,8 @@ def computes_integers(call: Call) -> bool:
     """
     if any(node.kind in ("input", "arg_max") for node in call.nodes):
         return False
+    if call.sources and all(source.of_shapes for source in call.sources):
+        return True
     ids = [s for s in call.sources if s.is_integer and not _moves_input(s)]
     if not call.dtype.is_integer and not call.dtype.is_bool:
         return bool(ids)

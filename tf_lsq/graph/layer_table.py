@@ -16,13 +16,12 @@ from .._compat import OpLambda, SlicingOpLambda, keras
 from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
 from .float_layers import (
     ArgMax,
-    ConstantPadding,
     HardSigmoid,
     Reduction,
-    StridedSlice,
     SynchronizedBatchNormalization,
     UnaryFunction,
 )
+from .image_functions import center_crop
 from .lowering import (
     ACTIVATIONS,
     Call,
@@ -42,7 +41,21 @@ from .lowering import (
     single,
     with_activation,
 )
+from .moving import constant_padding
+from .moving_layers import (
+    ConstantPadding,
+    DepthToSpace,
+    Gather,
+    ImageResizing,
+    MirrorPadding,
+    SpaceToDepth,
+    StopGradient,
+    StridedSlice,
+    ZerosLike,
+)
 from .nodes import Layer, Node
+from .resizing_functions import resize_options
+from .selecting_functions import repeat_vector, up_sampling_3d
 from .tensor_functions import check_function, lower_function
 from .unary import UNARY
 
@@ -255,6 +268,11 @@ def _slice_options(call: Call) -> dict[str, Any]:
     return {"begin": layer.begin, "end": layer.end, "strides": layer.strides}
 
 
+def _block_options(call: Call) -> dict[str, Any]:
+    """Returns the size of a block of pixels."""
+    return {"block_size": call.layer.block_size}
+
+
 def _resize(call: Call) -> Node:
     """Lowers `Resizing` and `UpSampling2D`."""
     return call.add(f"resize_{call.layer.interpolation}", size=tuple(call.shape[1:3]))
@@ -363,13 +381,41 @@ LAYERS: dict[type, LayerRule] = {
     layers.Cropping2D: LayerRule(
         single("slice", _cropping_options), _check_channels_last
     ),
+    layers.Cropping3D: LayerRule(
+        single("slice", _cropping_options), _check_channels_last
+    ),
+    layers.CenterCrop: LayerRule(center_crop),
     StridedSlice: LayerRule(single("slice", _slice_options)),
+    Gather: LayerRule(
+        single(
+            "gather",
+            lambda call: {"indices": call.layer.indices, "axis": call.layer.axis},
+        )
+    ),
+    layers.RepeatVector: LayerRule(repeat_vector),
+    layers.UpSampling3D: LayerRule(up_sampling_3d, _check_channels_last),
+    DepthToSpace: LayerRule(single("depth_to_space", _block_options)),
+    SpaceToDepth: LayerRule(single("space_to_depth", _block_options)),
+    ImageResizing: LayerRule(
+        lambda call: call.add(
+            f"resize_{call.layer.interpolation}", **resize_options(call.layer)
+        )
+    ),
+    ZerosLike: LayerRule(single("zeros")),
+    StopGradient: LayerRule(single("identity")),
     layers.ZeroPadding1D: LayerRule(single("pad", _padding_options)),
     layers.ZeroPadding2D: LayerRule(
         single("pad", _padding_options), _check_channels_last
     ),
-    ConstantPadding: LayerRule(
-        single("pad", lambda call: {"paddings": call.layer.paddings})
+    layers.ZeroPadding3D: LayerRule(
+        single("pad", _padding_options), _check_channels_last
+    ),
+    ConstantPadding: LayerRule(constant_padding),
+    MirrorPadding: LayerRule(
+        single(
+            "pad_mirror",
+            lambda call: {"paddings": call.layer.paddings, "mode": call.layer.mode},
+        )
     ),
     layers.Dropout: _IDENTITY,
     layers.SpatialDropout1D: _IDENTITY,
@@ -400,10 +446,17 @@ INTERNAL = {
     layers.InputLayer,
     HardSigmoid,
     Reduction,
-    StridedSlice,
     SynchronizedBatchNormalization,
-    ConstantPadding,
     UnaryFunction,
+    StridedSlice,
+    Gather,
+    ConstantPadding,
+    MirrorPadding,
+    DepthToSpace,
+    SpaceToDepth,
+    ImageResizing,
+    ZerosLike,
+    StopGradient,
     OpLambda,
     SlicingOpLambda,
     layers.Lambda,

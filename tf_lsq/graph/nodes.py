@@ -16,6 +16,10 @@ from .unary import KINDS
 Layer: TypeAlias = keras.layers.Layer
 
 
+# Functions whose result depends only on the shape of a tensor.
+_OF_SHAPES = {"shape", "size", "rank", "compat.v1.shape", "compat.v1.size"}
+
+
 def class_name(layer: Layer) -> str:
     """Returns what a layer is called in messages: its class, or its function."""
     symbol = getattr(layer, "symbol", None)
@@ -118,6 +122,17 @@ class Node:
         if self.foreign is None:
             raise TypeError(f"`{self.name}` ({self.kind}) has its own operator.")
         return self.foreign
+
+    @property
+    def reads_shape(self) -> bool:
+        """Whether its layer reads nothing but the shape of a tensor."""
+        return getattr(self.layer, "symbol", None) in _OF_SHAPES
+
+    @property
+    def of_shapes(self) -> bool:
+        """Whether its output depends on nothing but the shapes of tensors."""
+        computed = bool(self.inputs) and all(node.of_shapes for node in self.inputs)
+        return self.reads_shape or computed
 
     @property
     def is_integer(self) -> bool:

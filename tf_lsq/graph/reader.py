@@ -205,7 +205,7 @@ class _Reader:
             if number:
                 name = f"{call.name}_output_{number}"
                 node.name = self._unique(name, name)
-            node.shape, node.dtype = tuple(tensor.shape), tensor.dtype
+            node.shape, node.dtype = _shape(tensor), tensor.dtype
             node.foreign, node.output = foreign, number
             operators.append(node)
         return operators
@@ -233,7 +233,7 @@ class _Reader:
             layer_name=self._layer_names[id(layer)],
             origin=f"{path}{layer.name}",
             sources=sources,
-            shape=tuple(output.shape),
+            shape=_shape(output),
             dtype=output.dtype,
             arguments=arguments,
             call_kwargs=kwargs,
@@ -262,6 +262,11 @@ class _Reader:
         )
         self._names.add(unique)
         return unique
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...]:
+    """Returns the shape of a Keras tensor, () where its rank is unknown."""
+    return () if tensor.shape.rank is None else tuple(tensor.shape)
 
 
 def _call_kwargs(keras_node: Any, outer: dict[str, Any]) -> dict[str, Any]:

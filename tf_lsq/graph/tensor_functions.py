@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from .image_functions import IMAGE_FUNCTIONS
 from .index_functions import INDEX_FUNCTIONS
+from .joining_functions import JOINING_FUNCTIONS
 from .lowering import Call
 from .nodes import Layer, Node
+from .pooling_functions import POOLING_FUNCTIONS
+from .resizing_functions import RESIZING_FUNCTIONS
+from .selecting_functions import SELECTING_FUNCTIONS
 from .shape_functions import SHAPE_FUNCTIONS
+from .slicing_functions import SLICING_FUNCTIONS
 from .value_functions import VALUE_FUNCTIONS
 
 _ROWS = {
     **VALUE_FUNCTIONS,
     **SHAPE_FUNCTIONS,
+    **JOINING_FUNCTIONS,
+    **SLICING_FUNCTIONS,
+    **SELECTING_FUNCTIONS,
     **IMAGE_FUNCTIONS,
     **INDEX_FUNCTIONS,
+    **RESIZING_FUNCTIONS,
+    **POOLING_FUNCTIONS,
 }
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
 PUBLIC_FUNCTIONS = sorted(

@@ -44,6 +44,7 @@ _ENUMS = {
     "padding": schema.Padding,
     "fused_activation_function": schema.ActivationFunctionType,
     "weights_format": schema.FullyConnectedOptionsWeightsFormat,
+    "mode": schema.MirrorPadMode,
 }
 _DTYPES = {
     name: getattr(schema.TensorType, name.upper())

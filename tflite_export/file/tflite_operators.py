@@ -199,6 +199,12 @@ def _resize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     return 3 if op.options.get("half_pixel_centers") else 0
 
 
+def _nearest_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version with half-pixel centers or aligned corners, 0 without."""
+    aligned = op.options.get("align_corners")
+    return 3 if aligned or op.options.get("half_pixel_centers") else 0
+
+
 def _axes_rule(version: int) -> Callable[[TFLiteOp, TFLiteGraph], int]:
     """Returns the rule of operators that need `version` for more than 4 axes."""
 
@@ -249,6 +255,9 @@ OPERATORS: dict[str, OperatorRow] = {
         packed={"int4": 7},
         rule=_conv_rule,
     ),
+    "DEPTH_TO_SPACE": OperatorRow(
+        "DepthToSpaceOptions", 1, 2, {1: "2.1.0", 2: "2.5.0"}
+    ),
     "DEPTHWISE_CONV_2D": OperatorRow(
         "DepthwiseConv2DOptions",
         1,
@@ -283,6 +292,9 @@ OPERATORS: dict[str, OperatorRow] = {
         packed={"int4": 10, "int2": 14},
         rule=_dense_rule,
     ),
+    "GATHER": OperatorRow(
+        "GatherOptions", 1, 2, {1: "1.6.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
     "MAXIMUM": OperatorRow(
         "MaximumMinimumOptions",
@@ -300,11 +312,22 @@ OPERATORS: dict[str, OperatorRow] = {
         {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"},
         rule=_axes_rule(3),
     ),
+    "MIRROR_PAD": OperatorRow(
+        "MirrorPadOptions", 1, 2, {1: "1.13.1", 2: "2.3.0"}, xnnpack=False
+    ),
     "MUL": OperatorRow(
         "MulOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "1.15.0"}, rule=_mul_rule
     ),
     "PAD": OperatorRow(
         "PadOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 4: "2.6.0"}, rule=_axes_rule(4)
+    ),
+    "PADV2": OperatorRow(
+        "PadV2Options",
+        1,
+        2,
+        {1: "1.9.0", 2: "1.14.0", 4: "2.6.0"},
+        xnnpack=False,
+        rule=_axes_rule(4),
     ),
     "PRELU": OperatorRow(None, 1, 1, {1: "1.8.0"}, xnnpack=False),
     "QUANTIZE": OperatorRow(
@@ -317,13 +340,24 @@ OPERATORS: dict[str, OperatorRow] = {
     "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0"}),
     "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}),
     "RESIZE_BILINEAR": OperatorRow(
-        "ResizeBilinearOptions", 1, 2, {3: "2.2.0"}, rule=_resize_rule
+        "ResizeBilinearOptions",
+        1,
+        2,
+        {1: "1.7.0", 2: "1.14.0", 3: "2.2.0"},
+        rule=_resize_rule,
     ),
     "RESIZE_NEAREST_NEIGHBOR": OperatorRow(
-        "ResizeNearestNeighborOptions", 1, 2, {3: "2.3.0"}, rule=_resize_rule
+        "ResizeNearestNeighborOptions",
+        1,
+        2,
+        {1: "1.13.1", 2: "1.14.0", 3: "2.3.0"},
+        rule=_nearest_rule,
     ),
     "SOFTMAX": OperatorRow(
         "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
+    ),
+    "SPACE_TO_DEPTH": OperatorRow(
+        "SpaceToDepthOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
     ),
     "STRIDED_SLICE": OperatorRow(
         "StridedSliceOptions",

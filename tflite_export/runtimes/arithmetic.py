@@ -208,21 +208,28 @@ def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:
 
 
 def bilinear(
-    codes: tf.Tensor, size: tuple[int, int], source: tuple[int, int], family: str
+    codes: tf.Tensor,
+    size: tuple[int, int],
+    source: tuple[int, int],
+    family: str,
+    *,
+    align_corners: bool = False,
+    half_pixel_centers: bool = True,
 ) -> tf.Tensor:
     """Resizes images by a kernel's fixed-point bilinear interpolation.
-
-    It uses half-pixel centers.
 
     Args:
         codes: int64 codes, including zero points, `[batch, height, width, channels]`.
         size: Height and width of the result.
         source: Height and width of `codes`.
         family: "xnnpack" or "builtin".
+        align_corners: Whether the corner pixels keep their place.
+        half_pixel_centers: Whether a pixel's value is at its center.
     """
-    low, high, weight = _BILINEAR[family](size[0], source[0])
+    neighbours, sampling = _BILINEAR[family], (align_corners, half_pixel_centers)
+    low, high, weight = neighbours(size[0], source[0], *sampling)
     rows = _blend(codes, low, high, weight[:, None, None], 1, family)
-    low, high, weight = _BILINEAR[family](size[1], source[1])
+    low, high, weight = neighbours(size[1], source[1], *sampling)
     blended = _blend(rows, low, high, weight[:, None], 2, family)
     bits = 2 * _BILINEAR_BITS[family]
     half = 1 << (bits - 1)
@@ -244,21 +251,32 @@ def _blend(
     return first * tf.constant(one - weight) + second * tf.constant(weight)
 
 
-def _float_neighbours(size: int, source: int) -> tuple[Any, Any, Any]:
+def _float_neighbours(
+    size: int, source: int, align_corners: bool, half_pixel_centers: bool
+) -> tuple[Any, Any, Any]:
     """Returns (lower, upper neighbour, 11-bit weight of the upper), as XNNPACK does."""
-    ratio = np.float32(source) / np.float32(size)
-    centers = np.arange(size, dtype=np.float32) + np.float32(0.5)
-    position = np.clip(centers * ratio - np.float32(0.5), 0, source - 1)
+    less = int(align_corners and size > 1)
+    ratio = np.float32(source - less) / np.float32(size - less)
+    position = np.arange(size, dtype=np.float32)
+    if half_pixel_centers:
+        position = (position + np.float32(0.5)) * ratio - np.float32(0.5)
+    else:
+        position = position * ratio
+    position = np.clip(position, 0, source - 1)
     low = np.floor(position).astype(np.int64)
     weight = np.rint((position - low) * 2.0 ** _BILINEAR_BITS["xnnpack"])
     return low, np.minimum(low + 1, source - 1), weight.astype(np.int64)
 
 
-def _fixed_neighbours(size: int, source: int) -> tuple[Any, Any, Any]:
+def _fixed_neighbours(
+    size: int, source: int, align_corners: bool, half_pixel_centers: bool
+) -> tuple[Any, Any, Any]:
     """Returns (lower, upper neighbour, 10-bit weight of the upper), as TFLite does."""
-    bits = _BILINEAR_BITS["builtin"]
-    ratio = ((source << bits) + size // 2) // size
-    position = np.arange(size) * ratio + ratio // 2 - (1 << (bits - 1))
+    bits, less = _BILINEAR_BITS["builtin"], int(align_corners and size > 1)
+    ratio = (((source - less) << bits) + (size - less) // 2) // (size - less)
+    position = np.arange(size) * ratio
+    if half_pixel_centers:
+        position += ratio // 2 - (1 << (bits - 1))
     low = np.maximum(position >> bits, 0)
     high = np.clip(-(-position >> bits), 0, source - 1)
     return low, high, position - (low << bits)
