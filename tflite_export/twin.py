@@ -183,7 +183,8 @@ class _Operator(keras.layers.Layer):
 
     def __init__(self, compute: Compute, name: str) -> None:
         super().__init__(name=name, dtype="float32", trainable=False)
-        self._compute = compute
+        # There is nothing to convert, and conversion is slow.
+        self._compute = tf.autograph.experimental.do_not_convert(compute)
 
     def call(self, inputs: Any) -> tf.Tensor:
         """Computes the operator."""
