@@ -21,13 +21,15 @@ def computes_integers(call: Call) -> bool:
     """
     if any(node.kind in ("input", "arg_max") for node in call.nodes):
         return False
-    if call.sources and all(source.of_shapes for source in call.sources):
+    inner = set(call.nodes)
+    sources = [s for node in call.nodes for s in node.inputs if s not in inner]
+    if sources and all(source.of_shapes for source in sources):
         return True
-    ids = [s for s in call.sources if s.is_integer and not _moves_input(s)]
+    ids = [s for s in sources if s.is_integer and not _moves_input(s)]
     if not call.dtype.is_integer and not call.dtype.is_bool:
         return bool(ids)
     moves = all(node.properties.keeps_codes for node in call.nodes)
-    return bool(ids) or not (moves and all(s.is_integer for s in call.sources))
+    return bool(ids) or not (moves and all(s.is_integer for s in sources))
 
 
 def _moves_input(node: Node) -> bool:
