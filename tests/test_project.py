@@ -56,6 +56,7 @@ TRAINING = [
     "graph.resizing_functions",
     "graph.pooling_functions",
     "graph.tensor_functions",
+    "graph.layer_checks",
     "graph.layer_table",
     "graph.reader",
     "graph.float_part",

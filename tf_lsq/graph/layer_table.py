@@ -7,10 +7,7 @@ has no exact integer form, or None.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from .._compat import OpLambda, SlicingOpLambda, keras
 from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
@@ -22,12 +19,29 @@ from .float_layers import (
     UnaryFunction,
 )
 from .image_functions import center_crop
+from .layer_checks import (
+    Check,
+    accept,
+    check_activation,
+    check_batch_norm,
+    check_channels_last,
+    check_concat,
+    check_groups,
+    check_last_axis,
+    check_leaky_relu,
+    check_normalization,
+    check_prelu,
+    check_relu,
+    check_rescaling,
+    check_resizing,
+    check_transposed,
+    first_problem,
+    refuse_lambda,
+)
 from .lowering import (
-    ACTIVATIONS,
     Call,
     Lowering,
     activation_layer,
-    activation_name,
     average,
     causal,
     chain,
@@ -36,7 +50,6 @@ from .lowering import (
     normalization,
     quantization_point,
     relu_layer,
-    relu_name,
     separable,
     single,
     with_activation,
@@ -60,143 +73,6 @@ from .tensor_functions import check_function, lower_function
 from .unary import UNARY
 
 layers = keras.layers
-Check = Callable[[Layer], str | None]
-
-
-# --- Checks ------------------------------------------------------------------
-
-
-def _nothing(layer: Layer) -> None:
-    """Accepts every setting."""
-
-
-def _all(*checks: Check) -> Check:
-    """Returns a check that reports the first problem that any of `checks` finds."""
-
-    def check(layer: Layer) -> str | None:
-        return next((problem for one in checks if (problem := one(layer))), None)
-
-    return check
-
-
-def _check_activation(layer: Layer) -> str | None:
-    """Refuses activation functions without an integer form."""
-    if activation_name(layer.activation) is not None:
-        return None
-    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
-    return f"its activation must be one of {ACTIVATIONS}, received {name!r}"
-
-
-def _check_channels_last(layer: Layer) -> str | None:
-    """Refuses channels-first layouts."""
-    if layer.data_format != "channels_last":
-        return f"data_format must be channels_last, received {layer.data_format!r}"
-    return None
-
-
-def _check_groups(layer: Layer) -> str | None:
-    """Refuses grouped convolutions."""
-    if getattr(layer, "groups", 1) != 1:
-        return f"groups must be 1, received {layer.groups}"
-    return None
-
-
-def _check_transposed(layer: Layer) -> str | None:
-    """Refuses transposed convolutions that TFLite does not have."""
-    if layer.output_padding is not None:
-        return f"output_padding must be None, received {layer.output_padding}"
-    if set(layer.dilation_rate) != {1}:
-        return f"dilation_rate must be 1, received {layer.dilation_rate}"
-    return None
-
-
-def _check_relu(layer: Layer) -> str | None:
-    """Refuses ReLUs other than max(x, 0), min(max(x, 0), 6) and leaky ones."""
-    if relu_name(layer) is None:
-        return (
-            "only ReLU(), ReLU(6) and ReLU(negative_slope=...) have an integer form, "
-            f"received max_value={layer.max_value}, "
-            f"negative_slope={layer.negative_slope}, threshold={layer.threshold}"
-        )
-    return None
-
-
-def _check_leaky_relu(layer: Layer) -> str | None:
-    """Refuses slopes that are not positive."""
-    if float(layer.alpha) <= 0:
-        return f"alpha must be positive, received {float(layer.alpha)}"
-    return None
-
-
-def _check_prelu(layer: Layer) -> str | None:
-    """Refuses slopes that differ along height or width."""
-    if any(size != 1 for size in layer.alpha.shape[:-1]):
-        return (
-            "its slopes must be shared along all axes but the last, received the "
-            f"shape {tuple(layer.alpha.shape)}; set shared_axes=[1, 2]"
-        )
-    return None
-
-
-def _check_batch_norm(layer: Layer) -> str | None:
-    """Refuses batch norms over anything but the last axis."""
-    axis = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
-    rank = layer.input_spec.ndim
-    if axis not in ([-1], [rank - 1]):
-        return f"axis must be the last one, received {axis}"
-    if not 2 <= rank <= 4:
-        return f"inputs must have 2 to 4 axes, received {rank}"
-    return None
-
-
-def _check_rescaling(layer: Layer) -> str | None:
-    """Refuses scales that differ along axes other than the last."""
-    for name in ("scale", "offset"):
-        shape = np.shape(getattr(layer, name))
-        if any(size != 1 for size in shape[:-1]):
-            return f"{name} must be one number or one per channel, received {shape}"
-    return None
-
-
-def _check_normalization(layer: Layer) -> str | None:
-    """Refuses statistics that differ along axes other than the last."""
-    if any(size != 1 for size in layer.mean.shape[:-1]):
-        return f"axis must be None or the last one, received {layer.axis}"
-    return None
-
-
-def _check_last_axis(layer: Layer) -> str | None:
-    """Refuses softmax over anything but the last axis."""
-    if layer.axis != -1:
-        return f"axis must be -1, received {layer.axis}"
-    return None
-
-
-def _check_concat(layer: Layer) -> str | None:
-    """Refuses concatenation along the batch."""
-    if layer.axis == 0:
-        return "axis must not be the batch axis, received 0"
-    return None
-
-
-def _check_resizing(layer: Layer) -> str | None:
-    """Refuses interpolations without an integer form."""
-    if getattr(layer, "crop_to_aspect_ratio", False):
-        return "crop_to_aspect_ratio must be False, received True"
-    if layer.interpolation not in ("nearest", "bilinear"):
-        return (
-            f"interpolation must be nearest or bilinear, received "
-            f"{layer.interpolation!r}"
-        )
-    return None
-
-
-def _refuse_lambda(layer: Layer) -> str:
-    """Refuses a `Lambda` that the analysis could not read."""
-    return (
-        "its function cannot be read by calling it on a Keras tensor; use only "
-        "TensorFlow functions in it, and no variables, random numbers or `training`"
-    )
 
 
 # --- Settings ----------------------------------------------------------------
@@ -293,10 +169,10 @@ class LayerRule:
     """
 
     lower: Lowering
-    check: Check = _nothing
+    check: Check = accept
 
 
-_CONVOLUTION = _all(_check_channels_last, _check_groups, _check_activation)
+_CONVOLUTION = first_problem(check_channels_last, check_groups, check_activation)
 _IDENTITY = LayerRule(single("identity"))
 
 LAYERS: dict[type, LayerRule] = {
@@ -307,7 +183,7 @@ LAYERS: dict[type, LayerRule] = {
     ),
     layers.Conv2DTranspose: LayerRule(
         with_activation("transposed_conv", _transposed_options),
-        _all(_CONVOLUTION, _check_transposed),
+        first_problem(_CONVOLUTION, check_transposed),
     ),
     layers.DepthwiseConv1D: LayerRule(
         causal("depthwise", depthwise_options), _CONVOLUTION
@@ -321,16 +197,16 @@ LAYERS: dict[type, LayerRule] = {
     layers.SeparableConv2D: LayerRule(
         separable(layers.DepthwiseConv2D, layers.Conv2D), _CONVOLUTION
     ),
-    layers.Dense: LayerRule(with_activation("dense"), _check_activation),
-    layers.BatchNormalization: LayerRule(single("affine"), _check_batch_norm),
-    SynchronizedBatchNormalization: LayerRule(single("affine"), _check_batch_norm),
-    layers.Rescaling: LayerRule(single("affine"), _check_rescaling),
-    layers.Normalization: LayerRule(normalization, _check_normalization),
-    layers.Activation: LayerRule(activation_layer, _check_activation),
-    layers.ReLU: LayerRule(relu_layer, _check_relu),
-    layers.LeakyReLU: LayerRule(single("prelu", _leaky_options), _check_leaky_relu),
-    layers.PReLU: LayerRule(single("prelu"), _check_prelu),
-    layers.Softmax: LayerRule(single("softmax"), _check_last_axis),
+    layers.Dense: LayerRule(with_activation("dense"), check_activation),
+    layers.BatchNormalization: LayerRule(single("affine"), check_batch_norm),
+    SynchronizedBatchNormalization: LayerRule(single("affine"), check_batch_norm),
+    layers.Rescaling: LayerRule(single("affine"), check_rescaling),
+    layers.Normalization: LayerRule(normalization, check_normalization),
+    layers.Activation: LayerRule(activation_layer, check_activation),
+    layers.ReLU: LayerRule(relu_layer, check_relu),
+    layers.LeakyReLU: LayerRule(single("prelu", _leaky_options), check_leaky_relu),
+    layers.PReLU: LayerRule(single("prelu"), check_prelu),
+    layers.Softmax: LayerRule(single("softmax"), check_last_axis),
     HardSigmoid: LayerRule(
         single("hard_sigmoid", lambda call: {"slope": call.layer.slope})
     ),
@@ -340,49 +216,49 @@ LAYERS: dict[type, LayerRule] = {
     layers.Average: LayerRule(average),
     layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),
     layers.Minimum: LayerRule(chain("minimum", layers.Minimum)),
-    layers.Concatenate: LayerRule(single("concat", _concat_options), _check_concat),
+    layers.Concatenate: LayerRule(single("concat", _concat_options), check_concat),
     layers.MaxPooling1D: LayerRule(
-        single("max_pool", _pool_options), _check_channels_last
+        single("max_pool", _pool_options), check_channels_last
     ),
     layers.MaxPooling2D: LayerRule(
-        single("max_pool", _pool_options), _check_channels_last
+        single("max_pool", _pool_options), check_channels_last
     ),
     layers.AveragePooling1D: LayerRule(
-        single("average_pool", _pool_options), _check_channels_last
+        single("average_pool", _pool_options), check_channels_last
     ),
     layers.AveragePooling2D: LayerRule(
-        single("average_pool", _pool_options), _check_channels_last
+        single("average_pool", _pool_options), check_channels_last
     ),
     layers.GlobalAveragePooling1D: LayerRule(
-        single("mean", _global_options), _check_channels_last
+        single("mean", _global_options), check_channels_last
     ),
     layers.GlobalAveragePooling2D: LayerRule(
-        single("mean", _global_options), _check_channels_last
+        single("mean", _global_options), check_channels_last
     ),
     layers.GlobalMaxPooling1D: LayerRule(
-        single("reduce_max", _global_options), _check_channels_last
+        single("reduce_max", _global_options), check_channels_last
     ),
     layers.GlobalMaxPooling2D: LayerRule(
-        single("reduce_max", _global_options), _check_channels_last
+        single("reduce_max", _global_options), check_channels_last
     ),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
     layers.UpSampling1D: LayerRule(single("resize_nearest", _repeat_options)),
     layers.UpSampling2D: LayerRule(
-        _resize, _all(_check_channels_last, _check_resizing)
+        _resize, first_problem(check_channels_last, check_resizing)
     ),
-    layers.Resizing: LayerRule(_resize, _check_resizing),
-    layers.Flatten: LayerRule(single("reshape"), _check_channels_last),
+    layers.Resizing: LayerRule(_resize, check_resizing),
+    layers.Flatten: LayerRule(single("reshape"), check_channels_last),
     layers.Reshape: LayerRule(single("reshape")),
     layers.Permute: LayerRule(
         single("transpose", lambda call: {"perm": (0, *call.layer.dims)})
     ),
     layers.Cropping1D: LayerRule(single("slice", _cropping_options)),
     layers.Cropping2D: LayerRule(
-        single("slice", _cropping_options), _check_channels_last
+        single("slice", _cropping_options), check_channels_last
     ),
     layers.Cropping3D: LayerRule(
-        single("slice", _cropping_options), _check_channels_last
+        single("slice", _cropping_options), check_channels_last
     ),
     layers.CenterCrop: LayerRule(center_crop),
     StridedSlice: LayerRule(single("slice", _slice_options)),
@@ -393,7 +269,7 @@ LAYERS: dict[type, LayerRule] = {
         )
     ),
     layers.RepeatVector: LayerRule(repeat_vector),
-    layers.UpSampling3D: LayerRule(up_sampling_3d, _check_channels_last),
+    layers.UpSampling3D: LayerRule(up_sampling_3d, check_channels_last),
     DepthToSpace: LayerRule(single("depth_to_space", _block_options)),
     SpaceToDepth: LayerRule(single("space_to_depth", _block_options)),
     ImageResizing: LayerRule(
@@ -405,10 +281,10 @@ LAYERS: dict[type, LayerRule] = {
     StopGradient: LayerRule(single("identity")),
     layers.ZeroPadding1D: LayerRule(single("pad", _padding_options)),
     layers.ZeroPadding2D: LayerRule(
-        single("pad", _padding_options), _check_channels_last
+        single("pad", _padding_options), check_channels_last
     ),
     layers.ZeroPadding3D: LayerRule(
-        single("pad", _padding_options), _check_channels_last
+        single("pad", _padding_options), check_channels_last
     ),
     ConstantPadding: LayerRule(constant_padding),
     MirrorPadding: LayerRule(
@@ -437,13 +313,14 @@ LAYERS: dict[type, LayerRule] = {
     },
     OpLambda: LayerRule(lower_function, check_function),
     SlicingOpLambda: LayerRule(lower_function, check_function),
-    layers.Lambda: LayerRule(single("identity"), _refuse_lambda),
+    layers.Lambda: LayerRule(single("identity"), refuse_lambda),
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
 }
 # Layers that users do not write themselves: the analysis puts them into models.
 INTERNAL = {
     layers.InputLayer,
+    ArgMax,
     HardSigmoid,
     Reduction,
     SynchronizedBatchNormalization,

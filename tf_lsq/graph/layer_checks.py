@@ -1,0 +1,148 @@
+"""Settings of Keras layers without an exact integer form.
+
+A check takes a layer and returns why it is refused, or None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .lowering import ACTIVATIONS, activation_name, relu_name
+from .nodes import Layer
+
+Check = Callable[[Layer], str | None]
+
+
+def accept(layer: Layer) -> None:
+    """Accepts every setting."""
+
+
+def first_problem(*checks: Check) -> Check:
+    """Returns a check that reports the first problem that any of `checks` finds."""
+
+    def check(layer: Layer) -> str | None:
+        return next((problem for one in checks if (problem := one(layer))), None)
+
+    return check
+
+
+def check_activation(layer: Layer) -> str | None:
+    """Refuses activation functions without an integer form."""
+    if activation_name(layer.activation) is not None:
+        return None
+    name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
+    return f"its activation must be one of {ACTIVATIONS}, received {name!r}"
+
+
+def check_channels_last(layer: Layer) -> str | None:
+    """Refuses channels-first layouts."""
+    if layer.data_format != "channels_last":
+        return f"data_format must be channels_last, received {layer.data_format!r}"
+    return None
+
+
+def check_groups(layer: Layer) -> str | None:
+    """Refuses grouped convolutions."""
+    if getattr(layer, "groups", 1) != 1:
+        return f"groups must be 1, received {layer.groups}"
+    return None
+
+
+def check_transposed(layer: Layer) -> str | None:
+    """Refuses transposed convolutions that TFLite does not have."""
+    if layer.output_padding is not None:
+        return f"output_padding must be None, received {layer.output_padding}"
+    if set(layer.dilation_rate) != {1}:
+        return f"dilation_rate must be 1, received {layer.dilation_rate}"
+    return None
+
+
+def check_relu(layer: Layer) -> str | None:
+    """Refuses ReLUs other than max(x, 0), min(max(x, 0), 6) and leaky ones."""
+    if relu_name(layer) is None:
+        return (
+            "only ReLU(), ReLU(6) and ReLU(negative_slope=...) have an integer form, "
+            f"received max_value={layer.max_value}, "
+            f"negative_slope={layer.negative_slope}, threshold={layer.threshold}"
+        )
+    return None
+
+
+def check_leaky_relu(layer: Layer) -> str | None:
+    """Refuses slopes that are not positive."""
+    if float(layer.alpha) <= 0:
+        return f"alpha must be positive, received {float(layer.alpha)}"
+    return None
+
+
+def check_prelu(layer: Layer) -> str | None:
+    """Refuses slopes that differ along height or width."""
+    if any(size != 1 for size in layer.alpha.shape[:-1]):
+        return (
+            "its slopes must be shared along all axes but the last, received the "
+            f"shape {tuple(layer.alpha.shape)}; set shared_axes=[1, 2]"
+        )
+    return None
+
+
+def check_batch_norm(layer: Layer) -> str | None:
+    """Refuses batch norms over anything but the last axis."""
+    axis = list(layer.axis) if isinstance(layer.axis, list | tuple) else [layer.axis]
+    rank = layer.input_spec.ndim
+    if axis not in ([-1], [rank - 1]):
+        return f"axis must be the last one, received {axis}"
+    if not 2 <= rank <= 4:
+        return f"inputs must have 2 to 4 axes, received {rank}"
+    return None
+
+
+def check_rescaling(layer: Layer) -> str | None:
+    """Refuses scales that differ along axes other than the last."""
+    for name in ("scale", "offset"):
+        shape = np.shape(getattr(layer, name))
+        if any(size != 1 for size in shape[:-1]):
+            return f"{name} must be one number or one per channel, received {shape}"
+    return None
+
+
+def check_normalization(layer: Layer) -> str | None:
+    """Refuses statistics that differ along axes other than the last."""
+    if any(size != 1 for size in layer.mean.shape[:-1]):
+        return f"axis must be None or the last one, received {layer.axis}"
+    return None
+
+
+def check_last_axis(layer: Layer) -> str | None:
+    """Refuses softmax over anything but the last axis."""
+    if layer.axis != -1:
+        return f"axis must be -1, received {layer.axis}"
+    return None
+
+
+def check_concat(layer: Layer) -> str | None:
+    """Refuses concatenation along the batch."""
+    if layer.axis == 0:
+        return "axis must not be the batch axis, received 0"
+    return None
+
+
+def check_resizing(layer: Layer) -> str | None:
+    """Refuses interpolations without an integer form."""
+    if getattr(layer, "crop_to_aspect_ratio", False):
+        return "crop_to_aspect_ratio must be False, received True"
+    if layer.interpolation not in ("nearest", "bilinear"):
+        return (
+            f"interpolation must be nearest or bilinear, received "
+            f"{layer.interpolation!r}"
+        )
+    return None
+
+
+def refuse_lambda(layer: Layer) -> str:
+    """Refuses a `Lambda` that the analysis could not read."""
+    return (
+        "its function cannot be read by calling it on a Keras tensor; use only "
+        "TensorFlow functions in it, and no variables, random numbers or `training`"
+    )
