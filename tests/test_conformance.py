@@ -170,6 +170,16 @@ CASES = {
     ),
     "relu": (RELU, between(same_conv(), RELU)),
     "relu6": (RELU, between(same_conv(), lambda: RELU(6.0))),
+    "relu_max_value": (RELU, between(same_conv(), lambda: RELU(1.0))),
+    "relu_max_value_behind_pool": (
+        RELU,
+        between(same_conv(), layers.MaxPooling2D, lambda: RELU(20.0)),
+    ),
+    "relu_max_value_and_slope": (
+        RELU,
+        between(same_conv(), lambda: RELU(1.0, negative_slope=0.1)),
+    ),
+    "conv_relu_max_value": (RELU, between(same_conv(activation=RELU(1.0)))),
     "relu_behind_pool": (RELU, between(same_conv(), layers.MaxPooling2D, RELU)),
     "relu6_behind_pool": (
         RELU,

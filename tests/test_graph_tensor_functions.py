@@ -28,6 +28,29 @@ CASES = {
     "multiply_constant": lambda x, y: x * -0.3,
     "divide": lambda x, y: x / 6.0,
     "negative": lambda x, y: -x,
+    "square": lambda x, y: tf.square(x),
+    "maximum_constant": lambda x, y: tf.maximum(x, -0.5),
+    "maximum_above_zero": lambda x, y: tf.maximum(0.5, x),
+    "minimum_constant": lambda x, y: tf.minimum(x, 1.0),
+    "minimum_below_zero": lambda x, y: tf.minimum(x, -0.25),
+    "minimum_of_maximum": lambda x, y: tf.minimum(tf.maximum(x, 0.0), 6.0),
+    "clip_around_zero": lambda x, y: tf.clip_by_value(x, -1.0, 1.0) + y,
+    "clip_above_zero": lambda x, y: tf.clip_by_value(x, 0.2, 1.5),
+    "clip_after_pool": lambda x, y: tf.clip_by_value(
+        tf.nn.max_pool2d(x, 2, 2, "VALID"), -0.7, 0.8
+    ),
+    "clip_then_concat": lambda x, y: tf.concat(
+        [tf.clip_by_value(x, -0.5, 1.0), y], axis=-1
+    ),
+    "clip_twice_read": lambda x, y: x * tf.clip_by_value(x, 0.0, 1.0),
+    "keras_clip": lambda x, y: keras.backend.clip(x, -2, 0.5),
+    "keras_relu": lambda x, y: keras.backend.relu(x, alpha=0.1, max_value=1.0),
+    "relu_max_value": lambda x, y: keras.activations.relu(x, max_value=1.0),
+    "keras_hard_sigmoid": lambda x, y: x * keras.activations.hard_sigmoid(y),
+    "crelu": lambda x, y: tf.nn.crelu(x),
+    "reduce_sum": lambda x, y: x + tf.reduce_sum(y, [1, 2], keepdims=True),
+    "reduce_min": lambda x, y: x + tf.reduce_min(y, axis=[1, 3], keepdims=True),
+    "reduce_mean_of_channels": lambda x, y: x * keras.backend.mean(y, -1, True),
     "maximum": lambda x, y: tf.maximum(x, y),
     "maximum_zero": lambda x, y: tf.maximum(x, 0.0),
     "minimum": lambda x, y: tf.minimum(x, y),
@@ -228,6 +251,15 @@ MOVING = {
         "squeeze": lambda x, y: tf.squeeze(x[:, :1, :, 3:4], [1, 3]),
     },
 }
+# Functions that compute values, for x and y with any number of axes.
+VALUES = {
+    "clip": lambda x, y: tf.clip_by_value(x, -1.0, 1.0),
+    "relu_max_value": lambda x, y: keras.activations.relu(x, max_value=1.0),
+    "square": lambda x, y: tf.square(x),
+    "reduce_sum": lambda x, y: x + tf.reduce_sum(y, -1, keepdims=True),
+    "reduce_min": lambda x, y: x + tf.reduce_min(y, -1, keepdims=True),
+    "reduce_mean": lambda x, y: x + tf.reduce_mean(y, -1, keepdims=True),
+}
 SHAPES = {2: (384,), 3: (64, 6), 4: (8, 8, 6), 5: (2, 4, 8, 6)}
 BRANCHES = 8  # How many of these functions a model has.
 # Name -> functions of a model, and the number of axes of x and y.
@@ -237,6 +269,7 @@ MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
     for functions in [list(named.values())]
     for first in range(0, len(functions), BRANCHES)
 }
+MODELS |= {f"values_{rank}_axes": (list(VALUES.values()), rank) for rank in SHAPES}
 
 
 def model_of(*functions, rank=4):
@@ -262,7 +295,7 @@ def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_pa
     functions, rank = MODELS[case]
     model = tiny.randomize(model_of(*functions, rank=rank), rng)
     student = tf_lsq.quantize_model(model, weight_bits=bits, activation_bits=bits)
-    x = rng.normal(0, 1, (32, 8, 8, 4)).astype(np.float32)
+    x = rng.normal(0, 1, (32, *model.input_shape[1:])).astype(np.float32)
     tf_lsq.calibrate(student, x)
     if bits == 8:
         outputs = (tf.nest.flatten(m.predict_on_batch(x)) for m in (model, student))
@@ -308,8 +341,9 @@ REFUSED = {
     "tf.math.sin": lambda x, y: tf.sin(x),
     "division by a tensor": lambda x, y: x / (y * y + 1.0),
     "one number or one per channel": lambda x, y: x + np.ones((8, 8, 6), np.float32),
-    "maximum(x, 0)": lambda x, y: tf.maximum(x, 0.5),
-    "limits must be 0 and 6": lambda x, y: tf.clip_by_value(x, -1.0, 1.0),
+    "a limit must be one number": lambda x, y: tf.maximum(x, np.arange(6.0)),
+    "must be below the upper one": lambda x, y: tf.clip_by_value(x, 1.0, -1.0),
+    "alpha must not be negative": lambda x, y: tf.nn.leaky_relu(x, -0.1),
     "axis must be -1": lambda x, y: tf.nn.softmax(x, axis=1),
     "batch axis must stay first": lambda x, y: tf.transpose(
         tf.transpose(x, [1, 0, 2, 3]), [1, 0, 2, 3]

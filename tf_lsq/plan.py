@@ -9,14 +9,15 @@ it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 from . import lsq
 from .graph import Graph, Node, takes_as_is
 from .policy import Bits
 
-# Activations that an unsigned point computes itself -> their largest value.
-_MAX_VALUES: dict[str | None, float | None] = {"relu": None, "relu6": 6.0}
+# Activations that an unsigned point computes itself.
+_ABSORBED = ("relu", "relu6")
 
 
 @dataclasses.dataclass(eq=False)
@@ -107,6 +108,7 @@ class _Planner:
                 or source.properties.joins
                 or source.properties.fixed_step
                 or source.is_output
+                or "limits" in source.options
                 or self._bits[source].is_float
             )
             if free and set(source.consumers) == {node}:
@@ -122,7 +124,7 @@ class _Planner:
         fixed = None if is_float else node.properties.fixed_step
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
-        absorbs = relu in _MAX_VALUES
+        absorbs = relu in _ABSORBED
         own_relu = [n for n in (node, *node.fused) if n.kind == "relu"]
         name = own_relu[0].layer_name if absorbs and own_relu else None
         return PointSpec(
@@ -133,7 +135,7 @@ class _Planner:
             fixed_step=fixed,
             float_input=is_float,
             absorbed_relu=node.name if absorbs else None,
-            max_value=_MAX_VALUES[relu] if relu in _MAX_VALUES else None,
+            max_value=_largest(node) if absorbs else None,
         )
 
     def _add_extra(self, node: Node) -> None:
@@ -158,6 +160,14 @@ class _Planner:
         if source in self._plan.after:
             return self._plan.after[source]
         return self._grid(source.inputs[0], source)
+
+
+def _largest(node: Node) -> float | None:
+    """Returns the largest value of an operator with a ReLU, None if it has none."""
+    if node.activation == "relu6":
+        return 6.0
+    largest = node.options.get("limits", (0.0, math.inf))[1]
+    return None if math.isinf(largest) else largest
 
 
 def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:

@@ -22,7 +22,7 @@ from .freezing import (
     TrainedPoint,
     freeze_model,
 )
-from .operators import OPERATORS, Builder, write_part
+from .operators import Builder, write_operator, write_part
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
@@ -111,7 +111,7 @@ class _Integerizer:
             tensors = node.inputs
             if node.is_float:
                 tensors = [builder.as_float(name) for name in tensors]
-            OPERATORS[node.kind].write(builder, node, tensors)
+            write_operator(builder, node, tensors)
         if frozen.converted is not None:
             write_part(builder, frozen.converted, self._ends_of(frozen.converted))
         outputs = {name: self._output(t) for name, t in frozen.outputs.items()}

@@ -15,7 +15,19 @@ import tensorflow as tf
 from .._compat import keras
 from .unary import UNARY
 
-_REDUCTIONS = {"mean": tf.reduce_mean, "max": tf.reduce_max}
+_REDUCTIONS = {
+    "mean": tf.reduce_mean,
+    "sum": tf.reduce_sum,
+    "max": tf.reduce_max,
+    "min": tf.reduce_min,
+}
+# Reduction -> the kind of its operator.
+REDUCED_KINDS = {
+    "mean": "mean",
+    "sum": "sum",
+    "max": "reduce_max",
+    "min": "reduce_min",
+}
 
 
 class SettingsLayer(keras.layers.Layer):
@@ -51,11 +63,36 @@ class HardSigmoid(SettingsLayer):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class Reduction(SettingsLayer):
-    """Returns the mean or the maximum over axes.
+class Clip(SettingsLayer):
+    """Limits values.
 
     Args:
-        reduction: "mean" or "max".
+        low: Smallest value, None without one.
+        high: Largest value, None without one.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("low", "high")
+
+    def __init__(self, low: float | None, high: float | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.low, self.high = low, high
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the limited values, shape of `inputs`."""
+        if self.low is not None:
+            inputs = tf.maximum(inputs, tf.cast(self.low, inputs.dtype))
+        if self.high is not None:
+            inputs = tf.minimum(inputs, tf.cast(self.high, inputs.dtype))
+        return inputs
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class Reduction(SettingsLayer):
+    """Returns the mean, the sum, the maximum or the minimum over axes.
+
+    Args:
+        reduction: "mean", "sum", "max" or "min".
         axes: Axes, counted from 1 after the batch axis.
         keepdims: Whether the axes stay, with size 1.
         **kwargs: Keras' layer arguments.

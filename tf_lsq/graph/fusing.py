@@ -19,6 +19,7 @@ import numpy as np
 from .._compat import keras
 from .float_layers import HardSigmoid
 from .integers import settle_integers
+from .limiting import limiting, limits_of, merged
 from .lowering import rescaling
 from .nodes import Graph, Layer, Node
 from .reader import read_model
@@ -103,8 +104,10 @@ def _connect(graph: Graph) -> None:
 
 
 def _simplify(graph: Graph) -> None:
-    """Merges scalings, and finds hard sigmoids that were written out."""
+    """Merges scalings and limits, and finds hard sigmoids that were written out."""
     for node in list(graph.nodes):
+        if limits_of(node) is not None:
+            _merge_limits(graph, node)
         if not _is_scaling(node):
             continue
         source = node.inputs[0]
@@ -126,6 +129,22 @@ def _simplify(graph: Graph) -> None:
     for node in graph.nodes:
         if _is_scaling(node) and _scales_input(node):
             node.kind = "scale"
+
+
+def _merge_limits(graph: Graph, node: Node) -> None:
+    """Merges limits with those of the operator before them."""
+    source, limits = node.inputs[0], limits_of(node)
+    before = limits_of(source)
+    if limits is None or before is None or not _only_reader(source, node):
+        return
+    if not ("limits" in node.options or "limits" in source.options):
+        return  # Two plain ReLUs are rare, and have always been two operators.
+    both = merged(before, limits)
+    if both is not None:
+        new = limiting(both, node.name)
+        node.kind, node.activation, node.options = new.kind, new.activation, new.options
+        node.layer = node.model_layer = new.layer
+        _skip(graph, source, node)
 
 
 def _is_scaling(node: Node) -> bool:
@@ -198,7 +217,8 @@ def _fuse(graph: Graph) -> None:
     """Fuses batch norms, scalings and ReLUs into the operators before them."""
     kept: list[Node] = []
     for node in graph.nodes:
-        if node.kind in ("affine", "relu") and _absorbs(node.inputs[0], node):
+        absorbed = node.kind in ("affine", "relu", "clip")
+        if absorbed and _absorbs(node.inputs[0], node):
             _absorb(node.inputs[0], node)
             graph.outputs = [
                 node.inputs[0] if output is node else output for output in graph.outputs
@@ -210,7 +230,8 @@ def _fuse(graph: Graph) -> None:
 
 def _absorbs(producer: Node, node: Node) -> bool:
     """Returns whether `producer` can absorb `node`."""
-    if len(producer.consumers) != 1 or producer.is_output or producer.activation:
+    limited = producer.activation or "limits" in producer.options
+    if len(producer.consumers) != 1 or producer.is_output or limited:
         return False
     if node.kind == "affine":
         return producer.properties.matmul and not producer.fused
@@ -222,6 +243,7 @@ def _absorb(producer: Node, node: Node) -> None:
     producer.fused.append(node)
     producer.name = node.name
     producer.activation = node.activation
+    producer.options = {**producer.options, **node.options}
     producer.shape = node.shape
     producer.is_output = node.is_output
     producer.consumers = node.consumers

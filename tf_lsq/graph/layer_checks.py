@@ -60,13 +60,11 @@ def check_transposed(layer: Layer) -> str | None:
 
 
 def check_relu(layer: Layer) -> str | None:
-    """Refuses ReLUs other than max(x, 0), min(max(x, 0), 6) and leaky ones."""
+    """Refuses ReLUs with a threshold, and those that only return 0."""
+    if layer.threshold:
+        return f"threshold must be 0, received {layer.threshold}"
     if relu_name(layer) is None:
-        return (
-            "only ReLU(), ReLU(6) and ReLU(negative_slope=...) have an integer form, "
-            f"received max_value={layer.max_value}, "
-            f"negative_slope={layer.negative_slope}, threshold={layer.threshold}"
-        )
+        return f"max_value must be positive, received {layer.max_value}"
     return None
 
 

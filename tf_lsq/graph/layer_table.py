@@ -7,12 +7,15 @@ has no exact integer form, or None.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from .._compat import OpLambda, SlicingOpLambda, keras
 from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
 from .float_layers import (
+    REDUCED_KINDS,
     ArgMax,
+    Clip,
     HardSigmoid,
     Reduction,
     SynchronizedBatchNormalization,
@@ -118,7 +121,7 @@ def _global_options(call: Call) -> dict[str, Any]:
 
 def _reduction(call: Call) -> Node:
     """Lowers a `Reduction`."""
-    kind = {"mean": "mean", "max": "reduce_max"}[call.layer.reduction]
+    kind = REDUCED_KINDS[call.layer.reduction]
     return call.add(kind, axes=call.layer.axes, keepdims=call.layer.keepdims)
 
 
@@ -147,6 +150,13 @@ def _slice_options(call: Call) -> dict[str, Any]:
 def _block_options(call: Call) -> dict[str, Any]:
     """Returns the size of a block of pixels."""
     return {"block_size": call.layer.block_size}
+
+
+def _clip(call: Call) -> Node:
+    """Lowers a `Clip`."""
+    low, high = call.layer.low, call.layer.high
+    limits = (-math.inf if low is None else low, math.inf if high is None else high)
+    return call.add("clip", limits=limits)
 
 
 def _resize(call: Call) -> Node:
@@ -241,6 +251,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.GlobalMaxPooling2D: LayerRule(
         single("reduce_max", _global_options), check_channels_last
     ),
+    Clip: LayerRule(_clip),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
     layers.UpSampling1D: LayerRule(single("resize_nearest", _repeat_options)),
@@ -322,6 +333,7 @@ INTERNAL = {
     layers.InputLayer,
     ArgMax,
     HardSigmoid,
+    Clip,
     Reduction,
     SynchronizedBatchNormalization,
     UnaryFunction,

@@ -8,6 +8,7 @@ convolution, a sum of more than two tensors.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from .._compat import keras
 from .float_layers import HardSigmoid, UnaryFunction
+from .limiting import Limits, limiting
 from .nodes import Layer, Node
 from .unary import UNARY
 
@@ -234,14 +236,29 @@ ACTIVATIONS = sorted(set(_FUNCTIONS.values()) | {"relu6"})
 
 
 def relu_name(layer: Layer) -> str | None:
-    """Returns "relu", "relu6", "leaky_relu", or None for other ReLU layers."""
-    if layer.threshold:
+    """Returns the name of the function of a ReLU layer, or None if not supported."""
+    if layer.threshold or layer.max_value == 0:
         return None
-    if layer.negative_slope:
-        return "leaky_relu" if layer.max_value is None else None
+    name = "leaky_relu" if layer.negative_slope else "relu"
     if layer.max_value is None:
-        return "relu"
-    return "relu6" if float(layer.max_value) == 6.0 else None
+        return name
+    is_relu6 = name == "relu" and float(layer.max_value) == 6.0
+    return "relu6" if is_relu6 else f"capped_{name}"
+
+
+def limit(call: Call, source: Node, limits: Limits, name: str) -> Node:
+    """Adds the operator that limits values.
+
+    Args:
+        call: The call it belongs to.
+        source: Its input.
+        limits: At most 0 and at least 0, infinite where there is none.
+        name: Its name.
+    """
+    new = limiting(limits, name)
+    return call.add(
+        new.kind, [source], layer=new.layer, activation=new.activation, **new.options
+    )
 
 
 def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
@@ -254,15 +271,16 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         name: Name of the last operator.
     """
     kind = activation_name(activation)
-    if kind in ("relu", "relu6"):
-        limit = 6.0 if kind == "relu6" else None
-        return call.add(
-            "relu", [source], layer=layers.ReLU(limit, name=name), activation=kind
-        )
+    if kind in ("relu", "relu6", "capped_relu"):
+        largest = {"relu": math.inf, "relu6": 6.0}.get(kind)
+        largest = float(activation.max_value) if largest is None else largest
+        return limit(call, source, (0.0, largest), name)
     if kind == "leaky_relu":
+        return leaky_relu(call, source, _negative_slope(activation), name)
+    if kind == "capped_leaky_relu":
         slope = _negative_slope(activation)
-        layer = layers.LeakyReLU(slope, name=name)
-        return call.add("prelu", [source], layer=layer, slope=slope)
+        leaky = leaky_relu(call, source, slope, f"{name}_leaky")
+        return limit(call, leaky, (-math.inf, float(activation.max_value)), name)
     if kind == "softmax":
         return call.add("softmax", [source], layer=layers.Softmax(name=name))
     if kind == "hard_sigmoid":
@@ -277,6 +295,19 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
     if kind in UNARY:
         return call.add(kind, [source], layer=UnaryFunction(kind, name=name))
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))
+
+
+def leaky_relu(call: Call, source: Node, slope: float, name: str) -> Node:
+    """Adds a leaky ReLU.
+
+    Args:
+        call: The call it belongs to.
+        source: Its input.
+        slope: Its slope for negative values, positive.
+        name: Its name.
+    """
+    layer = layers.LeakyReLU(slope, name=name)
+    return call.add("prelu", [source], layer=layer, slope=slope)
 
 
 def _negative_slope(activation: Any) -> float:
@@ -331,7 +362,7 @@ def with_activation(
 def relu_layer(call: Call) -> Node:
     """Lowers a `ReLU` layer."""
     name = relu_name(call.layer)
-    if name == "leaky_relu":
+    if name not in ("relu", "relu6"):
         return activate(call, call.sources[0], call.layer, call.name)
     return call.add("relu", activation=name)
 

@@ -69,7 +69,8 @@ class Node:
             a nested model.
         inputs: Producing nodes, in the order of the layer's inputs.
         shape: Output shape, None where unknown.
-        options: Settings of the operator that do not depend on the layer's class.
+        options: Settings of the operator that do not depend on the layer's class;
+            "limits" are those of its output that `activation` lacks.
         call_kwargs: What the user passed in the call (`training=False`).
         dtype: Type of the output.
         foreign: The call of the layer, for the kind "foreign".

@@ -6,12 +6,14 @@ quantized model. A family of functions has its own module with its rows.
 
 from __future__ import annotations
 
+from .activation_functions import ACTIVATION_FUNCTIONS
 from .image_functions import IMAGE_FUNCTIONS
 from .index_functions import INDEX_FUNCTIONS
 from .joining_functions import JOINING_FUNCTIONS
 from .lowering import Call
 from .nodes import Layer, Node
 from .pooling_functions import POOLING_FUNCTIONS
+from .reduction_functions import REDUCTION_FUNCTIONS
 from .resizing_functions import RESIZING_FUNCTIONS
 from .selecting_functions import SELECTING_FUNCTIONS
 from .shape_functions import SHAPE_FUNCTIONS
@@ -28,6 +30,8 @@ _ROWS = {
     **INDEX_FUNCTIONS,
     **RESIZING_FUNCTIONS,
     **POOLING_FUNCTIONS,
+    **ACTIVATION_FUNCTIONS,
+    **REDUCTION_FUNCTIONS,
 }
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
 PUBLIC_FUNCTIONS = sorted(

@@ -47,6 +47,9 @@ UNARY: dict[str, Unary] = {
         Kind(keeps_grid=True, leaves_range=True, range="positive"),
         symbols=("math.abs", "abs"),
     ),
+    "square": Unary(
+        tf.square, Kind(range="positive"), symbols=("math.square", "square")
+    ),
     "elu": Unary(
         tf.nn.elu,
         Kind(range="signed"),

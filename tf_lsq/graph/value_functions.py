@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from .._compat import keras
-from .float_layers import Reduction, UnaryFunction
-from .lowering import Call, activate, chained, rescaling
+from .float_layers import UnaryFunction
+from .lowering import Call, chained, rescaling
 from .nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument
 from .unary import UNARY
@@ -75,60 +74,9 @@ def _affine(call: Call, x: Node, scale: Any, offset: Any) -> Node:
     return call.add("affine", [x], layer=rescaling(scale, offset, call.name))
 
 
-def _joining(kind: str, layer_class: type) -> Callable[[Call], Node]:
-    """Returns the lowering of `tf.maximum` or `tf.minimum`."""
-
-    def lower(call: Call) -> Node:
-        x, y = _operands(call)
-        if not (isinstance(x, Node) and isinstance(y, Node)):
-            return _limit(call, kind, x, y)
-        return call.add(kind, [x, y], layer=layer_class(name=call.name))
-
-    return lower
-
-
-def _limit(call: Call, kind: str, x: Any, y: Any) -> Node:
-    """``maximum(x, 0)`` is a ReLU; other limits have no operator."""
-    x, limit = (x, y) if isinstance(x, Node) else (y, x)
-    if kind == "maximum" and np.all(constant(limit) == 0):
-        return activate(call, x, tf.nn.relu, call.name)
-    raise Unsupported(f"a limit must be maximum(x, 0), received {kind} of {limit}")
-
-
-def _clip(call: Call) -> Node:
-    """``clip_by_value(x, 0, 6)`` is a ReLU6."""
-    low, high = (
-        constant(call.arguments[f"clip_value_{end}"]) for end in ("min", "max")
-    )
-    if np.any(low != 0) or np.any(high != 6):
-        raise Unsupported(f"limits must be 0 and 6, received {low} and {high}")
-    return activate(call, call.arguments["t"], tf.nn.relu6, call.name)
-
-
 def _add_n(call: Call) -> Node:
     """Sum of a list of tensors."""
     return chained(call, "add", layers.Add, call.arguments["inputs"], call.name)
-
-
-def _activation(function: Any) -> Callable[[Call], Node]:
-    """Returns the lowering of an activation function."""
-
-    def lower(call: Call) -> Node:
-        x = tensor_argument(call)
-        if call.arguments.get("axis") not in (None, -1, len(x.shape) - 1):
-            raise Unsupported(f"axis must be -1, received {call.arguments['axis']}")
-        if call.arguments.get("beta", 1.0) != 1.0:
-            raise Unsupported(f"beta must be 1, received {call.arguments['beta']}")
-        return activate(call, x, function, call.name)
-
-    return lower
-
-
-def _leaky_relu(call: Call) -> Node:
-    """``leaky_relu(x, alpha)``."""
-    slope = float(constant(call.arguments["alpha"]))
-    layer = layers.LeakyReLU(slope, name=call.name)
-    return activate(call, call.arguments["features"], layer, call.name)
 
 
 def _identity(call: Call) -> Node:
@@ -136,24 +84,6 @@ def _identity(call: Call) -> Node:
     x = tensor_argument(call)
     linear = layers.Activation("linear", name=call.name)
     return call.add("identity", [x], layer=linear)
-
-
-def _reduce(reduction: str) -> Callable[[Call], Node]:
-    """Returns the lowering of `tf.reduce_mean` or `tf.reduce_max`."""
-
-    def lower(call: Call) -> Node:
-        x, axes = call.arguments["input_tensor"], call.arguments["axis"]
-        if axes is None:
-            raise Unsupported("axis must be given, excluding the batch, received None")
-        axes = sorted(int(a) % len(x.shape) for a in np.ravel(constant(axes)))
-        if 0 in axes:
-            raise Unsupported("axis must not be the batch axis, received 0")
-        keepdims = bool(call.arguments["keepdims"])
-        layer = Reduction(reduction, axes, keepdims, name=call.name)
-        kind = {"mean": "mean", "max": "reduce_max"}[reduction]
-        return call.add(kind, [x], layer=layer, axes=layer.axes, keepdims=keepdims)
-
-    return lower
 
 
 def _unary(kind: str) -> Callable[[Call], Node]:
@@ -172,19 +102,7 @@ VALUE_FUNCTIONS: Rows = {
     ("math.multiply", "multiply"): _multiply,
     ("math.truediv", "math.divide", "divide"): _divide,
     ("math.negative", "negative"): _negative,
-    ("math.maximum", "maximum"): _joining("maximum", layers.Maximum),
-    ("math.minimum", "minimum"): _joining("minimum", layers.Minimum),
-    ("clip_by_value",): _clip,
     ("math.add_n", "add_n"): _add_n,
-    ("nn.relu",): _activation(tf.nn.relu),
-    ("nn.relu6",): _activation(tf.nn.relu6),
-    ("nn.leaky_relu",): _leaky_relu,
-    ("math.sigmoid", "nn.sigmoid", "sigmoid"): _activation(tf.nn.sigmoid),
-    ("math.tanh", "nn.tanh", "tanh"): _activation(tf.nn.tanh),
-    ("nn.silu", "nn.swish"): _activation(tf.nn.silu),
-    ("nn.softmax",): _activation(tf.nn.softmax),
     ("identity", "cast"): _identity,
-    ("math.reduce_mean", "reduce_mean"): _reduce("mean"),
-    ("math.reduce_max", "reduce_max"): _reduce("max"),
     **{row.symbols: _unary(name) for name, row in UNARY.items() if row.symbols},
 }

@@ -336,6 +336,9 @@ OPERATORS: dict[str, OperatorRow] = {
     "REDUCE_MAX": OperatorRow(
         "ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0"}, xnnpack=False
     ),
+    "REDUCE_MIN": OperatorRow(
+        "ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0"}, xnnpack=False
+    ),
     "RELU": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "2.1.0"}, rule=_relu_rule),
     "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0"}),
     "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}),
@@ -369,6 +372,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "SUB": OperatorRow(
         "SubOptions", 1, 2, {1: "1.6.0", 2: "1.14.0", 3: "2.3.0"}, rule=_axes_rule(3)
     ),
+    "SUM": OperatorRow("ReducerOptions", 1, 2, {1: "1.10.0", 2: "1.15.0"}),
     "TANH": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
     "TRANSPOSE": OperatorRow(
         "TransposeOptions",

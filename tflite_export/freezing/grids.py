@@ -8,7 +8,7 @@
                        below; there is a QUANTIZE between them.
 
 On a symmetric target all zero points are 0, and MINIMUM and MAXIMUM clip where int8
-itself does not.
+itself does not. A point after limited values ends at the integers of the limits.
 """
 
 from __future__ import annotations
@@ -43,17 +43,20 @@ class Grid:
         return max(self.high - self.zero_point, self.zero_point - self.low)
 
 
-def first_grid(scale: float, q_min: int, q_max: int, *, symmetric: bool) -> Grid:
+def first_grid(
+    scale: float, q_min: int, q_max: int, *, cut_below: bool, symmetric: bool
+) -> Grid:
     """Returns the grid on which a point's codes are computed.
 
     Args:
         scale: The point's trained step.
         q_min: Its smallest integer.
         q_max: Its largest integer.
+        cut_below: Whether the operator before it clips values below `q_min`.
         symmetric: Whether the zero point must be 0.
     """
     if symmetric:
-        return Grid(scale, 0, INT8_MIN if q_min else 0, INT8_MAX)
+        return Grid(scale, 0, 0 if cut_below else INT8_MIN, INT8_MAX)
     zero_point = INT8_MAX - q_max
     return Grid(scale, zero_point, max(zero_point + q_min, INT8_MIN), INT8_MAX)
 
@@ -72,7 +75,8 @@ def clipped_grid(
     """
     if symmetric:
         grid = Grid(scale, 0, q_min, q_max)
-        return None if grid == first_grid(scale, q_min, q_max, symmetric=True) else grid
+        first = first_grid(scale, q_min, q_max, cut_below=cut_below, symmetric=True)
+        return None if grid == first else grid
     if cut_below or q_max - q_min == INT8_MAX - INT8_MIN:
         return None
     zero_point = INT8_MIN - q_min
@@ -98,7 +102,7 @@ def most_widening(grid: Grid, *, symmetric: bool) -> int:
     """
     if symmetric:
         return max(INT8_MAX // max(grid.reach, 1), 1)
-    return max((INT8_MAX - INT8_MIN) // (grid.high - grid.low), 1)
+    return max((INT8_MAX - INT8_MIN) // max(grid.high - grid.low, 1), 1)
 
 
 def widened(grid: Grid, factor: int, *, symmetric: bool) -> Grid:

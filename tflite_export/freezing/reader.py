@@ -24,7 +24,7 @@ from tf_lsq.graph import (
     input_factor,
     takes_as_is,
 )
-from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, QuantizationPoint
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -169,7 +169,7 @@ class _Reader:
     def _constants(self, node: Node) -> dict[str, Any]:
         """Returns what a node holds: a point, a float layer, or kernel and bias."""
         if node.kind == "point":
-            return {"point": self._point(node.layer)}
+            return {"point": self._point(node)}
         if node.kind == "foreign":
             return {"foreign_layer": ForeignLayer(_keras_function(node))}
         matmul = node.properties.matmul
@@ -183,11 +183,11 @@ class _Reader:
             "affine": None if affine is None else _affine(affine.layer),
         }
 
-    def _point(self, point: QuantizationPoint) -> TrainedPoint:
+    def _point(self, node: Node) -> TrainedPoint:
         """Returns the numbers of a point, one object for all its occurrences."""
+        point = node.layer
         if id(point) not in self._points:
-            bounds = point.integer_range
-            q_min, q_max = int(bounds.q_min), int(bounds.q_max)
+            q_min, q_max = _integer_range(node)
             step = float(np.float32(point.step.numpy()))
             symmetric = self._target.symmetric
             # If only the data are nonnegative, nothing in the file clips below.
@@ -200,12 +200,23 @@ class _Reader:
                 q_max=q_max,
                 has_offset=point.quantizer.asymmetric,
                 float_input=point.float_input,
-                grid=first_grid(step, q_min, q_max, symmetric=symmetric),
+                grid=first_grid(
+                    step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
+                ),
                 clipped=clipped_grid(
                     step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
                 ),
             )
         return self._points[id(point)]
+
+
+def _integer_range(node: Node) -> tuple[int, int]:
+    """Returns the integers of a point; limits of the values before it are its ends."""
+    point, limits = node.layer, node.inputs[0].options.get("limits")
+    if limits is None:
+        return int(point.integer_range.q_min), int(point.integer_range.q_max)
+    ends = np.rint((point(np.float32(limits)) / point.step).numpy())
+    return int(ends[0]), int(ends[1])
 
 
 def _kernel(node: Node) -> TrainedKernel | None:

@@ -21,6 +21,7 @@ from . import (
 from .base import Compute, Context, Operator, quantized
 from .builder import Builder
 from .foreign import FLOAT_PART, write_part
+from .limits import float_limits, limited, write_limits
 
 OPERATORS: dict[str, Operator] = {
     **kernels.OPERATORS,
@@ -43,11 +44,25 @@ def exact_output(node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         inputs: Its inputs, float64, in the unit of the training graph.
     """
     result = OPERATORS[node.kind].exact(node, inputs)
+    result = limited(result, float_limits(node))
     if node.activation is not None:
         result = tf.nn.relu(result)
     if node.activation == "relu6":
         result = tf.minimum(result, tf.constant(6.0, tf.float64))
     return result
+
+
+def write_operator(builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+    """Adds an operator to a TFLite graph, with the limits of its output.
+
+    Args:
+        builder: Builder of the graph.
+        node: The operator.
+        inputs: Names of its input tensors, which are float if the operator is.
+    """
+    OPERATORS[node.kind].write(builder, node, inputs)
+    if float_limits(node) and node.kind != "clip":
+        write_limits(builder, node, builder.set_aside(node))
 
 
 __all__ = [
@@ -59,5 +74,6 @@ __all__ = [
     "Operator",
     "exact_output",
     "quantized",
+    "write_operator",
     "write_part",
 ]

@@ -26,6 +26,7 @@ from .base import (
     integers_of,
 )
 from .builder import FUSED, Builder, per_tensor
+from .limits import write_limits
 
 _SIDES = ("positive", "negative", "sloped")
 _PLAIN = {"fused_activation_function": "NONE"}
@@ -48,6 +49,17 @@ class Relu(Operator):
     def integers(self, context: Context) -> Compute:
         """Changes the scale."""
         return context.rescaled()
+
+
+class Clip(Relu):
+    """Limits other than those of a ReLU."""
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a change of scale; in float the limits."""
+        if node.is_float:
+            write_limits(builder, node, inputs[0])
+        else:
+            builder.rescale(node, inputs)
 
 
 class TableOperator(PlainOperator):
@@ -213,6 +225,7 @@ class PRelu(Operator):
 # Kind -> its operator.
 OPERATORS: dict[str, Operator] = {
     "relu": Relu(),
+    "clip": Clip(),
     "sigmoid": Sigmoid(),
     "tanh": Tanh(),
     "elu": Elu(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,6 +53,19 @@ class Builder:
     def output(self, node: FrozenNode) -> str:
         """Adds the output tensor of a node."""
         return self.tensor(node.name, node.shape, node.grid, node.integer_type)
+
+    def set_aside(self, node: FrozenNode) -> str:
+        """Renames the output of the last operator, so that others can follow it.
+
+        Args:
+            node: The operator, whose own name the output of those others gets.
+
+        Returns:
+            The new name.
+        """
+        name, op = f"{node.name}/unlimited", self.graph.ops[-1]
+        self.graph.ops[-1] = dataclasses.replace(op, outputs=[name])
+        return self.tensor(name, node.shape, node.grid)
 
     def constant(
         self,

@@ -7,6 +7,7 @@ import tensorflow as tf
 from ..freezing import FrozenNode
 from ..runtimes import arithmetic
 from .base import Compute, Context, MovingOperator, Operator, PlainOperator, integers_of
+from .builder import Builder
 
 
 class Add(PlainOperator):
@@ -54,6 +55,26 @@ class Multiply(PlainOperator):
         )
 
 
+class Square(Multiply):
+    """Product of a tensor with itself."""
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Squares."""
+        return tf.square(inputs[0])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a MUL."""
+        super().write(builder, node, [*inputs, *inputs])
+
+    def integers(self, context: Context) -> Compute:
+        """Squares codes, and rounds."""
+        source, output = context.scales
+        requantize = context.requantize(source * source / output)
+        return lambda inputs: context.limited(
+            requantize(tf.square(integers_of(inputs[0])))
+        )
+
+
 class Maximum(PlainOperator, MovingOperator):
     """Larger value, of tensors on one grid."""
 
@@ -79,6 +100,7 @@ OPERATORS: dict[str, Operator] = {
     "add": Add(),
     "subtract": Subtract(),
     "multiply": Multiply(),
+    "square": Square(),
     "maximum": Maximum(),
     "minimum": Minimum(),
 }

@@ -137,6 +137,44 @@ class ReduceMax(Reduce, MovingOperator):
         return _reduced(tf.reduce_max, node, inputs[0])
 
 
+class ReduceMin(Reduce, MovingOperator):
+    """Smallest value over axes."""
+
+    code = "REDUCE_MIN"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Compares."""
+        return _reduced(tf.reduce_min, node, inputs[0])
+
+
+class Sum(Reduce):
+    """Sum over axes."""
+
+    code = "SUM"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Adds up."""
+        return _reduced(tf.reduce_sum, node, inputs[0])
+
+    def integers(self, context: Context) -> Compute:
+        """Sums codes, and rounds."""
+        scales = context.scales
+        zeros = context.source_grid.zero_point, context.grid.zero_point
+        count = _reduced_count(context)
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
+            raw, ratio = acc + count * zeros[0], scales[0] / scales[1]
+            if context.family == "builtin":
+                total = arithmetic.away_sum(raw, count, ratio, zeros[0])
+                return context.limited(total)
+            # A sum is a mean of one value with as many zero points.
+            total = arithmetic.float_mean(raw, 1, ratio, (count * zeros[0], zeros[1]))
+            return context.limited(total - zeros[1])
+
+        return compute
+
+
 class Mean(Reduce):
     """Mean over axes."""
 
@@ -149,7 +187,7 @@ class Mean(Reduce):
     def integers(self, context: Context) -> Compute:
         """Sums codes, divides, and rounds."""
         options, shape = context.node.trained.options, context.sources[0].shape
-        count = int(np.prod([shape[axis] for axis in options["axes"]]))
+        count = _reduced_count(context)
         scales = context.scales
         zeros = context.source_grid.zero_point, context.grid.zero_point
         axes = sorted(options["axes"])
@@ -165,10 +203,18 @@ class Mean(Reduce):
                 mean = arithmetic.fixed_image_mean(raw, count, scales, zeros)
                 mean = mean - zeros[1]
             else:
-                mean = arithmetic.fixed_mean(acc, count, ratio)
+                exact = np.float64(scales[0]) / np.float64(scales[1])
+                mean = arithmetic.fixed_mean(acc, count, exact)
             return context.limited(mean)
 
         return compute
+
+
+def _reduced_count(context: Context) -> int:
+    """Returns how many values are reduced to one."""
+    shape = context.sources[0].shape
+    axes = context.node.trained.options["axes"]
+    return int(np.prod([shape[axis] for axis in axes]))
 
 
 def _reduced(function: Any, node: FrozenNode, x: tf.Tensor) -> tf.Tensor:
@@ -182,5 +228,7 @@ OPERATORS: dict[str, Operator] = {
     "max_pool": MaxPool(),
     "average_pool": AveragePool(),
     "reduce_max": ReduceMax(),
+    "reduce_min": ReduceMin(),
+    "sum": Sum(),
     "mean": Mean(),
 }

@@ -145,13 +145,33 @@ def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
     Args:
         acc: int64 sums of codes minus their zero point.
         count: How many codes are in a sum.
-        ratio: float32 scale of the input divided by that of the output.
+        ratio: float64 scale of the input divided by that of the output.
     """
-    multiplier, exponent = (int(part) for part in fixed_point(np.float64(ratio)))
+    multiplier, exponent = (int(part) for part in fixed_point(ratio))
     shift = min(count.bit_length() - 1, 32, MULTIPLIER_BITS + exponent)
     return fixed_requantize(
         acc, (multiplier << shift) // count, exponent - shift, half_up=False
     )
+
+
+def away_sum(acc: tf.Tensor, count: int, ratio: Any, zero_point: int) -> tf.Tensor:
+    """Returns the sum of `count` codes in codes of the output, rounded by TFLite.
+
+    TFLite's kernel computes it in float32, and rounds ties away from zero.
+
+    Args:
+        acc: Sums of codes, including zero points.
+        count: How many codes are in a sum.
+        ratio: float32 scale of the input divided by that of the output.
+        zero_point: Zero point of the input.
+
+    Returns:
+        float32 codes, without the zero point of the output.
+    """
+    shift = np.float32(-zero_point) * np.float32(ratio) * np.float32(count)
+    total = tf.cast(acc, tf.float32) * tf.constant(ratio, tf.float32) + shift
+    exact = tf.cast(total, tf.float64)  # Adding 0.5 is exact in float64 only.
+    return tf.cast(tf.sign(exact) * tf.floor(tf.abs(exact) + 0.5), tf.float32)
 
 
 def fixed_image_mean(
