@@ -188,7 +188,7 @@ KNOWN_TO_EXPORT = {
     "check": {"training"},
     "freezing": {"training"},
     "freezing.containers": {"graph"},
-    "freezing.convert": {"graph"},
+    "freezing.sizes": {"graph", "training"},
     "freezing.reader": {"graph", "layers", "training"},
     "loading": {"graph"},
     "reports.html_report": {"training.plots"},

@@ -88,7 +88,7 @@ def test_frozen_layers_do_not_train(model, data):
         "scores/kernel:0",
         "scores/bias:0",
         "scores/kernel_step:0",
-        "quantize_scores_linear/activation_step:0",
+        "quantize_scores/activation_step:0",
     }
     before = {v.name: v.numpy() for v in student.weights}
     student.range_watch = None
@@ -210,14 +210,14 @@ def test_a_nan_step_stops_training_in_the_plain_form(model, data):
     student = tiny.compiled(tf_lsq.quantize_model(model))
     tf_lsq.calibrate(student, data)
     student.use_plain_op()
-    [point] = [p for p in quantization_points(student) if p.name == "quantize_re_lu"]
+    [point] = [p for p in quantization_points(student) if p.name == "re_lu"]
 
     class Spoil(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 1:
                 point.step_variables["step"].assign(np.nan)
 
-    with pytest.raises(RuntimeError, match=r"diverged.*\['quantize_re_lu'\].*lower"):
+    with pytest.raises(RuntimeError, match=r"diverged.*\['re_lu'\].*lower"):
         student.fit(*data, epochs=4, verbose=0, callbacks=Spoil())
     assert int(student.optimizer.iterations) == 4  # Two epochs of two batches.
 
@@ -226,7 +226,7 @@ def test_terminate_on_nan_ends_fit_as_in_keras(model, data):
     student = tiny.compiled(tf_lsq.quantize_model(model))
     tf_lsq.calibrate(student, data)
     student.use_plain_op()
-    [point] = [p for p in quantization_points(student) if p.name == "quantize_re_lu"]
+    [point] = [p for p in quantization_points(student) if p.name == "re_lu"]
     point.step_variables["step"].assign(np.nan)
     callback = keras.callbacks.TerminateOnNaN()
     history = student.fit(*data, epochs=3, verbose=0, callbacks=[callback])

@@ -151,7 +151,7 @@ def _in_float(context: Context) -> Compute:
 
 
 def _exact_values(tensor: tf.Tensor, grid: Grid | None) -> tf.Tensor:
-    """Returns the values of a tensor in float64; integers without a step stay so."""
+    """Returns the values of a tensor in float64; integers without a scale stay so."""
     if grid is not None:
         return tf.cast(tensor, tf.float64) * grid.scale
     return tf.cast(tensor, tf.float64) if tensor.dtype.is_floating else tensor

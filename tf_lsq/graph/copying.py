@@ -22,7 +22,7 @@ def copied(layer: Layer, **changes: Any) -> Layer:
     if isinstance(layer, OpLambda):
         return type(layer)(layer.function, name=changes.get("name", layer.name))
     if type(layer) is keras.layers.Lambda:
-        return _copied_lambda(layer, changes.get("name", layer.name))
+        return _copied_lambda(layer, changes)
     layer_class = type(layer)
     if getattr(layer, "synchronized", False):
         layer_class = SynchronizedBatchNormalization
@@ -37,13 +37,13 @@ def copied(layer: Layer, **changes: Any) -> Layer:
         ) from error
 
 
-def _copied_lambda(layer: Layer, name: str) -> Layer:
+def _copied_lambda(layer: Layer, changes: dict[str, Any]) -> Layer:
     """Returns a `Lambda` with the same function; a copy by config is unsafe."""
+    settings = {"name": layer.name, "dtype": layer.dtype_policy, **changes}
     return keras.layers.Lambda(
         layer.function,
         output_shape=layer._output_shape,
         mask=layer.mask,
         arguments=layer.arguments,
-        name=name,
-        dtype=layer.dtype_policy,
+        **settings,
     )

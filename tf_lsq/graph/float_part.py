@@ -82,7 +82,7 @@ class FloatPart:
         for layer, copy in copies.values():
             copy.set_weights(layer.get_weights())
         outputs = [
-            _End(name=f"output_{number}")(tensors[node])
+            _End(name=f"output_{number}", dtype="float32")(tensors[node])
             for number, node in enumerate(self.nodes)
         ]
         return keras.Model(inputs, outputs, name="float_part")

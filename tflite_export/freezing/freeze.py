@@ -45,7 +45,7 @@ class FrozenNode:
             quantization point.
         point: The quantization point that defines `grid`.
         is_float: Whether it computes in float.
-        integer_type: Type of an output that holds integers without a step, else "".
+        integer_type: Type of an output that holds integers without a scale, else "".
         weight: Its constants.
         activation: "relu", "relu6" or None.
     """

@@ -21,6 +21,7 @@ from tf_lsq.graph import (
     affine_part,
     analyze,
     convert_float_part,
+    copied,
     input_factor,
     takes_as_is,
 )
@@ -264,20 +265,32 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
 def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
     """Returns the function that Keras computes for a layer left in float."""
     types = [source.dtype for source in node.inputs]
+    layer = _in_float32(node)
 
     def compute(inputs: list[Any]) -> Any:
         read = [
             tf.cast(x, tf.float32 if dtype.is_floating else dtype)
             for x, dtype in zip(inputs, types, strict=True)
         ]
-        result = node.call(node.layer, read)
+        result = node.call(layer, read)
         return result if node.is_integer else tf.cast(result, tf.float64)
 
     return compute
 
 
+def _in_float32(node: Node) -> Layer:
+    """Returns a layer that computes as the file does, whatever its own policy."""
+    layer = node.layer
+    if layer.dtype_policy.compute_dtype in (None, "float32"):
+        return layer
+    copy = copied(layer, dtype="float32")
+    node.call(copy, [tf.zeros((1, *s.shape[1:]), s.dtype) for s in node.inputs])
+    copy.set_weights(layer.get_weights())
+    return copy
+
+
 def _integer_type(node: Node) -> str:
-    """Returns the type of an output that holds integers without a step, else ""."""
+    """Returns the type of an output that holds integers without a scale, else ""."""
     as_is = [takes_as_is(reader, node) for reader in node.consumers]
     if node.kind == "input" and as_is and all(as_is):
         return node.dtype.name

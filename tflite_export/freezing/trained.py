@@ -163,7 +163,7 @@ class TrainedNode:
         layer: Name of the Keras layer.
         options: Settings of the operator.
         activation: "relu", "relu6" or None.
-        integer_type: Type of an output that holds integers without a step, else "".
+        integer_type: Type of an output that holds integers without a scale, else "".
         point: The quantization point, for the kind "point".
         kernel: The trained constant, None if there is none.
         bias: float64, `[channels]`, None if there is none.

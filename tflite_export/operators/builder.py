@@ -35,7 +35,7 @@ class Builder:
         Args:
             name: Unique in the graph.
             shape: With batch 1.
-            grid: Its grid; None: floats, or integers without a step.
+            grid: Its grid; None: floats, or integers without a scale.
             dtype: Its type; "": int8 with a grid, float32 without one.
 
         Returns:

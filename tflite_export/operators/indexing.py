@@ -1,4 +1,4 @@
-"""Operators that return indices, which are integers without a step."""
+"""Operators that return indices, which are integers without a scale."""
 
 from __future__ import annotations
 

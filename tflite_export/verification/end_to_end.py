@@ -113,7 +113,7 @@ def _compare_batch(
 def _compare_integers(
     file_output: np.ndarray, keras_output: np.ndarray, twin_output: np.ndarray
 ) -> OutputReport:
-    """Compares one batch of an output of integers without a step, such as class ids.
+    """Compares one batch of an output of integers without a scale, such as class ids.
 
     Args:
         file_output: What the file computed.

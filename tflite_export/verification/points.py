@@ -120,7 +120,7 @@ def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
 
 
 def _wrong_values(node: FrozenNode, found: np.ndarray, real: np.ndarray) -> list[str]:
-    """Finds values of a tensor without a step that are not those of training."""
+    """Finds values of a tensor without a scale that are not those of training."""
     if found.shape != real.shape:
         return [f"`{node.name}`: its shape is {found.shape}, expected {real.shape}"]
     difference = np.abs(found.astype(np.float64) - real.astype(np.float64)).max()
