@@ -308,7 +308,7 @@ CASES = {
     "center_crop": (layers.CenterCrop, between(lambda: layers.CenterCrop(5, 6))),
     "cropping3d": (
         layers.Cropping3D,
-        volumes(lambda: layers.Cropping3D(((1, 0), (0, 2), (3, 1)))),
+        volumes(lambda: layers.Cropping3D(((1, 0), (0, 1), (3, 1)))),
     ),
     "zero_padding3d": (
         layers.ZeroPadding3D,

@@ -356,6 +356,9 @@ OPERATORS: dict[str, OperatorRow] = {
         {1: "1.13.1", 2: "1.14.0", 3: "2.3.0"},
         rule=_nearest_rule,
     ),
+    "REVERSE_V2": OperatorRow(
+        "ReverseV2Options", 1, 3, {1: "1.14.0", 3: "2.5.0"}, xnnpack=False
+    ),
     "SOFTMAX": OperatorRow(
         "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
     ),
