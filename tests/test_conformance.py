@@ -386,8 +386,7 @@ def test_file_computes_the_trained_integers(case, bits, rng, tmp_path):
     )
     if bits == 8:
         expected = model.predict_on_batch(x)
-        error = np.abs(student.predict_on_batch(x) - expected).mean()
-        assert error < 0.05 * np.abs(expected).max()
+        assert tiny.largest_difference(student.predict_on_batch(x), expected) < 0.05
     path = tmp_path / "model.tflite"
     report = tflite_export.export_model(student, path)
     assert not report.float_layers

@@ -82,6 +82,77 @@ def test_the_calibrated_outputs_are_close_to_the_float_models(model, data):
     assert np.abs(difference).max() < 0.05
 
 
+def regression(values):
+    """A model whose output is its input, and its input: `values`."""
+    inputs = keras.Input(values.shape[1:])
+    outputs = keras.layers.Conv2D(1, 1, kernel_initializer="ones", name="map")(inputs)
+    return keras.Model(inputs, outputs), values
+
+
+def peaks(rng):
+    """Maps with one high value each: one in a hundred thousand."""
+    values = rng.normal(0, 0.01, (64, 40, 40, 1))
+    values[:, 5, 5] = rng.uniform(1, 1.2, (64, 1))
+    return regression(values.astype(np.float32))
+
+
+def far_from_zero(rng):
+    """Values whose spread is small compared with their mean."""
+    return regression(rng.uniform(20, 30, (64, 4, 4, 1)).astype(np.float32))
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("step_init", ["mse", "lsq", "max"])
+@pytest.mark.parametrize("build", [peaks, far_from_zero])
+def test_steps_of_outputs_cover_the_data(build, step_init, asymmetric, rng):
+    model, x = build(rng)
+    student = tf_lsq.quantize_model(
+        model, step_init=step_init, asymmetric_activations=asymmetric
+    )
+    tf_lsq.calibrate(student, x)
+    [_, point] = quantization_points(student)
+    arriving = keras.Model(student.inputs, point.input)(x).numpy()
+    step = float(point.step)
+    assert np.abs(student(x) - arriving).max() <= 0.501 * step
+    low, high = min(arriving.min(), 0), arriving.max()
+    needed = (high - low) / 255 if asymmetric else max(high / 127, -low / 128)
+    assert step == pytest.approx(needed, rel=1e-3)
+
+
+@pytest.mark.parametrize("step_init", ["mse", "lsq"])
+def test_a_calibrated_regression_is_as_exact_as_its_grid(step_init, rng):
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(1, bias_initializer=keras.initializers.Constant(30))
+    model = keras.Model(inputs, outputs(inputs))
+    x = rng.normal(0, 3, (256, 8)).astype(np.float32)
+    student = tf_lsq.quantize_model(
+        model, weight_bits=8, activation_bits=8, step_init=step_init
+    )
+    tf_lsq.calibrate(student, x)
+    expected = model.predict_on_batch(x)
+    difference = tiny.largest_difference(student.predict_on_batch(x), expected)
+    # Half a step of 127 to the largest value, and the rounding of the input.
+    assert difference < 0.05
+    assert float(quantization_points(student)[-1].step) == pytest.approx(
+        expected.max() / 127, rel=0.02
+    )
+
+
+def test_only_points_of_outputs_cover_everything(rng):
+    """Through reshapes and concatenations too; fixed grids stay as they are."""
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(4, name="inner")(inputs)
+    flat = keras.layers.Reshape((2, 2))(keras.layers.Dense(4, name="flat")(x))
+    parts = [keras.layers.Dense(3, name=name)(x) for name in ("left", "right")]
+    joined = keras.layers.Concatenate(name="joined")(parts)
+    scores = keras.layers.Softmax()(keras.layers.Dense(2, name="logits")(x))
+    student = tf_lsq.quantize_model(keras.Model(inputs, [flat, joined, scores]))
+    found = {
+        p.name for p in quantization_points(student) if p.quantizer.step_init == "max"
+    }
+    assert found == {"quantize_flat", "quantize_joined"}
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5])
 @pytest.mark.parametrize("way", ["fit", "train_on_batch", "calibrate"])
 def test_a_constant_first_batch_is_refused(value, way, model, data):

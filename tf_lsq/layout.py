@@ -184,7 +184,7 @@ class _Builder:
             quantizer = LSQActivationQuantizer(
                 num_bits,
                 signed=True if asymmetric else signed,
-                step_init=self.options.step_init,
+                step_init="max" if spec.is_output else self.options.step_init,
                 max_value=spec.max_value,
                 asymmetric=asymmetric,
             )

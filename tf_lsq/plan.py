@@ -33,6 +33,7 @@ class PointSpec:
         float_input: Whether the operator before it stays in float.
         absorbed_relu: Name of the ReLU before it that the point replaces.
         max_value: Largest value of that ReLU, None if it has none.
+        is_output: Whether it defines the grid of an output of the model.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PointSpec:
     float_input: bool = False
     absorbed_relu: str | None = None
     max_value: float | None = None
+    is_output: bool = False
 
 
 @dataclasses.dataclass
@@ -90,6 +92,9 @@ class _Planner:
         for node in self._nodes:
             if node.properties.matmul and not self._bits[node].is_float:
                 self._add_extra(node)
+        for node in self._nodes:
+            if node.is_output:
+                self._mark_output(node)
         return self._plan
 
     def _add_join(self, node: Node) -> None:
@@ -152,6 +157,18 @@ class _Planner:
                 trainable=grid.trainable,
             )
         self._plan.between[node, source] = self._extra[source, num_bits]
+
+    def _mark_output(self, node: Node) -> None:
+        """Marks the point that defines the grid of an output, if there is one."""
+        while node not in self._plan.after:
+            if not (node.properties.keeps_codes or node.properties.joins):
+                return
+            source = node.inputs[0]
+            if (node, source) in self._plan.between:
+                self._plan.between[node, source].is_output = True
+                return
+            node = source
+        self._plan.after[node].is_output = True
 
     def _grid(self, source: Node, consumer: Node) -> PointSpec:
         """Returns the point that defines the grid of the tensor between two nodes."""

@@ -50,7 +50,7 @@ def quantize_model(
             accelerators that need zero points of 0. For "symmetric", activations
             that cannot be negative have at most 7 bits.
         step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
-            `tf_lsq.lsq.initial_step`.
+            `tf_lsq.lsq.initial_step`. Outputs have "max": nothing is clipped.
         asymmetric_activations: Whether activations that can be negative learn where
             their integer range begins as well as their step (LSQ+): for swish, hard
             swish and linear bottlenecks, whose negative values are few and small. The

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 
 import tf_lsq
 from tf_lsq._compat import keras
@@ -61,6 +62,12 @@ def pre_activation(num_classes=5, shape=(8, 8, 3)):
     x = layers.ReLU()(layers.BatchNormalization()(x))
     x = layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, layers.Dense(num_classes)(x), name="pre_activation")
+
+
+def largest_difference(found, expected):
+    """The largest difference of outputs, as a share of the range of the expected."""
+    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+    return max(np.abs(one - other).max() / np.ptp(other) for one, other in pairs)
 
 
 class Holder(keras.Model):
