@@ -7,6 +7,7 @@ leaves the wrapped layer unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -63,6 +64,25 @@ class LSQWrapper(keras.layers.Wrapper):
         self._step_variables = Untracked(
             self.quantizer.build(kernel.shape, self.weight_attribute, self)
         )
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets all weights, or those of the layer alone.
+
+        The weights of the float model's layer set the step again, from their kernel.
+
+        Args:
+            weights: Arrays in the order of `self.weights`, or of `self.layer.weights`.
+        """
+        if len(weights) != len(self.layer.weights):
+            super().set_weights(weights)
+            return
+        self.layer.set_weights(weights)
+        self.initialise()
+
+    @property
+    def bias(self) -> tf.Variable | None:
+        """The bias, None without one."""
+        return getattr(self.layer, "bias", None)
 
     @property
     def is_bilinear(self) -> bool:

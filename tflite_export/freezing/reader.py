@@ -70,6 +70,7 @@ def read_model(model: keras.Model) -> TrainedModel:
     graph = analyze(model)
     check_calibrated(model)
     graph.check(lambda node: True)
+    _check_outputs(model, graph)
     target = TARGETS[target_of(model)]
     # A transposed convolution takes the shape of its output as a constant.
     fixed = any(node.kind == "transposed_conv" for node in graph.nodes)
@@ -332,6 +333,38 @@ def check_quantized(model: Any) -> None:
             f"`model` must be quantized. Received the float model `{model.name}`. "
             "Call `tf_lsq.quantize_model` and train it first."
         )
+
+
+def _check_outputs(model: keras.Model, graph: Graph) -> None:
+    """Raises an error for outputs on no grid: of a student that was cut or extended."""
+    added, cut = [], []
+    for node in graph.outputs:
+        while _keeps_grid(node) and node.inputs:
+            node = node.inputs[0]
+        if node.kind == "point" or node.is_integer:
+            continue
+        quantized = isinstance(node.model_layer, LSQWrapper) or not node.layer.weights
+        (cut if quantized else added).append(f"`{node.origin}`")
+    if cut or added:
+        raise ValueError(
+            f"Every output of `{model.name}` must be a quantized tensor. "
+            + (f"Received outputs before their quantization: {cut}. " if cut else "")
+            + (
+                f"Received layers that were added unquantized: {added}. "
+                if added
+                else ""
+            )
+            + "Cut or extend the float model, and quantize that; or cut the quantized "
+            "model after a `QuantizationPoint` (`quantize_...`, or the ReLU's name)."
+        )
+
+
+def _keeps_grid(node: Node) -> bool:
+    """Returns whether the output of an operator needs no point of its own."""
+    properties = node.properties
+    moves = properties.keeps_codes or properties.keeps_grid or properties.joins
+    ends = bool(properties.fixed_step) and not node.consumers
+    return node.kind != "point" and (moves or ends or node.kind == "arg_max")
 
 
 def _output_names(model: keras.Model, graph: Graph) -> list[str]:

@@ -1,0 +1,159 @@
+"""Layers that stay in float: any of them, converted together, tried early."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from harness import tiny
+
+import tf_lsq
+import tflite_export
+from tf_lsq._compat import keras
+
+layers = keras.layers
+EIGHT = {"weight_bits": 8, "activation_bits": 8}
+
+
+@keras.utils.register_keras_serializable("float_part")
+class SinAndCos(layers.Layer):
+    """A layer with two outputs and a trained weight."""
+
+    def build(self, input_shape):
+        self.rate = self.add_weight(name="rate", shape=(), initializer="ones")
+
+    def call(self, inputs):
+        return tf.sin(self.rate * inputs), tf.cos(inputs)
+
+
+class WithoutConfig(layers.Layer):
+    """A layer that Keras cannot copy."""
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, inputs):
+        return tf.sin(self.factor * inputs)
+
+
+def between(function, units=6):
+    inputs = layers.Input((8, 8, 4))
+    x = layers.Conv2D(units, 3, padding="same", name="first")(inputs)
+    x = layers.Conv2D(4, 1, name="last")(function(x))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+FLOAT = {
+    "function": (lambda x: tf.sin(x), "tf.math.sin"),
+    "v1_function": (lambda x: tf.math.sqrt(tf.abs(x) + 0.1), "tf.math.sqrt"),
+    "two_functions": (
+        lambda x: tf.sin(tf.cos(x)) + tf.floor(x),
+        r"tf.math.(sin|cos|floor)",
+    ),
+    "two_outputs": (lambda x: layers.Add()(SinAndCos(name="own")(x)), "own"),
+    "one_of_two_outputs": (lambda x: SinAndCos(name="own")(x)[0], "own"),
+    "used_twice": (lambda x: (own := SinAndCos(name="own"))(own(x)[1])[0], "own"),
+    "identity": (
+        lambda x: tf.sin(layers.Dropout(0.1, name="drop")(x)),
+        "drop|tf.math.sin",
+    ),
+    "part_of_model": (
+        lambda x: keras.Sequential([layers.Conv2D(6, 1), layers.ReLU()], name="own")(x),
+        "own",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FLOAT)
+def test_anything_can_stay_in_float(case, rng, tmp_path):
+    keras.backend.clear_session()
+    function, pattern = FLOAT[case]
+    model = between(function)
+    overrides = {pattern: "float"}
+    x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)
+    student = tf_lsq.quantize_model(model, **EIGHT, overrides=overrides)
+    assert len(student.trainable_weights) > len(model.trainable_weights)
+    tf_lsq.calibrate(student, x)
+    found, expected = student.predict(x, verbose=0), model.predict(x, verbose=0)
+    assert tiny.largest_difference(found, expected) < 0.1
+    path = tmp_path / "m.tflite"
+    report = tflite_export.export_model(student, path, data=x, verbose=False)
+    assert report.float_layers
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+    student.save(tmp_path / "student.keras")
+    loaded = keras.models.load_model(tmp_path / "student.keras")
+    np.testing.assert_array_equal(loaded(x), student(x))
+
+
+def test_float_layers_are_converted_once(rng, tmp_path, monkeypatch):
+    converted = []
+    plain = tf.lite.TFLiteConverter.from_keras_model
+
+    def counted(model):
+        converted.append(model)
+        return plain(model)
+
+    model = between(lambda x: tf.sin(layers.Conv2D(6, 1)(tf.sin(x))))
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_keras_model", counted)
+    student = tf_lsq.quantize_model(model, overrides={"tf.math.sin.*": "float"})
+    assert len(converted) == 1
+    tf_lsq.calibrate(student, rng.normal(size=(8, 8, 8, 4)))
+    tflite_export.export_model(student, tmp_path / "m.tflite", verbose=False)
+    assert len(converted) == 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: layers.LSTM(3, name="own"), r"`own` \(LSTM\).*`unroll=True`"),
+        (lambda: layers.GRU(3, name="own"), r"`own` \(GRU\).*`unroll=True`"),
+        (
+            lambda: layers.Lambda(tf.linalg.expm, name="own"),
+            r"`own/tf.linalg.expm` .*no form of tf\.\w+.*before or after the file",
+        ),
+        (lambda: WithoutConfig(2.0, name="own"), r"`own`.*`get_config`"),
+    ],
+)
+def test_what_tflite_cannot_hold_is_named_in_one_line(layer, message):
+    inputs = layers.Input((8, 8))
+    x = layer()(layers.Dense(8)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match=message) as error:
+        tf_lsq.quantize_model(model, overrides={"own": "float"})
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("target", ["phone", "edgetpu"])
+def test_unrolled_recurrent_layers_stay_in_float(target, rng, tmp_path):
+    inputs = layers.Input((4, 3))
+    x = layers.GRU(4, unroll=True, name="rnn")(layers.Conv1D(4, 1)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    x = rng.normal(size=(16, 4, 3)).astype(np.float32)
+    student = tf_lsq.quantize_model(
+        model, **EIGHT, overrides={"rnn": "float"}, target=target
+    )
+    tf_lsq.calibrate(student, x)
+    difference = student.predict(x, verbose=0) - model.predict(x, verbose=0)
+    assert np.abs(difference).max() < 0.1
+    report = tflite_export.export_model(
+        student, tmp_path / "m.tflite", data=x, verbose=False
+    )
+    assert report.float_layers == ["rnn"]
+
+
+def test_the_error_shows_how_to_leave_layers_in_float():
+    keras.backend.clear_session()
+    model = between(lambda x: tf.sin(layers.LayerNormalization(name="norm")(x)))
+    with pytest.raises(ValueError) as error:
+        tf_lsq.quantize_model(model)
+    overrides = {"norm": "float", "tf.math.sin": "float"}
+    assert str(error.value).endswith(f"in float: overrides={overrides}")
+    tf_lsq.quantize_model(model, overrides=overrides)
+
+
+def test_a_variable_of_a_function_is_not_frozen():
+    scale = tf.Variable([2.0] * 6, name="scale")
+    model = between(lambda x: tf.sin(x * scale))
+    with pytest.raises(ValueError, match="trainable variable 'scale:0'"):
+        tf_lsq.quantize_model(model, overrides={"tf.*": "float"})
