@@ -176,7 +176,7 @@ class _Reader:
             operators = self._foreign(call, keras_node)
         if problem is not None:
             named = f"`{call.origin}` ({class_name(keras_node.layer)})"
-            self.problems.append((operators[0], f"{named}: {problem}"))
+            self.problems += [(one, f"{named}: {problem}") for one in operators]
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
 
