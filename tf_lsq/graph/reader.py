@@ -164,7 +164,9 @@ class _Reader:
                 return self._read_activated(call, inner, path)
         problem = _MASKED if _reads_mask(keras_node) else _problem(call)
         operators: Any = []
-        if problem is None and all(source.shape for source in call.sources):
+        if problem is None and not all(s.shape or s.is_integer for s in call.sources):
+            problem = "it reads a tensor without axes"
+        if problem is None:
             try:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as reason:
