@@ -26,11 +26,11 @@ def test_an_untrained_float_model_can_be_checked(target):
     found = {op.name: op for op in report.operators}
     device = {"edgetpu": "Edge TPU"}.get(target, "XNNPACK")
     assert found["dense"].runs_on == device
-    low_bit = found["re_lu_1"]
+    low_bit = found["conv2d_1"]
     assert low_bit.num_bits == 4
     assert low_bit.container == ("int8" if target == "edgetpu" else "int4")
     assert (low_bit.runs_on == "Edge TPU") == (target == "edgetpu")
-    assert "re_lu_1" in str(report)
+    assert "conv2d_1" in str(report)
     json.dumps(report.to_dict())
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)

@@ -137,7 +137,7 @@ def test_verify_rejects_the_file_of_another_model(files, tmp_path):
 def test_inspect_shows_the_contents_of_a_file(files):
     output = run("inspect", files / "model.tflite").output
     assert "input   image: int8 [-1, 8, 8, 3]  scale" in output
-    assert "re_lu_1: activation of 'quantize_re_lu_1', 4 bits unsigned" in output
+    assert "re_lu_1: activation of 're_lu_1', 4 bits unsigned" in output
     found = json.loads(run("inspect", files / "model.tflite", "--json").stdout)
     assert found["described"]["tensors"]["re_lu_1"]["bits"] == 4
     assert found["kernel_bytes"] == {"int8": 8 * (27 + 72 + 72) + 40}

@@ -417,7 +417,7 @@ REFUSED = {
     "constants cannot be stacked": lambda x, y: tf.stack(
         [x[:, 0], tf.ones([1, 8, 6])], axis=1
     ),
-    "`tf.ones` (tf.ones)": lambda x, y: tf.concat(
+    "constants other than zeros": lambda x, y: tf.concat(
         [x, tf.ones([tf.shape(x)[0], 8, 8, 2])], axis=-1
     ),
     "it must read images": lambda x, y: tf.image.flip_left_right(x[:, 0]),

@@ -25,7 +25,7 @@ layers = keras.layers
 def _concat(call: Call) -> Node:
     """Concatenation along any axis but the batch."""
     values, axis = list(call.arguments["values"]), call.arguments["axis"]
-    tensors = [value for value in values if isinstance(value, Node)]
+    tensors = [v for v in values if isinstance(v, Node) and not v.of_shapes]
     if not tensors:
         raise Unsupported("constants cannot be concatenated")
     axis = batch_kept(axis, len(tensors[0].shape))
