@@ -45,7 +45,8 @@ def quantize_model(
         overrides: Maps layer-name patterns (regular expressions for the whole name)
             to bits of kernel and input, to a pair `(weight_bits, activation_bits)`,
             or to "float": the layer stays in float, and the file converts before it
-            and after it. If several patterns match, the last one applies.
+            and after it. The name of a nested model stands for all of its layers. If
+            several patterns match, the last one applies.
         target: What the file will run on: "phone", "edgetpu", or "symmetric", for
             accelerators that need zero points of 0. For "symmetric", activations
             that cannot be negative have at most 7 bits.
