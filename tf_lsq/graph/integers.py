@@ -10,7 +10,13 @@ from __future__ import annotations
 from .lowering import Call
 from .nodes import ForeignCall, Graph, Node, Slot
 
+COMPUTES_INTEGERS = "it computes with integers, not with values"
 _LOOKUPS = ("Embedding",)  # Layers that take whole numbers of any type.
+
+
+def reads_only_shapes(call: Call) -> bool:
+    """Returns whether a call computes with nothing but the shapes of tensors."""
+    return bool(call.sources) and all(source.of_shapes for source in call.sources)
 
 
 def computes_integers(call: Call) -> bool:
@@ -23,8 +29,6 @@ def computes_integers(call: Call) -> bool:
         return False
     inner = set(call.nodes)
     sources = [s for node in call.nodes for s in node.inputs if s not in inner]
-    if sources and all(source.of_shapes for source in sources):
-        return True
     ids = [s for s in sources if s.is_integer and not _moves_input(s)]
     if not call.dtype.is_integer and not call.dtype.is_bool:
         return bool(ids)

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
-from .integers import computes_integers
+from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
 from .lowering import Call, activation_name, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
@@ -166,13 +166,15 @@ class _Reader:
         operators: Any = []
         if problem is None and not all(s.shape or s.is_integer for s in call.sources):
             problem = "it reads a tensor without axes"
+        if problem is None and reads_only_shapes(call):
+            problem = COMPUTES_INTEGERS
         if problem is None:
             try:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as reason:
                 problem = str(reason)
         if operators and computes_integers(call):
-            problem, operators = "it computes with integers, not with values", []
+            problem, operators = COMPUTES_INTEGERS, []
         if not operators:
             call.nodes.clear()
             operators = self._foreign(call, keras_node)
