@@ -15,8 +15,7 @@ from tflite_export.operators import OPERATORS, Operator
 WITHOUT_OPERATOR = {"input", "identity", "scale", "point"}
 # Operators that occur only in files.
 ONLY_IN_FILES = {"pointwise", "quantize", "widen", "clip_high", "clip_low"}
-# Layers left in float have their own tests.
-# Tested in test_graph_float_part and test_graph_integers.
+# Layers left in float, and indices, have their own tests.
 WITHOUT_CASE = {"foreign", "arg_max"}
 
 
