@@ -56,9 +56,7 @@ def test_the_best_step_has_the_least_error(exported_report):
     for layer in report.layers:
         if layer.statistics is None:
             continue
-        wrapper = next(
-            x for x in student.layers if x.name == f"{_owner(student, layer)}"
-        )
+        wrapper = next(x for x in student.layers if x.name == layer.name)
         kernel, bounds = wrapper.kernel.numpy(), layer.statistics
 
         def error(step, kernel=kernel, bounds=bounds):
@@ -68,11 +66,6 @@ def test_the_best_step_has_the_least_error(exported_report):
         best = error(bounds.mse_step)
         for factor in (0.8, 0.9, 1.1, 1.25):
             assert best <= error(bounds.mse_step * factor)
-
-
-def _owner(student, layer):
-    """Returns the Keras layer of an operator's kernel."""
-    return tiny.built(student).frozen.by_name()[layer.name].trained.layer
 
 
 def test_every_point_is_counted_once_with_all_its_codes(exported_report):
