@@ -339,7 +339,9 @@ def test_codes_of_a_learned_range_are_counted_from_zero(rng):
     student.compile("sgd", "mse")
     x = rng.normal(size=(64, 6)).astype(np.float32)
     tf_lsq.calibrate(student, x)
-    [point] = [p for p in quantization_points(student) if p.name == "quantize_inner"]
+    [point] = [
+        p for p in quantization_points(student) if p.name == "quantize_inner_swish"
+    ]
     integers = np.rint(keras.Model(student.inputs, point.output)(x) / point.step)
     callback = begun(student, data=x, batch_size=64)
     np.testing.assert_array_equal(callback.codes[point.name], range(8))

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
+from ..layers import replaced_attributes
 from .float_layers import HardSigmoid, UnaryFunction
 from .limiting import Limits, limiting
 from .nodes import Layer, Node
@@ -515,7 +516,10 @@ def rescaling(scale: Any, offset: Any, name: str) -> Layer:
 
 def variant(layer: Layer, **changes: Any) -> Layer:
     """Returns a copy of a built layer with other settings, weights included."""
-    copy = type(layer).from_config({**layer.get_config(), **changes})
+    plain = {"activation": keras.activations.linear} if "activation" in changes else {}
+    with replaced_attributes(layer, plain):  # Some functions have no config.
+        config = layer.get_config()
+    copy = type(layer).from_config({**config, **changes})
     rank = layer.input_spec.ndim or layer.input_spec.min_ndim
     copy.build((*([None] * (rank - 1)), _input_channels(layer)))
     copy.set_weights(layer.get_weights())

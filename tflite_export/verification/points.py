@@ -65,7 +65,7 @@ def compare_points(
         difference = np.abs(codes[node.name].astype(np.int64) - _expected(node, real))
         reports.append(
             PointReport(
-                name=node.layer_name,
+                name=node.name,
                 kind=node.kind,
                 num_codes=int(difference.size),
                 off_by_one=int((difference == 1).sum()),
