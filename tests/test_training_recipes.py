@@ -200,7 +200,7 @@ def test_the_kind_of_outputs_is_inferred_from_the_graph(build, kind):
 
 
 def test_an_unknown_last_layer_gives_unknown_outputs():
-    model = ending(layers.Lambda(lambda x: x * 2.0))
+    model = ending(layers.Lambda(tf.math.erf))
     assert list(output_kinds(model).values()) == ["unknown"]
 
 

@@ -74,7 +74,7 @@ def quantize_model(
         >>> model = keras.Sequential([keras.layers.Dense(2, input_shape=(4,))])
         >>> student = quantize_model(model, weight_bits=4, activation_bits=4)
         >>> [layer.name.split("_")[0] for layer in student.layers[1:]]
-        ['quantize', 'quant', 'quantize']
+        ['quantize', 'dense', 'quantize']
 
     References:
         Esser et al., "Learned Step Size Quantization", ICLR 2020,
