@@ -379,11 +379,17 @@ REFUSED = {
     "batch axis must stay first": lambda x, y: tf.transpose(
         tf.transpose(x, [1, 0, 2, 3]), [1, 0, 2, 3]
     ),
-    "value that the tensor can have, 0 to inf, received -1": lambda x, y: tf.pad(
+    "value that the tensor can have, -100000 to 100000": lambda x, y: tf.pad(
+        x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-np.inf
+    ),
+    "value that the tensor can have, 0 to 100000, received -1": lambda x, y: tf.pad(
         tf.nn.relu(x), [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-1.0
     ),
     "value that the tensor can have, 0 to 6, received 7": lambda x, y: tf.pad(
         tf.nn.relu6(x)[:, 2:], [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=7.0
+    ),
+    "value that the tensor can have, -0.5 to 2": lambda x, y: tf.pad(
+        tf.clip_by_value(x, -0.5, 2.0), [[0, 0], [1, 1], [0, 0], [0, 0]], "CONSTANT", 3
     ),
     "value that the tensor can have, -1 to 0.992188": lambda x, y: tf.pad(
         tf.tanh(x), [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=1.5

@@ -34,6 +34,16 @@ def _concat(call: Call) -> Node:
     return add_concat(call, nodes_of(values, "concatenated"), axis, call.name)
 
 
+def concatenate(call: Call) -> Node:
+    """Lowers a `Concatenate` layer, which stays unless its result is simpler."""
+    values = call.sources
+    axis = int(call.layer.axis) % len(values[0].shape)
+    zeros = any(value.kind == "zeros" for value in values)
+    if zeros or _selection(values, axis) is not None:
+        return add_concat(call, values, axis, call.name)
+    return call.add("concat", axis=axis)
+
+
 def add_concat(call: Call, values: list[Node], axis: int, name: str) -> Node:
     """Adds a concatenation, or what does the same on the grid of one tensor.
 
@@ -45,11 +55,11 @@ def add_concat(call: Call, values: list[Node], axis: int, name: str) -> Node:
         axis: The axis, counted from the batch axis.
         name: Its name.
     """
-    if name == call.name and len(values) == 1:
-        return add_identity(call, values[0])
+    if len(values) == 1:
+        return add_identity(call, values[0], name)
     selected = _selection(values, axis)
-    if name == call.name and selected is not None:
-        return add_selection(call, values[0].inputs[0], [(axis, selected)])
+    if selected is not None:
+        return add_selection(call, values[0].inputs[0], [(axis, selected)], name)
     others = [value for value in values if value.kind != "zeros"]
     if len(others) == 1:
         at = values.index(others[0])
@@ -105,10 +115,10 @@ def _stack(call: Call) -> Node:
     values = nodes_of(call.arguments["values"], "stacked")
     rank = len(values[0].shape)
     axis = batch_kept(call.arguments["axis"], rank + 1)
-    parts = [_unsqueezed(value, axis) for value in values]
-    selected = None if None in parts else _selection(parts, axis)  # type: ignore[arg-type]
-    if selected is not None:
-        return add_selection(call, parts[0].inputs[0], [(axis, selected)])  # type: ignore[union-attr]
+    parts = [_slice_before(value, axis) for value in values]
+    slices = [part for part in parts if part is not None]
+    if len(slices) == len(parts) and _selection(slices, axis) is not None:
+        return add_concat(call, slices, axis, call.name)
     at = min(axis, rank - 1)
     size = values[0].shape[at]
     joined = add_concat(call, values, at, f"{call.name}_concat")
@@ -119,7 +129,7 @@ def _stack(call: Call) -> Node:
     return add_transpose(call, split, [*range(rank - 1), rank, rank - 1])
 
 
-def _unsqueezed(value: Node, axis: int) -> Node | None:
+def _slice_before(value: Node, axis: int) -> Node | None:
     """Returns the slice of size 1 whose axis was dropped to give a tensor, or None."""
     if value.kind != "reshape" or value.inputs[0].kind != "slice":
         return None

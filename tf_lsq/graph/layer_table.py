@@ -22,6 +22,7 @@ from .float_layers import (
     UnaryFunction,
 )
 from .image_functions import center_crop
+from .joining_functions import concatenate
 from .layer_checks import (
     Check,
     accept,
@@ -94,11 +95,6 @@ def _transposed_options(call: Call) -> dict[str, Any]:
 def _leaky_options(call: Call) -> dict[str, Any]:
     """Returns the slope of a leaky ReLU that is not trained."""
     return {"slope": float(call.layer.alpha)}
-
-
-def _concat_options(call: Call) -> dict[str, Any]:
-    """Returns the axis, counted from the batch axis."""
-    return {"axis": int(call.layer.axis) % len(call.shape)}
 
 
 def _pool_options(call: Call) -> dict[str, Any]:
@@ -226,7 +222,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.Average: LayerRule(average),
     layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),
     layers.Minimum: LayerRule(chain("minimum", layers.Minimum)),
-    layers.Concatenate: LayerRule(single("concat", _concat_options), check_concat),
+    layers.Concatenate: LayerRule(concatenate, check_concat),
     layers.MaxPooling1D: LayerRule(
         single("max_pool", _pool_options), check_channels_last
     ),

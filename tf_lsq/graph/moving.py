@@ -16,6 +16,8 @@ from .shape_values import known, sizes
 
 layers = keras.layers
 _MAX_BITS = 8
+# A larger constant, such as -1e9 before a max pooling, would need all codes of a grid.
+_LARGEST = 1e5
 
 
 def add_identity(call: Call, x: Node, name: str = "") -> Node:
@@ -165,22 +167,28 @@ def add_padding(
 def _check_held(x: Node, value: float) -> None:
     """Refuses a constant that is certainly not on the grid of a tensor."""
     source = x
-    while source.properties.keeps_codes or source.properties.keeps_grid:
+    while source.inputs and (
+        source.properties.keeps_codes or source.properties.keeps_grid
+    ):
         source = source.inputs[0]
-    low, high = -np.inf, np.inf
-    if x.nonnegative():
-        low = 0.0
-    if source.activation == "relu6":
-        high = 6.0
-    if source.properties.fixed_step is not None:
-        step = source.properties.fixed_step
-        codes = 2**_MAX_BITS if x.nonnegative() else 2 ** (_MAX_BITS - 1)
-        low, high = max(low, -codes * step), (codes - 1) * step
-    if not low <= value <= high or not np.isfinite(value):
+    low, high = _range(source)
+    low = max(low, 0.0 if x.nonnegative() else -_LARGEST)
+    if not low <= value <= high:
         raise Unsupported(
             f"padding must use a value that the tensor can have, {low:g} to {high:g}, "
             f"received {value:g}"
         )
+
+
+def _range(source: Node) -> tuple[float, float]:
+    """Returns the smallest and largest value that a grid may hold."""
+    step = source.properties.fixed_step
+    if step is not None:
+        codes = 2**_MAX_BITS if source.nonnegative() else 2 ** (_MAX_BITS - 1)
+        return -codes * step, (codes - 1) * step
+    largest = 6.0 if source.activation == "relu6" else _LARGEST
+    low, high = source.options.get("limits", (-_LARGEST, largest))
+    return max(low, -_LARGEST), min(high, _LARGEST)
 
 
 def constant_padding(call: Call) -> Node:

@@ -52,5 +52,12 @@ def trained_argument(variable: tf.Variable) -> str:
 
 
 def tensor_argument(call: Call) -> Node:
-    """Returns the first argument of a function that is a tensor of the model."""
-    return next(v for v in call.arguments.values() if isinstance(v, Node))
+    """Returns the first argument of a function that is a tensor of the model.
+
+    Raises:
+        Unsupported: If there is none.
+    """
+    for value in call.arguments.values():
+        if isinstance(value, Node):
+            return value
+    raise Unsupported("it must read a tensor of the model")

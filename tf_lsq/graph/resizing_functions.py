@@ -14,7 +14,7 @@ from .moving import add_identity
 from .moving_layers import ImageResizing
 from .nodes import Node
 from .recorded import Rows, Unsupported
-from .shape_values import known
+from .shape_values import known, sizes
 
 layers = keras.layers
 # `tf.image.ResizeMethod` of TensorFlow 1 has numbers.
@@ -49,9 +49,10 @@ def _resize_by(method: str) -> Callable[[Call], Node]:
 
 def _new_size(call: Call) -> tuple[int, int]:
     """Returns the new height and width."""
-    if None in call.shape[1:3] or call.arguments.get("preserve_aspect_ratio"):
-        return call.shape[1], call.shape[2]  # type: ignore[return-value]
-    height, width = known(call.arguments["size"]).tolist()
+    size = known(call.arguments["size"]).tolist()
+    if call.arguments.get("preserve_aspect_ratio"):
+        _, *size, _ = sizes(call.shape, 1)
+    height, width = size
     return int(height), int(width)
 
 

@@ -78,14 +78,12 @@ def reshaped(shape: tuple[int | None, ...], target: Any) -> tuple[int | None, ..
     """
     batches = _BATCHES if shape[0] is None else (shape[0],)
     found = [_resolved(at_batch_size(target, b), sizes(shape, b)) for b in batches]
-    kept = all(
-        first == batch for (first, *_), batch in zip(found, batches, strict=True)
-    )
-    if not kept or any(one[1:] != found[0][1:] for one in found):
+    kept = [one[:1] == (b,) for one, b in zip(found, batches, strict=True)]
+    if not all(kept) or any(one[1:] != found[0][1:] for one in found):
         raise Unsupported(
             "a reshape must keep the batch axis first and whole, received "
             f"{list(found[0])} from {list(sizes(shape, batches[0]))} for a batch of "
-            f"{batches[0]}"
+            f"{batches[0]}; start its shape with -1 and give the other sizes"
         )
     return (shape[0], *found[0][1:])
 
@@ -109,8 +107,6 @@ def _resolved(target: np.ndarray, source: tuple[int, ...]) -> tuple[int, ...]:
     if -1 in wanted:
         others = int(np.prod([size for size in wanted if size != -1]))
         wanted[wanted.index(-1)] = total // max(others, 1)
-    if int(np.prod(wanted)) != total or not wanted:
-        raise Unsupported(f"a reshape of {source} to {wanted} is not possible")
     return tuple(wanted)
 
 
