@@ -287,6 +287,30 @@ CASES = {
         layers.SpatialDropout1D,
         sequence(lambda: layers.SpatialDropout1D(0.5)),
     ),
+    "conv_groups": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(12, 3, 2, groups=6, use_bias=False), BN, RELU),
+    ),
+    "conv1d_groups": (
+        layers.Conv1D,
+        sequence(
+            lambda: layers.Conv1D(
+                12, 3, padding="causal", groups=6, dilation_rate=2, activation="relu"
+            )
+        ),
+    ),
+    "transposed_conv1d": (
+        layers.Conv1DTranspose,
+        sequence(lambda: layers.Conv1DTranspose(5, 3, 2, "same"), BN, RELU),
+    ),
+    "transposed_conv1d_output_padding": (
+        layers.Conv1DTranspose,
+        sequence(lambda: layers.Conv1DTranspose(5, 4, 3, output_padding=2)),
+    ),
+    "transposed_conv_output_padding": (
+        layers.Conv2DTranspose,
+        between(lambda: layers.Conv2DTranspose(5, 4, 3, "same", output_padding=(2, 1))),
+    ),
     "transposed_conv": (
         layers.Conv2DTranspose,
         between(lambda: layers.Conv2DTranspose(5, 3, 2, "same"), BN, RELU),

@@ -15,6 +15,13 @@ from tflite_export import verification
 
 layers = keras.layers
 
+_CONSTANTS = np.random.default_rng(1)
+POSITIONS = _CONSTANTS.normal(size=(8, 8, 6)).astype(np.float32)
+CHANNELS = np.float32([1, 2, 3, -1, -2, -3])
+KERNEL = _CONSTANTS.normal(0, 0.2, (3, 3, 6, 12)).astype(np.float32)
+BLUR = np.tile(np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]])[..., None, None], (6, 1))
+BLUR /= 16
+
 # Functions of x and y, both of shape [batch, 8, 8, 6].
 CASES = {
     "elu": lambda x, y: tf.nn.elu(x) + y,
@@ -51,6 +58,35 @@ CASES = {
     "reduce_sum": lambda x, y: x + tf.reduce_sum(y, [1, 2], keepdims=True),
     "reduce_min": lambda x, y: x + tf.reduce_min(y, axis=[1, 3], keepdims=True),
     "reduce_mean_of_channels": lambda x, y: x * keras.backend.mean(y, -1, True),
+    "scalar_mul": lambda x, y: tf.scalar_mul(0.5, x) + tf.realdiv(y, 2.0),
+    "add_positions": lambda x, y: x + POSITIONS,
+    "subtract_positions": lambda x, y: tf.nn.relu(x - POSITIONS[tf.newaxis]),
+    "subtract_from_positions": lambda x, y: POSITIONS - x,
+    "multiply_positions": lambda x, y: x * POSITIONS,
+    "divide_rows": lambda x, y: x / np.linspace(1, 2, 8, dtype="f")[:, None, None],
+    "multiply_to_channels": lambda x, y: x[..., :1] * CHANNELS + y,
+    "bias_add": lambda x, y: tf.nn.relu(tf.nn.bias_add(x, CHANNELS)),
+    "keras_bias_add": lambda x, y: keras.backend.bias_add(x, POSITIONS),
+    "batch_normalization": lambda x, y: tf.nn.batch_normalization(
+        x, 0.1 * CHANNELS, CHANNELS**2, None, CHANNELS[::-1].copy(), 1e-3
+    ),
+    "squared_difference": lambda x, y: tf.math.squared_difference(x, y),
+    "squared_distance": lambda x, y: tf.math.squared_difference(x, 0.5),
+    "power": lambda x, y: x**2 + tf.pow(y, 3),
+    "convolution": lambda x, y: tf.nn.convolution(x, KERNEL, 2, "SAME"),
+    "conv2d_padded": lambda x, y: tf.nn.conv2d(
+        x, KERNEL, 1, [[0, 0], [1, 0], [2, 1], [0, 0]], dilations=2
+    ),
+    "conv2d_of_groups": lambda x, y: tf.nn.conv2d(x, KERNEL[:, :, :1], 1, "VALID"),
+    "keras_conv2d": lambda x, y: keras.backend.conv2d(x, KERNEL, padding="same"),
+    "blur": lambda x, y: tf.nn.depthwise_conv2d(x, BLUR, [1, 2, 2, 1], "SAME"),
+    "separable_conv2d": lambda x, y: tf.nn.separable_conv2d(
+        x, BLUR, KERNEL[:1, :1], [1, 1, 1, 1], "SAME"
+    ),
+    "matmul": lambda x, y: tf.matmul(x, KERNEL[0, 0]),
+    "matmul_transposed": lambda x, y: tf.matmul(x, KERNEL[0, 0].T, transpose_b=True),
+    "tensordot": lambda x, y: tf.tensordot(x, KERNEL[0, 0], 1),
+    "einsum": lambda x, y: tf.einsum("bhwi,io->bhwo", x, KERNEL[0, 0]),
     "maximum": lambda x, y: tf.maximum(x, y),
     "maximum_zero": lambda x, y: tf.maximum(x, 0.0),
     "minimum": lambda x, y: tf.minimum(x, y),
@@ -253,6 +289,16 @@ MOVING = {
 }
 # Functions that compute values, for x and y with any number of axes.
 VALUES = {
+    "scaling": lambda x, y: tf.sigmoid(x) * 2.0 - 0.5,
+    "add_channels": lambda x, y: tf.nn.relu(x + np.resize(CHANNELS, x.shape[-1])),
+    "add_positions": lambda x, y: x + np.resize(POSITIONS, x.shape[1:]),
+    "multiply_positions": lambda x, y: x * np.resize(POSITIONS, x.shape[1:]),
+    "batch_norm": lambda x, y: layers.BatchNormalization()(tf.nn.relu(x)),
+    "matmul": lambda x, y: tf.matmul(x, np.resize(KERNEL, (x.shape[-1], 12))),
+    "leaky_relu": lambda x, y: tf.nn.leaky_relu(x, 0.1),
+    "elu": lambda x, y: tf.nn.elu(x),
+    "abs": lambda x, y: tf.abs(x),
+    "softmax": lambda x, y: tf.nn.softmax(x),
     "clip": lambda x, y: tf.clip_by_value(x, -1.0, 1.0),
     "relu_max_value": lambda x, y: keras.activations.relu(x, max_value=1.0),
     "square": lambda x, y: tf.square(x),
@@ -270,6 +316,13 @@ MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
     for first in range(0, len(functions), BRANCHES)
 }
 MODELS |= {f"values_{rank}_axes": (list(VALUES.values()), rank) for rank in SHAPES}
+MODELS["conv1d"] = (
+    [
+        lambda x, y: tf.nn.conv1d(x, KERNEL[0], 2, "SAME"),
+        lambda x, y: tf.nn.conv1d(x, KERNEL[0, :, :1], 1, "SAME"),
+    ],
+    3,
+)
 
 
 def model_of(*functions, rank=4):
@@ -371,7 +424,25 @@ def test_a_written_out_hard_sigmoid_is_one_operator(rng, tmp_path):
 REFUSED = {
     "tf.math.sin": lambda x, y: tf.sin(x),
     "division by a tensor": lambda x, y: x / (y * y + 1.0),
-    "one number or one per channel": lambda x, y: x + np.ones((8, 8, 6), np.float32),
+    "the same for every example": lambda x, y: x + np.ones((2, 8, 8, 6), np.float32),
+    "a divisor must not be 0": lambda x, y: x / 0.0,
+    "exponent must be 1, 2 or 3": lambda x, y: x**0.5,
+    "must be the kernel, and not the input": lambda x, y: tf.matmul(
+        POSITIONS[..., 0], x
+    ),
+    "transpose_a must be False": lambda x, y: tf.matmul(
+        x, POSITIONS[..., 0], transpose_a=True
+    ),
+    "the kernel must be one matrix": lambda x, y: tf.matmul(x, POSITIONS[:, :6]),
+    "axes must be 1": lambda x, y: tf.tensordot(x, POSITIONS[0], 2)[
+        ..., tf.newaxis, tf.newaxis
+    ],
+    "must multiply the last axis": lambda x, y: tf.einsum(
+        "bhwi,hi->bhwi", x, POSITIONS[0]
+    ),
+    "the kernel must have no groups": lambda x, y: tf.nn.conv2d(
+        x, KERNEL[:, :, :2], 1, "SAME"
+    ),
     "a limit must be one number": lambda x, y: tf.maximum(x, np.arange(6.0)),
     "must be below the upper one": lambda x, y: tf.clip_by_value(x, 1.0, -1.0),
     "alpha must not be negative": lambda x, y: tf.nn.leaky_relu(x, -0.1),

@@ -136,7 +136,7 @@ class _Planner:
             name=name or f"quantize_{node.name}",
             num_bits=lsq.MAX_NUM_BITS if fixed else max(self._demands[node]),
             signed=None if nonnegative is None else not nonnegative,
-            trainable=all(layer.trainable for layer in node.all_layers),
+            trainable=_is_trainable(node),
             fixed_step=fixed,
             float_input=is_float,
             absorbed_relu=node.name if absorbs else None,
@@ -177,6 +177,15 @@ class _Planner:
         if source in self._plan.after:
             return self._plan.after[source]
         return self._grid(source.inputs[0], source)
+
+
+def _is_trainable(node: Node) -> bool:
+    """Returns whether the user trains the layers of an operator.
+
+    A constant of the user's model is never trained, and freezes no step after it.
+    """
+    owned = node.all_layers[1:] if node.options.get("constant") else node.all_layers
+    return all(layer.trainable for layer in owned)
 
 
 def _largest(node: Node) -> float | None:

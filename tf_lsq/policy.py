@@ -194,6 +194,8 @@ def _bits_of(
         return Bits(lsq.MAX_NUM_BITS if weighted else None, lsq.MAX_NUM_BITS)
     per_channel, step_init = options.per_channel, options.step_init
     weight, activation = options.weight_bits, options.activation_bits
+    if node.options.get("constant"):
+        weight = lsq.MAX_NUM_BITS  # Training cannot adapt it to fewer bits.
     if end:
         weight = activation = options.first_last_bits
     if config is not None:

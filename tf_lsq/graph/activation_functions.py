@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
-from .lowering import Call, activate, leaky_relu, limit, rescaling
+from .activations import activate, leaky_relu, limit
+from .lowering import Call, rescaling
 from .nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument
 

@@ -48,6 +48,8 @@ BASIC_KINDS = {
     "dense": _MATMUL,
     "affine": Kind(fuses_relu=True, range="signed"),
     "scale": Kind(keeps_codes=True),
+    "add_constant": Kind(weighted=True, fuses_relu=True, range="signed"),
+    "multiply_constant": Kind(weighted=True, fuses_relu=True, range="signed"),
     "prelu": Kind(weighted=True, range="signed"),
     "add": Kind(fuses_relu=True),
     "subtract": Kind(fuses_relu=True, range="signed"),

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .lowering import ACTIVATIONS, activation_name, relu_name
+from .activations import ACTIVATIONS, activation_name, relu_name
+from .lowering import input_channels
 from .nodes import Layer
 
 Check = Callable[[Layer], str | None]
@@ -44,16 +45,23 @@ def check_channels_last(layer: Layer) -> str | None:
 
 
 def check_groups(layer: Layer) -> str | None:
-    """Refuses grouped convolutions."""
-    if getattr(layer, "groups", 1) != 1:
-        return f"groups must be 1, received {layer.groups}"
+    """Refuses groups of several input channels."""
+    groups = getattr(layer, "groups", 1)
+    if groups == 1:
+        return None
+    channels = input_channels(layer)
+    if groups != channels:
+        return (
+            f"groups must be 1 or the number of input channels, received {groups} "
+            f"for {channels} channels"
+        )
+    if len(set(layer.strides)) > 1:
+        return f"strides must be equal where groups are used, received {layer.strides}"
     return None
 
 
 def check_transposed(layer: Layer) -> str | None:
     """Refuses transposed convolutions that TFLite does not have."""
-    if layer.output_padding is not None:
-        return f"output_padding must be None, received {layer.output_padding}"
     if set(layer.dilation_rate) != {1}:
         return f"dilation_rate must be 1, received {layer.dilation_rate}"
     return None
@@ -91,8 +99,6 @@ def check_batch_norm(layer: Layer) -> str | None:
     rank = layer.input_spec.ndim
     if axis not in ([-1], [rank - 1]):
         return f"axis must be the last one, received {axis}"
-    if not 2 <= rank <= 4:
-        return f"inputs must have 2 to 4 axes, received {rank}"
     return None
 
 

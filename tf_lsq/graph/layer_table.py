@@ -11,7 +11,15 @@ import math
 from typing import Any
 
 from .._compat import OpLambda, SlicingOpLambda, keras
-from ..layers import FixedPoint, LSQWrapper, QuantizationPoint
+from ..layers import (
+    AddConstant,
+    FixedPoint,
+    LSQWrapper,
+    MultiplyConstant,
+    QuantizationPoint,
+)
+from .activations import activation_layer, relu_layer, with_activation
+from .convolutions import causal, convolution, depthwise_convolution, separable
 from .float_layers import (
     REDUCED_KINDS,
     ArgMax,
@@ -45,18 +53,11 @@ from .layer_checks import (
 from .lowering import (
     Call,
     Lowering,
-    activation_layer,
     average,
-    causal,
     chain,
-    convolution_options,
-    depthwise_options,
     normalization,
     quantization_point,
-    relu_layer,
-    separable,
     single,
-    with_activation,
 )
 from .moving import constant_padding
 from .moving_layers import (
@@ -83,12 +84,13 @@ layers = keras.layers
 
 
 def _transposed_options(call: Call) -> dict[str, Any]:
-    """Returns strides, padding and size of a transposed convolution."""
+    """Returns strides, padding and size; 1D kernels get a height of 1."""
     layer = call.layer
+    higher = (1,) * (2 - layer.rank)
     return {
-        "strides": tuple(layer.strides),
+        "strides": higher + tuple(layer.strides),
         "padding": layer.padding.upper(),
-        "kernel_size": tuple(layer.kernel_size),
+        "kernel_size": higher + tuple(layer.kernel_size),
     }
 
 
@@ -183,20 +185,18 @@ _IDENTITY = LayerRule(single("identity"))
 
 LAYERS: dict[type, LayerRule] = {
     layers.InputLayer: LayerRule(single("input")),
-    layers.Conv1D: LayerRule(causal("conv", convolution_options), _CONVOLUTION),
-    layers.Conv2D: LayerRule(
-        with_activation("conv", convolution_options), _CONVOLUTION
+    layers.Conv1D: LayerRule(causal(convolution), _CONVOLUTION),
+    layers.Conv2D: LayerRule(convolution, _CONVOLUTION),
+    layers.Conv1DTranspose: LayerRule(
+        with_activation("transposed_conv", _transposed_options),
+        first_problem(_CONVOLUTION, check_transposed),
     ),
     layers.Conv2DTranspose: LayerRule(
         with_activation("transposed_conv", _transposed_options),
         first_problem(_CONVOLUTION, check_transposed),
     ),
-    layers.DepthwiseConv1D: LayerRule(
-        causal("depthwise", depthwise_options), _CONVOLUTION
-    ),
-    layers.DepthwiseConv2D: LayerRule(
-        with_activation("depthwise", depthwise_options), _CONVOLUTION
-    ),
+    layers.DepthwiseConv1D: LayerRule(depthwise_convolution, _CONVOLUTION),
+    layers.DepthwiseConv2D: LayerRule(depthwise_convolution, _CONVOLUTION),
     layers.SeparableConv1D: LayerRule(
         separable(layers.DepthwiseConv1D, layers.Conv1D), _CONVOLUTION
     ),
@@ -247,6 +247,8 @@ LAYERS: dict[type, LayerRule] = {
     layers.GlobalMaxPooling2D: LayerRule(
         single("reduce_max", _global_options), check_channels_last
     ),
+    AddConstant: LayerRule(single("add_constant")),
+    MultiplyConstant: LayerRule(single("multiply_constant")),
     Clip: LayerRule(_clip),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
@@ -329,6 +331,8 @@ INTERNAL = {
     layers.InputLayer,
     ArgMax,
     HardSigmoid,
+    AddConstant,
+    MultiplyConstant,
     Clip,
     Reduction,
     SynchronizedBatchNormalization,

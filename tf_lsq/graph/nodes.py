@@ -70,7 +70,8 @@ class Node:
         inputs: Producing nodes, in the order of the layer's inputs.
         shape: Output shape, None where unknown.
         options: Settings of the operator that do not depend on the layer's class;
-            "limits" are those of its output that `activation` lacks.
+            "limits" are those of its output that `activation` lacks; "constant":
+            whether its weight is an untrained constant of the user's model.
         call_kwargs: What the user passed in the call (`training=False`).
         dtype: Type of the output.
         foreign: The call of the layer, for the kind "foreign".

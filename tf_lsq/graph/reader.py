@@ -13,12 +13,13 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
+from .activations import activation_name
 from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
 from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
-from .lowering import Call, activation_name, variant
+from .lowering import Call, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
 from .python_functions import name_functions, read_function, read_lambda
-from .recorded import Unsupported, bind_arguments, trained_argument
+from .recorded import Unsupported, bind_arguments, is_trained, trained_argument
 
 Expansion = Callable[[Any], keras.Model]
 _EXPANSIONS: dict[type, Expansion] = {}
@@ -284,12 +285,7 @@ def _can_stay_float(call: Call) -> bool:
     """Returns whether a layer can stay in float as a whole."""
     if isinstance(call.layer, keras.Model):
         return False
-    return not any(map(_is_trained, tf.nest.flatten(call.arguments)))
-
-
-def _is_trained(value: Any) -> bool:
-    """Returns whether an argument is a variable that trains."""
-    return isinstance(value, tf.Variable) and value.trainable
+    return not any(map(is_trained, tf.nest.flatten(call.arguments)))
 
 
 def _foreign_call(keras_node: Any) -> ForeignCall:
@@ -324,10 +320,8 @@ def _problem(call: Call) -> str | None:
     layer = call.layer
     rule = rule_of(layer)
     if rule is None:
-        return _remedy(layer)
-    for value in tf.nest.flatten(call.arguments):
-        if _is_trained(value):
-            return trained_argument(value)
+        trained = filter(is_trained, tf.nest.flatten(call.arguments))
+        return next(map(trained_argument, trained), _remedy(layer))
     regularises = getattr(layer, "activity_regularizer", None) is not None
     if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
         return (

@@ -35,12 +35,33 @@ def constant(value: Any) -> np.ndarray:
     """Returns a constant argument as an array.
 
     Raises:
+        Unsupported: If the model computes it, or training changes it.
+    """
+    for part in tf.nest.flatten(value):
+        if is_trained(part):
+            raise Unsupported(trained_argument(part))
+    return weight(value)
+
+
+def weight(value: Any) -> np.ndarray:
+    """Returns an argument that becomes a layer's weight as an array.
+
+    Args:
+        value: A constant, or a variable; see `is_trained`.
+
+    Raises:
         Unsupported: If the model computes it.
     """
     for part in tf.nest.flatten(value):
         if isinstance(part, Node):
             raise Unsupported("the model computes an argument that must be constant")
     return np.asarray(value)
+
+
+def is_trained(value: Any) -> bool:
+    """Returns whether an argument is a variable that training changes."""
+    is_variable = isinstance(value, tf.Variable)
+    return is_variable and value.trainable and value.dtype.is_floating
 
 
 def trained_argument(variable: tf.Variable) -> str:

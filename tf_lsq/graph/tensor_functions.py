@@ -10,6 +10,7 @@ from .activation_functions import ACTIVATION_FUNCTIONS
 from .image_functions import IMAGE_FUNCTIONS
 from .index_functions import INDEX_FUNCTIONS
 from .joining_functions import JOINING_FUNCTIONS
+from .kernel_functions import KERNEL_FUNCTIONS
 from .lowering import Call
 from .nodes import Layer, Node
 from .pooling_functions import POOLING_FUNCTIONS
@@ -32,6 +33,7 @@ _ROWS = {
     **POOLING_FUNCTIONS,
     **ACTIVATION_FUNCTIONS,
     **REDUCTION_FUNCTIONS,
+    **KERNEL_FUNCTIONS,
 }
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
 PUBLIC_FUNCTIONS = sorted(

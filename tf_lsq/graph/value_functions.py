@@ -1,4 +1,4 @@
-"""TensorFlow functions that compute values: arithmetic, activations, reductions."""
+"""TensorFlow functions of arithmetic, and elementwise functions of one tensor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from .._compat import keras
+from ..layers import AddConstant, MultiplyConstant
 from .float_layers import UnaryFunction
 from .lowering import Call, chained, rescaling
 from .nodes import Node
-from .recorded import Rows, Unsupported, constant, tensor_argument
+from .recorded import Rows, Unsupported, constant, is_trained, tensor_argument, weight
 from .unary import UNARY
 
 layers = keras.layers
+_CONSTANT_LAYERS = {"add_constant": AddConstant, "multiply_constant": MultiplyConstant}
 
 
 def _operands(call: Call) -> tuple[Any, Any]:
@@ -23,22 +25,29 @@ def _operands(call: Call) -> tuple[Any, Any]:
 
 
 def _add(call: Call) -> Node:
-    """``x + y``; a constant becomes a scaling."""
+    """``x + y``."""
     x, y = _operands(call)
     if isinstance(x, Node) and isinstance(y, Node):
         return call.add("add", [x, y], layer=layers.Add(name=call.name))
-    x, offset = (x, y) if isinstance(x, Node) else (y, x)
-    return _affine(call, x, 1.0, offset)
+    x, summand = (x, y) if isinstance(x, Node) else (y, x)
+    return _shifted(call, x, summand, 1, call.name)
 
 
 def _subtract(call: Call) -> Node:
     """``x - y``."""
-    x, y = _operands(call)
+    return _difference(call, *_operands(call), call.name)
+
+
+def _difference(call: Call, x: Any, y: Any, name: str) -> Node:
+    """Adds the operators of ``x - y``."""
     if isinstance(x, Node) and isinstance(y, Node):
-        return call.add("subtract", [x, y], layer=layers.Subtract(name=call.name))
+        return call.add("subtract", [x, y], layer=layers.Subtract(name=name))
     if isinstance(x, Node):
-        return _affine(call, x, 1.0, -constant(y))
-    return _affine(call, y, -1.0, x)
+        return _shifted(call, x, y, -1, name)
+    if _fits_affine(y, x):
+        return _affine(call, y, -1.0, constant(x), name)
+    negative = _affine(call, y, -1.0, 0.0, f"{name}_negative")
+    return _shifted(call, negative, x, 1, name)
 
 
 def _multiply(call: Call) -> Node:
@@ -47,7 +56,13 @@ def _multiply(call: Call) -> Node:
     if isinstance(x, Node) and isinstance(y, Node):
         return call.add("multiply", [x, y], layer=layers.Multiply(name=call.name))
     x, factor = (x, y) if isinstance(x, Node) else (y, x)
-    return _affine(call, x, factor, 0.0)
+    return _scaled(call, x, factor, weight(factor))
+
+
+def _scalar_multiply(call: Call) -> Node:
+    """``scalar_mul(scalar, x)``."""
+    factor = call.arguments["scalar"]
+    return _scaled(call, call.arguments["x"], factor, weight(factor))
 
 
 def _divide(call: Call) -> Node:
@@ -55,23 +70,115 @@ def _divide(call: Call) -> Node:
     x, y = _operands(call)
     if isinstance(y, Node):
         raise Unsupported("a division by a tensor has no integer form")
-    return _affine(call, x, 1.0 / constant(y).astype(np.float64), 0.0)
+    divisor = weight(y).astype(np.float64)
+    if not np.all(divisor):
+        raise Unsupported("a divisor must not be 0")
+    return _scaled(call, x, y, 1.0 / divisor)
 
 
 def _negative(call: Call) -> Node:
     """``-x``."""
-    return _affine(call, call.arguments["x"], -1.0, 0.0)
+    return _affine(call, call.arguments["x"], -1.0, 0.0, call.name)
 
 
-def _affine(call: Call, x: Node, scale: Any, offset: Any) -> Node:
-    """``scale * x + offset`` with one constant, or one per channel."""
-    for value in (scale, offset):
-        shape = constant(value).shape
-        if any(size != 1 for size in shape[:-1]) or len(shape) > len(x.shape):
-            raise Unsupported(
-                f"a constant must be one number or one per channel, received {shape}"
-            )
-    return call.add("affine", [x], layer=rescaling(scale, offset, call.name))
+def _bias_add(call: Call) -> Node:
+    """``bias_add(value, bias)`` of channels that come last."""
+    data_format = call.arguments["data_format"]
+    if str(data_format or "NHWC").startswith("NC"):
+        raise Unsupported(f"data_format must be NHWC, received {data_format}")
+    return _shifted(call, call.arguments["value"], call.arguments["bias"], 1, call.name)
+
+
+def _batch_normalization(call: Call) -> Node:
+    """``batch_normalization(x, ...)`` with constant statistics."""
+    names = ("mean", "variance", "offset", "scale", "variance_epsilon")
+    given = {name: call.arguments[name] for name in names}
+    for name, value in given.items():
+        if value is not None and not _fits_affine(call.arguments["x"], value):
+            raise Unsupported(f"{name} must have one constant per channel")
+    mean, variance, offset, scale, epsilon = (
+        np.float64(default if given[name] is None else constant(given[name]))
+        for name, default in zip(names, (0, 1, 0, 1, 0), strict=True)
+    )
+    factor = scale / np.sqrt(variance + epsilon)
+    shift = offset - mean * factor
+    return _affine(call, call.arguments["x"], factor, shift, call.name)
+
+
+def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
+    """Adds ``x + sign * summand`` with a constant."""
+    values = sign * weight(summand)
+    if _fits_affine(x, summand):
+        return _affine(call, x, 1.0, values, name)
+    trained = is_trained(summand)
+    return _with_constant(call, "add_constant", x, values, trained, name)
+
+
+def _scaled(call: Call, x: Node, given: Any, factor: np.ndarray) -> Node:
+    """Adds ``x * factor``, where the factor was computed from the `given` constant."""
+    if _fits_affine(x, given):
+        return _affine(call, x, factor, 0.0, call.name)
+    trained = is_trained(given)
+    return _with_constant(call, "multiply_constant", x, factor, trained, call.name)
+
+
+def _fits_affine(x: Node, value: Any) -> bool:
+    """Returns whether a constant is one number, or one per channel of a tensor."""
+    shape = weight(value).shape
+    channels = (1, x.shape[-1]) if shape else ()
+    return (
+        not is_trained(value)
+        and len(shape) <= len(x.shape)
+        and all(size == 1 for size in shape[:-1])
+        and shape[-1:] in ((), *((size,) for size in channels))
+    )
+
+
+def _affine(call: Call, x: Node, scale: Any, offset: Any, name: str) -> Node:
+    """Adds ``scale * x + offset`` with one number each, or one per channel."""
+    return call.add("affine", [x], layer=rescaling(scale, offset, name))
+
+
+def _with_constant(
+    call: Call, kind: str, x: Node, values: np.ndarray, trained: bool, name: str
+) -> Node:
+    """Adds an operator with a constant that has its own grid."""
+    axes = len(x.shape) - values.ndim
+    if axes < 0 or (axes == 0 and values.shape[0] != 1):
+        raise Unsupported(
+            "a constant must be the same for every example of the batch, received the "
+            f"shape {values.shape}"
+        )
+    shape = (1,) * axes + values.shape
+    layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name)
+    layer.build(x.shape)
+    layer.set_weights([np.reshape(values, shape)])
+    return call.add(kind, [x], layer=layer, constant=not trained)
+
+
+def _square(call: Call, x: Node, name: str) -> Node:
+    """Adds ``x * x``."""
+    return call.add("square", [x], layer=UnaryFunction("square", name=name))
+
+
+def _squared_difference(call: Call) -> Node:
+    """``(x - y) ** 2``."""
+    difference = _difference(call, *_operands(call), f"{call.name}_difference")
+    return _square(call, difference, call.name)
+
+
+def _power(call: Call) -> Node:
+    """``x ** 2`` or ``x ** 3``."""
+    x, exponent = _operands(call)
+    exponents = np.unique(constant(exponent)).tolist()
+    if not isinstance(x, Node) or exponents not in ([1], [2], [3]):
+        raise Unsupported(f"the exponent must be 1, 2 or 3, received {exponents}")
+    if exponents == [1]:
+        return _identity(call)
+    if exponents == [2]:
+        return _square(call, x, call.name)
+    squared = _square(call, x, f"{call.name}_square")
+    return call.add("multiply", [x, squared], layer=layers.Multiply(name=call.name))
 
 
 def _add_n(call: Call) -> Node:
@@ -99,10 +206,22 @@ def _unary(kind: str) -> Callable[[Call], Node]:
 VALUE_FUNCTIONS: Rows = {
     ("__operators__.add", "math.add", "add"): _add,
     ("math.subtract", "subtract"): _subtract,
-    ("math.multiply", "multiply"): _multiply,
-    ("math.truediv", "math.divide", "divide"): _divide,
+    ("math.multiply", "multiply", "math.multiply_no_nan"): _multiply,
+    ("math.scalar_mul", "scalar_mul", "compat.v1.math.scalar_mul"): _scalar_multiply,
+    (
+        "math.truediv",
+        "math.divide",
+        "divide",
+        "realdiv",
+        "math.divide_no_nan",
+        "compat.v1.div",
+    ): _divide,
     ("math.negative", "negative"): _negative,
-    ("math.add_n", "add_n"): _add_n,
+    ("nn.bias_add", "compat.v1.nn.bias_add"): _bias_add,
+    ("nn.batch_normalization",): _batch_normalization,
+    ("math.squared_difference",): _squared_difference,
+    ("math.pow", "pow"): _power,
+    ("math.add_n", "add_n", "math.accumulate_n"): _add_n,
     ("identity", "cast"): _identity,
     **{row.symbols: _unary(name) for name, row in UNARY.items() if row.symbols},
 }

@@ -1,6 +1,7 @@
 """The Keras layers and quantizers that hold learned steps."""
 
 from .attributes import replaced_attributes
+from .constants import AddConstant, MultiplyConstant
 from .loans import borrowed_sums
 from .point import FixedPoint, QuantizationPoint
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
@@ -9,11 +10,13 @@ from .wrapper import LSQWrapper
 
 __all__ = [
     "QUANTIZED_WEIGHTS",
+    "AddConstant",
     "FixedPoint",
     "LSQActivationQuantizer",
     "LSQQuantizeConfig",
     "LSQWeightQuantizer",
     "LSQWrapper",
+    "MultiplyConstant",
     "QuantizationPoint",
     "borrowed_sums",
     "replaced_attributes",

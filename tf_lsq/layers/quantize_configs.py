@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import lsq
 from .._compat import keras, tfmot
+from .constants import AddConstant, MultiplyConstant
 from .quantizers import LSQActivationQuantizer, LSQWeightQuantizer
 
 
@@ -37,9 +38,12 @@ QUANTIZED_WEIGHTS: dict[type, QuantizedWeight] = {
     keras.layers.Dense: QuantizedWeight("kernel", (-1,), True),
     keras.layers.Conv1D: QuantizedWeight("kernel", (-1,), True),
     keras.layers.Conv2D: QuantizedWeight("kernel", (-1,), True),
+    keras.layers.Conv1DTranspose: QuantizedWeight("kernel", (-2,), True),
     keras.layers.Conv2DTranspose: QuantizedWeight("kernel", (-2,), True),
     keras.layers.DepthwiseConv1D: QuantizedWeight("depthwise_kernel", (-2, -1), True),
     keras.layers.DepthwiseConv2D: QuantizedWeight("depthwise_kernel", (-2, -1), True),
+    AddConstant: QuantizedWeight("constant", (-1,), False),
+    MultiplyConstant: QuantizedWeight("constant", (-1,), False),
     # Linear in alpha where an input is negative, and only there.
     keras.layers.PReLU: QuantizedWeight("alpha", (-1,), False),
 }

@@ -149,8 +149,11 @@ class LSQWrapper(keras.layers.Wrapper):
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds the wrapper; needs no custom-object scope."""
         config = dict(config)
+        inner = config.pop("layer")
+        # Keras finds registered classes by this name in both of its formats.
+        name = inner.get("registered_name") or inner["class_name"]
         layer = keras.layers.deserialize(
-            config.pop("layer"), custom_objects=custom_objects
+            {**inner, "class_name": name}, custom_objects=custom_objects
         )
         quantize_config = LSQQuantizeConfig(**config.pop("quantize_config"))
         return cls(layer, quantize_config, **config)

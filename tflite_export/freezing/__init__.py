@@ -9,6 +9,7 @@ from .grids import INT8_MAX, INT8_MIN, ONE, Grid
 from .reader import check_quantized, read_model, target_of
 from .sizes import InputShapes, at_shapes
 from .trained import (
+    CONSTANT,
     ConvertedPart,
     QuantizedKernel,
     TrainedKernel,
@@ -20,6 +21,7 @@ from .weights import FloatKernelWeight, FloatWeight, IntegerWeight, KernelWeight
 
 __all__ = [
     "BIAS_GRIDS",
+    "CONSTANT",
     "INT8_MAX",
     "INT8_MIN",
     "ONE",

@@ -13,6 +13,8 @@ from .grids import Grid
 
 # Operators whose kernel is a factor per channel, which was not trained as codes.
 AFFINE = ("affine", "hard_sigmoid")
+# Operators whose second input is a constant with its own grid.
+CONSTANT = ("add_constant", "multiply_constant")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +62,10 @@ class TrainedKernel:
     layer: str
     values: np.ndarray
 
+    def real_values(self) -> np.ndarray:
+        """Returns the values that the training graph computes with, float64."""
+        return self.values.astype(np.float64)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class QuantizedKernel(TrainedKernel):
@@ -74,6 +80,10 @@ class QuantizedKernel(TrainedKernel):
     codes: np.ndarray
     step: np.ndarray
     num_bits: int
+
+    def real_values(self) -> np.ndarray:
+        """Returns the exact products of codes and step, not rounded to float32."""
+        return self.codes.astype(np.float64) * self.step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from ..file import PACKED, QuantizedTensor
 from ..runtimes import compensate, half_up_channels
 from .containers import AllowedContainers, Choice, Fitting, choose_container, fits_int32
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
-from .trained import AFFINE, TrainedNode
+from .trained import AFFINE, CONSTANT, TrainedNode
 
 # A channel that moves its output by less than this share of one code is constant: its
 # codes may be replaced by zeros.
@@ -103,6 +103,8 @@ def freeze_weight(
     source, output = grids
     if node.kind == "prelu":
         return _slope(node, in_float=output is None)
+    if node.kind in CONSTANT:
+        return _constant(node, in_float=output is None)
     if not (node.matmul or node.kind in AFFINE):
         return None
     if output is None and node.kind == "hard_sigmoid":
@@ -150,6 +152,15 @@ def _slope(node: TrainedNode, *, in_float: bool) -> Weight:
         codes, scale, num_bits = trained.codes, trained.step[0], trained.num_bits
     quantized = QuantizedTensor(codes, np.array([scale], np.float32))
     return IntegerWeight(quantized, np.ones(1), num_bits)
+
+
+def _constant(node: TrainedNode, *, in_float: bool) -> Weight:
+    """Returns the constant that an operator adds, or multiplies by."""
+    if in_float:
+        return FloatWeight(node.any_kernel.values)
+    trained = node.quantized_kernel
+    quantized = QuantizedTensor(trained.codes, trained.step.astype(np.float32))
+    return IntegerWeight(quantized, np.ones(1), trained.num_bits)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from ..freezing import (
     ONE,
     FloatWeight,
     FrozenNode,
-    QuantizedKernel,
 )
 from ..runtimes import arithmetic
 from .base import (
@@ -157,13 +156,9 @@ class PRelu(Operator):
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Multiplies negative values by the slope."""
-        kernel = node.trained.kernel
-        if kernel is None:
-            slope = np.float64(node.trained.options["slope"])
-        elif isinstance(kernel, QuantizedKernel):
-            slope = kernel.codes.astype(np.float64) * kernel.step
-        else:
-            slope = kernel.values.astype(np.float64)
+        slope = np.float64(node.trained.options.get("slope", 0.0))
+        if node.trained.kernel is not None:
+            slope = node.trained.kernel.real_values()
         return tf.nn.relu(inputs[0]) - slope * tf.nn.relu(-inputs[0])
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from ..freezing import INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
+from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
 from ..runtimes import arithmetic, fixed_point
 from .builder import FUSED, Builder
 
@@ -107,9 +107,11 @@ class Context:
 
     @property
     def scales(self) -> list[np.float32]:
-        """Scales of the inputs, then of the output."""
-        nodes = [*self.sources, self.node]
-        return [np.float32(node.integer_grid.scale) for node in nodes]
+        """Scales of the inputs, then of a constant, then of the output."""
+        scales = [np.float32(node.integer_grid.scale) for node in self.sources]
+        if self.node.kind in CONSTANT:
+            scales.append(self.node.integer_weight.codes.scale[0])
+        return [*scales, np.float32(self.grid.scale)]
 
     def limited(self, codes: tf.Tensor) -> tf.Tensor:
         """Returns the operator's result with its fused activation."""

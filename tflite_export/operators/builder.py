@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,19 +127,33 @@ class Builder:
         return output
 
     def on_image(
-        self, node: FrozenNode, code: str, inputs: list[str], **options: Any
+        self,
+        node: FrozenNode,
+        code: str,
+        inputs: list[str],
+        *,
+        before: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        """Adds an operator on images; reshapes other tensors before and after it."""
+        """Adds an operator on images; reshapes other tensors before and after it.
+
+        Args:
+            node: The operator.
+            code: Name of the TFLite operator.
+            inputs: The image, and the inputs after it.
+            before: The inputs before the image.
+            **options: Options of the operator.
+        """
         source = self.nodes[node.inputs[0]]
         if len(source.shape) == 4:
-            self.op(code, inputs, self.output(node), **options)
+            self.op(code, [*before, *inputs], self.output(node), **options)
             return
         grid = None if node.is_float else source.grid
-        shape = _image_shape(source.shape)
+        shape = image_shape(source.shape)
         image = self.reshape(inputs[0], f"{node.name}/image", shape, grid)
-        output_shape = _image_shape(node.shape)
+        output_shape = image_shape(node.shape)
         output = self.tensor(f"{node.name}/image_output", output_shape, node.grid)
-        self.op(code, [image, *inputs[1:]], output, **options)
+        self.op(code, [*before, image, *inputs[1:]], output, **options)
         self.reshape(output, node.name, node.shape, node.grid)
 
 
@@ -147,6 +162,13 @@ def per_tensor(scale: float, zero_point: int) -> TensorQuantization:
     return TensorQuantization(np.array([scale], np.float32), zero_point, 0)
 
 
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the image shape for a shape of 2 to 4 axes."""
-    return (shape[0], *(1,) * (4 - len(shape)), *shape[1:])
+def image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of a tensor as an image: more axes become one height.
+
+    Args:
+        shape: Any shape of at least 2 axes, the batch first and channels last.
+    """
+    batch, sizes = shape[0], shape[1:]
+    if len(sizes) > 3:
+        sizes = (math.prod(sizes[:-2]), *sizes[-2:])
+    return (batch, *(1,) * (3 - len(sizes)), *sizes)

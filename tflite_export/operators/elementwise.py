@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
-from ..freezing import FrozenNode
+from ..file import TensorQuantization
+from ..freezing import FloatWeight, FrozenNode
 from ..runtimes import arithmetic
 from .base import Compute, Context, MovingOperator, Operator, PlainOperator, integers_of
 from .builder import Builder
@@ -55,6 +57,44 @@ class Multiply(PlainOperator):
         )
 
 
+class ConstantOperator(Operator):
+    """An operator whose second input is a constant of the model."""
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds the operator and its constant."""
+        name = f"{node.name}/weight"
+        if isinstance(node.weight, FloatWeight):
+            values = builder.constant(name, node.weight.values.astype(np.float32))
+        else:
+            codes = node.integer_weight.codes
+            grid = TensorQuantization(codes.scale, 0, 0)
+            values = builder.constant(name, codes.codes.astype(np.int8), grid)
+        super().write(builder, node, [*inputs, values])
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes the same as for two tensors."""
+        values = tf.constant(node.trained.any_kernel.real_values())
+        return super().exact(node, [*inputs, values])
+
+    def integers(self, context: Context) -> Compute:
+        """Computes the same as for two tensors."""
+        codes = tf.constant(context.node.integer_weight.codes.codes, tf.float32)
+        compute = super().integers(context)
+        return lambda inputs: compute([*inputs, codes])
+
+    def channels_last(self, data: np.ndarray) -> np.ndarray:
+        """Returns the codes of a file, which already have this order."""
+        return data
+
+
+class AddConstant(ConstantOperator, Add):
+    """Sum of a tensor and a constant."""
+
+
+class MultiplyConstant(ConstantOperator, Multiply):
+    """Product of a tensor and a constant."""
+
+
 class Square(Multiply):
     """Product of a tensor with itself."""
 
@@ -100,6 +140,8 @@ OPERATORS: dict[str, Operator] = {
     "add": Add(),
     "subtract": Subtract(),
     "multiply": Multiply(),
+    "add_constant": AddConstant(),
+    "multiply_constant": MultiplyConstant(),
     "square": Square(),
     "maximum": Maximum(),
     "minimum": Minimum(),

@@ -15,16 +15,15 @@ from ..freezing import (
     PACKABLE,
     FloatKernelWeight,
     FrozenNode,
-    QuantizedKernel,
 )
 from ..runtimes import arithmetic, fixed_point, half_up_channels
 from ..targets import TARGETS, takes_container
 from .base import Compute, Context, Operator
-from .builder import FUSED, Builder
+from .builder import FUSED, Builder, image_shape
 
 _EXACT_FLOAT32 = 2**24  # Whole numbers below are exact.
 _CPU = TARGETS["phone"]
-_NO_DILATION = {"dilation_h_factor": 1, "dilation_w_factor": 1}
+_NO_DILATION: dict[str, Any] = {"dilation_h_factor": 1, "dilation_w_factor": 1}
 
 
 class KernelOperator(Operator):
@@ -54,11 +53,7 @@ class KernelOperator(Operator):
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Multiplies by the quantized kernel, adds the bias, applies the batch norm."""
         trained = node.trained
-        if isinstance(trained.kernel, QuantizedKernel):
-            # Replaces the float32 product of code and step by the exact one.
-            kernel = trained.kernel.codes.astype(np.float64) * trained.kernel.step
-        else:
-            kernel = node.trained.any_kernel.values.astype(np.float64)
+        kernel = trained.any_kernel.real_values()
         result = self.product(node, inputs[0], tf.constant(kernel, tf.float64))
         if trained.bias is not None:
             result = result + trained.bias
@@ -251,10 +246,11 @@ class TransposedConv(KernelOperator):
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Computes the transposed convolution."""
         options = node.trained.options
-        return tf.nn.conv2d_transpose(
+        sizes = image_shape(node.shape)[1:]
+        return _as_image(tf.nn.conv2d_transpose)(
             x,
             tf.transpose(kernel, [0, 1, 3, 2]),
-            tf.stack([tf.shape(x)[0], *node.shape[1:]]),
+            tf.stack([tf.shape(x)[0], *sizes]),
             options["strides"],
             options["padding"],
         )
@@ -263,11 +259,14 @@ class TransposedConv(KernelOperator):
         """Adds a TRANSPOSE_CONV."""
         options = node.trained.options
         weight, bias = self.constants(builder, node)
-        shape = builder.constant(f"{node.name}/shape", np.array(node.shape, np.int32))
-        builder.op(
+        sizes = np.array(image_shape(node.shape), np.int32)
+        image = node.name if len(node.shape) == 4 else f"{node.name}/image_output"
+        shape = builder.constant(f"{image}/shape", sizes)
+        builder.on_image(
+            node,
             "TRANSPOSE_CONV",
-            [shape, weight, inputs[0], bias],
-            builder.output(node),
+            [inputs[0], bias],
+            before=(shape, weight),
             padding=options["padding"],
             stride_h=int(options["strides"][0]),
             stride_w=int(options["strides"][1]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -45,7 +45,7 @@ class Resize(Operator):
         )
 
 
-def _sampling(node: FrozenNode) -> dict[str, bool]:
+def _sampling(node: FrozenNode) -> dict[str, Any]:
     """Returns where pixels are sampled: by default at their centers."""
     names = {"align_corners": False, "half_pixel_centers": True}
     return {name: node.trained.options.get(name, own) for name, own in names.items()}
