@@ -5,6 +5,7 @@ custom-object scope.
 """
 
 from . import lsq, models
+from .comparison import compare
 from .graph import from_keras3, register_layer
 from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
 from .quantize import quantize_model
@@ -44,6 +45,7 @@ __all__ = [
     "OscillationTracking",
     "SGDWithL2",
     "calibrate",
+    "compare",
     "from_keras3",
     "lsq",
     "models",

@@ -1,6 +1,7 @@
 """Graph analysis: from Keras layers to the fused graph of operators TFLite runs."""
 
 from .copying import copied
+from .evaluation import Values
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization
 from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
@@ -9,6 +10,7 @@ from .integers import takes_as_is
 from .keras3 import float_model, from_keras3, is_keras3_file
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node
+from .pairing import paired_tensors
 from .reader import register_layer
 from .unary import KINDS
 
@@ -22,6 +24,7 @@ __all__ = [
     "Layer",
     "Node",
     "SynchronizedBatchNormalization",
+    "Values",
     "affine_part",
     "analyze",
     "bias_unit",
@@ -32,6 +35,7 @@ __all__ = [
     "from_keras3",
     "input_factor",
     "is_keras3_file",
+    "paired_tensors",
     "point_of",
     "register_layer",
     "takes_as_is",

@@ -1,0 +1,82 @@
+"""Pairs the operators of a float model with the tensors of the model quantized from it.
+
+Both have the same operators; in the quantized model there are points between them, and
+a point may have replaced a ReLU. So the two graphs are walked side by side, from the
+outputs, and no names are compared.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from .nodes import Graph, Node
+
+
+def paired_tensors(graph: Graph, student: Graph) -> dict[Node, Node]:
+    """Returns, for every operator of a float model, the tensor that stands for it.
+
+    Args:
+        graph: The fused graph of the float model.
+        student: That of the quantized model.
+
+    Returns:
+        Operator -> the quantization point right after it in the quantized model, or the
+        operator there if the tensor has no grid of its own.
+
+    Raises:
+        ValueError: If the models do not have the same operators.
+    """
+    for what in ("inputs", "outputs"):
+        number = len(getattr(student, what))
+        if number != len(getattr(graph, what)):
+            raise _not_its_student(graph, f"{number} {what}")
+    tensors: dict[Node, Node] = {}
+    waiting = list(zip(graph.outputs, student.outputs, strict=True))
+    while waiting:
+        node, tensor = waiting.pop()
+        if node in tensors:
+            continue
+        points, operator = _points_before(tensor)
+        absorbing = [point for point in points if point.layer.absorbed_relu is not None]
+        if node.kind == "relu" and operator.kind != "relu" and absorbing:
+            tensors[node], sources = absorbing[0], absorbing[0].inputs
+        elif _are_alike(node, operator):
+            tensors[node], sources = _quantized(operator, points), operator.inputs
+        else:
+            found = f"`{operator.origin}` in place of `{node.origin}`"
+            raise _not_its_student(graph, found)
+        waiting += zip(node.inputs, sources, strict=True)
+    return tensors
+
+
+def _points_before(tensor: Node) -> tuple[list[Node], Node]:
+    """Returns the points that end in `tensor`, the last first, and their operator."""
+    points = []
+    while tensor.kind == "point":
+        points.append(tensor)
+        tensor = tensor.inputs[0]
+    return points, tensor
+
+
+def _are_alike(node: Node, other: Node) -> bool:
+    """Returns whether an operator of a student can be one of its float model."""
+    shapes = tf.TensorShape(node.shape), tf.TensorShape(other.shape)
+    return len(node.inputs) == len(other.inputs) and shapes[0].is_compatible_with(
+        shapes[1]
+    )
+
+
+def _quantized(operator: Node, points: list[Node]) -> Node:
+    """Returns the point after an operator if it has its own, else the operator."""
+    passes_on = operator.properties.keeps_codes or operator.properties.joins
+    if points and not passes_on and operator.consumers == [points[-1]]:
+        return points[-1]
+    return operator
+
+
+def _not_its_student(graph: Graph, found: str) -> ValueError:
+    """Returns the error for a student that was not made from the model."""
+    return ValueError(
+        f"`student` must have been quantized from `{graph.name}`. Received a student "
+        f"with {found}. Pass the model that was given to `tf_lsq.quantize_model`."
+    )
