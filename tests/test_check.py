@@ -75,6 +75,38 @@ def test_the_check_reports_refused_operators_and_those_left_to_the_cpu(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def fully_convolutional(size):
+    inputs = layers.Input((size, size, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    return keras.Model(inputs, layers.Conv2D(2, 3, padding="same")(x))
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_unknown_image_sizes_are_named_before_training(quantized, rng, tmp_path):
+    model = fully_convolutional(None)
+    model = tf_lsq.quantize_model(model) if quantized else model
+    for data in (None, rng.uniform(size=(4, 8, 8, 3))):
+        [problem] = tflite_export.check_model(model, data=data).problems
+        assert "`image` (None, None, None, 3)" in problem
+        assert "`input_shapes`" in problem and "keras.Input(shape=...)" in problem
+    # The second remedy.
+    fixed = fully_convolutional(8)
+    fixed.set_weights(fully_convolutional(None).get_weights())
+    assert tflite_export.check_model(fixed).ok
+
+
+def test_unknown_sizes_and_layers_without_integer_form_are_named_together():
+    inputs = layers.Input((None, 4), name="words")
+    model = keras.Model(inputs, layers.LayerNormalization(name="norm")(inputs))
+    norm, words = tflite_export.check_model(model).problems
+    assert "`norm`" in norm and "`words` (None, None, 4)" in words
+
+
+def test_constant_data_are_an_error_not_a_problem_of_the_model():
+    with pytest.raises(ValueError, match="real data"):
+        tflite_export.check_model(tiny.residual(), data=np.zeros((4, 8, 8, 3)))
+
+
 def test_check_refuses_invalid_options():
     model = tiny.residual()
     with pytest.raises(ValueError, match="`target` must be one of"):

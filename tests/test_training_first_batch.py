@@ -11,6 +11,8 @@ from tf_lsq import lsq
 from tf_lsq._compat import keras
 from tf_lsq.training import quantization_points
 
+# The networks here join a small tensor with a wide one.
+pytestmark = pytest.mark.filterwarnings("ignore:These tensors use:UserWarning")
 layers = keras.layers
 JOINS = (layers.Concatenate, layers.Maximum)
 

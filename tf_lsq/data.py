@@ -67,6 +67,22 @@ def first_examples(data: Any, names: list[str], count: int) -> list[np.ndarray]:
     return [np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True)]
 
 
+def first_batch(data: Any, names: list[str], count: int) -> Any:
+    """Returns the first examples of `data` as one batch that a model takes.
+
+    Args:
+        data: See the module docstring.
+        names: Names of the model's inputs.
+        count: How many examples; all if there are fewer.
+    """
+    return as_batch(first_examples(data, names, count), names)
+
+
+def as_batch(arrays: list[np.ndarray], names: list[str]) -> Any:
+    """Returns one array per input as what a model takes: an array, or a dict."""
+    return dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
+
+
 def check_num_examples(num_examples: int) -> None:
     """Raises unless at least one example is used.
 

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import warnings
 from typing import Any
 
 import numpy as np
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.training import is_calibrated, quantization_points
+from tf_lsq.data import as_batch, first_batch
+from tf_lsq.training import (
+    NarrowRange,
+    is_calibrated,
+    measured_narrow_ranges,
+    quantization_points,
+    set_first_values,
+)
 
 from .build import BuiltFile, FileSettings, build_file
 from .file import runtime_of
 from .freezing import IntegerWeight, Storage, read_model
 from .targets import Target, find_violations, resolve_target, runs_on
 
-_EXAMPLES = 2
+_EXAMPLES = 2  # Of random numbers.
+_DATA_EXAMPLES = 256
 _SEED = 0
 
 
@@ -49,7 +59,9 @@ class CheckReport:
         storage: How codes would be stored.
         operators: The operators of the file, in order.
         problems: What the target, or this library, refuses, each with its remedy.
-        remarks: What runs on the CPU instead of the target's device, and why.
+        remarks: What runs on the CPU instead of the target's device, and why; and,
+            with data, tensors that use few codes of a grid that they share, each with
+            its remedy.
         min_runtime: The oldest runtimes that run the file; "" if there is no file.
     """
 
@@ -92,12 +104,18 @@ class CheckReport:
 
 
 def check_model(
-    model: Any, *, target: str | None = None, storage: str = "int8", **options: Any
+    model: Any,
+    *,
+    target: str | None = None,
+    storage: str = "int8",
+    data: Any = None,
+    **options: Any,
 ) -> CheckReport:
     """Reports how a target will run a model, before it is trained.
 
-    A float model is quantized as by `quantize_model`, with placeholder steps.
-    Nothing is trained or written, and `model` is not changed.
+    A float model is quantized as by `quantize_model`, and a copy is calibrated on
+    `data`, or on random numbers. Nothing is trained or written, and `model` is not
+    changed.
 
     Args:
         model: A float model or a path, as for `quantize_model`; or a model that is
@@ -105,6 +123,9 @@ def check_model(
         target: What the file will run on; None: "phone", or the target that `model`
             was quantized for.
         storage: As given to `export_model`.
+        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`, of which the first
+            256 examples show the tensors that use few codes of a grid that they share.
+            None: this is not checked. Nor is it if batch norms were never trained.
         **options: Other options of `quantize_model`, for a float model.
 
     Returns:
@@ -114,7 +135,8 @@ def check_model(
     Raises:
         TypeError: If `model` is not a Keras model, or an option is unknown.
         ValueError: If `target` or `storage` is unknown or is not what a quantized
-            model was quantized for, or if options are given for a quantized model.
+            model was quantized for, if options are given for a quantized model, or if
+            `data` are constant or not finite.
     """
     settings = FileSettings(Storage(storage))
     points = quantization_points(model) if isinstance(model, keras.Model) else []
@@ -125,13 +147,24 @@ def check_model(
             "A quantized model must be checked without options. Received: "
             f"{sorted(options)}. Pass the float model to try other options."
         )
+    refused = functools.partial(CheckReport, name, resolved.name, storage)
     try:
         student = model
         if not points:
-            student = tf_lsq.quantize_model(model, target=resolved.name, **options)
-        built = build_file(read_model(_with_steps(student)), settings)
+            with warnings.catch_warnings():
+                # A problem here.
+                warnings.filterwarnings("ignore", "A file has inputs of one size")
+                student = tf_lsq.quantize_model(model, target=resolved.name, **options)
     except ValueError as error:
-        return CheckReport(name, resolved.name, storage, problems=[str(error)])
+        return refused(problems=[str(error), *_dynamic_sizes(model)])
+    dynamic = _dynamic_sizes(student)
+    if dynamic:
+        return refused(problems=dynamic)
+    student, narrow = _with_steps(student, data)
+    try:
+        built = build_file(read_model(student), settings)
+    except ValueError as error:
+        return refused(problems=[str(error)])
     violations = find_violations(built.graph, resolved)
     return CheckReport(
         name,
@@ -139,25 +172,53 @@ def check_model(
         storage,
         operators=_operators(built, resolved),
         problems=[str(v) for v in violations if v.rule.refused],
-        remarks=[str(v) for v in violations if not v.rule.refused],
+        remarks=[
+            *(str(v) for v in violations if not v.rule.refused),
+            *map(str, narrow),
+        ],
         min_runtime=runtime_of(built.graph),
     )
 
 
-def _with_steps(student: keras.Model) -> keras.Model:
-    """Returns a model whose steps have values: a calibrated copy if it had none."""
+def _dynamic_sizes(model: Any) -> list[str]:
+    """Returns a problem for every input with an unknown size, except the batch."""
+    tensors = getattr(model, "inputs", None) or []
+    names = getattr(model, "input_names", [tensor.name for tensor in tensors])
+    return [
+        f"`{name}` {tuple(tensor.shape)}: every size except the batch must be known "
+        "when the file is written; give `input_shapes` to `export_model`, or build the "
+        "model with a full `keras.Input(shape=...)`"
+        for name, tensor in zip(names, tensors, strict=True)
+        if None in tuple(tensor.shape)[1:]
+    ]
+
+
+def _with_steps(
+    student: keras.Model, data: Any
+) -> tuple[keras.Model, list[NarrowRange]]:
+    """Returns a model whose steps have values, and what `data` show about its ranges.
+
+    Args:
+        student: A quantized model; if it has no steps, a copy is calibrated.
+        data: See `check_model`; None: random numbers.
+    """
     if is_calibrated(student):
-        return student
+        if data is None:
+            return student, []
+        x = first_batch(data, student.input_names, _DATA_EXAMPLES)
+        return student, measured_narrow_ranges(student, x)
     copy = keras.models.clone_model(student)
     copy.set_weights(student.get_weights())
+    if data is not None:
+        return copy, set_first_values(copy, data, _DATA_EXAMPLES).narrow
     rng = np.random.default_rng(_SEED)
-    inputs = [
+    arrays = [
         rng.uniform(low, 1, (_EXAMPLES, *tensor.shape[1:])).astype(tensor.dtype.name)
         for tensor in copy.inputs
         for low in (-1 if tensor.dtype.is_floating else 0,)
     ]
-    tf_lsq.calibrate(copy, inputs if len(inputs) > 1 else inputs[0])
-    return copy
+    set_first_values(copy, as_batch(arrays, copy.input_names))
+    return copy, []
 
 
 def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:

@@ -99,6 +99,7 @@ def check(
     first_last_bits: Annotated[
         int | None, _num_bits("Bits of the first and last layers.")
     ] = None,
+    data: Data = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
@@ -113,8 +114,9 @@ def check(
     def work() -> tuple[Any, bool]:
         import tflite_export
 
+        arrays = None if data is None else _read_data(data)
         report = tflite_export.check_model(
-            _load(model, unsafe), target=target, storage=storage, **options
+            _load(model, unsafe), target=target, storage=storage, data=arrays, **options
         )
         return report, report.ok
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from tf_lsq._compat import keras
-from tf_lsq.data import first_examples
+from tf_lsq.data import as_batch, first_examples
+from tf_lsq.training import measured_narrow_ranges
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
@@ -87,8 +88,9 @@ def export_model(
             `(224, 224, 3)`, or shapes in the order of its inputs or by name.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. The file is run on
             it as by `verify_tflite`, and the report shows how quantizers use their
-            integers and how the other storages would differ; these two use the first
-            64 examples. None: the file is not run.
+            integers, which tensors use few codes of a grid that they share, and how the
+            other storages would differ; these use the first 64 examples. None: the file
+            is not run.
         benchmark: Whether to measure the latency of the file and of each operator with
             a kernel, on this machine's CPU, compared with int8 storage and float32.
         verbose: Whether to show progress.
@@ -120,11 +122,14 @@ def export_model(
     on_cpu = check_graph(built.graph, resolved)
     verification = verify_content(built.content, built, str(path))
     storages: list[StorageReport] = []
+    narrow: list[str] = []
     if data is not None:
         examples = first_examples(data, model.input_names, BATCH_SIZE)
         codes = probe_codes(built.graph, built.frozen, examples)
         points = compare_points(built.frozen, codes, str(path), statistics=True)
         storages = compare_storages(build, built, codes, examples)
+        batch = as_batch(examples, model.input_names)
+        narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
         verification = dataclasses.replace(
             verification,
             points=points,
@@ -152,6 +157,7 @@ def export_model(
         verification=verification,
         snippets=snippets_of(built.graph, path.name),
         on_cpu=[str(violation) for violation in on_cpu],
+        narrow=narrow,
         compiler=_compiler_lines(resolved.name, built.content),
         storages=storages,
         latency=latency,

@@ -195,6 +195,8 @@ class FixedPoint(QuantizationPoint):
         """Returns `inputs` on the grid."""
         if not inputs.dtype.is_floating:
             inputs = tf.cast(inputs, tf.float32)
+        if self.visitor is not None:
+            self.visitor(self, inputs)
         return lsq.fake_quantize(inputs, self.step, self.integer_range)
 
     def get_config(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from .batch_norm import BatchNormReestimation, reestimate_batch_norm
 from .biases import round_biases
-from .calibration import calibrate
+from .calibration import calibrate, set_first_values
 from .diagnostics import Diagnostics
 from .distillation import Distiller
 from .learned_steps import (
@@ -14,6 +14,7 @@ from .learned_steps import (
 )
 from .losses import CrossEntropy, DistillationLoss
 from .model import LSQModel, StepTraining
+from .narrow_ranges import NarrowRange, measured_narrow_ranges
 from .optimizers import (
     DEFAULT_STEP_CLIP,
     AdamWOnKernels,
@@ -33,6 +34,7 @@ __all__ = [
     "DistillationLoss",
     "Distiller",
     "LSQModel",
+    "NarrowRange",
     "OscillationTracking",
     "SGDWithL2",
     "StepTraining",
@@ -40,11 +42,13 @@ __all__ = [
     "check_calibrated",
     "check_step_clip",
     "is_calibrated",
+    "measured_narrow_ranges",
     "prepare_optimizer",
     "quantization_points",
     "recipe",
     "reestimate_batch_norm",
     "round_biases",
+    "set_first_values",
     "steps",
     "wrapped_layers",
 ]

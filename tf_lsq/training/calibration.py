@@ -7,10 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras, reset_slots
-from ..data import check_num_examples, first_examples
-from .first_batch import initialise_steps, warn_of_zeros
+from ..data import check_num_examples, first_batch
+from .first_batch import FirstValues, initialise_steps, warn_of_zeros
 from .learned_steps import quantization_points, trained_variables
 from .model import LSQModel
+from .narrow_ranges import warn_of_narrow_ranges
 
 
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
@@ -25,6 +26,10 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     as in inference. Under `tf.distribute.MultiWorkerMirroredStrategy` every worker
     must call it; all get the first worker's steps.
 
+    It warns about points that receive only zeros, and about tensors that use few codes
+    of a grid that they share with larger ones: boxes in pixels and scores in one
+    tensor, for example.
+
     Args:
         model: A quantized model.
         data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
@@ -34,6 +39,15 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
         ValueError: If `model` has no quantization points, or `num_examples` is
             less than 1.
     """
+    found = set_first_values(model, data, num_examples)
+    warn_of_zeros(found.empty)
+    warn_of_narrow_ranges(found.narrow)
+
+
+def set_first_values(
+    model: keras.Model, data: Any, num_examples: int = 256
+) -> FirstValues:
+    """Does what `calibrate` does, and returns what it would warn about."""
     optimizer = getattr(model, "optimizer", None)
     model = getattr(model, "student", model)
     points = quantization_points(model)
@@ -43,20 +57,18 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
             "quantization points. Call `tf_lsq.quantize_model` first."
         )
     check_num_examples(num_examples)
-    names = model.input_names
-    arrays = first_examples(data, names, num_examples)
+    x = first_batch(data, model.input_names, num_examples)
     kept = [(v, tf.identity(v)) for p in points for v in p.step_variables.values()]
-    x = dict(zip(names, arrays, strict=True)) if len(arrays) > 1 else arrays[0]
     try:
         for point in points:
             point.reset()
-        empty = initialise_steps(model, x, training=False)
+        found = initialise_steps(model, x, training=False)
     except (ValueError, RuntimeError, tf.errors.OpError):
         for variable, value in kept:
             variable.assign(value)
         raise
-    warn_of_zeros(empty)
     if isinstance(model, LSQModel):
-        model.watch_ranges(x, empty)
+        model.watch_ranges(x, found.empty)
     for one in tf.nest.flatten(optimizer or []):
         reset_slots(one, trained_variables(points))
+    return found

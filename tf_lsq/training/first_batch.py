@@ -4,24 +4,40 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from .._compat import keras, nodes_of
-from ..layers import QuantizationPoint, replaced_attributes
+from ..layers import QuantizationPoint
+from .arrivals import Arrivals, visited
 from .distribution import assign_chiefs_values
 from .learned_steps import check_calibrated, quantization_points
+from .narrow_ranges import NarrowRange, has_untrained_norms, narrow_ranges
 
 # Smallest and largest value; NaN if any value is not finite.
 Extremes = tuple[float, float]
 
 
-def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class FirstValues:
+    """What there is to say about the first values of steps.
+
+    Attributes:
+        empty: Names of the points that received only zeros.
+        narrow: The tensors that use few of the codes of a grid that they share.
+    """
+
+    empty: list[str]
+    narrow: list[NarrowRange]
+
+
+def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValues:
     """Gives every activation step that has none its first value.
 
     The batch flows through the model eagerly; each point sets its step from its input
@@ -36,7 +52,7 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> list[str]
             training step. Their moving averages stay unchanged.
 
     Returns:
-        The names of the points that received only zeros from the batch.
+        What the caller may warn about.
 
     Raises:
         ValueError: If the batch is degenerate: all inputs are constant, or there are
@@ -60,7 +76,8 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> list[str]
         if name != "step"
     ]
     assign_chiefs_values(model.distribute_strategy, first_values)
-    return empty
+    judged = training or not has_untrained_norms(model)
+    return FirstValues(empty, narrow_ranges(model, first.arrivals) if judged else [])
 
 
 def missing_shared_points(model: keras.Model) -> list[QuantizationPoint]:
@@ -109,27 +126,21 @@ def initialise_shared_points(
         point.initialise(values)
 
 
-@contextlib.contextmanager
-def visited(points: Iterable[QuantizationPoint], visitor: Any) -> Iterator[None]:
-    """Sets the visitor of points, see `QuantizationPoint.visitor`."""
-    with contextlib.ExitStack() as stack:
-        for point in points:
-            stack.enter_context(replaced_attributes(point, {"visitor": visitor}))
-        yield
-
-
 class _FirstBatch:
     """A visitor that sets the steps of points from their inputs.
 
     Attributes:
         extremes: Point -> smallest and largest of the values that set its step.
+        arrivals: What every point received.
     """
 
     def __init__(self) -> None:
         self.extremes: dict[str, Extremes] = {}
+        self.arrivals = Arrivals()
 
     def __call__(self, point: QuantizationPoint, inputs: tf.Tensor) -> None:
         """Sets a step that has no value."""
+        self.arrivals(point, inputs)
         if not point.is_initialised():
             self.note_extremes(point, inputs)
             point.initialise(inputs)

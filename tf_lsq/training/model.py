@@ -40,6 +40,7 @@ from .learned_steps import (
     wrapped_layers,
 )
 from .losses import resolve
+from .narrow_ranges import warn_of_narrow_ranges
 from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
 from .range_watch import MANY, RangeWatch
 
@@ -208,9 +209,10 @@ class StepTraining(_Trained):
 
     def _take_first_batch(self, x: Any) -> list[str]:
         """Sets the steps from a batch; returns the points that received only zeros."""
-        empty = initialise_steps(self.quantized, x, training=True)
-        self.quantized.watch_ranges(x, empty)
-        return empty
+        found = initialise_steps(self.quantized, x, training=True)
+        warn_of_narrow_ranges(found.narrow)
+        self.quantized.watch_ranges(x, found.empty)
+        return found.empty
 
     def _begin(self) -> None:
         """Prepares a training call."""

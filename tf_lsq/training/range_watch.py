@@ -23,7 +23,8 @@ import tensorflow as tf
 from .._compat import inference_only, keras, nodes_of, random_layers
 from ..layers import LSQWrapper, QuantizationPoint
 from ..lsq import MAX_NUM_BITS
-from .first_batch import batch_norm_statistics_kept, visited
+from .arrivals import visited
+from .first_batch import batch_norm_statistics_kept
 from .learned_steps import quantization_points, wrapped_layers
 
 Quantizer = LSQWrapper | QuantizationPoint

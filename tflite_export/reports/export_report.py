@@ -125,6 +125,8 @@ class ExportReport:
         snippets: "python", "kotlin" and "swift" -> a function that runs the file with
             the scales of its inputs and outputs.
         on_cpu: Operators that the target runs on the CPU, and why.
+        narrow: With data, tensors that use few codes of a grid that they share, each
+            with its remedy.
         compiler: For the Edge TPU, where its compiler maps the operators, or that it
             is not installed.
         storages: The other storages compared with this one; empty without data.
@@ -143,6 +145,7 @@ class ExportReport:
     verification: VerificationReport
     snippets: dict[str, str]
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
+    narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
     storages: list[StorageReport] = dataclasses.field(
         default_factory=list[StorageReport]
@@ -168,6 +171,7 @@ class ExportReport:
         lines.append(f"runs on              {self.min_runtime} or newer")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
         lines += [*self.on_cpu, *self.compiler]
+        lines += [f"remark: {tensor}" for tensor in self.narrow]
         lines += [f"other storage        {storage}" for storage in self.storages]
         if self.latency is not None:
             lines.append(f"latency              {self.latency}")
