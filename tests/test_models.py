@@ -63,6 +63,22 @@ def test_narrow_networks_are_exported_exactly(name, rng, tmp_path):
     assert found.equal_codes == found.weight_codes
 
 
+SLOW = {*DEEP, "preact_resnet34", "squeezenext23_2x"}
+
+
+@pytest.mark.parametrize(
+    "name", [*(name for name in PUBLISHED if name not in SLOW), *deep(*sorted(SLOW))]
+)
+def test_calibrated_students_are_the_networks_on_a_grid(name, rng):
+    build = getattr(models, name)
+    model = tiny.randomize(build((32, 32, 3), classes=5, width=0.0625), rng)
+    x = rng.uniform(0, 1, (16, 32, 32, 3)).astype(np.float32)
+    student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
+    tf_lsq.calibrate(student, x)
+    found = student.predict_on_batch(x)
+    assert tiny.largest_difference(found, model.predict_on_batch(x)) < 0.05
+
+
 def test_width_and_classes_can_be_chosen():
     model = models.preact_resnet18((16, 16, 1), classes=7, width=0.25)
     assert model.input_shape == (None, 16, 16, 1) and model.output_shape == (None, 7)
