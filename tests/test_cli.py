@@ -51,7 +51,8 @@ def run(*arguments, code=0):
 
 
 def test_check_lists_operators_and_problems(files):
-    output = run("check", files / "float.keras", "--storage", "packed").output
+    options = ["--storage", "packed", "--data", files / "data.npz"]
+    output = run("check", files / "float.keras", *options).output
     assert "re_lu_1" in output and "int4" in output
     refused = run("check", files / "float.keras", "--target", "symmetric", code=1)
     assert "softmax" in refused.output

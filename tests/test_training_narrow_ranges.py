@@ -105,6 +105,12 @@ def test_narrow_tensors_are_named(case, bits, x):
     assert f"of {one.grid_codes} codes" in str(one) and str(one).count(". ") == 1
 
 
+def leaky(x):
+    """A leaky ReLU, written out."""
+    x = dense(16, 1, "before", x)
+    return dense(3, 1, "last", layers.Maximum()([x, x * 0.01]))
+
+
 WIDE = {
     "similar ranges": joined(layers.Concatenate(), small=20),
     # Constant on the data: switched off.
@@ -113,6 +119,7 @@ WIDE = {
     "a residual branch": lambda x: dense(3, 1, "last", x + dense(16, 0.001, "b", x)),
     "a chain of sums": lambda x: x + dense(16, 1e-3, "b", x) + dense(16, 1e-3, "c", x),
     "a wide branch": lambda x: dense(3, 1, "last", x + dense(16, 999, "b", x)),
+    "a leaky relu": leaky,
     "logits": lambda x: dense(100, 1, "last", x),
     "probabilities": lambda x: layers.Softmax()(dense(100, 9, "last", x)),
 }
@@ -152,6 +159,14 @@ def test_a_warning_lists_all_of_them_with_their_remedies(way, x):
     ]
     for line, parts in zip(lines, expected, strict=True):
         assert all(part in line for part in parts)
+
+
+def test_a_training_may_begin_with_outputs_anywhere(x):
+    student = tf_lsq.quantize_model(network(far_from_zero))
+    student.compile("sgd", "mse")
+    student.fit(x, np.zeros((len(x), 1), np.float32), verbose=0)  # No warning.
+    with pytest.warns(UserWarning, match="`pressure`: it spans"):
+        tf_lsq.calibrate(student, x)
 
 
 def test_untrained_batch_norms_are_judged_in_training_only(x, recwarn):

@@ -76,8 +76,21 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValu
         if name != "step"
     ]
     assign_chiefs_values(model.distribute_strategy, first_values)
-    judged = training or not has_untrained_norms(model)
-    return FirstValues(empty, narrow_ranges(model, first.arrivals) if judged else [])
+    return FirstValues(empty, _narrow_ranges(model, first.arrivals, training))
+
+
+def _narrow_ranges(
+    model: keras.Model, arrivals: Arrivals, training: bool
+) -> list[NarrowRange]:
+    """Returns the tensors to warn about.
+
+    A training may begin with random weights, and its outputs anywhere. In inference
+    mode, batch norms that were never trained do not normalise.
+    """
+    if not training and has_untrained_norms(model):
+        return []
+    found = narrow_ranges(model, arrivals)
+    return [one for one in found if not (training and one.kind == "output")]
 
 
 def missing_shared_points(model: keras.Model) -> list[QuantizationPoint]:

@@ -12,7 +12,8 @@ Not narrow are
 
 - a tensor that is constant on the data: a branch may be switched off;
 - a term of a residual connection: its branch is a small change of the tensor that it
-  is computed from and added to, as it is in float.
+  is computed from and added to, as it is in float; and likewise the terms of a maximum
+  or minimum, such as ``maximum(x, 0.01 * x)``.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _CONSTANT = 1e-3
 # So few values of an output say little about its range.
 _FEW_ROWS = 16
 _SUMS = ("add", "subtract")
+_EXTREMES = ("maximum", "minimum")
 # Kind of a place -> what to do about a narrow tensor there.
 _REMEDIES = {
     "join": "Scale it to the range of the others, for example with a batch norm.",
@@ -172,6 +174,8 @@ class _Finder:
         if not _is_narrow(codes, point):
             return
         source, place, kind = _operator(point), _join_after(point), "join"
+        if place.kind in _EXTREMES and _is_residual(point, place):
+            return
         if source.properties.keeps_grid:
             place, kind = source, "pool"
         elif point.layer in self._output_points:
@@ -235,7 +239,7 @@ def _operator(node: Node) -> Node:
 
 
 def _is_residual(term: Node, total: Node) -> bool:
-    """Returns whether one of a term and another term of a sum depends on the other."""
+    """Returns whether a term of a sum or maximum depends on another, or that on it."""
     term, others, sums = _operator(term), [], [total]
     while sums:
         for other in map(_operator, sums.pop().inputs):
