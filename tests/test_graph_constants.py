@@ -80,7 +80,7 @@ def test_trained_variables_stay_trained(function, rng, tmp_path):
 
 def test_a_trained_variable_is_refused_where_it_would_be_frozen():
     model = model_of(lambda x: tf.minimum(x, tf.Variable(1.0)))
-    with pytest.raises(ValueError, match="turn the trainable variable 'Variable:0' into a constant"):
+    with pytest.raises(ValueError, match="would turn the trainable variable"):
         tf_lsq.quantize_model(model)
 
 
