@@ -22,11 +22,11 @@ from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core import tf_op_layer
 from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
 from tf_keras.src.optimizers.legacy.optimizer_v2 import _var_key
-from tf_keras.src.saving.serialization_lib import SafeModeScope
+from tf_keras.src.saving import serialization_lib
 
 OpLambda: Any = tf_op_layer.TFOpLambda
 SlicingOpLambda: Any = tf_op_layer.SlicingOpLambda
-SafeMode: Any = SafeModeScope
+SafeMode: Any = serialization_lib.SafeModeScope
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
 
@@ -52,9 +52,11 @@ __all__ = [
     "SlicingOpLambda",
     "exclude_from_weight_decay",
     "import_keras3",
+    "in_safe_mode",
     "inference_only",
     "infers_shapes_only",
     "inner_optimizer",
+    "is_keras3_layer_class",
     "is_keras3_model",
     "keras",
     "losses_container",
@@ -81,11 +83,26 @@ def import_keras3() -> Any:
     return keras3
 
 
+def in_safe_mode() -> bool:
+    """Returns whether a model is being loaded that must not run code of its file."""
+    return bool(serialization_lib.in_safe_mode())
+
+
 def is_keras3_model(model: Any) -> bool:
     """Returns whether an object is a Keras 3 model, without importing Keras 3."""
+    return _descends_from_keras3(type(model), "Model")
+
+
+def is_keras3_layer_class(cls: Any) -> bool:
+    """Returns whether an object is a layer class of Keras 3, without importing it."""
+    return isinstance(cls, type) and _descends_from_keras3(cls, "Layer")
+
+
+def _descends_from_keras3(cls: type, name: str) -> bool:
+    """Returns whether a class is one of Keras 3, by name, or a subclass of it."""
     return any(
-        cls.__module__.startswith("keras.") and cls.__name__ == "Model"
-        for cls in type(model).__mro__
+        base.__module__.startswith("keras.") and base.__name__ == name
+        for base in cls.__mro__
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import tf_lsq
 from tf_lsq._compat import SafeMode, keras
-from tf_lsq.graph import is_keras3_file
+from tf_lsq.graph import is_keras3_file, load_keras3
 
 SUFFIXES = (".keras", ".h5")
 
@@ -18,7 +18,7 @@ def load_model(path: str | Path, *, unsafe: bool = False) -> keras.Model:
     """Loads a float or quantized model from a file.
 
     Args:
-        path: A `.keras` or `.h5` file of tf_keras or, `.keras` only, of Keras 3.
+        path: A `.keras` or `.h5` file of tf_keras or Keras 3.
         unsafe: Whether to allow code in the file (of `Lambda` layers) to run. Only
             for files whose origin you trust.
 
@@ -38,8 +38,8 @@ def load_model(path: str | Path, *, unsafe: bool = False) -> keras.Model:
     scope: Any = contextlib.nullcontext() if unsafe else SafeMode(True)
     try:
         with scope:
-            if path.suffix == ".keras" and is_keras3_file(path):
-                return tf_lsq.from_keras3(path)
+            if is_keras3_file(path):
+                return tf_lsq.from_keras3(load_keras3(path, safe_mode=not unsafe))
             return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} is not a readable model: {error}") from error

@@ -2,16 +2,17 @@
 
 from .copying import copied
 from .evaluation import Values
+from .expansions import register_layer
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization
 from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
 from .fusing import analyze
 from .integers import takes_as_is
-from .keras3 import float_model, from_keras3, is_keras3_file
+from .keras3 import float_model, from_keras3, is_keras3_file, load_keras3
+from .keras3_layer import Keras3Layer
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node
 from .pairing import paired_tensors
-from .reader import register_layer
 from .unary import KINDS
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ForeignCall",
     "Graph",
     "HardSigmoid",
+    "Keras3Layer",
     "Kind",
     "Layer",
     "Node",
@@ -35,6 +37,7 @@ __all__ = [
     "from_keras3",
     "input_factor",
     "is_keras3_file",
+    "load_keras3",
     "paired_tensors",
     "point_of",
     "register_layer",

@@ -61,7 +61,7 @@ def read_function(
         model = keras.Model(inputs, function(*inputs))
     except Exception:  # The function is the user's: anything may happen.
         return None
-    if model.weights or not _computes(model, function):
+    if model.weights or not computes(model, function):
         return None
     name_functions(model)
     return model
@@ -82,8 +82,13 @@ def name_functions(model: keras.Model) -> None:
             rename_layer(layer, f"{base}_{number}" if number else base)
 
 
-def _computes(model: keras.Model, function: Callable[..., Any]) -> bool:
-    """Returns whether a model computes a function, compared on random numbers."""
+def computes(model: Any, function: Callable[..., Any]) -> bool:
+    """Returns whether a model computes a function, compared on random numbers.
+
+    Args:
+        model: A functional model of tf_keras or Keras 3.
+        function: A function of as many tensors as the model has inputs.
+    """
     rng = np.random.default_rng(0)
     arrays = []
     for tensor in model.inputs:

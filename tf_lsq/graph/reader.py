@@ -14,66 +14,18 @@ import tensorflow as tf
 
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .activations import activation_name
+from .expansions import EXPANSIONS
 from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
-from .layer_table import PUBLIC_LAYERS, rule_of, unwrapped
+from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
 from .python_functions import name_functions, read_function, read_lambda
 from .recorded import Unsupported, bind_arguments, is_trained, trained_argument
 
-Expansion = Callable[[Any], keras.Model]
-_EXPANSIONS: dict[type, Expansion] = {}
 _MASKED = (
     "it computes with the Keras mask of its input, which a file does not have; leave "
     "out `mask_zero=True` and `Masking`, or multiply by an input that holds the mask"
 )
-
-
-def register_layer(layer_class: type) -> Callable[[Expansion], Expansion]:
-    """Registers how a custom layer decomposes into supported layers.
-
-    The layer can then be quantized. The decorated function takes a built layer of
-    `layer_class` and returns a functional model of supported layers that computes the
-    same, with the same weights. The quantized model has these layers in its place:
-    their kernels get learned steps, and quantization points go between them as in any
-    model.
-
-    Args:
-        layer_class: A subclass of `keras.layers.Layer`.
-
-    Raises:
-        TypeError: If `layer_class` is not a layer class.
-        ValueError: If this library already supports the class.
-
-    Example:
-        >>> import tf_keras as keras
-        >>> class Gated(keras.layers.Layer):
-        ...     def build(self, shape):
-        ...         self.dense = keras.layers.Dense(shape[-1], activation="sigmoid")
-        ...         self.dense.build(shape)
-        ...     def call(self, x):
-        ...         return x * self.dense(x)
-        >>> @register_layer(Gated)
-        ... def expand(layer):
-        ...     x = keras.Input(layer.dense.kernel.shape[:1])
-        ...     return keras.Model(x, keras.layers.Multiply()([x, layer.dense(x)]))
-    """
-    if not (isinstance(layer_class, type) and issubclass(layer_class, Layer)):
-        raise TypeError(
-            "`layer_class` must be a subclass of `tf_keras.layers.Layer`. "
-            f"Received: {layer_class!r}."
-        )
-    if layer_class in PUBLIC_LAYERS:
-        raise ValueError(
-            f"`layer_class` must be a custom layer. Received: {layer_class}, which is "
-            "already supported."
-        )
-
-    def register(expand: Expansion) -> Expansion:
-        _EXPANSIONS[layer_class] = expand
-        return expand
-
-    return register
 
 
 def read_model(model: keras.Model) -> Graph:
@@ -133,7 +85,7 @@ class _Reader:
             return layer if getattr(layer, "_is_graph_network", False) else None
         if isinstance(layer, keras.layers.Lambda):
             return read_lambda(keras_node)
-        expand = _EXPANSIONS.get(type(layer))
+        expand = EXPANSIONS.get(type(layer))
         if expand is None:
             return None
         key = (id(layer), "expansion")
