@@ -23,7 +23,9 @@ _OF_SHAPES = {"shape", "size", "rank", "compat.v1.shape", "compat.v1.size"}
 def class_name(layer: Layer) -> str:
     """Returns what a layer is called in messages: its class, or its function."""
     symbol = getattr(layer, "symbol", None)
-    return f"tf.{symbol}" if symbol else type(layer).__name__
+    # One that Keras 3 runs is called like the layer of Keras 3.
+    own = getattr(layer, "keras3_class_name", type(layer).__name__)
+    return f"tf.{symbol}" if symbol else own
 
 
 @dataclasses.dataclass(frozen=True)

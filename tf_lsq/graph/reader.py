@@ -16,6 +16,7 @@ from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .activations import activation_name
 from .expansions import EXPANSIONS
 from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
+from .keras3_layer import Keras3Layer
 from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
@@ -290,7 +291,9 @@ def _remedy(layer: Layer) -> str:
             "a nested subclassed model has no graph to read; write it as "
             "`keras.Model(inputs, outputs)`"
         )
-    if type(layer).__module__.startswith("tf_keras."):
+    of_keras3 = isinstance(layer, Keras3Layer)
+    known = type(layer.operation if of_keras3 else layer).__module__
+    if known.startswith(("tf_keras.", "keras.")):
         return "this library has no exact integer form of this layer"
     return (
         "this library does not know this layer; register how it decomposes into "
