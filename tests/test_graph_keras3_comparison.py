@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import tf_lsq
-from tf_lsq.graph import expansions, keras3_differences, keras3_settings, keras3_twins
+from tf_lsq.graph import expansions
+from tf_lsq.graph.keras3 import differences, settings, twins
 
 layers3 = keras3.layers
 ops = keras3.ops
@@ -24,8 +25,8 @@ def nested(end):
 
 
 def test_the_operation_that_differs_is_named(monkeypatch):
-    wrong = {**keras3_twins.ROWS, "Tanh": keras3_twins.ROWS["Sigmoid"]}
-    monkeypatch.setattr(keras3_twins, "ROWS", wrong)
+    wrong = {**twins.ROWS, "Tanh": twins.ROWS["Sigmoid"]}
+    monkeypatch.setattr(twins, "ROWS", wrong)
     with pytest.raises(
         ValueError, match=r"`inner/tanh\w*` \(Tanh\).*output differs by"
     ):
@@ -33,8 +34,8 @@ def test_the_operation_that_differs_is_named(monkeypatch):
 
 
 def test_an_activation_that_differs_slightly_is_found(monkeypatch):
-    plain = {**keras3_settings._ACTIVATIONS, "gelu": lambda x: tf.nn.gelu(x, True)}
-    monkeypatch.setattr(keras3_settings, "_ACTIVATIONS", plain)
+    plain = {**settings._ACTIVATIONS, "gelu": lambda x: tf.nn.gelu(x, True)}
+    monkeypatch.setattr(settings, "_ACTIVATIONS", plain)
     model = nested(layers3.Dense(4, activation="gelu", name="gelu"))
     with pytest.raises(ValueError, match=r"`inner/gelu` \(Dense\)"):
         tf_lsq.from_keras3(model)
@@ -55,7 +56,7 @@ def eager_only(function):
     ],
 )
 def test_other_differences_are_described(row, message, monkeypatch):
-    monkeypatch.setattr(keras3_twins, "ROWS", {"Tanh": row})
+    monkeypatch.setattr(twins, "ROWS", {"Tanh": row})
     inputs = keras3.Input((4,))
     with pytest.raises(ValueError, match=message):
         tf_lsq.from_keras3(keras3.Model(inputs, ops.tanh(inputs)))
@@ -65,7 +66,7 @@ def test_connections_that_differ_are_named(monkeypatch):
     def swapped(record, x, y):
         return record(tf.subtract, *((x, y) if isinstance(x, tf.Tensor) else (y, x)))
 
-    monkeypatch.setitem(keras3_twins.ROWS, "Subtract", swapped)
+    monkeypatch.setitem(twins.ROWS, "Subtract", swapped)
     inputs = keras3.Input((4,))
     x = ops.subtract(layers3.Dense(4)(inputs), inputs)
     model = keras3.Model(inputs, layers3.Dense(2)(ops.tanh(x)))
@@ -92,8 +93,8 @@ def test_a_model_that_draws_random_numbers_in_inference_is_accepted(rng):
 
 
 def test_a_difference_behind_random_numbers_and_infinities_is_found(monkeypatch):
-    wrong = {**keras3_twins.ROWS, "Tanh": keras3_twins.ROWS["Sigmoid"]}
-    monkeypatch.setattr(keras3_twins, "ROWS", wrong)
+    wrong = {**twins.ROWS, "Tanh": twins.ROWS["Sigmoid"]}
+    monkeypatch.setattr(twins, "ROWS", wrong)
     for end in (lambda x: x / 0.0, lambda x: ops.log(ops.relu(-ops.abs(x)))):
         with pytest.raises(ValueError, match="Tanh"):
             tf_lsq.from_keras3(nested(lambda x, end=end: ops.tanh(end(x))))
@@ -146,7 +147,7 @@ def test_the_model_and_the_random_state_are_left_alone():
 def test_differences_of_tensors(found, expected, differs):
     arrays = [np.asarray(values) for values in (found, expected)]
     arrays = [a.astype(np.float32) if a.dtype == float else a for a in arrays]
-    problem = keras3_differences.compare(arrays[:1], arrays[1:], 1e-4)
+    problem = differences.compare(arrays[:1], arrays[1:], 1e-4)
     assert (problem is not None) == differs
 
 

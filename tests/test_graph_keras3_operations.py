@@ -13,7 +13,8 @@ import tensorflow as tf
 
 import tf_lsq
 from tf_lsq._compat import OpLambda, SlicingOpLambda, keras
-from tf_lsq.graph import Keras3Layer, keras3_twins
+from tf_lsq.graph import Keras3Layer
+from tf_lsq.graph.keras3 import twins
 
 layers3 = keras3.layers
 ops = keras3.ops
@@ -264,7 +265,7 @@ def test_every_row_has_a_case():
     for function in CASES.values():
         operations = model_of(function).operations
         used |= {type(operation).__name__ for operation in operations}
-    assert not set(keras3_twins.ROWS) - used
+    assert not set(twins.ROWS) - used
 
 
 # Operations without a TensorFlow function of their own.

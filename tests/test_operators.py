@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import test_conformance
-import test_graph_tensor_functions
+import test_graph_functions
 
 from tf_lsq.graph import KINDS, analyze
 from tflite_export.file import tflite_operators
@@ -28,7 +28,7 @@ def gaps(kinds, operators, covered):
     for kind in sorted(kinds - WITHOUT_OPERATOR - WITHOUT_CASE - covered):
         yield (
             f"{kind!r} is in no network of `test_conformance.CASES` or "
-            "`test_graph_tensor_functions.CASES`"
+            "`test_graph_functions.CASES`"
         )
 
 
@@ -65,10 +65,10 @@ def covered():
     """Graph kinds that occur in the conformance cases."""
     builds = [build for _, build in test_conformance.CASES.values()]
     builds += [
-        lambda functions=functions, rank=rank: test_graph_tensor_functions.model_of(
+        lambda functions=functions, rank=rank: test_graph_functions.model_of(
             *functions, rank=rank
         )
-        for functions, rank in test_graph_tensor_functions.MODELS.values()
+        for functions, rank in test_graph_functions.MODELS.values()
     ]
     return {node.kind for build in builds for node in analyze(build()).nodes}
 

@@ -8,8 +8,8 @@ from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
 from .fusing import analyze
 from .integers import takes_as_is
-from .keras3 import float_model, from_keras3, is_keras3_file, load_keras3
-from .keras3_layer import Keras3Layer
+from .keras3.layer import Keras3Layer
+from .keras3.models import float_model, from_keras3, is_keras3_file, load_keras3
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node
 from .pairing import paired_tensors

@@ -6,7 +6,7 @@ convolution is folded into its weights, a ReLU is fused into the operator before
 contains `QuantizationPoint` layers). Training, export and checks all read it.
 
 To add a layer, add a row to `layer_table.LAYERS`; for a TensorFlow function, to
-`tensor_functions.FUNCTIONS`; for an operator, to `unary.KINDS`.
+`functions.table.FUNCTIONS`; for an operator, to `unary.KINDS`.
 """
 
 from __future__ import annotations

@@ -29,8 +29,11 @@ from .float_layers import (
     SynchronizedBatchNormalization,
     UnaryFunction,
 )
-from .image_functions import center_crop
-from .joining_functions import concatenate
+from .functions.images import center_crop
+from .functions.joining import concatenate
+from .functions.resizing import resize_options
+from .functions.selecting import repeat_vector, up_sampling_3d
+from .functions.table import check_function, lower_function
 from .layer_checks import (
     Check,
     accept,
@@ -72,9 +75,6 @@ from .moving_layers import (
     ZerosLike,
 )
 from .nodes import Layer, Node
-from .resizing_functions import resize_options
-from .selecting_functions import repeat_vector, up_sampling_3d
-from .tensor_functions import check_function, lower_function
 from .unary import UNARY
 
 layers = keras.layers

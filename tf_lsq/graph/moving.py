@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from .._compat import keras
+from .functions.recorded import Unsupported
 from .lowering import Call
 from .moving_layers import ConstantPadding, Gather, StridedSlice
 from .nodes import Node
-from .recorded import Unsupported
 from .shape_values import known, sizes
 
 layers = keras.layers

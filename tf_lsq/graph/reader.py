@@ -15,13 +15,18 @@ import tensorflow as tf
 from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .activations import activation_name
 from .expansions import EXPANSIONS
+from .functions.recorded import (
+    Unsupported,
+    bind_arguments,
+    is_trained,
+    trained_argument,
+)
 from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
-from .keras3_layer import Keras3Layer
+from .keras3.layer import Keras3Layer
 from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
 from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
 from .python_functions import name_functions, read_function, read_lambda
-from .recorded import Unsupported, bind_arguments, is_trained, trained_argument
 
 _MASKED = (
     "it computes with the Keras mask of its input, which a file does not have; leave "

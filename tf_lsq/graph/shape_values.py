@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .functions.recorded import Unsupported
 from .nodes import Node
-from .recorded import Unsupported
 
 # Batch sizes that show whether a value depends on the batch size, and how.
 _BATCHES = (2, 3)

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .._compat import import_keras3, keras
-from . import python_functions
+from ..._compat import import_keras3, keras
+from .. import python_functions
 
 
 def read_function(function: Callable[..., Any], tensors: Sequence[Any]) -> Any:

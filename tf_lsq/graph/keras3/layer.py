@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import import_keras3, in_safe_mode, keras
-from .keras3_arguments import unpack_arguments
+from ..._compat import import_keras3, in_safe_mode, keras
+from .arguments import unpack_arguments
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")

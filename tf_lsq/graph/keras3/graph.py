@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from .._compat import keras
-from .keras3_arguments import is_tensor
+from ..._compat import keras
+from .arguments import is_tensor
 
 Call: TypeAlias = Callable[..., Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import import_keras3, keras
-from .keras3_recorder import NoTwin
+from ..._compat import import_keras3, keras
+from .recorder import NoTwin
 
 layers = keras.layers
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .lowering import Call
-from .nodes import Layer, Node
+from ..lowering import Call
+from ..nodes import Layer, Node
 
 # Names of functions that compute the same -> how a call of one is lowered.
 Rows: TypeAlias = Mapping[tuple[str, ...], Callable[[Call], Node | list[Node]]]

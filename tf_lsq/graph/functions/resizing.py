@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .._compat import keras
-from .image_functions import framed, images
-from .lowering import Call
-from .moving import add_identity
-from .moving_layers import ImageResizing
-from .nodes import Node
+from ..._compat import keras
+from ..lowering import Call
+from ..moving import add_identity
+from ..moving_layers import ImageResizing
+from ..nodes import Node
+from ..shape_values import known, sizes
+from .images import framed, images
 from .recorded import Rows, Unsupported
-from .shape_values import known, sizes
 
 layers = keras.layers
 # `tf.image.ResizeMethod` of TensorFlow 1 has numbers.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .float_layers import ArgMax
-from .lowering import Call
-from .nodes import Node
+from ..float_layers import ArgMax
+from ..lowering import Call
+from ..nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument
 
 

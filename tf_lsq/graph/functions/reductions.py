@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .float_layers import REDUCED_KINDS, Reduction
-from .lowering import Call
-from .nodes import Node
+from ..float_layers import REDUCED_KINDS, Reduction
+from ..lowering import Call
+from ..nodes import Node
 from .recorded import Rows, Unsupported, constant
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .lowering import Call
-from .moving import add_reshape, add_selection, batch_kept, reversed_along
-from .nodes import Node
+from ..lowering import Call
+from ..moving import add_reshape, add_selection, batch_kept, reversed_along
+from ..nodes import Node
+from ..shape_values import by_axis, known, sizes
 from .recorded import Rows, Unsupported, tensor_argument
-from .shape_values import by_axis, known, sizes
 
 
 def _gather(call: Call) -> Node:

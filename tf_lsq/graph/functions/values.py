@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .._compat import keras
-from ..layers import AddConstant, MultiplyConstant
-from .float_layers import UnaryFunction
-from .lowering import Call, chained, rescaling
-from .nodes import Node
+from ..._compat import keras
+from ...layers import AddConstant, MultiplyConstant
+from ..float_layers import UnaryFunction
+from ..lowering import Call, chained, rescaling
+from ..nodes import Node
+from ..unary import UNARY
 from .recorded import Rows, Unsupported, constant, is_trained, tensor_argument, weight
-from .unary import UNARY
 
 layers = keras.layers
 _CONSTANT_LAYERS = {"add_constant": AddConstant, "multiply_constant": MultiplyConstant}

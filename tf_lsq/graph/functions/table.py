@@ -6,20 +6,20 @@ quantized model. A family of functions has its own module with its rows.
 
 from __future__ import annotations
 
-from .activation_functions import ACTIVATION_FUNCTIONS
-from .image_functions import IMAGE_FUNCTIONS
-from .index_functions import INDEX_FUNCTIONS
-from .joining_functions import JOINING_FUNCTIONS
-from .kernel_functions import KERNEL_FUNCTIONS
-from .lowering import Call
-from .nodes import Layer, Node
-from .pooling_functions import POOLING_FUNCTIONS
-from .reduction_functions import REDUCTION_FUNCTIONS
-from .resizing_functions import RESIZING_FUNCTIONS
-from .selecting_functions import SELECTING_FUNCTIONS
-from .shape_functions import SHAPE_FUNCTIONS
-from .slicing_functions import SLICING_FUNCTIONS
-from .value_functions import VALUE_FUNCTIONS
+from ..lowering import Call
+from ..nodes import Layer, Node
+from .activations import ACTIVATION_FUNCTIONS
+from .images import IMAGE_FUNCTIONS
+from .indices import INDEX_FUNCTIONS
+from .joining import JOINING_FUNCTIONS
+from .kernels import KERNEL_FUNCTIONS
+from .pooling import POOLING_FUNCTIONS
+from .reductions import REDUCTION_FUNCTIONS
+from .resizing import RESIZING_FUNCTIONS
+from .selecting import SELECTING_FUNCTIONS
+from .shapes import SHAPE_FUNCTIONS
+from .slicing import SLICING_FUNCTIONS
+from .values import VALUE_FUNCTIONS
 
 _ROWS = {
     **VALUE_FUNCTIONS,

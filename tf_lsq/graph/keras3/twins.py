@@ -12,17 +12,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import import_keras3, keras, nodes_of, rename_layer
-from .keras3_arguments import is_tensor, pack_arguments
-from .keras3_functions import read_function
-from .keras3_graph import Call
-from .keras3_images import IMAGE_ROWS
-from .keras3_layer import Keras3Layer, check_backend
-from .keras3_recorder import NoTwin, Recorder, Row, dtype_of
-from .keras3_reductions import REDUCTION_ROWS
-from .keras3_settings import activation_twin, make_layer, set_weights
-from .keras3_shapes import SHAPE_ROWS
-from .keras3_values import VALUE_ROWS
+from ..._compat import import_keras3, keras, nodes_of, rename_layer
+from .arguments import is_tensor, pack_arguments
+from .functions import read_function
+from .graph import Call
+from .images import IMAGE_ROWS
+from .layer import Keras3Layer, check_backend
+from .recorder import NoTwin, Recorder, Row, dtype_of
+from .reductions import REDUCTION_ROWS
+from .settings import activation_twin, make_layer, set_weights
+from .shapes import SHAPE_ROWS
+from .values import VALUE_ROWS
 
 ROWS: dict[str, Row] = {**VALUE_ROWS, **REDUCTION_ROWS, **SHAPE_ROWS, **IMAGE_ROWS}
 

@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .._compat import keras
-from .lowering import Call
-from .moving import (
+from ..._compat import keras
+from ..lowering import Call
+from ..moving import (
     add_identity,
     add_padding,
     add_reshape,
     add_transpose,
     batch_kept,
 )
-from .moving_layers import MIRRORS, MirrorPadding, StopGradient, ZerosLike
-from .nodes import Layer, Node
+from ..moving_layers import MIRRORS, MirrorPadding, StopGradient, ZerosLike
+from ..nodes import Layer, Node
+from ..shape_values import known, reshaped, sizes
 from .recorded import Rows, Unsupported, tensor_argument
-from .shape_values import known, reshaped, sizes
 
 layers = keras.layers
 

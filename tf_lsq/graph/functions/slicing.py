@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .lowering import Call
-from .moving import add_identity, add_reshape, add_slice, batch_kept
-from .nodes import Node
+from ..lowering import Call
+from ..moving import add_identity, add_reshape, add_slice, batch_kept
+from ..nodes import Node
+from ..shape_values import by_axis, known, sizes
 from .recorded import Rows, Unsupported, tensor_argument
-from .shape_values import by_axis, known, sizes
 
 _WHOLE = slice(None)
 

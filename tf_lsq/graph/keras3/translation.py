@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import import_keras3, is_keras3_model, keras, rename_layer
-from .expansions import expand_layer
-from .keras3_graph import (
+from ..._compat import import_keras3, is_keras3_model, keras, rename_layer
+from ..expansions import expand_layer
+from .graph import (
     Call,
     CallTwin,
     ModelTwin,
@@ -18,9 +18,9 @@ from .keras3_graph import (
     placeholder,
     reason_of,
 )
-from .keras3_recorder import NoTwin
-from .keras3_settings import activation_twin, make_layer, symbolic_activation
-from .keras3_twins import (
+from .recorder import NoTwin
+from .settings import activation_twin, make_layer, symbolic_activation
+from .twins import (
     Names,
     activation_layer,
     function_twin,

@@ -10,7 +10,7 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tf_lsq.graph import tensor_functions
+from tf_lsq.graph.functions import table
 from tflite_export import verification
 
 layers = keras.layers
@@ -409,7 +409,7 @@ def test_every_function_has_a_case():
     for functions, rank in MODELS.values():
         for layer in model_of(*functions, rank=rank).layers:
             used.add(getattr(layer, "symbol", None))
-    rows = {symbols: set(symbols) & used for symbols in tensor_functions._ROWS}
+    rows = {symbols: set(symbols) & used for symbols in table._ROWS}
     assert not [symbols for symbols, found in rows.items() if not found]
 
 

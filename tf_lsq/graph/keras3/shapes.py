@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .keras3_recorder import Recorder, Row, dtype_of, recorded, require
+from .recorder import Recorder, Row, dtype_of, recorded, require
 
 
 def _reshape(record: Recorder, x: Any) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 
 import h5py
 
-from .._compat import import_keras3, is_keras3_model, keras
-from .keras3_comparison import check_twin
-from .keras3_graph import functional
-from .keras3_translation import Translator
+from ..._compat import import_keras3, is_keras3_model, keras
+from .comparison import check_twin
+from .graph import functional
+from .translation import Translator
 
 
 def from_keras3(model: Any, *, example: Any = None) -> keras.Model:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from .._compat import keras
-from .lowering import Call
-from .moving import add_padding
-from .nodes import Node
+from ..._compat import keras
+from ..lowering import Call
+from ..moving import add_padding
+from ..nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument
 
 layers = keras.layers

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import import_keras3, keras
-from .float_layers import HardSigmoid
-from .keras3_recorder import (
+from ..._compat import import_keras3, keras
+from ..float_layers import HardSigmoid
+from .recorder import (
     Recorder,
     Row,
     numeric,

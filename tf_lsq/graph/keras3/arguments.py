@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import import_keras3, keras
+from ..._compat import import_keras3, keras
 
 _SLOT = "tensor"
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import keras
-from .activations import activate, leaky_relu, limit
-from .lowering import Call, rescaling
-from .nodes import Node
+from ..._compat import keras
+from ..activations import activate, leaky_relu, limit
+from ..lowering import Call, rescaling
+from ..nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument
 
 layers = keras.layers

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .keras3_recorder import Recorder, Row, require
+from .recorder import Recorder, Row, require
 
 _FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
 _ALL = {"start": None, "stop": None, "step": None}

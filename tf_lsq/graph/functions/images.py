@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .._compat import keras
-from .lowering import Call
-from .moving import (
+from ..._compat import keras
+from ..lowering import Call
+from ..moving import (
     add_identity,
     add_padding,
     add_slice,
     add_transpose,
     reversed_along,
 )
-from .moving_layers import DepthToSpace, SpaceToDepth
-from .nodes import Node
+from ..moving_layers import DepthToSpace, SpaceToDepth
+from ..nodes import Node
+from ..shape_values import known, sizes
 from .recorded import Rows, Unsupported, constant, tensor_argument
-from .shape_values import known, sizes
 
 layers = keras.layers
 

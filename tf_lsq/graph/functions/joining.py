@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._compat import keras
-from .lowering import Call
-from .moving import (
+from ..._compat import keras
+from ..lowering import Call
+from ..moving import (
     add_identity,
     add_padding,
     add_reshape,
@@ -15,9 +15,9 @@ from .moving import (
     add_transpose,
     batch_kept,
 )
-from .nodes import Node
+from ..nodes import Node
+from ..shape_values import at_batch_size, sizes
 from .recorded import Rows, Unsupported
-from .shape_values import at_batch_size, sizes
 
 layers = keras.layers
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .._compat import keras
-from .activations import with_activation
-from .convolutions import convolution_options, depthwise_options
-from .lowering import Call, Options
-from .nodes import Layer, Node
+from ..._compat import keras
+from ..activations import with_activation
+from ..convolutions import convolution_options, depthwise_options
+from ..lowering import Call, Options
+from ..nodes import Layer, Node
 from .recorded import Rows, Unsupported, constant, is_trained, weight
 
 layers = keras.layers

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from .._compat import OpLambda, SlicingOpLambda
-from .keras3_arguments import is_tensor
+from ..._compat import OpLambda, SlicingOpLambda
+from .arguments import is_tensor
 
 
 class NoTwin(Exception):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import import_keras3
-from .keras3_recorder import Recorder, Row, numeric, recorded, require
+from ..._compat import import_keras3
+from .recorder import Recorder, Row, numeric, recorded, require
 
 _AXES = {"axis": "axis", "keepdims": "keepdims"}
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import import_keras3, keras
-from .expansions import EXPANSIONS
-from .keras3_differences import compare, computable, is_finite, tolerance
-from .keras3_graph import CallTwin, ModelTwin, reason_of
+from ..._compat import import_keras3, keras
+from ..expansions import EXPANSIONS
+from .differences import compare, computable, is_finite, tolerance
+from .graph import CallTwin, ModelTwin, reason_of
 
 _OVERALL_TOLERANCE = 1e-2  # Of the mean difference after all layers.
 _BATCH, _LARGE = 2, 2**16  # One example if it has more values than this.

@@ -1,0 +1,1 @@
+"""TensorFlow functions that are called on Keras tensors, and what they become."""

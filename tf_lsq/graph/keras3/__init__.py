@@ -1,0 +1,1 @@
+"""Keras 3 models: their twins in tf_keras, compared with them."""
