@@ -66,7 +66,8 @@ def pre_activation(num_classes=5, shape=(8, 8, 3)):
 
 def largest_difference(found, expected):
     """The largest difference of outputs, as a share of the range of the expected."""
-    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+    found, expected = (map(np.asarray, tf.nest.flatten(x)) for x in (found, expected))
+    pairs = zip(found, expected, strict=True)
     return max(np.abs(one - other).max() / np.ptp(other) for one, other in pairs)
 
 
