@@ -21,19 +21,26 @@ class _Constant(keras.layers.Layer):
         shape: Shape of the constant, with as many axes as the input; the batch has
             size 1, and others may.
         trained: Whether it is trained.
+        weight_name: Name of its variable.
         **kwargs: Keras' layer arguments.
     """
 
     def __init__(
-        self, shape: Sequence[int], *, trained: bool = False, **kwargs: Any
+        self,
+        shape: Sequence[int],
+        *,
+        trained: bool = False,
+        weight_name: str = "constant",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**{"trainable": trained, **kwargs})
         self.shape, self.trained = tuple(shape), bool(trained)
+        self.weight_name = weight_name
 
     def build(self, input_shape: Any) -> None:
         """Creates the constant."""
         self.constant = self.add_weight(
-            name="constant",
+            name=self.weight_name,
             shape=self.shape,
             initializer="zeros",
             trainable=self.trained,
@@ -47,7 +54,9 @@ class _Constant(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the settings."""
-        return {**super().get_config(), "shape": self.shape, "trained": self.trained}
+        names = ("shape", "trained", "weight_name")
+        own = {name: getattr(self, name) for name in names}
+        return {**super().get_config(), **own}
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")

@@ -204,7 +204,10 @@ class _Finder:
         arrival = self._arrivals[point]
         if len(self._shared[point.layer.name]) > 1 or arrival.num_rows < _FEW_ROWS:
             return
-        name, grid_codes = _operator(node).origin, _num_codes(point)
+        operator = _operator(node)
+        if operator.properties.fixed_step is not None:  # Such as probabilities.
+            return
+        name, grid_codes = operator.origin, _num_codes(point)
         codes = self._codes(point, arrival.span)
         if _is_narrow(codes, point):
             yield NarrowRange(name, "it", codes, grid_codes, "output")

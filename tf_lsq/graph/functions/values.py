@@ -110,16 +110,14 @@ def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
     values = sign * weight(summand)
     if _fits_affine(x, summand):
         return _affine(call, x, 1.0, values, name)
-    trained = is_trained(summand)
-    return _with_constant(call, "add_constant", x, values, trained, name)
+    return _with_constant(call, "add_constant", x, summand, values, name)
 
 
 def _scaled(call: Call, x: Node, given: Any, factor: np.ndarray) -> Node:
     """Adds ``x * factor``, where the factor was computed from the `given` constant."""
     if _fits_affine(x, given):
         return _affine(call, x, factor, 0.0, call.name)
-    trained = is_trained(given)
-    return _with_constant(call, "multiply_constant", x, factor, trained, call.name)
+    return _with_constant(call, "multiply_constant", x, given, factor, call.name)
 
 
 def _fits_affine(x: Node, value: Any) -> bool:
@@ -140,9 +138,18 @@ def _affine(call: Call, x: Node, scale: Any, offset: Any, name: str) -> Node:
 
 
 def _with_constant(
-    call: Call, kind: str, x: Node, values: np.ndarray, trained: bool, name: str
+    call: Call, kind: str, x: Node, given: Any, values: np.ndarray, name: str
 ) -> Node:
-    """Adds an operator with a constant that has its own grid."""
+    """Adds an operator with a constant that has its own grid.
+
+    Args:
+        call: The call it belongs to.
+        kind: Its kind.
+        x: Its input.
+        given: The constant, or the variable, that the user wrote.
+        values: What was computed from it.
+        name: Its name.
+    """
     axes = len(x.shape) - values.ndim
     if axes < 0 or (axes == 0 and values.shape[0] != 1):
         raise Unsupported(
@@ -150,7 +157,10 @@ def _with_constant(
             f"shape {values.shape}"
         )
     shape = (1,) * axes + values.shape
-    layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name)
+    trained, settings = is_trained(given), {}
+    if trained:
+        settings["weight_name"] = given.name.rpartition("/")[2].partition(":")[0]
+    layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name, **settings)
     layer.build(x.shape)
     layer.set_weights([np.reshape(values, shape)])
     return call.add(kind, [x], layer=layer, constant=not trained)
