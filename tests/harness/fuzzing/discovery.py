@@ -78,7 +78,9 @@ def _public() -> Iterator[tuple[str, str, bool, Any]]:
             if is_function and not (in_place or name.startswith(_SETTERS)):
                 yield framework, f"{prefix}.{name}", False, value
     for framework, module in FRAMEWORKS.items():
-        for name, value in _members(module.layers):
+        members = _members(module.layers)
+        members.sort(key=_is_alias)  # A class is known by its own name.
+        for name, value in members:
             is_layer = isinstance(value, type) and issubclass(
                 value, module.layers.Layer
             )
@@ -102,6 +104,12 @@ def _function_modules() -> Iterator[tuple[str, str, Any]]:
     yield "keras", "keras.ops.image", keras3.ops.image
     yield "keras", "keras.ops.linalg", keras3.ops.linalg
     yield "keras", "keras.activations", keras3.activations
+
+
+def _is_alias(member: tuple[str, Any]) -> bool:
+    """Returns whether a class has another name in its module."""
+    name, value = member
+    return getattr(value, "__name__", "") != name
 
 
 def _members(module: Any) -> list[tuple[str, Any]]:

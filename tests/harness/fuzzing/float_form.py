@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from .models import outputs_of
 
@@ -23,7 +24,7 @@ def has_float_form(model: Any, inputs: list[np.ndarray]) -> bool:
     """
     examples = [x[:1] for x in inputs]
     try:
-        interpreter = tf.lite.Interpreter(model_content=_converted(model, examples))
+        interpreter = Interpreter(model_content=_converted(model, examples))
         interpreter.allocate_tensors()
         names = [op["op_name"] for op in interpreter._get_ops_details()]
         found = _run(interpreter, examples)
