@@ -45,7 +45,10 @@ def _converted(model: Any, examples: list[np.ndarray]) -> bytes:
 
     specs = [tf.TensorSpec(x.shape, x.dtype, f"x_{i}") for i, x in enumerate(examples)]
     concrete = run.get_concrete_function(*specs)
-    return tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    holder = tf.Module()
+    holder.run, holder.model = run, model  # With an object, the file names its ends.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
+    return converter.convert()
 
 
 def _run(interpreter: Any, examples: list[np.ndarray]) -> list[np.ndarray]:
