@@ -154,6 +154,10 @@ def test_the_error_shows_how_to_leave_layers_in_float():
 
 def test_a_variable_of_a_function_is_not_frozen():
     scale = tf.Variable([2.0] * 6, name="scale")
-    model = between(lambda x: tf.sin(x * scale))
+    student = tf_lsq.quantize_model(
+        between(lambda x: tf.sin(x * scale)), overrides={"tf.*": "float"}
+    )
+    assert any("scale" in weight.name for weight in student.trainable_weights)
+    model = between(lambda x: tf.math.atan2(x, scale))
     with pytest.raises(ValueError, match="trainable variable 'scale:0'"):
         tf_lsq.quantize_model(model, overrides={"tf.*": "float"})
