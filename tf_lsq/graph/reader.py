@@ -138,6 +138,7 @@ class _Reader:
             call.nodes.clear()
             operators = self._foreign(call, keras_node)
         if problem is not None:
+            problem = _with_trained_argument(problem, call)
             named = f"`{call.origin}` ({class_name(keras_node.layer)})"
             self.problems += [(one, f"{named}: {problem}") for one in operators]
         self.nodes += call.nodes
@@ -278,8 +279,7 @@ def _problem(call: Call) -> str | None:
     layer = call.layer
     rule = rule_of(layer)
     if rule is None:
-        trained = filter(is_trained, tf.nest.flatten(call.arguments))
-        return next(map(trained_argument, trained), _remedy(layer))
+        return _remedy(layer)
     regularises = getattr(layer, "activity_regularizer", None) is not None
     if regularises and not isinstance(layer, keras.layers.ActivityRegularization):
         return (
@@ -287,6 +287,13 @@ def _problem(call: Call) -> str | None:
             "`keras.layers.ActivityRegularization` after the layer"
         )
     return rule.check(layer)
+
+
+def _with_trained_argument(problem: str, call: Call) -> str:
+    """Returns a problem, and why the call cannot stay in float, if it cannot."""
+    trained = filter(is_trained, tf.nest.flatten(call.arguments))
+    reason = next(map(trained_argument, trained), problem)
+    return problem if reason == problem else f"{problem}, and {reason}"
 
 
 def _remedy(layer: Layer) -> str:
