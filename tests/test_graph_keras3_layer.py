@@ -24,7 +24,7 @@ class Own(layers3.Layer):
         super().__init__(**kwargs)
         self.units = units
         self.dropout = layers3.Dropout(0.5)
-        self.norm = layers3.BatchNormalization()
+        self.norm = layers3.BatchNormalization(name="norm")
 
     def build(self, shape):
         self.kernel = self.add_weight(
@@ -61,8 +61,8 @@ def test_it_has_the_weights_of_the_layer_and_its_output(x):
     trained = {name for name, weight in names.items() if weight.trainable}
     assert trained == {
         "own/kernel:0",
-        "own/batch_normalization/gamma:0",
-        "own/batch_normalization/beta:0",
+        "own/norm/gamma:0",
+        "own/norm/beta:0",
     }
     own = model.get_layer("own")
     np.testing.assert_array_equal(names["own/kernel:0"], own.kernel)

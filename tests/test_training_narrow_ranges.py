@@ -68,10 +68,10 @@ def mean_of_peaks(x):
 
 
 NARROW = {
-    "boxes_and_scores": (detections, "detections", "`scores`", "joined output"),
+    "boxes_and_scores": (detections, "detections", "`scores_sigmoid`", "joined output"),
     "joined_and_reshaped": (
         lambda x: layers.Reshape((2, 3))(detections(x)),
-        *("detections", "`scores`", "joined output"),
+        *("detections", "`scores_sigmoid`", "joined output"),
     ),
     "concat": (joined(layers.Concatenate(name="join")), "join", "`small`", "join"),
     "maximum": (joined(layers.Maximum(name="join")), "join", "`small`", "join"),
@@ -154,7 +154,7 @@ def test_a_warning_lists_all_of_them_with_their_remedies(way, x):
     [warning] = [w for w in caught if "These tensors" in str(w.message)]
     lines = sorted(str(warning.message).splitlines()[1:])
     expected = [
-        ("`detections`", "`scores`", "outputs of their own"),
+        ("`detections`", "`scores_sigmoid`", "outputs of their own"),
         ("`join`", "`small`", "Scale it to the range"),
     ]
     for line, parts in zip(lines, expected, strict=True):
@@ -163,7 +163,7 @@ def test_a_warning_lists_all_of_them_with_their_remedies(way, x):
 
 def test_a_training_may_begin_with_outputs_anywhere(x):
     student = tf_lsq.quantize_model(network(far_from_zero))
-    student.compile("sgd", "mse")
+    student.compile(keras.optimizers.SGD(1e-9), "mse")
     student.fit(x, np.zeros((len(x), 1), np.float32), verbose=0)  # No warning.
     with pytest.warns(UserWarning, match="`pressure`: it spans"):
         tf_lsq.calibrate(student, x)
@@ -185,7 +185,7 @@ def test_untrained_batch_norms_are_judged_in_training_only(x, recwarn):
     assert not [w for w in recwarn if "These tensors" in str(w.message)]
     student = tf_lsq.quantize_model(network(detections_after_norm))
     student.compile("sgd", "mse")
-    with pytest.warns(UserWarning, match="`scores`"):
+    with pytest.warns(UserWarning, match="`scores_sigmoid`"):
         student.fit(x, np.zeros((len(x), 6), np.float32), verbose=0)
 
 
@@ -198,7 +198,7 @@ def test_checks_and_reports_have_remarks(x, tmp_path):
     before = [weight.copy() for weight in model.get_weights()]
     assert not tflite_export.check_model(model).remarks
     [remark] = tflite_export.check_model(model, data=x).remarks
-    assert "`scores`" in remark and "outputs of their own" in remark
+    assert "`scores_sigmoid`" in remark and "outputs of their own" in remark
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
     student, [found] = found_in(model, x)
@@ -208,7 +208,7 @@ def test_checks_and_reports_have_remarks(x, tmp_path):
     report = tflite_export.export_model(
         student, tmp_path / "model.tflite", data=x, verbose=False
     )
-    assert "`scores`" in report.narrow[0] and report.narrow[0] in str(report)
+    assert "`scores_sigmoid`" in report.narrow[0] and report.narrow[0] in str(report)
     assert tf_lsq.steps(student) == steps
     report = tflite_export.export_model(student, tmp_path / "model.tflite")
     assert not report.narrow

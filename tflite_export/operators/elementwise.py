@@ -50,10 +50,27 @@ class Multiply(PlainOperator):
 
     def integers(self, context: Context) -> Compute:
         """Multiplies codes, and rounds."""
-        first, second, output = context.scales
+        first, second, output = [*context.scales[:1], *context.scales[-2:]]
+        source = context.sources[0]
+        squares = context.node.weight is None and context.sources[-1] is source
+        if squares and context.family == "xnnpack":
+            return self._squares(context)
         requantize = context.requantize(first * second / output)
         return lambda inputs: context.limited(
-            requantize(integers_of(inputs[0]) * integers_of(inputs[1]))
+            requantize(integers_of(inputs[0]) * integers_of(inputs[-1]))
+        )
+
+    def _squares(self, context: Context) -> Compute:
+        """Looks up squares: XNNPACK makes a table of a product of equal tensors."""
+        table = arithmetic.table_of_squares(
+            context.scales[0],
+            context.source_grid.zero_point,
+            context.scales[-1],
+            context.grid.zero_point,
+        )
+        shift = context.source_grid.zero_point
+        return lambda inputs: context.limited(
+            arithmetic.look_up(integers_of(inputs[0]) + shift, table)
         )
 
 
@@ -105,14 +122,6 @@ class Square(Multiply):
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a MUL."""
         super().write(builder, node, [*inputs, *inputs])
-
-    def integers(self, context: Context) -> Compute:
-        """Squares codes, and rounds."""
-        source, output = context.scales
-        requantize = context.requantize(source * source / output)
-        return lambda inputs: context.limited(
-            requantize(tf.square(integers_of(inputs[0])))
-        )
 
 
 class Maximum(PlainOperator, MovingOperator):

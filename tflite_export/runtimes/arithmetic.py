@@ -215,6 +215,29 @@ def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
     return tf.sign(acc) * magnitude
 
 
+def table_of_squares(
+    scale: np.float32, zero_point: int, output_scale: np.float32, output_zero_point: int
+) -> np.ndarray:
+    """Returns what XNNPACK looks up for a product of a tensor with itself.
+
+    The float32 square of every value is scaled, shifted and only then rounded.
+
+    Args:
+        scale: Scale of the input.
+        zero_point: Its zero point.
+        output_scale: Scale of the output.
+        output_zero_point: Its zero point.
+
+    Returns:
+        For every int8 code of the input, an integer minus the output's zero point.
+    """
+    codes = np.arange(_TABLE_SIZE, dtype=np.float32) - _TABLE_SIZE // 2
+    values = (codes - np.float32(zero_point)) * scale
+    scaled = values * values * (np.float32(1.0) / output_scale)
+    rounded = np.rint(scaled + np.float32(output_zero_point)).astype(np.int64)
+    return rounded - output_zero_point
+
+
 def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:
     """Returns ``table[code + 128]`` for int8 codes.
 

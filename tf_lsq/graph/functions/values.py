@@ -89,22 +89,6 @@ def _bias_add(call: Call) -> Node:
     return _shifted(call, call.arguments["value"], call.arguments["bias"], 1, call.name)
 
 
-def _batch_normalization(call: Call) -> Node:
-    """``batch_normalization(x, ...)`` with constant statistics."""
-    names = ("mean", "variance", "offset", "scale", "variance_epsilon")
-    given = {name: call.arguments[name] for name in names}
-    for name, value in given.items():
-        if value is not None and not _fits_affine(call.arguments["x"], value):
-            raise Unsupported(f"{name} must have one constant per channel")
-    mean, variance, offset, scale, epsilon = (
-        np.float64(default if given[name] is None else constant(given[name]))
-        for name, default in zip(names, (0, 1, 0, 1, 0), strict=True)
-    )
-    factor = scale / np.sqrt(variance + epsilon)
-    shift = offset - mean * factor
-    return _affine(call, call.arguments["x"], factor, shift, call.name)
-
-
 def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
     """Adds ``x + sign * summand`` with a constant."""
     values = sign * weight(summand)
@@ -228,7 +212,6 @@ VALUE_FUNCTIONS: Rows = {
     ): _divide,
     ("math.negative", "negative"): _negative,
     ("nn.bias_add", "compat.v1.nn.bias_add"): _bias_add,
-    ("nn.batch_normalization",): _batch_normalization,
     ("math.squared_difference",): _squared_difference,
     ("math.pow", "pow"): _power,
     ("math.add_n", "add_n", "math.accumulate_n"): _add_n,
