@@ -7,19 +7,16 @@ verified file; the slow suite takes all of them to a verified file.
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from harness.fuzzing import discovery, hints_shared, models, page, run, survey
+from harness.fuzzing import discovery, hints_shared, models, run, survey
 from harness.fuzzing.calls import Call
 from harness.fuzzing.operands import IMAGE, VECTOR
 
 import tf_lsq
 
-DOCS = Path(__file__).parents[1] / "docs"
-RESULTS = DOCS / "support" / "results.jsonl"
 ITEMS = {item.key: item for item in discovery.items()}
 SEED = 3
 GROUPS = 8
@@ -62,21 +59,6 @@ def test_all_are_taken_to_a_verified_file(tmp_path):
     results = run.surveyed(path)
     assert not [line for result in results for line in survey.faults(result)]
     assert sum(bool(result["cases"]) for result in results) >= 700
-
-
-# --- The page ----------------------------------------------------------------
-
-
-def test_the_page_shows_the_recorded_results():
-    lines = RESULTS.read_text().splitlines()
-    assert (DOCS / "support.md").read_text() == page.render(lines)
-
-
-def test_the_recorded_results_are_complete_and_without_faults():
-    results = run.surveyed(RESULTS)
-    assert not [line for result in results for line in survey.faults(result)]
-    if run.recorded_versions(RESULTS) == run.versions():
-        assert {result["item"] for result in results} == set(ITEMS)
 
 
 # --- The harness -------------------------------------------------------------
