@@ -50,6 +50,19 @@ def branches(join, count=2):
     return build
 
 
+def with_pooled(join):
+    """A model that joins an image with its mean, which has fewer axes."""
+
+    def build():
+        inputs = layers.Input(SHAPE)
+        x = tiny.conv_bn_relu(inputs, 6)
+        mean = layers.Dense(6)(layers.GlobalAveragePooling2D()(x))
+        x = tiny.conv_bn_relu(join()([mean, x]), 4)
+        return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+    return build
+
+
 def flat(*middle):
     """A model of dense layers."""
 
@@ -347,6 +360,11 @@ CASES = {
     "permute": (layers.Permute, between(lambda: layers.Permute((2, 3, 1)))),
     "subtract": (layers.Subtract, branches(layers.Subtract)),
     "multiply": (layers.Multiply, branches(layers.Multiply)),
+    "add_of_fewer_axes": (layers.Add, with_pooled(layers.Add)),
+    "subtract_of_fewer_axes": (layers.Subtract, with_pooled(layers.Subtract)),
+    "multiply_of_fewer_axes": (layers.Multiply, with_pooled(layers.Multiply)),
+    "maximum_of_fewer_axes": (layers.Maximum, with_pooled(layers.Maximum)),
+    "average_of_fewer_axes": (layers.Average, with_pooled(layers.Average)),
     "multiply_of_three": (layers.Multiply, branches(layers.Multiply, 3)),
     "average": (layers.Average, branches(layers.Average, 3)),
     "maximum": (layers.Maximum, branches(layers.Maximum, 3)),

@@ -58,6 +58,10 @@ FLOAT = {
         lambda x: tf.sin(layers.Dropout(0.1, name="drop")(x)),
         "drop|tf.math.sin",
     ),
+    "number_of_axes": (
+        lambda x: x * tf.cast(tf.rank(x), tf.float32),
+        r"tf\..*",
+    ),
     "part_of_model": (
         lambda x: keras.Sequential([layers.Conv2D(6, 1), layers.ReLU()], name="own")(x),
         "own",
@@ -84,6 +88,31 @@ def test_anything_can_stay_in_float(case, rng, tmp_path):
     student.save(tmp_path / "student.keras")
     loaded = keras.models.load_model(tmp_path / "student.keras")
     np.testing.assert_array_equal(loaded(x), student(x))
+
+
+def test_a_model_without_anything_to_quantize_is_refused():
+    inputs = layers.Input((4,), dtype="int32")
+    model = keras.Model(inputs, tf.math.floordiv(inputs, 3))
+    with pytest.raises(
+        ValueError, match=r"must have layers to quantize.*`tf\..*div`"
+    ):
+        tf_lsq.quantize_model(model)
+
+
+class Same(layers.Layer):
+    """A layer of which TFLite keeps nothing."""
+
+    def call(self, inputs):
+        return tf.identity(inputs)
+
+
+def test_a_layer_that_computes_nothing_can_stay_in_float(rng, tmp_path):
+    model = between(Same(name="same"))
+    student, x = tiny.student_of(model, rng, (8, 8, 8, 4), overrides={"same": "float"})
+    path = tmp_path / "m.tflite"
+    tflite_export.export_model(student, path, verbose=False)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not any(point.twin_differences for point in found.points)
 
 
 def test_float_layers_are_converted_once(rng, tmp_path, monkeypatch):

@@ -99,4 +99,12 @@ def quantize_model(
             f"`model` must be a float model. Received: `{model.name}`, which is "
             "already quantized."
         )
-    return build_model(model, graph, assign_bits(graph, options), options)
+    student = build_model(model, graph, assign_bits(graph, options), options)
+    if not quantization_points(student):
+        origins = sorted({f"`{n.origin}`" for n in graph.nodes if n.kind != "input"})
+        raise ValueError(
+            f"`{model.name}` must have layers to quantize. Received only layers that "
+            f"compute integers or stay in float: {', '.join(origins)}. Leave fewer of "
+            "them in float, or convert the model with `tf.lite.TFLiteConverter`."
+        )
+    return student

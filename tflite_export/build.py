@@ -120,9 +120,11 @@ class _Integerizer:
 
     def _ends_of(self, part: ConvertedPart) -> dict[str, str]:
         """Returns the file's tensors of the ends of the layers without an operator."""
+        used = {name for op in part.graph.ops for name in op.inputs}
         read = {
             tensor: self._builder.as_float(self._frozen.tensors[node.name])
             for tensor, node in part.inputs.items()
+            if tensor in used  # A layer may compute nothing.
         }
         return read | {t: node.name for t, node in part.outputs.items()}
 

@@ -58,6 +58,7 @@ from .lowering import (
     Lowering,
     average,
     chain,
+    difference,
     normalization,
     quantization_point,
     single,
@@ -217,7 +218,7 @@ LAYERS: dict[type, LayerRule] = {
         single("hard_sigmoid", lambda call: {"slope": call.layer.slope})
     ),
     layers.Add: LayerRule(chain("add", layers.Add)),
-    layers.Subtract: LayerRule(single("subtract")),
+    layers.Subtract: LayerRule(difference),
     layers.Multiply: LayerRule(chain("multiply", layers.Multiply)),
     layers.Average: LayerRule(average),
     layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),

@@ -153,11 +153,35 @@ def chain(kind: str, layer_class: type) -> Lowering:
     """Returns the lowering of a layer for many tensors to operators for two."""
 
     def lower(call: Call) -> Node:
-        if len(call.sources) == 2:
-            return call.add(kind)
-        return chained(call, kind, layer_class, call.sources, call.name)
+        sources = _with_all_axes(call)
+        if len(sources) == 2:
+            return call.add(kind, sources)
+        return chained(call, kind, layer_class, sources, call.name)
 
     return lower
+
+
+def difference(call: Call) -> Node:
+    """Lowers a `Subtract`."""
+    return call.add("subtract", _with_all_axes(call))
+
+
+def _with_all_axes(call: Call) -> list[Node]:
+    """Returns the inputs of a merging layer with the same number of axes.
+
+    Keras adds the missing axes after the batch, and TFLite would add them before it.
+    """
+    rank = max(len(source.shape) for source in call.sources)
+    sources = []
+    for source in call.sources:
+        missing = rank - len(source.shape)
+        if missing:
+            shape = (*(1,) * missing, *source.shape[1:])
+            name = call.unique(f"{call.name}_input")
+            layer = layers.Reshape(shape, name=name)
+            source = call.add("reshape", [source], layer=layer)
+        sources.append(source)
+    return sources
 
 
 def chained(
@@ -190,7 +214,8 @@ def quantization_point(call: Call) -> Node:
 
 def average(call: Call) -> Node:
     """Lowers `Average`: a sum, then a scaling."""
-    total = chained(call, "add", layers.Add, call.sources, f"{call.name}_sum")
+    sources = _with_all_axes(call)
+    total = chained(call, "add", layers.Add, sources, f"{call.name}_sum")
     scaling = layers.Rescaling(1.0 / len(call.sources), name=call.name)
     return call.add("affine", [total], layer=scaling)
 

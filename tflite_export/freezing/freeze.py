@@ -258,8 +258,11 @@ class _Freezer:
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
         """Adds the operators that a point needs after the operator before it."""
-        source = self._tensors[node.inputs[0]]
-        if node.inputs[0].next_point is not point or source.is_float:
+        before = node.inputs[0]
+        source = self._tensors[before]
+        # A layer left in float of which TFLite keeps nothing.
+        skipped = before.kind == "identity" and source.point is not point
+        if skipped or before.next_point is not point or source.is_float:
             source = self._append(node, self._quantize(node, source, point.grid))
         if point.clipped is not None and source.grid != point.clipped:
             source = self._clip(node, source, point.clipped)

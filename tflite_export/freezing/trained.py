@@ -229,7 +229,7 @@ class TrainedNode:
             TypeError: If one is only known at run time.
         """
         sizes = tuple(size for size in self.shape[1:] if size is not None)
-        if len(sizes) != len(self.shape) - 1:
+        if len(sizes) != len(self.shape[1:]):
             raise TypeError(f"`{self.name}` has the dynamic shape {self.shape}.")
         return sizes
 

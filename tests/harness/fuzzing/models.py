@@ -32,6 +32,11 @@ HINTS = {
     **hints_operations.HINTS,
     **hints_layers.HINTS,
 }
+# Functions that ask whether a value is 0. Values near 0 are 0 on a grid.
+ASK_FOR_ZERO = frozenset(
+    ["all", "any", "and_", "or_", "xor", "not_", "count_nonzero", "nonzero", "truth"]
+    + [f"logical_{name}" for name in ("and", "or", "xor", "not")]
+)
 
 
 class NotRecordedError(Exception):
@@ -50,11 +55,13 @@ class Built:
         call: The call.
         model: The model: inputs, a layer with a kernel, the call, another such layer.
         inputs: Random values for its inputs.
+        asks_for_zero: Whether the function asks whether a value is 0.
     """
 
     call: Call
     model: Any
     inputs: list[np.ndarray]
+    asks_for_zero: bool = False
 
 
 def built_models(item: Item, seed: int) -> Iterator[Built | NotRecordedError]:
@@ -145,13 +152,15 @@ def build(item: Item, call: Call, seed: int) -> Built:
     with quiet():
         results = _apply(item, call, [stems.tensor(op) for op in call.operands])
         try:
-            outputs = [head(framework.layers, x) for x in results]
+            ids = all(operand.domain == "ids" for operand in call.operands)
+            outputs = [head(framework, x, of_integers=ids) for x in results]
             model = framework.Model(stems.inputs, outputs, name="model")
         except Exception as error:
             raise NotRecordedError(_reason(error)) from error
         rng = np.random.default_rng(seed)
         randomize(model, rng)
-        built = Built(call, model, examples(model, NUM_EXAMPLES, rng))
+        zero = item.short_name in ASK_FOR_ZERO
+        built = Built(call, model, examples(model, NUM_EXAMPLES, rng), zero)
         _check_results(built)
     return built
 
@@ -230,6 +239,7 @@ def _check_results(built: Built) -> None:
         raise NotRecordedError(f"does not run: {_reason(error)}") from error
     if any(len(x) != NUM_EXAMPLES for x in first):
         raise NotRecordedError("its result has no batch axis")
+    _check_batches(built, first)
     if not all(x.size for x in first):
         raise NotRecordedError("its result is empty")
     for x, output in zip(first, built.model.outputs, strict=True):
@@ -240,6 +250,19 @@ def _check_results(built: Built) -> None:
         raise NotFiniteError("its results are not finite")
     if any(not np.array_equal(x, y) for x, y in zip(first, second, strict=True)):
         raise NotRecordedError("its results are random")
+
+
+def _check_batches(built: Built, outputs: list[np.ndarray]) -> None:
+    """Refuses models that need some number of examples, or mix them."""
+    try:
+        few = outputs_of(built.model, [x[:2] for x in built.inputs])
+    except Exception as error:
+        raise NotRecordedError(f"fails for 2 examples: {_reason(error)}") from error
+    for x, whole in zip(few, outputs, strict=True):
+        if x.shape != whole[:2].shape or not np.allclose(
+            x, whole[:2], 1e-3, 1e-3 * abs(whole).max(), equal_nan=True
+        ):
+            raise NotRecordedError("its results depend on the other examples")
 
 
 def _reason(error: Exception) -> str:

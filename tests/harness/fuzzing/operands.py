@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 SHAPES = {2: (8,), 3: (6, 8), 4: (6, 6, 8), 5: (2, 2, 8, 8)}
 NUM_CHANNELS = 4  # Of an input.
@@ -102,8 +103,19 @@ def _stem_layer(layers: Any, num_sizes: int, channels: int) -> Any:
     return kind(channels, 3, padding="same")
 
 
-def head(layers: Any, x: Any) -> Any:
-    """Returns a tensor with a layer with a kernel after it, where there is one."""
+def head(framework: Any, x: Any, *, of_integers: bool) -> Any:
+    """Returns a tensor with a layer with a kernel after it, where there is one.
+
+    Args:
+        framework: The Keras of the tensor.
+        x: What the call returned.
+        of_integers: Whether the call received integers only: its result becomes float,
+            so that there is something to quantize.
+    """
+    layers = framework.layers
+    if of_integers and _type_name(x) != "float32":
+        cast = framework.ops.cast if hasattr(framework, "ops") else tf.cast
+        x = cast(x, "float32")
     static = all(isinstance(size, int) for size in x.shape[1:])
     is_float = _type_name(x) == "float32"
     makes = {2: layers.Dense, 3: layers.Conv1D, 4: layers.Conv2D}

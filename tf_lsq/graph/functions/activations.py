@@ -13,7 +13,7 @@ from ..._compat import keras
 from ..activations import activate, leaky_relu, limit
 from ..lowering import Call, rescaling
 from ..nodes import Node
-from .recorded import Rows, Unsupported, constant, tensor_argument
+from .recorded import Rows, Unsupported, constant, tensor_argument, with_equal_ranks
 
 layers = keras.layers
 
@@ -22,7 +22,7 @@ def _extremum(kind: str, layer_class: type) -> Callable[[Call], Node]:
     """Returns the lowering of `tf.maximum` or `tf.minimum`; a constant is a limit."""
 
     def lower(call: Call) -> Node:
-        x, y = call.arguments["x"], call.arguments["y"]
+        x, y = with_equal_ranks(call.arguments["x"], call.arguments["y"])
         if isinstance(x, Node) and isinstance(y, Node):
             return call.add(kind, [x, y], layer=layer_class(name=call.name))
         x, bound = (x, _number(y)) if isinstance(x, Node) else (y, _number(x))

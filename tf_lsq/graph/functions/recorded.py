@@ -72,6 +72,22 @@ def trained_argument(variable: tf.Variable) -> str:
     )
 
 
+def with_equal_ranks(x: Any, y: Any) -> tuple[Any, Any]:
+    """Returns the operands of an elementwise function.
+
+    TensorFlow aligns the last axes of two tensors, and Keras' layers the first.
+
+    Raises:
+        Unsupported: If they are tensors with different numbers of axes.
+    """
+    if isinstance(x, Node) and isinstance(y, Node) and len(x.shape) != len(y.shape):
+        raise Unsupported(
+            "its two tensors must have the same number of axes, received "
+            f"{len(x.shape)} and {len(y.shape)}; reshape one of them"
+        )
+    return x, y
+
+
 def tensor_argument(call: Call) -> Node:
     """Returns the first argument of a function that is a tensor of the model.
 

@@ -13,7 +13,15 @@ from ..float_layers import UnaryFunction
 from ..lowering import Call, chained, rescaling
 from ..nodes import Node
 from ..unary import UNARY
-from .recorded import Rows, Unsupported, constant, is_trained, tensor_argument, weight
+from .recorded import (
+    Rows,
+    Unsupported,
+    constant,
+    is_trained,
+    tensor_argument,
+    weight,
+    with_equal_ranks,
+)
 
 layers = keras.layers
 _CONSTANT_LAYERS = {"add_constant": AddConstant, "multiply_constant": MultiplyConstant}
@@ -21,7 +29,7 @@ _CONSTANT_LAYERS = {"add_constant": AddConstant, "multiply_constant": MultiplyCo
 
 def _operands(call: Call) -> tuple[Any, Any]:
     """Returns the two operands of an arithmetic function."""
-    return call.arguments["x"], call.arguments["y"]
+    return with_equal_ranks(call.arguments["x"], call.arguments["y"])
 
 
 def _add(call: Call) -> Node:

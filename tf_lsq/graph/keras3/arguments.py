@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..._compat import import_keras3, keras
+from ..._compat import import_keras3, in_safe_mode, keras
 
 _SLOT = "tensor"
 
@@ -73,5 +73,7 @@ def unpack_arguments(
             return type(value)(filled(part) for part in value)
         return value
 
-    stored = import_keras3().saving.deserialize_keras_object(json.loads(arguments))
+    stored = import_keras3().saving.deserialize_keras_object(
+        json.loads(arguments), safe_mode=in_safe_mode()
+    )
     return filled(stored["args"]), filled(stored["kwargs"])

@@ -110,7 +110,8 @@ class Keras3Layer(keras.layers.Layer):
         if arguments is not None:
             args, kwargs = unpack_arguments(arguments, tf.nest.flatten(inputs))
         if not _is_layer(self.operation):
-            return self.operation(*args, **kwargs)
+            outputs = self.operation(*args, **kwargs)
+            return _with_known_shapes(outputs, self.operation, args, kwargs)
         if self.operation._call_has_training_arg:
             kwargs["training"] = training
         state = list(zip(_variables(self.operation), self._own, strict=True))
@@ -220,6 +221,24 @@ def _policy(operation: Any) -> str:
     policy = getattr(getattr(operation, "dtype_policy", None), "name", "float32")
     known = policy.startswith("mixed_") or "_" not in policy
     return policy if known else operation.compute_dtype
+
+
+def _with_known_shapes(outputs: Any, operation: Any, args: Any, kwargs: Any) -> Any:
+    """Gives tensors of unknown rank the shape that Keras 3 infers."""
+    tensors = tf.nest.flatten(outputs)
+    if any(tensor.shape.rank is None for tensor in tensors):
+        given = tf.nest.map_structure(_symbolic, (args, kwargs))
+        specs = operation.compute_output_spec(*given[0], **given[1])
+        for tensor, spec in zip(tensors, tf.nest.flatten(specs), strict=True):
+            tensor.set_shape(spec.shape)
+    return outputs
+
+
+def _symbolic(value: Any) -> Any:
+    """Returns a tensor as Keras 3 describes it, and anything else as it is."""
+    if not tf.is_tensor(value):
+        return value
+    return import_keras3().KerasTensor(tuple(value.shape), value.dtype.name)
 
 
 def _is_layer(operation: Any) -> bool:

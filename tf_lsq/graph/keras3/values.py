@@ -204,6 +204,7 @@ VALUE_ROWS: dict[str, Row] = {
     **{name: _arithmetic(function) for name, function in _BINARY.items()},
     **{name: _comparison(function) for name, function in _COMPARISONS.items()},
     **{name: _arithmetic(function) for name, function in _LOGICAL.items()},
+    "Array": lambda record, x: record(tf.cast, x, record.dtype),
     "Cast": lambda record, x: record(tf.cast, x, record.dtype),
     "Clip": _clip,
     "ConvertToTensor": lambda record, x: record(tf.cast, x, record.dtype),
