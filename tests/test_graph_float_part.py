@@ -93,9 +93,7 @@ def test_anything_can_stay_in_float(case, rng, tmp_path):
 def test_a_model_without_anything_to_quantize_is_refused():
     inputs = layers.Input((4,), dtype="int32")
     model = keras.Model(inputs, tf.math.floordiv(inputs, 3))
-    with pytest.raises(
-        ValueError, match=r"must have layers to quantize.*`tf\..*div`"
-    ):
+    with pytest.raises(ValueError, match=r"must have layers to quantize.*`tf\..*div`"):
         tf_lsq.quantize_model(model)
 
 

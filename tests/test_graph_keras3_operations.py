@@ -62,6 +62,7 @@ CASES = {
     "conv": lambda x, y: ops.conv(x, KERNEL, strides=2, padding="same"),
     "conv_dilated": lambda x, y: ops.conv(x, KERNEL, dilation_rate=2),
     "conv_1d": lambda x, y: ops.conv(x[:, 0], KERNEL[0], padding="same"),
+    "array": lambda x, y: ops.array(x) + y,
     "convert_to_tensor": lambda x, y: ops.convert_to_tensor(x, "int32"),
     "copy": lambda x, y: ops.copy(x),
     "cos": lambda x, y: ops.cos(x),

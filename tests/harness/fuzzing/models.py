@@ -34,8 +34,13 @@ HINTS = {
 }
 # Functions that ask whether a value is 0. Values near 0 are 0 on a grid.
 ASK_FOR_ZERO = frozenset(
-    ["all", "any", "and_", "or_", "xor", "not_", "count_nonzero", "nonzero", "truth"]
-    + [f"logical_{name}" for name in ("and", "or", "xor", "not")]
+    "all any and_ or_ xor not_ count_nonzero nonzero truth heaviside sign logical_and "
+    "logical_or logical_xor logical_not".split()
+)
+# Functions that divide by a tensor, which is 0 on a grid where it is near 0.
+DIVIDE = frozenset(
+    "floor_divide floordiv floor_div floormod fmod mod remainder truncatediv "
+    "truncatemod".split()
 )
 
 
@@ -110,7 +115,8 @@ def _build_first(item: Item, calls: list[Call], seed: int) -> Built:
 
 def _build_finite(item: Item, call: Call, seed: int) -> Built:
     """Returns the model of a call, on values for which its results are finite."""
-    for domain in call.domains:
+    divides = item.short_name in DIVIDE
+    for domain in ("above_one",) if divides else call.domains:
         try:
             return build(item, call.within(domain), seed)
         except NotFiniteError as error:
@@ -240,6 +246,7 @@ def _check_results(built: Built) -> None:
     if any(len(x) != NUM_EXAMPLES for x in first):
         raise NotRecordedError("its result has no batch axis")
     _check_batches(built, first)
+    _check_tracing(built)
     if not all(x.size for x in first):
         raise NotRecordedError("its result is empty")
     for x, output in zip(first, built.model.outputs, strict=True):
@@ -250,6 +257,19 @@ def _check_results(built: Built) -> None:
         raise NotFiniteError("its results are not finite")
     if any(not np.array_equal(x, y) for x, y in zip(first, second, strict=True)):
         raise NotRecordedError("its results are random")
+
+
+def _check_tracing(built: Built) -> None:
+    """Refuses models that Keras itself cannot run in `predict`."""
+    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in built.inputs]
+    inputs = [specs] if len(specs) > 1 else specs
+    try:
+        tf.function(built.model).get_concrete_function(*inputs)
+    except Exception as error:
+        raise NotRecordedError(f"fails in `predict`: {_reason(error)}") from error
+    shapes = [tuple(output.shape[1:]) for output in built.model.outputs]
+    if any(None in shape for shape in shapes):
+        raise NotRecordedError(f"Keras does not know the sizes of its result: {shapes}")
 
 
 def _check_batches(built: Built, outputs: list[np.ndarray]) -> None:

@@ -213,8 +213,14 @@ def _exported(built: Built, student: Any) -> bool:
             raise FaultError(
                 "exported, then fails in verify_tflite", _described(error)
             ) from error
-    differences = {p.name: p.twin_differences for p in found.points}
-    if found.equal_codes != found.weight_codes or any(differences.values()):
+    # Float kernels round differently, which may change a code next to a tie.
+    allowed = MAX_OUTSIDE if report.float_layers else 0.0
+    differences = {
+        p.name: p.twin_differences
+        for p in found.points
+        if p.twin_differences > allowed * p.num_codes
+    }
+    if found.equal_codes != found.weight_codes or differences:
         raise FaultError("the file or its twin differs", differences)
     return bool(report.float_layers)
 
