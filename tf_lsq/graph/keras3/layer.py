@@ -224,9 +224,9 @@ def _policy(operation: Any) -> str:
 
 
 def _with_known_shapes(outputs: Any, operation: Any, args: Any, kwargs: Any) -> Any:
-    """Gives tensors of unknown sizes the shape that Keras 3 infers."""
+    """Gives tensors of unknown rank the shape that Keras 3 infers."""
     tensors = tf.nest.flatten(outputs)
-    if not all(tensor.shape[1:].is_fully_defined() for tensor in tensors):
+    if any(tensor.shape.rank is None for tensor in tensors):
         given = tf.nest.map_structure(_symbolic, (args, kwargs))
         specs = operation.compute_output_spec(*given[0], **given[1])
         for tensor, spec in zip(tensors, tf.nest.flatten(specs), strict=True):
