@@ -243,3 +243,16 @@ def test_keras_3_models_train_alongside_quantized_ones(rng):
         one.compile("sgd", "mse")
         one.fit(x, x[:, :2], verbose=0)
     assert tf.keras.layers.Dense is layers3.Dense
+
+
+def test_outputs_of_a_shared_layer_have_names_of_their_own(rng, tmp_path):
+    encoder = keras3.Sequential([keras3.Input((4,)), layers3.Dense(3)], name="encoder")
+    inputs = [keras3.Input((4,), name=name) for name in ("anchor", "positive")]
+    model = keras3.Model(inputs, [encoder(x) for x in inputs])
+    student = tf_lsq.quantize_model(model)
+    assert student.output_names == ["encoder", "encoder_1"]
+    x = [rng.normal(size=(8, 4)).astype(np.float32) for _ in inputs]
+    tf_lsq.calibrate(student, x)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    tflite_export.verify_tflite(path, student, x, verbose=False)

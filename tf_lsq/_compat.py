@@ -11,6 +11,7 @@ setting, and restores the environment afterwards.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -117,9 +118,16 @@ def model_structure(model: keras.Model) -> tuple[Any, Any]:
 def name_outputs(model: keras.Model, names: Sequence[str]) -> None:
     """Sets the names of a model's outputs, by which losses and targets are given.
 
-    Keras takes those of the layers that compute them.
+    Keras takes those of the layers that compute them. A name that repeats gets a
+    number, as in tf_keras: Keras 3 repeats that of a layer that is called several
+    times.
     """
-    vars(model)["output_names"] = list(names)
+    unique: list[str] = []
+    for name in names:
+        numbered = (f"{name}_{number}" for number in itertools.count(1))
+        candidates = itertools.chain([name], numbered)
+        unique.append(next(one for one in candidates if one not in unique))
+    vars(model)["output_names"] = unique
 
 
 def nodes_of(model: keras.Model) -> list[Any]:

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..._compat import import_keras3, is_keras3_model, keras, rename_layer
+from ..._compat import (
+    import_keras3,
+    is_keras3_model,
+    keras,
+    name_outputs,
+    rename_layer,
+)
 from ..expansions import expand_layer
 from .graph import (
     Call,
@@ -73,7 +79,7 @@ class Translator:
             for structure in (original._inputs_struct, original._outputs_struct)
         )
         twin_model = keras.Model(inputs, outputs, name=name)
-        twin_model.output_names = list(original.output_names)
+        name_outputs(twin_model, original.output_names)
         return ModelTwin(original, twin_model, steps, tensors, self._constant)
 
     def _input(self, operation: Any, path: str) -> Any:
