@@ -73,8 +73,10 @@ class FloatPart:
         for node in self.nodes:
             call = node.foreign_call
             if call not in called:
+                name = f"layer_{len(copies)}"
                 layer = copies.setdefault(
-                    id(node.layer), (node.layer, copied(node.layer, dtype="float32"))
+                    id(node.layer),
+                    (node.layer, copied(node.layer, dtype="float32", name=name)),
                 )[1]
                 read = [tensors[source] for source in node.inputs]
                 called[call] = call.outputs(layer, read)

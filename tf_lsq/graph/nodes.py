@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -132,7 +133,7 @@ class Node:
         """Whether its layer reads nothing but the shape of a tensor."""
         return getattr(self.layer, "symbol", None) in _OF_SHAPES
 
-    @property
+    @functools.cached_property
     def of_shapes(self) -> bool:
         """Whether its output depends on nothing but the shapes of tensors."""
         computed = bool(self.inputs) and all(node.of_shapes for node in self.inputs)
