@@ -6,12 +6,13 @@ verified file; the slow suite takes all of them to a verified file.
 
 from __future__ import annotations
 
+import json
 import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from harness.fuzzing import discovery, hints_shared, models, run, survey
+from harness.fuzzing import discovery, hints_shared, models, page, run, survey
 from harness.fuzzing.calls import Call
 from harness.fuzzing.operands import IMAGE, VECTOR
 
@@ -59,6 +60,22 @@ def test_all_are_taken_to_a_verified_file(tmp_path):
     results = run.surveyed(path)
     assert not [line for result in results for line in survey.faults(result)]
     assert sum(bool(result["cases"]) for result in results) >= 700
+
+
+def test_the_page_lists_names_results_and_reasons():
+    refused = {"message": "`one` (Sort): it has no exact integer form here"}
+    cases = [{"call": "2-D", "outcome": survey.EXACT, "fault": "", "message": ""}]
+    cases += [{"call": "4-D", "outcome": survey.RESCUED, "fault": "", **refused}]
+    results = [
+        {"item": "tf.abs", "aliases": ["tf.math.abs"], "reason": "", "cases": cases},
+        {"item": "tf.device", "aliases": [], "reason": "no tensor", "cases": []},
+    ]
+    lines = [json.dumps(line) for line in [{"versions": {"Python": "3"}}, *results]]
+    text = page.render(lines)
+    assert "with Python 3." in text and "| `tf` | 1 | 1 | 0 | 0 | 0 | 0 |" in text
+    why = "it has no exact integer form here"
+    assert f"| `abs` | exact integers: 2-D; float: 4-D | {why} |" in text
+    assert "Not functions of a model's tensors: `device`." in text
 
 
 # --- The harness -------------------------------------------------------------

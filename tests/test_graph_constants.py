@@ -10,6 +10,7 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
+from tf_lsq.graph import expansions
 from tf_lsq.layers import AddConstant
 
 layers = keras.layers
@@ -76,6 +77,51 @@ def test_trained_variables_stay_trained(function, rng, tmp_path):
     tflite_export.export_model(student, path)
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     assert not [point.name for point in found.points if point.twin_differences]
+
+
+@keras.utils.register_keras_serializable("constants")
+class Scaled(layers.Layer):
+    """A layer with a trained scale."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(name="scale", shape=shape[-1:], initializer="ones")
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.fixture
+def _scaled():
+    @tf_lsq.register_layer(Scaled)
+    def expand(layer):
+        x = layers.Input((None, None, layer.scale.shape[0]))
+        return keras.Model(x, x * layer.scale)
+
+    yield
+    del expansions.EXPANSIONS[Scaled]
+
+
+@pytest.mark.usefixtures("_scaled")
+def test_a_variable_of_a_layer_that_is_called_twice_stays_one(rng, tmp_path):
+    inputs = layers.Input((4, 4, 3))
+    scaled = Scaled(name="scaled")
+    x = scaled(layers.Conv2D(4, 1)(inputs))
+    x = scaled(layers.Conv2D(4, 1)(x))
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    student, x = tiny.student_of(model, rng, (16, 4, 4, 3))
+    names = [weight.name for weight in student.trainable_weights]
+    assert len([name for name in names if name.endswith("/scale:0")]) == 1
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not [point.name for point in found.points if point.twin_differences]
+
+
+def test_a_variable_of_two_functions_is_refused_by_name():
+    scale = tf.Variable(np.ones(4, np.float32), name="scale")
+    model = model_of(lambda x: tf.nn.relu(x * scale) + scale)
+    with pytest.raises(ValueError, match=r"'scale:0' is already a weight of `tf.*mul"):
+        tf_lsq.quantize_model(model)
 
 
 def test_a_trained_variable_is_refused_where_it_would_be_frozen():

@@ -113,6 +113,22 @@ def test_a_layer_that_computes_nothing_can_stay_in_float(rng, tmp_path):
     assert not any(point.twin_differences for point in found.points)
 
 
+def test_an_activation_function_used_twice_can_stay_in_float(rng, tmp_path):
+    def gelu(x):
+        return tf.nn.gelu(x)
+
+    x = inputs = layers.Input((8,))
+    for number in range(2):
+        x = layers.Activation(gelu, name=f"gelu_{number}")(layers.Dense(8)(x))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    overrides = {"gelu_0/tf.nn.gelu": "float", "gelu_1/tf.nn.gelu": "float"}
+    student, x = tiny.student_of(model, rng, (8, 8), overrides=overrides)
+    path = tmp_path / "m.tflite"
+    report = tflite_export.export_model(student, path, verbose=False)
+    assert len(report.float_layers) == 2
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
 def test_float_layers_are_converted_once(rng, tmp_path, monkeypatch):
     converted = []
     plain = tf.lite.TFLiteConverter.from_keras_model

@@ -303,6 +303,13 @@ def test_models_with_uint8_inputs_can_be_trained_and_exported(rng, tmp_path):
     assert error.max() < 0.05
 
 
+def test_deep_models_are_analysed():
+    x = inputs = layers.Input((4,))
+    for _ in range(300):
+        x = layers.ReLU()(layers.Dense(4)(x))
+    assert len(analyze(keras.Model(inputs, x)).nodes) == 301
+
+
 def test_ten_unsupported_things_are_all_named():
     inputs = layers.Input((8, 8, 4), name="image")
     x = layers.Conv2D(4, 3, activation="gelu", name="smooth")(inputs)

@@ -54,6 +54,8 @@ class _Reader:
         self.producers: dict[int, Any] = {}
         self._uses: dict[int, int] = {}
         self._copies: dict[Any, Any] = {}
+        # Trainable variable, by id -> it, and the first call that it is an argument of.
+        self._variables: dict[int, tuple[tf.Variable, Call]] = {}
         self._layer_names: dict[int, str] = {}
         self._names = {layer.name for layer in model.layers}
 
@@ -122,6 +124,7 @@ class _Reader:
             if inner is not None:
                 return self._read_activated(call, inner, path)
         problem = _MASKED if _reads_mask(keras_node) else _problem(call)
+        problem = problem or self._tied(call)
         operators: Any = []
         if problem is None and not all(s.shape or s.is_integer for s in call.sources):
             problem = "it reads a tensor without axes"
@@ -143,6 +146,17 @@ class _Reader:
             self.problems += [(one, f"{named}: {problem}") for one in operators]
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
+
+    def _tied(self, call: Call) -> str | None:
+        """Returns why a call cannot have a copy of its trainable variable, or None."""
+        for value in filter(is_trained, tf.nest.flatten(call.arguments)):
+            _, first = self._variables.setdefault(id(value), (value, call))
+            if first.layer is not call.layer:
+                return (
+                    f"the trainable variable {value.name!r} is already a weight of "
+                    f"`{first.origin}`, and would be trained twice"
+                )
+        return None
 
     def _read_activated(self, call: Call, inner: keras.Model, path: str) -> list[Node]:
         """Adds a layer without its activation, then what that computes."""

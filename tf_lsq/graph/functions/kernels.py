@@ -91,13 +91,21 @@ def _with_kernel(
         kernel: The kernel, as the user gave it.
         shape: Shape of the kernel in the layer; None: its own.
     """
+    if kind == "depthwise" and len(set(layer.strides)) > 1:
+        raise Unsupported(
+            f"strides must be equal where groups are used, received {layer.strides}"
+        )
     values = weight(kernel)
-    layer.trainable = is_trained(kernel)
-    layer.build((None, *x.shape[1:]))
-    layer.set_weights([values if shape is None else values.reshape(shape)])
-    part = call.part(layer, layer.name, [x])
+
+    def make() -> Layer:
+        layer.trainable = is_trained(kernel)
+        layer.build((None, *x.shape[1:]))
+        layer.set_weights([values if shape is None else values.reshape(shape)])
+        return layer
+
+    part = call.part(call.replacement(kind, make), layer.name, [x])
     node = with_activation(kind, _OPTIONS.get(kind))(part)
-    node.options["constant"] = not layer.trainable
+    node.options["constant"] = not is_trained(kernel)
     return node
 
 

@@ -11,7 +11,7 @@ from ..._compat import keras
 from ...layers import AddConstant, MultiplyConstant
 from ..float_layers import UnaryFunction
 from ..lowering import Call, chained, rescaling
-from ..nodes import Node
+from ..nodes import Layer, Node
 from ..unary import UNARY
 from .recorded import (
     Rows,
@@ -152,10 +152,17 @@ def _with_constant(
     trained, settings = is_trained(given), {}
     if trained:
         settings["weight_name"] = given.name.rpartition("/")[2].partition(":")[0]
-    layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name, **settings)
-    layer.build(x.shape)
-    layer.set_weights([np.reshape(values, shape)])
-    return call.add(kind, [x], layer=layer, constant=not trained)
+
+    def make() -> Layer:
+        layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name, **settings)
+        layer.build(x.shape)
+        layer.set_weights([np.reshape(values, shape)])
+        return layer
+
+    layer = call.replacement(f"{kind} {shape}", make)
+    node = call.add(kind, [x], layer=layer, constant=not trained)
+    node.name = name
+    return node
 
 
 def _square(call: Call, x: Node, name: str) -> Node:
