@@ -16,7 +16,7 @@ from tflite_export.runtimes import Runner, arithmetic
 CODES = np.arange(-128, 128)
 
 
-def run(scale, zero_point, output_scale, output_zero_point):
+def run(scale, zero_point, output_scale, output_zero_point, activation):
     """What XNNPACK computes for every code."""
 
     def tensor(name, scale, zero_point):
@@ -27,15 +27,16 @@ def run(scale, zero_point, output_scale, output_zero_point):
         "x": tensor("x", scale, zero_point),
         "y": tensor("y", output_scale, output_zero_point),
     }
-    op = TFLiteOp("MUL", ["x", "x"], ["y"], {"fused_activation_function": "NONE"})
+    op = TFLiteOp("MUL", ["x", "x"], ["y"], {"fused_activation_function": activation})
     graph = TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"})
     found = Runner(graph, "xnnpack").run({"x": CODES[np.newaxis].astype(np.int8)})
     return found["y"][0].astype(np.int64)
 
 
+@pytest.mark.parametrize("activation", ["NONE", "RELU"])
 @pytest.mark.parametrize("zero_point", [0, -37])
 @pytest.mark.parametrize("output_zero_point", [0, 124, -128])
-def test_squares_next_to_ties(zero_point, output_zero_point, rng):
+def test_squares_next_to_ties(zero_point, output_zero_point, activation, rng):
     for number in range(40):
         scale = np.float32(rng.uniform(0.01, 0.1))
         output_scale = np.float32(rng.uniform(0.01, 2))
@@ -44,4 +45,4 @@ def test_squares_next_to_ties(zero_point, output_zero_point, rng):
             output_scale = np.float32(scale * scale / np.float32(ratio))
         grids = (scale, zero_point, output_scale, output_zero_point)
         expected = arithmetic.table_of_squares(*grids) + output_zero_point
-        np.testing.assert_array_equal(run(*grids), np.clip(expected, -128, 127))
+        np.testing.assert_array_equal(run(*grids, activation), np.clip(expected, -128, 127))
