@@ -149,7 +149,7 @@ def test_a_lambda_that_cannot_be_read_needs_safe_mode_off(tmp_path):
     np.testing.assert_array_equal(loaded(tf.ones((1, 4))), -np.ones((1, 4)))
 
 
-def test_a_class_without_a_configuration_is_refused():
+def test_a_class_without_a_configuration_is_exported_but_not_saved(tmp_path):
     class Unsaved(layers3.Layer):
         def __init__(self, function, **kwargs):
             super().__init__(**kwargs)
@@ -159,10 +159,19 @@ def test_a_class_without_a_configuration_is_refused():
             return self.function(x)
 
     inputs = keras3.Input((4,))
-    model = keras3.Model(inputs, Unsaved(ops.abs, name="unsaved")(inputs))
-    twin = tf_lsq.from_keras3(model)
-    with pytest.raises(ValueError, match=r"`unsaved` .*get_config"):
-        keras.models.clone_model(twin)
+    x = Unsaved(ops.sin, name="unsaved")(layers3.Dense(4)(inputs))
+    student = tf_lsq.quantize_model(
+        keras3.Model(inputs, x), overrides={"unsaved": "float"}
+    )
+    data = np.linspace(-1, 1, 32, dtype=np.float32).reshape(8, 4)
+    tf_lsq.calibrate(student, data)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path, verbose=False)
+    tflite_export.verify_tflite(path, student, data, verbose=False)
+    for name in ("model.keras", "model.h5"):
+        with pytest.raises(ValueError, match=r"`unsaved` .*saved\. .*get_config"):
+            student.save(tmp_path / name)
+        assert not (tmp_path / name).exists()
 
 
 def test_layers_with_several_inputs_outputs_and_constants(tmp_path):

@@ -178,7 +178,8 @@ class StepTraining(_Trained):
 
         Raises:
             ValueError: If the format would be TensorFlow's SavedModel, which cannot
-                hold the layers of a quantized model.
+                hold the layers of a quantized model, or if a layer has no
+                configuration that can be saved.
         """
         is_path = isinstance(filepath, str | os.PathLike)
         named = not is_path or Path(filepath).suffix in _SUFFIXES
@@ -189,6 +190,7 @@ class StepTraining(_Trained):
                 f"save_format={save_format!r}. For a SavedModel that predicts but is "
                 "not trained, use `model.export(folder)`."
             )
+        self.get_config()  # Raises an error before anything is written.
         super().save(filepath, overwrite, save_format, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:

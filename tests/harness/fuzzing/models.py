@@ -261,10 +261,11 @@ def _check_results(built: Built) -> None:
 
 def _check_tracing(built: Built) -> None:
     """Refuses models that Keras itself cannot run in `predict`."""
-    specs = [tf.TensorSpec((None, *x.shape[1:]), x.dtype) for x in built.inputs]
-    inputs = [specs] if len(specs) > 1 else specs
     try:
-        tf.function(built.model).get_concrete_function(*inputs)
+        for batch in (None, NUM_EXAMPLES):
+            specs = [tf.TensorSpec((batch, *x.shape[1:]), x.dtype) for x in built.inputs]
+            inputs = [specs] if len(specs) > 1 else specs
+            tf.function(built.model).get_concrete_function(*inputs)
     except Exception as error:
         raise NotRecordedError(f"fails in `predict`: {_reason(error)}") from error
     shapes = [tuple(output.shape[1:]) for output in built.model.outputs]

@@ -44,7 +44,7 @@ class Keras3Layer(keras.layers.Layer):
 
     def __init__(self, operation: Any, reason: str = "", **kwargs: Any) -> None:
         check_backend()
-        if isinstance(operation, str):
+        if isinstance(operation, (str, _NotSaved)):
             operation = _loaded(operation, kwargs.get("name"))
         kwargs.setdefault("name", operation.name)
         kwargs.setdefault("dtype", _policy(operation))
@@ -150,6 +150,29 @@ class _Saved(str):
         return self
 
 
+class _NotSaved:
+    """A Keras 3 operation without a configuration: it can be copied, but not saved."""
+
+    def __init__(self, operation: Any, cause: Exception) -> None:
+        self.operation = operation
+        self.cause = cause
+
+    def __deepcopy__(self, memo: Any) -> _NotSaved:
+        return self
+
+    def get_config(self) -> dict[str, Any]:
+        """Refuses to save the model; Keras calls it.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"`{self.operation.name}` ({type(self.operation).__name__}) must have a "
+            "configuration that Keras 3 can save, so that the model can be saved. "
+            f"Give the class a `get_config`. Received: {_first_line(self.cause)}"
+        ) from self.cause
+
+
 def check_backend() -> None:
     """Refuses a Keras 3 that runs on something other than TensorFlow.
 
@@ -165,7 +188,7 @@ def check_backend() -> None:
         )
 
 
-def _saved(operation: Any) -> _Saved:
+def _saved(operation: Any) -> _Saved | _NotSaved:
     """Returns the configuration of a Keras 3 layer or operation."""
     with warnings.catch_warnings():
         # Loading repeats that a lambda needs `safe_mode=False`.
@@ -174,18 +197,14 @@ def _saved(operation: Any) -> _Saved:
             config = import_keras3().saving.serialize_keras_object(operation)
             saved = _Saved(json.dumps(config))
         except (TypeError, ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"`{operation.name}` ({type(operation).__name__}) must have a "
-                "configuration that Keras 3 can save, so that the layer can be copied. "
-                f"Give the class a `get_config`. Received: {_first_line(error)}"
-            ) from error
+            return _NotSaved(operation, error)
     saved.operation = operation
     return saved
 
 
-def _loaded(config: str, layer_name: str | None) -> Any:
+def _loaded(config: str | _NotSaved, layer_name: str | None) -> Any:
     """Returns the Keras 3 layer or operation of a configuration."""
-    if isinstance(config, _Saved):
+    if isinstance(config, (_Saved, _NotSaved)):
         return config.operation
     settings = json.loads(config)
     try:
@@ -224,9 +243,9 @@ def _policy(operation: Any) -> str:
 
 
 def _with_known_shapes(outputs: Any, operation: Any, args: Any, kwargs: Any) -> Any:
-    """Gives tensors of unknown rank the shape that Keras 3 infers."""
+    """Gives tensors of unknown shape the one that Keras 3 infers."""
     tensors = tf.nest.flatten(outputs)
-    if any(tensor.shape.rank is None for tensor in tensors):
+    if not all(tensor.shape[1:].is_fully_defined() for tensor in tensors):
         given = tf.nest.map_structure(_symbolic, (args, kwargs))
         specs = operation.compute_output_spec(*given[0], **given[1])
         for tensor, spec in zip(tensors, tf.nest.flatten(specs), strict=True):
