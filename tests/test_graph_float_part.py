@@ -51,6 +51,11 @@ FLOAT = {
         lambda x: tf.sin(tf.cos(x)) + tf.floor(x),
         r"tf.math.(sin|cos|floor)",
     ),
+    "values_for_all_examples": (
+        lambda x: x
+        * tf.cast(tf.reduce_prod(tf.shape(x)) / tf.shape(x)[0], tf.float32),
+        r"tf\..*",
+    ),
     "two_outputs": (lambda x: layers.Add()(SinAndCos(name="own")(x)), "own"),
     "one_of_two_outputs": (lambda x: SinAndCos(name="own")(x)[0], "own"),
     "used_twice": (lambda x: (own := SinAndCos(name="own"))(own(x)[1])[0], "own"),

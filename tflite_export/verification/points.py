@@ -54,6 +54,9 @@ def compare_points(
         ]
         arrays = [tf.constant(array, tf.float64) for array in values]
         real = exact_output(node, arrays).numpy()
+        if not _has_examples(node):
+            codes = codes | {node.name: real}
+            continue
         if node.grid is None:
             outside += _wrong_values(node, codes[node.name], real)
             continue
@@ -109,6 +112,14 @@ class _PointCounter:
         return activation_statistics(point, integers, values)
 
 
+def _has_examples(node: FrozenNode) -> bool:
+    """Returns whether the first axis of a tensor is the batch.
+
+    Sizes and shapes are one value for all examples, however many a file takes at once.
+    """
+    return node.grid is not None or node.trained.shape[:1] in ((None,), (1,))
+
+
 def _outside(node: FrozenNode, codes: np.ndarray) -> list[str]:
     """Finds integers in a point's tensor that are outside its range in training."""
     integers = codes.astype(np.int64) - node.integer_grid.zero_point
@@ -147,7 +158,7 @@ def probe_codes(
     examples: list[np.ndarray],
     kernels: str = "xnnpack",
 ) -> dict[str, np.ndarray]:
-    """Runs a file, and returns every tensor between its operators.
+    """Runs a file, and returns every tensor that has a value for each example.
 
     Args:
         graph: The file's graph.
@@ -155,7 +166,7 @@ def probe_codes(
         examples: Inputs of the model, one array per input.
         kernels: One of `runtimes.KERNELS`.
     """
-    probe = graph.with_outputs([node.name for node in frozen.nodes])
+    probe = graph.with_outputs([n.name for n in frozen.nodes if _has_examples(n)])
     inputs = file_inputs(graph, frozen, examples)
     outputs = Runner(probe, kernels).run(inputs)
     codes = {probe.outputs[name]: array for name, array in outputs.items()}
