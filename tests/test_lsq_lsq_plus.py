@@ -184,7 +184,9 @@ def offsets(student):
     }
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+@pytest.mark.parametrize(
+    "bits", [8, 2, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (4, 3))]
+)
 def test_the_offset_is_the_files_zero_point(bits, rng, data, tmp_path):
     student = trained(rng, data, bits)
     found = offsets(student)

@@ -171,15 +171,17 @@ def _best_ends(
     x: tf.Tensor, low: tf.Tensor, high: tf.Tensor, num_bits: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the ends of the range with the smallest mean squared error."""
-    shares = tf.range(1, _HIGH_SHARES + 1, dtype=tf.float32) / _HIGH_SHARES
-    lows, highs = tf.meshgrid(tf.constant(_LOW_SHARES) * low, shares * high)
-    lows, highs = tf.reshape(lows, [-1]), tf.reshape(highs, [-1])
+    highs = high * tf.range(1, _HIGH_SHARES + 1, dtype=tf.float32) / _HIGH_SHARES
+    lows = [low * share for share in _LOW_SHARES]
+    errors = tf.stack([_squared_errors(x, one, highs, num_bits) for one in lows])
+    best = tf.argmin(tf.reshape(errors, [-1]))
+    return tf.gather(lows, best // _HIGH_SHARES), highs[best % _HIGH_SHARES]
 
-    def error(ends: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        step = tf.maximum((ends[1] - ends[0]) / num_levels(num_bits), 1e-30)
-        bounds = offset_range(ends[0], step, num_bits)
-        return tf.reduce_mean(tf.square(quantize(x, step, bounds) * step - x))
 
-    errors = tf.map_fn(error, (lows, highs), fn_output_signature=tf.float32)
-    best = tf.argmin(errors)
-    return lows[best], highs[best]
+def _squared_errors(
+    x: tf.Tensor, low: tf.Tensor, highs: tf.Tensor, num_bits: int
+) -> tf.Tensor:
+    """Returns the mean squared error of the range up to each of several ends."""
+    steps = tf.maximum((highs - low) / num_levels(num_bits), 1e-30)[:, tf.newaxis]
+    bounds = offset_range(low, steps, num_bits)
+    return tf.reduce_mean(tf.square(quantize(x, steps, bounds) * steps - x), axis=1)
