@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import tflite_export
 from tf_lsq._compat import keras
 
 DATA_VARIABLE = "TF_LSQ_DATA"
+# `clear_session` collects garbage; it need not search TensorFlow's modules each time.
+gc.freeze()
 # The same examples every time, however busy the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")

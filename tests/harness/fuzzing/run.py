@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import gc
 import json
 import multiprocessing
 import os
@@ -77,6 +78,7 @@ def _serve(pipe: Any) -> None:
     from .survey import survey
 
     known = {item.key: item for item in items()}
+    gc.freeze()
     while True:
         key, options = pipe.recv()
         with _silent():
