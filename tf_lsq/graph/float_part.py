@@ -102,17 +102,9 @@ class FloatPart:
         content = _converted(self, batch)
         if isinstance(content, bytes):
             return content
-        alone = [FloatPart.of([node]) for node in self.nodes]
-        found = [(one.nodes[0], _converted(one, batch)) for one in alone]
-        wrong = {
-            node.origin: _described(node, problem)
-            for node, problem in found
-            if not isinstance(problem, bytes)
-        }
         raise ValueError(
             "A layer that stays in float must have a form in TFLite's own operators. "
-            "Received:\n  "
-            + "\n  ".join(wrong.values() or [f"{_names(self.nodes)}: {content}"])
+            "Received:\n  " + "\n  ".join(_offenders(self, content, batch).values())
         )
 
 
@@ -145,9 +137,9 @@ def convert_float_part(part: FloatPart, *, dynamic_batch: bool) -> tuple[bytes, 
     Raises:
         ValueError: If TFLite's own operators cannot express a layer.
     """
-    if dynamic_batch:
-        with contextlib.suppress(ValueError):
-            return part.convert(None), True
+    content = _converted(part, None) if dynamic_batch else None
+    if isinstance(content, bytes):
+        return content, True
     return part.convert(1), False
 
 
@@ -179,6 +171,28 @@ def _converted(part: FloatPart, batch: int | None) -> bytes | str:
             return f"TFLite has no form of {', '.join(names)}"
         return str(error).strip().partition("\n")[0]
     return content
+
+
+def _offenders(part: FloatPart, problem: str, batch: int | None) -> dict[str, str]:
+    """Returns the layers that cannot be converted: what is wrong by layer's name.
+
+    A part that can be converted only in halves is described as one.
+
+    Args:
+        part: A part that cannot be converted.
+        problem: What is wrong with it.
+        batch: The batch size, None for any.
+    """
+    if len(part.nodes) == 1:
+        return {part.nodes[0].origin: _described(part.nodes[0], problem)}
+    middle = len(part.nodes) // 2
+    found: dict[str, str] = {}
+    for nodes in (part.nodes[:middle], part.nodes[middle:]):
+        half = FloatPart.of(nodes)
+        content = _converted(half, batch)
+        if not isinstance(content, bytes):
+            found |= _offenders(half, content, batch)
+    return found or {"": f"{_names(part.nodes)}: {problem}"}
 
 
 def _compare(content: bytes, model: keras.Model) -> None:
