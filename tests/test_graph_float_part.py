@@ -67,6 +67,10 @@ FLOAT = {
         lambda x: x * tf.cast(tf.rank(x), tf.float32),
         r"tf\..*",
     ),
+    "nan": (
+        lambda x: tf.where(tf.math.is_nan(x), np.float32(np.nan), tf.sin(x)),
+        r"tf\..*",
+    ),
     "part_of_model": (
         lambda x: keras.Sequential([layers.Conv2D(6, 1), layers.ReLU()], name="own")(x),
         "own",
@@ -209,3 +213,12 @@ def test_a_variable_of_a_function_is_not_frozen():
     model = between(lambda x: tf.math.atan2(x, scale))
     with pytest.raises(ValueError, match="trainable variable 'scale:0'"):
         tf_lsq.quantize_model(model, overrides={"tf.*": "float"})
+
+
+def test_a_divisor_that_is_rounded_to_zero_is_explained(rng):
+    model = between(lambda x: tf.math.reciprocal(x))
+    student = tf_lsq.quantize_model(model, **EIGHT, overrides={r"tf\..*": "float"})
+    x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)
+    assert np.isfinite(model(x)).all()
+    with pytest.raises(ValueError, match=r"layers in float that divide by a small"):
+        tf_lsq.calibrate(student, x)

@@ -190,8 +190,9 @@ def _check_first_values(
             point.reset()
         raise ValueError(
             "The first batch, which sets the steps, must give finite values. "
-            f"Received NaN or infinite values at: {lost}. Check the data and the "
-            "weights of the float model."
+            f"Received NaN or infinite values at: {lost}. Check the data, the weights "
+            "of the float model, and layers in float that divide by a small value: "
+            "quantization can round it to 0."
         )
     return [point.name for point in chosen if _is_empty(point, extremes[point.name])]
 

@@ -154,9 +154,18 @@ def _compare_tensors(found: TFLiteTensor, expected: TFLiteTensor) -> list[str]:
         )
     if (found.data is None) != (expected.data is None):
         mismatches.append(f"`{name}`: only one of the two tensors is a constant")
-    elif found.data is not None and not np.array_equal(found.data, expected.constant):
-        different = int((found.data != expected.constant).sum())
+    elif found.data is not None and (
+        different := _num_different(found.data, expected.constant)
+    ):
         mismatches.append(
             f"`{name}`: {different} of {found.data.size} constants differ"
         )
     return mismatches
+
+
+def _num_different(found: np.ndarray, expected: np.ndarray) -> int:
+    """Counts the constants that differ; NaN equals NaN."""
+    if found.shape != expected.shape:
+        return max(found.size, expected.size, 1)
+    both_nan = (found != found) & (expected != expected)
+    return int(((found != expected) & ~both_nan).sum())

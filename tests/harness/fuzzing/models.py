@@ -37,10 +37,10 @@ ASK_FOR_ZERO = frozenset(
     "all any and_ or_ xor not_ count_nonzero nonzero truth heaviside sign logical_and "
     "logical_or logical_xor logical_not".split()
 )
-# Functions that divide by a tensor, which is 0 on a grid where it is near 0.
+# Functions with a pole at 0, to which a grid rounds what is near it.
 DIVIDE = frozenset(
-    "floor_divide floordiv floor_div floormod fmod mod remainder truncatediv "
-    "truncatemod".split()
+    "floor_divide floordiv floor_div floormod fmod lbeta lgamma mod reciprocal "
+    "remainder truncatediv truncatemod xdivy".split()
 )
 
 
