@@ -52,8 +52,7 @@ FLOAT = {
         r"tf.math.(sin|cos|floor)",
     ),
     "values_for_all_examples": (
-        lambda x: x
-        * tf.cast(tf.reduce_prod(tf.shape(x)) / tf.shape(x)[0], tf.float32),
+        lambda x: x * tf.cast(tf.reduce_prod(tf.shape(x)) / tf.shape(x)[0], tf.float32),
         r"tf\..*",
     ),
     "two_outputs": (lambda x: layers.Add()(SinAndCos(name="own")(x)), "own"),
@@ -65,6 +64,22 @@ FLOAT = {
     ),
     "number_of_axes": (
         lambda x: x * tf.cast(tf.rank(x), tf.float32),
+        r"tf\..*",
+    ),
+    "spectrogram": (
+        lambda x: tf.abs(tf.signal.stft(layers.Reshape((6, 64))(x), 64, 8)),
+        r"tf\..*",
+    ),
+    "space_to_batch": (
+        lambda x: tf.nn.atrous_conv2d(x, np.ones((3, 3, 6, 4), np.float32), 2, "SAME"),
+        r"tf\..*",
+    ),
+    "batch_last": (
+        lambda x: tf.transpose(tf.nn.relu(tf.transpose(x, [3, 1, 2, 0])), [3, 1, 2, 0]),
+        r"tf\..*",
+    ),
+    "none_among_outputs": (
+        lambda x: x * tf.nn.sufficient_statistics(x, [1, 2], keepdims=True)[1],
         r"tf\..*",
     ),
     "nan": (

@@ -45,4 +45,5 @@ def test_squares_next_to_ties(zero_point, output_zero_point, activation, rng):
             output_scale = np.float32(scale * scale / np.float32(ratio))
         grids = (scale, zero_point, output_scale, output_zero_point)
         expected = arithmetic.table_of_squares(*grids) + output_zero_point
-        np.testing.assert_array_equal(run(*grids, activation), np.clip(expected, -128, 127))
+        found = run(*grids, activation)
+        np.testing.assert_array_equal(found, np.clip(expected, -128, 127))

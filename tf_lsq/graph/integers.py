@@ -11,6 +11,7 @@ from .lowering import Call
 from .nodes import ForeignCall, Graph, Node, Slot
 
 COMPUTES_INTEGERS = "it computes with integers, not with values"
+COMPUTES_COMPLEX = "it computes with complex numbers"
 _LOOKUPS = ("Embedding",)  # Layers that take whole numbers of any type.
 
 

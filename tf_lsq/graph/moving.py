@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._compat import keras
-from .functions.recorded import Unsupported
+from .functions.recorded import BatchMoved, Unsupported
 from .lowering import Call
 from .moving_layers import ConstantPadding, Gather, StridedSlice
 from .nodes import Node
@@ -48,10 +48,10 @@ def add_transpose(call: Call, x: Node, perm: list[int], name: str = "") -> Node:
         name: Its name, by default that of the call.
 
     Raises:
-        Unsupported: If the batch axis does not stay first.
+        BatchMoved: If the batch axis does not stay first.
     """
     if perm[0] != 0:
-        raise Unsupported(f"the batch axis must stay first, received perm={perm}")
+        raise BatchMoved(f"the batch axis must stay first, received perm={perm}")
     layer = layers.Permute(perm[1:], name=name or call.name)
     return call.add("transpose", [x], layer=layer, perm=tuple(perm))
 

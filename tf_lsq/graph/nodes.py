@@ -29,6 +29,11 @@ def class_name(layer: Layer) -> str:
     return f"tf.{symbol}" if symbol else own
 
 
+def tensors_of(outputs: Any) -> list[Any]:
+    """Returns the tensors among the outputs of a layer; functions may return None."""
+    return [value for value in tf.nest.flatten(outputs) if hasattr(value, "shape")]
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
     """Placeholder for an input tensor among the arguments of a layer's call."""
@@ -54,7 +59,7 @@ class ForeignCall:
             lambda value: tensors[value.number] if type(value) is Slot else value,
             (self.args, self.kwargs),
         )
-        return tf.nest.flatten(layer(*args, **kwargs))
+        return tensors_of(layer(*args, **kwargs))
 
 
 @dataclasses.dataclass(eq=False)

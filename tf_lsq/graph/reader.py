@@ -16,22 +16,29 @@ from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
 from .activations import activation_name
 from .expansions import EXPANSIONS
 from .functions.recorded import (
+    BatchMoved,
     Unsupported,
     bind_arguments,
     is_trained,
     trained_argument,
 )
-from .integers import COMPUTES_INTEGERS, computes_integers, reads_only_shapes
+from .integers import (
+    COMPUTES_COMPLEX,
+    COMPUTES_INTEGERS,
+    computes_integers,
+    reads_only_shapes,
+)
 from .keras3.layer import Keras3Layer
 from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
-from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name
+from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name, tensors_of
 from .python_functions import name_functions, read_function, read_lambda
 
 _MASKED = (
     "it computes with the Keras mask of its input, which a file does not have; leave "
     "out `mask_zero=True` and `Masking`, or multiply by an input that holds the mask"
 )
+_NO_BATCH = "it reads a tensor whose first axis is not the batch"
 
 
 def read_model(model: keras.Model) -> Graph:
@@ -52,6 +59,8 @@ class _Reader:
         self.nodes: list[Node] = []
         self.problems: list[tuple[Node, str]] = []
         self.producers: dict[int, Any] = {}
+        # Operators whose output does not have the batch as its first axis.
+        self._without_batch: set[Node] = set()
         self._uses: dict[int, int] = {}
         self._copies: dict[Any, Any] = {}
         # Trainable variable, by id -> it, and the first call that it is an argument of.
@@ -82,7 +91,7 @@ class _Reader:
             nodes = self._read_inner(keras_node, inner, f"{path}{layer.name}/", kwargs)
         else:
             nodes = self._lower(keras_node, use, path, kwargs)
-        outputs = tf.nest.flatten(keras_node.outputs)
+        outputs = tensors_of(keras_node.outputs)
         for tensor, node in zip(outputs, nodes, strict=True):
             self.producers[id(tensor)] = node
 
@@ -120,14 +129,18 @@ class _Reader:
         call = self._call(keras_node, use, path, kwargs)
         activation = _python_activation(call.layer)
         if activation is not None:
-            inner = read_function(activation, tf.nest.flatten(keras_node.outputs))
+            inner = read_function(activation, tensors_of(keras_node.outputs))
             if inner is not None:
                 return self._read_activated(call, inner, path)
         problem = _MASKED if _reads_mask(keras_node) else _problem(call)
         problem = problem or self._tied(call)
         operators: Any = []
+        moves = _exchanges_batch(call.layer)
+        moved = any(source in self._without_batch for source in call.sources)
         if problem is None and not all(s.shape or s.is_integer for s in call.sources):
             problem = "it reads a tensor without axes"
+        if problem is None and any(s.dtype.is_complex for s in call.sources):
+            problem = COMPUTES_COMPLEX
         if problem is None and reads_only_shapes(call):
             problem = COMPUTES_INTEGERS
         if problem is None:
@@ -135,6 +148,9 @@ class _Reader:
                 operators = rule_of(call.layer).lower(call)  # type: ignore[union-attr]
             except Unsupported as reason:
                 problem = str(reason)
+                moves = isinstance(reason, BatchMoved)
+        if operators and moved:
+            problem, operators = _NO_BATCH, []
         if operators and computes_integers(call):
             problem, operators = COMPUTES_INTEGERS, []
         if not operators:
@@ -144,6 +160,8 @@ class _Reader:
             problem = _with_trained_argument(problem, call)
             named = f"`{call.origin}` ({class_name(keras_node.layer)})"
             self.problems += [(one, f"{named}: {problem}") for one in operators]
+        if moved != moves:
+            self._without_batch.update(operators)
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
 
@@ -178,7 +196,7 @@ class _Reader:
         stays = _can_stay_float(call) and not _reads_mask(keras_node)
         kind = "foreign" if stays else "identity"
         operators = []
-        for number, tensor in enumerate(tf.nest.flatten(keras_node.outputs)):
+        for number, tensor in enumerate(tensors_of(keras_node.outputs)):
             node = call.add(kind)
             if number:
                 name = f"{call.name}_output_{number}"
@@ -203,7 +221,7 @@ class _Reader:
             arguments = bind_arguments(layer, args, named)
             kwargs = {}
         name = self._name(layer, use, path)
-        [output, *_] = tf.nest.flatten(keras_node.outputs)
+        [output, *_] = tensors_of(keras_node.outputs)
         return Call(
             layer=layer,
             model_layer=keras_node.layer,
@@ -301,6 +319,12 @@ def _problem(call: Call) -> str | None:
             "`keras.layers.ActivityRegularization` after the layer"
         )
     return rule.check(layer)
+
+
+def _exchanges_batch(layer: Layer) -> bool:
+    """Returns whether a function moves values between the batch and other axes."""
+    symbol = getattr(layer, "symbol", "")
+    return "space_to_batch" in symbol or "batch_to_space" in symbol
 
 
 def _with_trained_argument(problem: str, call: Call) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .functions.recorded import Unsupported
+from .functions.recorded import BatchMoved, Unsupported
 from .nodes import Node
 
 # Batch sizes that show whether a value depends on the batch size, and how.
@@ -74,13 +74,15 @@ def reshaped(shape: tuple[int | None, ...], target: Any) -> tuple[int | None, ..
         target: The argument of `tf.reshape`.
 
     Raises:
-        Unsupported: If the batch axis changes, or a size is not known.
+        BatchMoved: If the batch axis changes.
+        Unsupported: If a size is not known.
     """
     batches = _BATCHES if shape[0] is None else (shape[0],)
     found = [_resolved(at_batch_size(target, b), sizes(shape, b)) for b in batches]
+    whole = np.prod(found[0]) == np.prod(sizes(shape, batches[0]))
     kept = [one[:1] == (b,) for one, b in zip(found, batches, strict=True)]
-    if not all(kept) or any(one[1:] != found[0][1:] for one in found):
-        raise Unsupported(
+    if not (whole and all(kept)) or any(one[1:] != found[0][1:] for one in found):
+        raise BatchMoved(
             "a reshape must keep the batch axis first and whole, received "
             f"{list(found[0])} from {list(sizes(shape, batches[0]))} for a batch of "
             f"{batches[0]}; start its shape with -1 and give the other sizes"

@@ -174,8 +174,8 @@ def _best_ends(
     highs = high * tf.range(1, _HIGH_SHARES + 1, dtype=tf.float32) / _HIGH_SHARES
     lows = [low * share for share in _LOW_SHARES]
     errors = tf.stack([_squared_errors(x, one, highs, num_bits) for one in lows])
-    best = tf.argmin(tf.reshape(errors, [-1]))
-    return tf.gather(lows, best // _HIGH_SHARES), highs[best % _HIGH_SHARES]
+    best = tf.unravel_index(tf.argmin(tf.reshape(errors, [-1])), errors.shape)
+    return tf.gather(lows, best[0]), tf.gather(highs, best[1])
 
 
 def _squared_errors(

@@ -51,7 +51,7 @@ _DTYPES = {
     for name in (
         *tflite_operators.DTYPES,
         *packing.PACKED,
-        *("float16", "float64", "bool", "int16", "int64"),
+        *("float16", "float64", "complex64", "bool", "int16", "int64"),
     )
 }
 

@@ -245,7 +245,7 @@ class _Freezer:
                 name=name,
                 kind=_kind_in_file(node, weight, allowed),
                 inputs=inputs,
-                shape=(1, *node.sizes),
+                shape=_shape(node),
                 grid=grid,
                 trained=node,
                 point=point,
@@ -347,6 +347,17 @@ def _output_grid(
     if node.fixed_step is not None and point is None:
         return fixed_grid(node.fixed_step, signed=node.signed), None
     return (None, None) if point is None else (point.grid, point)
+
+
+def _shape(node: TrainedNode) -> tuple[int, ...]:
+    """Returns the shape of an operator's output for one example.
+
+    That of a layer left in float is only used where it is known: its tensor in the file
+    is the one that TFLiteConverter made, and its first axis may not be the batch.
+    """
+    if node.kind == "foreign":
+        return tuple(size or 1 for size in node.shape)
+    return (1, *node.sizes)
 
 
 def _kind_in_file(

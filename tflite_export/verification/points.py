@@ -52,7 +52,7 @@ def compare_points(
             _real(nodes[source], codes) * node.trained.input_factor
             for source in node.inputs
         ]
-        arrays = [tf.constant(array, tf.float64) for array in values]
+        arrays = [tf.constant(array) for array in values]
         real = exact_output(node, arrays).numpy()
         if not _has_examples(node):
             codes = codes | {node.name: real}
@@ -113,10 +113,12 @@ class _PointCounter:
 
 
 def _has_examples(node: FrozenNode) -> bool:
-    """Returns whether the first axis of a tensor is the batch.
+    """Returns whether a tensor holds real numbers, and its first axis is the batch.
 
     Sizes and shapes are one value for all examples, however many a file takes at once.
     """
+    if node.trained.integer_type.startswith("complex"):
+        return False
     return node.grid is not None or node.trained.shape[:1] in ((None,), (1,))
 
 
@@ -207,6 +209,8 @@ def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
 def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:
     """Returns the values that a tensor's integers represent, float64."""
     stored = codes[node.name]
+    if np.iscomplexobj(stored):
+        return stored
     if node.grid is None:
         return stored.astype(np.float64)
     return (stored.astype(np.float64) - node.integer_grid.zero_point) * node.grid.scale

@@ -205,7 +205,7 @@ BACKEND: dict[str, list[Call]] = {
         threshold=lambda f, x: f(x, threshold=0.5),
     ),
     "tf_keras.backend.sparse_categorical_crossentropy": on(
-        (LABEL, VECTOR.within("unit")), vector=lambda f, x, y: f(x, y)
+        (LABEL, VECTOR), vector=lambda f, x, y: f(x, tf.nn.softmax(y))
     ),
     "tf_keras.backend.spatial_3d_padding": on(VOLUME, one=lambda f, x: f(x)),
 }

@@ -39,8 +39,8 @@ ASK_FOR_ZERO = frozenset(
 )
 # Functions with a pole at 0, to which a grid rounds what is near it.
 DIVIDE = frozenset(
-    "floor_divide floordiv floor_div floormod fmod lbeta lgamma mod reciprocal "
-    "remainder truncatediv truncatemod xdivy".split()
+    "categorical_crossentropy floor_divide floordiv floor_div floormod fmod lbeta "
+    "lgamma mod reciprocal remainder truncatediv truncatemod xdivy".split()
 )
 
 
@@ -167,6 +167,7 @@ def build(item: Item, call: Call, seed: int) -> Built:
         randomize(model, rng)
         zero = item.short_name in ASK_FOR_ZERO
         built = Built(call, model, examples(model, NUM_EXAMPLES, rng), zero)
+        _check_types(built, framework.Model(stems.inputs, results))
         _check_results(built)
     return built
 
@@ -259,11 +260,29 @@ def _check_results(built: Built) -> None:
     _check_batches(built, first)
 
 
+def _check_types(built: Built, model: Any) -> None:
+    """Refuses functions for whose results Keras infers another type."""
+    inputs = built.inputs if len(built.inputs) > 1 else built.inputs[0]
+    try:
+        found = tf.nest.flatten(model(inputs, training=False))
+    except Exception as error:
+        raise NotRecordedError(f"does not run: {_reason(error)}") from error
+    for tensor, value in zip(model.outputs, found, strict=True):
+        inferred, real = tf.as_dtype(tensor.dtype), tf.as_dtype(value.dtype)
+        if inferred != real:
+            text = f"Keras infers {inferred.name}, but its result is {real.name}"
+            raise NotRecordedError(text)
+
+
 def _check_tracing(built: Built) -> None:
     """Refuses models that Keras itself cannot run in `predict`."""
     try:
         for batch in (None, NUM_EXAMPLES):
-            specs = [tf.TensorSpec((batch, *x.shape[1:]), x.dtype) for x in built.inputs]
+            shapes = [(batch, *x.shape[1:]) for x in built.inputs]
+            specs = [
+                tf.TensorSpec(s, x.dtype)
+                for s, x in zip(shapes, built.inputs, strict=True)
+            ]
             inputs = [specs] if len(specs) > 1 else specs
             tf.function(built.model).get_concrete_function(*inputs)
     except Exception as error:

@@ -24,6 +24,10 @@ class Unsupported(Exception):
     """Raised by a lowering for arguments without an exact integer form."""
 
 
+class BatchMoved(Unsupported):
+    """Raised by the lowering of a call after which another axis is first, or again."""
+
+
 def bind_arguments(layer: Layer, args: Any, kwargs: Any) -> dict[str, Any]:
     """Returns the arguments of a recorded function by name, defaults included."""
     bound = inspect.signature(layer.function).bind(*args, **kwargs)
