@@ -62,13 +62,19 @@ def read_refusal(error: BaseException, model: Any) -> Refusal | str:
     names = set(layer_names(model))
     lines = text.splitlines()
     named = [found[1] for line in lines if (found := _NAMED.match(line))]
-    layers = tuple(dict.fromkeys(name for name in named if name in names))
+    layers = tuple(dict.fromkeys(name for name in named if _is_known(name, names)))
     if not layers:
         return "an error that names no layer"
     # The first line, one per layer, and a last one with the remedy.
     if _SCREEN.search(text) or len(lines) > len(named) + 2 or _is_long(lines[1:]):
         return "an error of more than a line per layer"
     return Refusal(layers, text)
+
+
+def _is_known(name: str, names: set[str]) -> bool:
+    """Returns whether a name is that of a layer, or of a function that it calls."""
+    parts = name.split("/")
+    return any("/".join(parts[:end]) in names for end in range(1, len(parts) + 1))
 
 
 def _is_long(lines: list[str]) -> bool:
