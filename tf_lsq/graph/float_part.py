@@ -75,8 +75,7 @@ class FloatPart:
             if call not in called:
                 name = f"layer_{len(copies)}"
                 layer = copies.setdefault(
-                    id(node.layer),
-                    (node.layer, copied(node.layer, dtype="float32", name=name)),
+                    id(node.layer), (node.layer, _in_float32(node.layer, name))
                 )[1]
                 read = [tensors[source] for source in node.inputs]
                 called[call] = call.outputs(layer, read)
@@ -141,6 +140,12 @@ def convert_float_part(part: FloatPart, *, dynamic_batch: bool) -> tuple[bytes, 
     if isinstance(content, bytes):
         return content, True
     return part.convert(1), False
+
+
+def _in_float32(layer: Layer, name: str) -> Layer:
+    """Returns a copy of a layer that computes in float32, or in integers."""
+    whole = not tf.as_dtype(layer.compute_dtype or "float32").is_floating
+    return copied(layer, name=name, **({} if whole else {"dtype": "float32"}))
 
 
 def _plain_type(dtype: tf.DType) -> tf.DType:
