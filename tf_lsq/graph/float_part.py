@@ -174,8 +174,16 @@ def _converted(part: FloatPart, batch: int | None) -> bytes | str:
         names = sorted(set(_OPERATIONS.findall(text)))
         if names:
             return f"TFLite has no form of {', '.join(names)}"
-        return str(error).strip().partition("\n")[0]
+        return _cause(error)
     return content
+
+
+def _cause(error: Exception) -> str:
+    """Returns the line of an error that says what is wrong."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Keras puts the layer, which has a number for a name, before the cause.
+    wrapped = len(lines) > 1 and lines[0].startswith("Exception encountered when")
+    return lines[wrapped].strip() if lines else type(error).__name__
 
 
 def _offenders(part: FloatPart, problem: str, batch: int | None) -> dict[str, str]:
@@ -224,7 +232,8 @@ def _compare(content: bytes, model: keras.Model) -> None:
         tensor.name: arrays.get(tensor.name, np.zeros((1, *tensor.shape[1:])))
         for tensor in model.inputs
     }
-    expected = tf.nest.flatten(model(list(read.values()) if read else []))
+    inputs = list(read.values()) if read else []
+    expected = tf.nest.flatten(model(inputs, training=False))
     for number, values in enumerate(expected):
         _check_close(np.asarray(found[f"output_{number}"]), np.asarray(values))
 
