@@ -109,6 +109,9 @@ CASES = {
     "transpose": lambda x, y: tf.transpose(x, [0, 3, 1, 2]),
     "concat": lambda x, y: tf.concat([x, y], axis=-1),
     "pad": lambda x, y: tf.pad(x, [[0, 0], [1, 0], [0, 2], [0, 0]]),
+    "pad_lowest": lambda x, y: layers.MaxPooling2D(3, 2)(
+        tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-np.inf)
+    ),
     # Not directly before a convolution: with oneDNN, TensorFlow fuses the two and loses
     # the channels.
     "pad_channels": lambda x, y: tf.nn.relu(
@@ -429,6 +432,9 @@ def test_a_written_out_hard_sigmoid_is_one_operator(rng, tmp_path):
 
 
 REFUSED = {
+    "only max pooling may read": lambda x, y: layers.MaxPooling2D(3, 2)(
+        tf.pad(x, [[0, 0], [2, 2], [1, 1], [0, 0]], constant_values=-np.inf)
+    ),
     "strides must be equal where groups are used": lambda x, y: tf.nn.conv2d(
         x, KERNEL[:, :, :1], [1, 2, 1, 1], "SAME"
     ),

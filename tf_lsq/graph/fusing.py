@@ -15,6 +15,7 @@ import collections
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from .._compat import keras
 from .float_layers import HardSigmoid
@@ -47,6 +48,7 @@ def analyze(model: keras.Model) -> Graph:
     _remove_unread(graph)
     _connect(graph)
     settle_integers(graph)
+    _check_lowest_padding(graph)
     _simplify(graph)
     _fuse(graph)
     return graph
@@ -70,6 +72,33 @@ def _check_model(model: Any) -> None:
             f"`{model.name}`, a subclassed or unbuilt {type(model).__name__}. Write "
             "it as `keras.Model(inputs, outputs)` with its input shape given."
         )
+
+
+def _check_lowest_padding(graph: Graph) -> None:
+    """Refuses padding with -inf, except for max pooling that reads a value with it."""
+    for node in graph.nodes:
+        if node.options.get("lowest") and not (
+            node.consumers and all(_pools(reader, node) for reader in node.consumers)
+        ):
+            graph.problems.append(
+                (
+                    node,
+                    f"`{node.origin}`: only max pooling may read what is padded with "
+                    "-inf, with windows of at least twice the padding and "
+                    "`padding='valid'`; pad with another value",
+                )
+            )
+
+
+def _pools(reader: Node, padding: Node) -> bool:
+    """Returns whether a max pooling has a value of the image in every window."""
+    if reader.kind != "max_pool" or reader.layer.padding != "valid":
+        return False
+    window = (*tf.nest.flatten(reader.layer.pool_size), 0)
+    pairs = padding.options["paddings"]
+    return len(window) == len(pairs) and all(
+        2 * max(pair) <= size for pair, size in zip(pairs, window, strict=True)
+    )
 
 
 def _remove_unread(graph: Graph) -> None:

@@ -86,11 +86,14 @@ def _pad(call: Call) -> Node:
     if any(pairs[0]):
         raise Unsupported(f"the batch axis cannot be padded, received {pairs[0]}")
     x = tensor_argument(call)
-    if mode in MIRRORS:
-        layer = MirrorPadding(pairs[1:], mode, name=call.name)
-        options = {"paddings": layer.paddings, "mode": mode}
-        return call.add("pad_mirror", [x], layer=layer, **options)
     value = float(known(call.arguments["constant_values"]))
+    lowest = mode == "CONSTANT" and value == -np.inf
+    if mode in MIRRORS or lowest:
+        # The values at an edge leave the maximum of every window as it is.
+        mode = "SYMMETRIC" if lowest else mode
+        layer = MirrorPadding(pairs[1:], mode, name=call.name)
+        options = {"paddings": layer.paddings, "mode": mode, "lowest": lowest}
+        return call.add("pad_mirror", [x], layer=layer, **options)
     return add_padding(call, x, pairs[1:], call.name, value)
 
 
