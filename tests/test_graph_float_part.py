@@ -62,6 +62,7 @@ FLOAT = {
         lambda x: tf.sin(layers.Dropout(0.1, name="drop")(x)),
         "drop|tf.math.sin",
     ),
+    "trains_by_default": (lambda x: layers.RandomCrop(6, 6, name="crop")(x), "crop"),
     "number_of_axes": (
         lambda x: x * tf.cast(tf.rank(x), tf.float32),
         r"tf\..*",

@@ -6,6 +6,7 @@ This is the only part of the exporter that sees Keras layers and the training gr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -266,14 +267,18 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
 def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
     """Returns the function that Keras computes for a layer left in float."""
     types = [source.dtype for source in node.inputs]
-    layer = _in_float32(node)
+    layer, call = _in_float32(node), node.foreign_call
+    if getattr(layer, "_expects_training_arg", False):
+        # Some layers train unless told otherwise.
+        kwargs = {"training": False, **call.kwargs}
+        call = dataclasses.replace(call, kwargs=kwargs)
 
     def compute(inputs: list[Any]) -> Any:
         read = [
             tf.cast(x, tf.float32 if dtype.is_floating else dtype)
             for x, dtype in zip(inputs, types, strict=True)
         ]
-        result = node.call(layer, read)
+        result = call.outputs(layer, read)[node.output]
         return result if node.is_integer else tf.cast(result, tf.float64)
 
     return compute
