@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ import tf_lsq
 
 ITEMS = {item.key: item for item in discovery.items()}
 SEED = 3
+DOCS = Path(__file__).parents[1] / "docs"
+RESULTS = DOCS / "support" / "results.jsonl"
 GROUPS = 8
 
 
@@ -76,6 +79,18 @@ def test_the_page_lists_names_results_and_reasons():
     why = "it has no exact integer form here"
     assert f"| `abs` | exact integers: 2-D; float: 4-D | {why} |" in text
     assert "Not functions of a model's tensors: `device`." in text
+
+
+def test_the_page_shows_the_recorded_results():
+    lines = RESULTS.read_text().splitlines()
+    assert (DOCS / "support.md").read_text() == page.render(lines)
+
+
+def test_the_recorded_results_are_complete_and_without_faults():
+    results = run.surveyed(RESULTS)
+    assert not [line for result in results for line in survey.faults(result)]
+    if run.recorded_versions(RESULTS) == run.versions():
+        assert {result["item"] for result in results} == set(ITEMS)
 
 
 # --- The harness -------------------------------------------------------------
