@@ -1,0 +1,283 @@
+"""Takes one network of `survey_networks.py` from its float model to a verified file.
+
+`network_survey.py` runs this script in its own process for every network:
+
+    python examples/survey_check.py LCNet050 row.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import contextlib
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["TF_USE_LEGACY_KERAS"] = "1"  # keras-cv-attention-models needs it.
+
+import ai_edge_litert
+import keras as keras3
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from survey_networks import NETWORKS, Network
+
+import tf_lsq
+import tflite_export
+from tf_lsq.layers import QuantizationPoint
+
+EXAMPLES = 8
+MAX_ROUNDS = 8  # How often printed remedies are followed.
+OURS = ("/tf_lsq/", "/tflite_export/")
+Row = dict[str, Any]
+
+
+def check(name: str) -> Row:
+    """Takes one network through all stages.
+
+    Args:
+        name: A key of `NETWORKS`.
+
+    Returns:
+        What is known about it, as plain data; "outcome" is one of:
+
+        - "exported": a verified file, nothing in float;
+        - "remedied": a verified file, after following the printed remedies;
+        - "refused": an error of this library that prints no remedy;
+        - "failed": any other error, or a remedy that does not help;
+        - "not built": the package could not build the network.
+    """
+    network = NETWORKS[name]
+    row: Row = {"network": name, "family": network.family, "package": network.package}
+    row |= {"outcome": "not built", "stage": "build", "versions": versions()}
+    start = time.perf_counter()
+    try:
+        model, x = _float_model(network)
+        layers = _all_layers(model)
+        row |= {"keras": _keras_of(model), "layers": len(layers)}
+        row |= {"inputs": [list(tensor.shape[1:]) for tensor in model.inputs]}
+        row["outcome"] = "failed"
+        _through_all_stages(model, x, row)
+        row["outcome"] = "remedied" if row["overrides"] else "exported"
+    except Exception as error:  # Every error is a result of the survey.
+        row |= _failure(error, row)
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def versions() -> str:
+    """Returns the versions that a network was checked with."""
+    return (
+        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
+        f"{keras.__version__}, Keras {keras3.__version__}, ai-edge-litert "
+        f"{ai_edge_litert.__version__}, {platform.machine()}"
+    )
+
+
+def _float_model(network: Network) -> tuple[Any, list[np.ndarray]]:
+    """Returns a network with random weights, and a batch for each of its inputs."""
+    keras.utils.set_random_seed(0)
+    keras3.utils.set_random_seed(0)
+    model = network.build()
+    rng = np.random.default_rng(0)
+    low, high = network.range
+    x = [
+        (low + (high - low) * _image(rng, tensor.shape[1:])).astype(np.float32)
+        for tensor in model.inputs
+    ]
+    _randomize(model, x, rng)
+    return model, x
+
+
+def _image(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns random squares with noise, from 0 to 1.
+
+    Deep layers average noise alone away, and their batch norms would amplify the rest.
+    """
+    height, width, channels = shape
+    squares = rng.uniform(size=(EXAMPLES, 4, 4, channels))
+    squares = squares.repeat(-(-height // 4), 1).repeat(-(-width // 4), 2)
+    noise = rng.uniform(size=(EXAMPLES, *shape))
+    return 0.75 * squares[:, :height, :width] + 0.25 * noise
+
+
+def _all_layers(model: Any) -> list[Any]:
+    """Returns the layers of a model, those of nested models and layers included."""
+    return list(model._flatten_layers(include_self=False))
+
+
+def _keras_of(model: Any) -> str:
+    """Names the Keras of a model."""
+    return "Keras 3" if isinstance(model, keras3.Model) else "tf_keras"
+
+
+def _randomize(model: Any, x: list[np.ndarray], rng: np.random.Generator) -> None:
+    """Sets what starts as a constant to values that training could have produced.
+
+    Gammas and scales of 0 or 1e-6 would switch off what comes before them.
+    """
+    for variable in model.trainable_variables:
+        value = np.asarray(variable)
+        if value.ndim and value.size > 1 and (value == value.flat[0]).all():
+            new = rng.normal(0.0, 0.1, value.shape)
+            if not re.search("beta|bias", getattr(variable, "path", variable.name)):
+                sign = rng.choice([-1.0, 1.0, 1.0, 1.0], value.shape)
+                new = sign * rng.uniform(0.5, 1.5, value.shape)
+            variable.assign(new.astype(value.dtype))
+    norms = [
+        la for la in _all_layers(model) if type(la).__name__ == "BatchNormalization"
+    ]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0  # One batch sets the statistics.
+    model(x if len(x) > 1 else x[0], training=True)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+
+
+def _through_all_stages(model: Any, x: list[np.ndarray], row: Row) -> None:
+    """Quantizes, calibrates, exports and verifies a model; fills its row."""
+    data = x if len(x) > 1 else x[0]
+    expected = _outputs(model, data)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(folder) / "model.tflite"
+        student = _student(model, data, path, row)
+        row["stage"] = "compare"
+        row["difference"] = _difference(expected, _outputs(student, data))
+        row["unrounded"] = _difference(expected, _unrounded_outputs(student, data))
+        row["stage"] = "verify"
+        found = tflite_export.verify_tflite(
+            path, student, data, point_examples=EXAMPLES, verbose=False
+        )
+    row |= {"weight_codes": found.weight_codes, "equal_codes": found.equal_codes}
+    worst = max(found.points, key=lambda p: p.off_by_one / p.num_codes, default=None)
+    if worst is not None:
+        row |= {"worst": worst.name, "worst_kind": worst.kind}
+        row["worst_share"] = worst.off_by_one / worst.num_codes
+
+
+def _student(model: Any, data: Any, path: Path, row: Row) -> Any:
+    """Returns the exported student; follows the remedies that errors print."""
+    overrides: dict[str, Any] = {}
+    row |= {"overrides": 0, "rounds": 0}
+    while True:
+        try:
+            row["stage"] = "quantize"
+            student = tf_lsq.quantize_model(
+                model, weight_bits=8, activation_bits=8, overrides=overrides or None
+            )
+            row["stage"] = "calibrate"
+            tf_lsq.calibrate(student, data)
+            tf_lsq.round_biases(student)
+            row["stage"] = "export"
+            report = tflite_export.export_model(student, path, verbose=False)
+            break
+        except Exception as error:
+            printed = printed_overrides(str(error))
+            row.setdefault("reasons", reasons(str(error)))
+            if not printed.keys() - overrides.keys() or row["rounds"] == MAX_ROUNDS:
+                row["helpless"] = bool(printed)
+                raise
+            overrides |= printed
+            row["overrides"], row["rounds"] = len(overrides), row["rounds"] + 1
+    row["file_bytes"] = report.file_bytes
+    row["float_layers"] = len(set(report.float_layers))
+    row["operators"] = sum(report.operators.values())
+    return student
+
+
+def printed_overrides(message: str) -> dict[str, Any]:
+    """Returns the `overrides` that the remedies of an error message ask for."""
+    found: dict[str, Any] = {}
+    for match in re.finditer(r"overrides=(\{[^{}]*\})", message):
+        try:
+            found |= ast.literal_eval(match[1])
+        except (SyntaxError, ValueError):
+            continue
+    return found
+
+
+def reasons(message: str) -> dict[str, int]:
+    """Returns the classes of layers that an error names, and how often each.
+
+    Example:
+        >>> reasons("`a` (LayerNormalization): no form")
+        {'LayerNormalization': 1}
+    """
+    named = re.findall(r"^\s*`[^`]+` \(([\w. ]+)\)", message, re.MULTILINE)
+    return dict(collections.Counter(named).most_common())
+
+
+def _outputs(model: Any, data: Any) -> list[np.ndarray]:
+    """Returns the outputs of a model in inference."""
+    found = model(data, training=False)
+    return [np.asarray(tensor, np.float64) for tensor in tf.nest.flatten(found)]
+
+
+def _unrounded_outputs(student: Any, data: Any) -> list[np.ndarray]:
+    """Returns what a student computes without rounding: the float model's outputs."""
+
+    def passed(point: Any, inputs: Any, training: Any = None) -> Any:
+        if point.absorbed_relu is None:
+            return tf.cast(inputs, tf.float32)
+        return tf.clip_by_value(inputs, 0.0, point.quantizer.max_value or np.inf)
+
+    with contextlib.ExitStack() as patches:
+        for point in (QuantizationPoint, *QuantizationPoint.__subclasses__()):
+            patches.enter_context(mock.patch.object(point, "call", passed))
+        kernel = mock.patch.object(
+            tf_lsq.LSQWeightQuantizer, "__call__", lambda self, inputs, *_, **__: inputs
+        )
+        patches.enter_context(kernel)
+        return _outputs(student, data)
+
+
+def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """Returns the largest difference of any output, in percent of its range."""
+    return max(
+        100 * float(np.abs(a - b).max() / max(np.ptp(a), 1e-12))
+        for a, b in zip(expected, found, strict=True)
+    )
+
+
+def _failure(error: Exception, row: Row) -> Row:
+    """Describes an error: whose it is, and what it says."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1]
+    ours = any(part in last.filename for part in OURS)
+    outcome = row["outcome"]
+    if outcome == "failed" and ours and isinstance(error, ValueError | TypeError):
+        outcome = "failed" if row.get("helpless") else "refused"
+    ours_last = [one for one in frames if any(part in one.filename for part in OURS)]
+    where = (ours_last or frames)[-1]
+    return {
+        "outcome": outcome,
+        "error": type(error).__name__,
+        "message": str(error)[:4000],
+        "where": f"{Path(where.filename).name}:{where.lineno} {where.name}",
+        "reasons": row.get("reasons", {}),
+    }
+
+
+def main() -> None:
+    """Checks one network, and writes its row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("row", type=Path, help="the JSON file to write")
+    args = parser.parse_args()
+    args.row.write_text(json.dumps(check(args.network)))
+
+
+if __name__ == "__main__":
+    main()
