@@ -191,9 +191,9 @@ with {versions}.
 *weight codes*: all equal to the student's. *off by one*: the largest share of
 activation codes of one tensor that differ by one from the training graph, and its
 operator. *difference*: the largest difference between student and float model, in
-percent of the range of the output. *unrounded*: the same for the
-student without its quantizers, which is the float model if it was read correctly. Random
-weights amplify the error of rounding: batch norms stretch it at each layer.
+percent of the range of the output. *unrounded*: the same for the student without its
+quantizers, which is the float model if it was read correctly. Random weights amplify
+the error of rounding: batch norms stretch it at each layer.
 
 | network | family | package | layers | as it is | after the remedy | operators | \
 weight codes | off by one | file bytes | difference | unrounded |

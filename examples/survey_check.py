@@ -152,10 +152,9 @@ def _through_all_stages(model: Any, x: list[np.ndarray], row: Row) -> None:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = Path(folder) / "model.tflite"
-        student = _student(model, data, path, row)
+        student = _student(model, data, expected, path, row)
         row["stage"] = "compare"
         row["difference"] = _difference(expected, _outputs(student, data))
-        row["unrounded"] = _difference(expected, _unrounded_outputs(student, data))
         row["stage"] = "verify"
         found = tflite_export.verify_tflite(
             path, student, data, point_examples=EXAMPLES, verbose=False
@@ -167,7 +166,9 @@ def _through_all_stages(model: Any, x: list[np.ndarray], row: Row) -> None:
         row["worst_share"] = worst.off_by_one / worst.num_codes
 
 
-def _student(model: Any, data: Any, path: Path, row: Row) -> Any:
+def _student(
+    model: Any, data: Any, expected: list[np.ndarray], path: Path, row: Row
+) -> Any:
     """Returns the exported student; follows the remedies that errors print."""
     overrides: dict[str, Any] = {}
     row |= {"overrides": 0, "rounds": 0}
@@ -179,6 +180,7 @@ def _student(model: Any, data: Any, path: Path, row: Row) -> Any:
             )
             row["stage"] = "calibrate"
             tf_lsq.calibrate(student, data)
+            row["unrounded"] = _difference(expected, _unrounded_outputs(student, data))
             tf_lsq.round_biases(student)
             row["stage"] = "export"
             report = tflite_export.export_model(student, path, verbose=False)

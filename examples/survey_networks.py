@@ -109,7 +109,7 @@ def _segformer() -> Any:
 def _basnet() -> Any:
     """Builds BASNet of KerasHub on a ResNet of basic blocks."""
     models = importlib.import_module("keras_hub").models
-    encoder = models.ResNetBackbone(image_shape=(64, 64, 3), **_RESNET18)
+    encoder = models.ResNetBackbone(**_RESNET18)
     backbone = models.BASNetBackbone(
         image_encoder=encoder, num_classes=1, image_shape=(64, 64, 3)
     )
@@ -196,6 +196,7 @@ _CSPNET = {
     "stem_filters": 32,
     "stem_kernel_size": 3,
     "stem_strides": 1,
+    "stage_type": "csp",
     "stackwise_depth": [1, 2, 4],
     "stackwise_strides": [2, 2, 2],
     "stackwise_num_filters": [32, 64, 128],
