@@ -16,6 +16,12 @@ EXAMPLES = [
     "rich>=13",
 ]
 
+# Networks of others, see `examples/network_survey.py`.
+SURVEY = [
+    "keras-cv-attention-models>=1.4.3,<2",
+    "keras-hub>=0.32,<1",
+]
+
 setup(
     name="tf-lsq",
     version=VERSION,
@@ -51,6 +57,7 @@ setup(
     ],
     extras_require={
         "examples": EXAMPLES,
+        "survey": SURVEY,
         "dev": [
             *EXAMPLES,
             "hypothesis>=6.100",

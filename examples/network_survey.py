@@ -6,9 +6,9 @@
 
 The networks are those of keras-cv-attention-models, KerasHub and `keras.applications`
 in `survey_networks.py`, with random weights; nothing is downloaded. Every network runs
-in its own process, with limits of time and memory, and appends one line to the results
-file; a run continues where another was stopped. `--again` repeats networks that have a
-line. `--report` runs nothing, and writes the table.
+in its own process, with limits of CPU time and memory, and appends one line to the
+results file; a run continues where another was stopped. `--again` repeats networks that
+have a line. `--report` runs nothing, and writes the table.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ MAX_UNROUNDED = 0.5  # Percent of the output's range.
 Row = dict[str, Any]
 
 
-def run(name: str, *, seconds: float, gigabytes: float) -> Row:
+def run(name: str, *, seconds: int, gigabytes: float) -> Row:
     """Checks one network in its own process.
 
     Args:
         name: A key of `NETWORKS`.
-        seconds: Time after which the process is stopped.
+        seconds: CPU time after which the process is stopped.
         gigabytes: Memory that the process may allocate.
 
     Returns:
@@ -49,30 +50,32 @@ def run(name: str, *, seconds: float, gigabytes: float) -> Row:
     def limit() -> None:
         size = int(gigabytes * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
 
     network = NETWORKS[name]
     row: Row = {"network": name, "family": network.family, "package": network.package}
     row |= {"outcome": "failed", "stage": "", "reasons": {}}
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.json"
         command = [sys.executable, str(CHECK), name, str(path)]
-        try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                preexec_fn=limit,
-            )
-        except subprocess.TimeoutExpired:
-            row |= {"error": "timeout", "message": f"not done within {seconds:g} s"}
-            return row | {"seconds": seconds}
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
         if path.exists():
             return json.loads(path.read_text())
-    lines = done.stderr.strip().splitlines() or [""]
-    row |= {"error": f"exit code {done.returncode}", "message": "\n".join(lines[-8:])}
-    return row | {"seconds": time.perf_counter() - start}
+    return row | _crash(done)
+
+
+def _crash(done: subprocess.CompletedProcess[str]) -> Row:
+    """Describes the end of a process that wrote no row."""
+    stopped = done.returncode == -signal.SIGXCPU
+    error = "passed the limit of time" if stopped else f"exit code {done.returncode}"
+    frame = re.search(
+        r'File ".*/((?:tf_lsq|tflite_export)/[^"]+)", line (\d+) in (\S+)', done.stderr
+    )
+    return {
+        "error": error,
+        "message": done.stderr[-4000:].strip(),
+        "where": f"{frame[1]}:{frame[2]} {frame[3]}" if frame else "unknown",
+    }
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -222,8 +225,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--seconds", type=float, default=240, help="limit per network")
-    parser.add_argument("--gigabytes", type=float, default=6, help="limit per network")
+    parser.add_argument("--seconds", type=int, default=300, help="limit of CPU time")
+    parser.add_argument("--gigabytes", type=float, default=6, help="limit of memory")
     parser.add_argument(
         "--again", action="store_true", help="run networks that have a line"
     )
@@ -241,7 +244,7 @@ def main() -> None:
         args.results.parent.mkdir(parents=True, exist_ok=True)
         with args.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{name}: {row['outcome']} in {row['seconds']:.0f} s", flush=True)
+        print(f"{name}: {row['outcome']}", flush=True)
 
 
 if __name__ == "__main__":

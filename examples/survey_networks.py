@@ -192,14 +192,35 @@ _MOBILENET_V3 = {
     "depthwise_residual": False,
     "squeeze_and_excite": 0.5,
 }
-_CSPNET = {
-    "stem_filters": 32,
+_CSP_DARKNET = {
+    "stem_filters": 16,
     "stem_kernel_size": 3,
     "stem_strides": 1,
+    "stem_padding": "same",
+    "stackwise_depth": [1, 2, 2, 2],
+    "stackwise_strides": [2, 2, 2, 2],
+    "stackwise_num_filters": [32, 64, 128, 256],
     "stage_type": "csp",
-    "stackwise_depth": [1, 2, 4],
-    "stackwise_strides": [2, 2, 2],
-    "stackwise_num_filters": [32, 64, 128],
+    "block_type": "dark_block",
+    "bottle_ratio": [0.5, 1.0],
+    "block_ratio": [1.0, 0.5],
+    "expand_ratio": [2.0, 1.0],
+    "down_growth": True,
+}
+_CSP_RESNET = {
+    "stem_filters": 32,
+    "stem_kernel_size": 7,
+    "stem_strides": 4,
+    "stem_pooling": "max",
+    "stackwise_depth": [2, 2, 2],
+    "stackwise_strides": [1, 2, 2],
+    "stackwise_num_filters": [64, 128, 256],
+    "stage_type": "csp",
+    "block_type": "bottleneck_block",
+    "bottle_ratio": [0.5],
+    "block_ratio": [1.0],
+    "expand_ratio": [2.0],
+    "cross_linear": True,
 }
 _HGNET_V2 = {
     "depths": [1, 1, 3, 1],
@@ -318,10 +339,8 @@ _KERAS_HUB = [
         shape="input_shape",
         **_EFFICIENTNET_V2,
     ),
-    _hub("CSPDarkNet (hub)", "CSPNet", "CSPNet", block_type="dark_block", **_CSPNET),
-    _hub(
-        "CSPResNet (hub)", "CSPNet", "CSPNet", block_type="bottleneck_block", **_CSPNET
-    ),
+    _hub("CSPDarkNet (hub)", "CSPNet", "CSPNet", **_CSP_DARKNET),
+    _hub("CSPResNet (hub)", "CSPNet", "CSPNet", **_CSP_RESNET),
     _hub(
         "VGG (hub)",
         "VGG",
