@@ -67,6 +67,11 @@ def check(name: str) -> Row:
         model, x = _float_model(network)
         layers = _all_layers(model)
         row |= {"keras": _keras_of(model), "layers": len(layers)}
+        row["kernel_weights"] = sum(
+            int(np.prod(variable.shape))
+            for variable in model.trainable_variables
+            if len(variable.shape) > 1
+        )
         row |= {"inputs": [list(tensor.shape[1:]) for tensor in model.inputs]}
         row["outcome"] = "failed"
         _through_all_stages(model, x, row)
