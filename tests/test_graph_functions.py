@@ -471,7 +471,7 @@ REFUSED = {
         tf.transpose(x, [1, 0, 2, 3]), [1, 0, 2, 3]
     ),
     "value that the tensor can have, -100000 to 100000": lambda x, y: tf.pad(
-        x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-np.inf
+        x, [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-1e9
     ),
     "value that the tensor can have, 0 to 100000, received -1": lambda x, y: tf.pad(
         tf.nn.relu(x), [[0, 0], [1, 1], [0, 0], [0, 0]], constant_values=-1.0
