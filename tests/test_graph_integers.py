@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras as keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ from tf_lsq._compat import keras
 from tflite_export.file import from_bytes
 
 layers = keras.layers
+layers3 = keras3.layers
 EIGHT = {"weight_bits": 8, "activation_bits": 8}
 
 
@@ -142,3 +144,67 @@ def test_masks_are_refused_by_name():
     model = keras.Model(ids, layers.Dense(2)(x))
     with pytest.raises(ValueError, match=r"`pool`.*Keras mask"):
         tf_lsq.quantize_model(model, overrides={"emb": "float"})
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("sigmoid", keras.backend.sparse_categorical_crossentropy),
+        ("sigmoid", keras.losses.categorical_focal_crossentropy),
+        ("softmax", keras.backend.binary_crossentropy),
+    ],
+)
+def test_logits_that_keras_hides_are_refused_and_can_be_passed(
+    activation, function, rng, tmp_path
+):
+    sparse = "sparse" in function.__name__
+    labels = layers.Input(() if sparse else (4,), dtype="int32" if sparse else None)
+    images = layers.Input((8,))
+    logits = layers.Dense(4)(images)
+    x = layers.Activation(activation)(logits)
+    bad, good = (
+        keras.Model([labels, images], layers.Flatten()(loss))
+        for loss in (
+            function(labels, x)[..., None],
+            function(labels, logits, from_logits=True)[..., None],
+        )
+    )
+    name = next(n.name for n in bad.layers if "crossentropy" in n.name)
+    for overrides in ({}, {name: "float"}):
+        with pytest.raises(ValueError, match=f"`{name}`.*pass these logits"):
+            tf_lsq.quantize_model(bad, **EIGHT, overrides=overrides)
+    numbers = rng.integers(0, 4, 16)
+    x = [
+        numbers if sparse else np.eye(4, dtype=np.float32)[numbers],
+        rng.normal(size=(16, 8)).astype(np.float32),
+    ]
+    np.testing.assert_allclose(bad.predict(x), good.predict(x), atol=1e-5)
+    name = next(n.name for n in good.layers if "crossentropy" in n.name)
+    student = tf_lsq.quantize_model(good, **EIGHT, overrides={name: "float"})
+    tf_lsq.calibrate(student, x)
+    expected = good.predict(x)
+    error = np.abs(student.predict(x) - expected).max()
+    assert error < 0.05 * np.ptp(expected)
+    path = tmp_path / "m.tflite"
+    tflite_export.export_model(student, path, data=x, verbose=False)
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
+def test_a_cross_entropy_reads_the_probabilities_of_a_function(rng):
+    labels, images = layers.Input((4,)), layers.Input((4,))
+    loss = keras.backend.categorical_crossentropy(labels, tf.sigmoid(images))
+    model = keras.Model([labels, images], loss[:, None])
+    name = next(n.name for n in model.layers if "crossentropy" in n.name)
+    student = tf_lsq.quantize_model(model, **EIGHT, overrides={name: "float"})
+    x = [np.eye(4, dtype=np.float32), rng.normal(size=(4, 4)).astype(np.float32)]
+    tf_lsq.calibrate(student, x)
+    np.testing.assert_allclose(student.predict(x), model.predict(x), atol=0.1)
+
+
+def test_a_cross_entropy_of_keras_3_does_not_read_hidden_logits():
+    labels, images = layers3.Input((), dtype="int32"), layers3.Input((4,))
+    x = layers3.Activation("sigmoid", name="scores")(images)
+    loss = keras3.ops.sparse_categorical_crossentropy(labels, x)
+    model = keras3.Model([labels, images], keras3.ops.expand_dims(loss, -1))
+    with pytest.raises(ValueError, match=r"in front of the sigmoid.*from_logits=True"):
+        tf_lsq.quantize_model(model, overrides={".*crossentropy": "float"})

@@ -11,7 +11,7 @@ from .integers import takes_as_is
 from .keras3.layer import Keras3Layer
 from .keras3.models import float_model, from_keras3, is_keras3_file, load_keras3
 from .kinds import Kind
-from .nodes import ForeignCall, Graph, Layer, Node
+from .nodes import ForeignCall, Graph, Layer, Node, override_for
 from .pairing import paired_tensors
 from .unary import KINDS
 
@@ -38,6 +38,7 @@ __all__ = [
     "input_factor",
     "is_keras3_file",
     "load_keras3",
+    "override_for",
     "paired_tensors",
     "point_of",
     "register_layer",

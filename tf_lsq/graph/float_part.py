@@ -50,6 +50,15 @@ class FloatPart:
         read = dict.fromkeys(source for node in chosen for source in node.inputs)
         return cls(chosen, [source for source in read if source not in inside])
 
+    @property
+    def layer_names(self) -> dict[Node, str]:
+        """Operator -> the name of its layer in the model."""
+        names: dict[int, str] = {}
+        return {
+            node: names.setdefault(id(node.layer), f"layer_{len(names)}")
+            for node in self.nodes
+        }
+
     def model(self, batch: int | None) -> keras.Model:
         """Returns the part as a float32 model with the weights of its layers.
 
@@ -69,16 +78,15 @@ class FloatPart:
         ]
         tensors = dict(zip(self.sources, inputs, strict=True))
         called: dict[Any, list[Any]] = {}
-        copies: dict[int, tuple[Layer, Layer]] = {}
+        copies: dict[str, tuple[Layer, Layer]] = {}
+        names = self.layer_names
         for node in self.nodes:
-            call = node.foreign_call
+            call, name = node.foreign_call, names[node]
             if call not in called:
-                name = f"layer_{len(copies)}"
-                layer = copies.setdefault(
-                    id(node.layer), (node.layer, _in_float32(node.layer, name))
-                )[1]
+                if name not in copies:
+                    copies[name] = node.layer, _in_float32(node.layer, name)
                 read = [tensors[source] for source in node.inputs]
-                called[call] = call.outputs(layer, read)
+                called[call] = call.outputs(copies[name][1], read)
             tensors[node] = called[call][node.output]
         for layer, copy in copies.values():
             copy.set_weights(layer.get_weights())
@@ -168,7 +176,7 @@ def _converted(part: FloatPart, batch: int | None) -> bytes | str:
         model = part.model(batch)
         with _captured_stderr(printed):
             content = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-            _compare(content, model)
+            _compare(content, part, model)
     except Exception as error:  # Converters raise whatever they like.
         text = "\n".join([str(error), *printed])
         names = sorted(set(_OPERATIONS.findall(text)))
@@ -208,8 +216,11 @@ def _offenders(part: FloatPart, problem: str, batch: int | None) -> dict[str, st
     return found or {"": f"{_names(part.nodes)}: {problem}"}
 
 
-def _compare(content: bytes, model: keras.Model) -> None:
+def _compare(content: bytes, part: FloatPart, model: keras.Model) -> None:
     """Compares a file with the model that it was converted from, on random numbers.
+
+    Rounding in float32 adds up over many layers. Where the results differ, every layer
+    is compared on what the file computes in front of it.
 
     Raises:
         ValueError: If the file has loops or a state, the runtime refuses it, or it
@@ -234,23 +245,52 @@ def _compare(content: bytes, model: keras.Model) -> None:
     }
     inputs = list(read.values()) if read else []
     expected = tf.nest.flatten(model(inputs, training=False))
-    for number, values in enumerate(expected):
-        _check_close(np.asarray(found[f"output_{number}"]), np.asarray(values))
+    pairs = [(found[f"output_{n}"], values) for n, values in enumerate(expected)]
+    if not all(_are_close(*pair) for pair in pairs):
+        _compare_layers(part, model, read, found)
 
 
-def _check_close(found: np.ndarray, expected: np.ndarray) -> None:
-    """Raises an error unless two outputs are equal up to float32 rounding.
+def _compare_layers(
+    part: FloatPart,
+    model: keras.Model,
+    inputs: dict[str, np.ndarray],
+    outputs: dict[str, np.ndarray],
+) -> None:
+    """Compares each layer with what a file computes from the same numbers.
+
+    Args:
+        part: The layers.
+        model: `part.model(batch)`.
+        inputs: Inputs of the file by name.
+        outputs: Outputs of the file by name.
 
     Raises:
-        ValueError: If they differ.
+        ValueError: If a layer computes something else.
     """
+    values = {s: inputs[f"input_{number}"] for number, s in enumerate(part.sources)}
+    values |= {n: outputs[f"output_{number}"] for number, n in enumerate(part.nodes)}
+    for node, name in part.layer_names.items():
+        layer, call = model.get_layer(name), node.foreign_call
+        if getattr(layer, "_expects_training_arg", False):
+            kwargs = {"training": False, **call.kwargs}
+            call = dataclasses.replace(call, kwargs=kwargs)
+        read = [tf.convert_to_tensor(values[source]) for source in node.inputs]
+        expected = call.outputs(layer, read)[node.output]
+        if not _are_close(values[node], expected):
+            raise ValueError(
+                "TFLite computes something else than Keras on the same input"
+            )
+
+
+def _are_close(found: Any, expected: Any) -> bool:
+    """Returns whether two outputs are equal up to float32 rounding."""
+    found, expected = np.asarray(found), np.asarray(expected)
     largest = np.abs(expected, dtype=np.float64).max(
         initial=0.0, where=np.isfinite(expected)
     )
-    if found.shape != expected.shape or not np.allclose(
+    return found.shape == expected.shape and np.allclose(
         found, expected, 0.0, _TOLERANCE * max(largest, 1e-6), equal_nan=True
-    ):
-        raise ValueError("TFLite computes something else than Keras on the same input")
+    )
 
 
 @contextlib.contextmanager

@@ -214,9 +214,7 @@ class Graph:
         if not refused:
             return
         floatable = {
-            _pattern(node.origin): "float"
-            for node, _ in refused
-            if node.kind == "foreign"
+            override_for(node): "float" for node, _ in refused if node.kind == "foreign"
         }
         remedy = f"\nTo leave them in float: overrides={floatable}" if floatable else ""
         raise ValueError(
@@ -228,6 +226,7 @@ class Graph:
         )
 
 
-def _pattern(name: str) -> str:
-    """Returns a regular expression for a name: the name itself, if that will do."""
+def override_for(node: Node) -> str:
+    """Returns the key of `overrides` for an operator: its name, if that will do."""
+    name = node.origin
     return name if re.fullmatch(name, name) else re.escape(name)

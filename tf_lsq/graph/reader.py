@@ -38,6 +38,12 @@ _MASKED = (
     "it computes with the Keras mask of its input, which a file does not have; leave "
     "out `mask_zero=True` and `Masking`, or multiply by an input that holds the mask"
 )
+_HIDDEN_LOGITS = (
+    "Keras computes it from the logits in front of the {kind}, which a quantized model "
+    "does not keep; pass these logits, with `from_logits=True`"
+)
+# Functions that return the tensor that they are given.
+_SAME_TENSOR = {"cast", "convert_to_tensor"}
 _NO_BATCH = "it reads a tensor whose first axis is not the batch"
 
 
@@ -132,8 +138,8 @@ class _Reader:
             inner = read_function(activation, tensors_of(keras_node.outputs))
             if inner is not None:
                 return self._read_activated(call, inner, path)
-        problem = _MASKED if _reads_mask(keras_node) else _problem(call)
-        problem = problem or self._tied(call)
+        hidden = _MASKED if _reads_mask(keras_node) else self._logits(keras_node)
+        problem = hidden or _problem(call) or self._tied(call)
         operators: Any = []
         moves = _exchanges_batch(call.layer)
         moved = any(source in self._without_batch for source in call.sources)
@@ -155,7 +161,8 @@ class _Reader:
             problem, operators = COMPUTES_INTEGERS, []
         if not operators:
             call.nodes.clear()
-            operators = self._foreign(call, keras_node)
+            stays = _can_stay_float(call) and hidden is None
+            operators = self._foreign(call, keras_node, stays=stays)
         if problem is not None:
             problem = _with_trained_argument(problem, call)
             named = f"`{call.origin}` ({class_name(keras_node.layer)})"
@@ -164,6 +171,26 @@ class _Reader:
             self._without_batch.update(operators)
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
+
+    def _logits(self, keras_node: Any) -> str | None:
+        """Returns why a cross-entropy cannot read probabilities, or None.
+
+        Keras hides the logits of an activation's layer on its output. Its
+        cross-entropies read them, even where the activation is not the one that they
+        belong to.
+        """
+        other = _other_activation(keras_node.layer)
+        if other is None:
+            return None
+        for tensor in keras_node.keras_inputs:
+            layer, node_index, _ = tensor._keras_history
+            while getattr(layer, "symbol", "") in _SAME_TENSOR:
+                tensor = layer.inbound_nodes[node_index].keras_inputs[0]
+                layer, node_index, _ = tensor._keras_history
+            hides = not isinstance(layer, OpLambda)
+            if hides and self.producers[id(tensor)].kind == other:
+                return _HIDDEN_LOGITS.format(kind=other)
+        return None
 
     def _tied(self, call: Call) -> str | None:
         """Returns why a call cannot have a copy of its trainable variable, or None."""
@@ -190,10 +217,15 @@ class _Reader:
         self.read(inner, f"{path}{layer.name}/", {})
         return [self.producers[id(tensor)] for tensor in inner.outputs]
 
-    def _foreign(self, call: Call, keras_node: Any) -> list[Node]:
-        """Adds the outputs of a layer without an operator here."""
+    def _foreign(self, call: Call, keras_node: Any, *, stays: bool) -> list[Node]:
+        """Adds the outputs of a layer without an operator here.
+
+        Args:
+            call: The call of the layer.
+            keras_node: The same, as Keras keeps it.
+            stays: Whether the layer can stay in float.
+        """
         foreign = _foreign_call(keras_node)
-        stays = _can_stay_float(call) and not _reads_mask(keras_node)
         kind = "foreign" if stays else "identity"
         operators = []
         for number, tensor in enumerate(tensors_of(keras_node.outputs)):
@@ -296,6 +328,21 @@ def _reads_mask(keras_node: Any) -> bool:
         getattr(tensor, "_keras_mask", None) is not None
         for tensor in keras_node.keras_inputs
     )
+
+
+def _other_activation(layer: Layer) -> str | None:
+    """Returns the activation that a cross-entropy does not belong to.
+
+    Returns:
+        "sigmoid" or "softmax"; None if the layer is no cross-entropy of Keras.
+    """
+    if isinstance(layer, Keras3Layer):
+        name = layer.keras3_class_name.lower()
+    else:
+        name = getattr(layer, "symbol", "").replace("_", "")
+    if not name.endswith("crossentropy"):
+        return None
+    return "softmax" if "binary" in name else "sigmoid"
 
 
 def _python_activation(layer: Layer) -> Callable[..., Any] | None:

@@ -18,6 +18,7 @@ from ..layers import QuantizationPoint
 from .arrivals import Arrivals, visited
 from .distribution import assign_chiefs_values
 from .learned_steps import check_calibrated, quantization_points
+from .lost_values import explained
 from .narrow_ranges import NarrowRange, has_untrained_norms, narrow_ranges
 
 # Smallest and largest value; NaN if any value is not finite.
@@ -67,7 +68,7 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValu
     )
     with visited(points, first), batch_norm_statistics_kept(model):
         model(x, training=training)
-    empty = _check_first_values(points, first.extremes)
+    empty = _check_first_values(model, points, first.extremes)
     check_calibrated(model)
     first_values = [
         variable
@@ -180,7 +181,7 @@ def _check_not_constant(x: Any) -> None:
 
 
 def _check_first_values(
-    points: list[QuantizationPoint], extremes: dict[str, Extremes]
+    model: keras.Model, points: list[QuantizationPoint], extremes: dict[str, Extremes]
 ) -> list[str]:
     """Refuses steps from values that are not finite; returns points with only zeros."""
     chosen = [point for point in points if point.name in extremes]
@@ -190,9 +191,7 @@ def _check_first_values(
             point.reset()
         raise ValueError(
             "The first batch, which sets the steps, must give finite values. "
-            f"Received NaN or infinite values at: {lost}. Check the data, the weights "
-            "of the float model, and layers in float that divide by a small value: "
-            "quantization can round it to 0."
+            f"Received {explained(model, lost)}"
         )
     return [point.name for point in chosen if _is_empty(point, extremes[point.name])]
 

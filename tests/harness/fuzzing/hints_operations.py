@@ -141,7 +141,9 @@ PLAIN: dict[str, list[Call]] = {
     "softmax": on(IMAGE, channels=lambda f, x: f(x), rows=lambda f, x: f(x, axis=1))
     + on(VECTOR, vector=lambda f, x: f(x)),
     "sparse_categorical_crossentropy": on(
-        (LABEL, VECTOR), vector=lambda f, x, y: f(x, ops.softmax(y))
+        (LABEL, VECTOR),
+        vector=lambda f, x, y: f(x, ops.softmax(y)),
+        logits=lambda f, x, y: f(x, y, from_logits=True),
     ),
     "split": on(
         IMAGE,

@@ -205,7 +205,10 @@ BACKEND: dict[str, list[Call]] = {
         threshold=lambda f, x: f(x, threshold=0.5),
     ),
     "tf_keras.backend.sparse_categorical_crossentropy": on(
-        (LABEL, VECTOR), vector=lambda f, x, y: f(x, tf.nn.softmax(y))
+        (LABEL, VECTOR),
+        vector=lambda f, x, y: f(x, tf.nn.softmax(y)),
+        sigmoid=lambda f, x, y: f(x, tf.sigmoid(y)),
+        logits=lambda f, x, y: f(x, y, from_logits=True),
     ),
     "tf_keras.backend.spatial_3d_padding": on(VOLUME, one=lambda f, x: f(x)),
 }
