@@ -201,7 +201,8 @@ with {versions}.
 ## Exported
 
 *weight codes*: integers of kernels in the file, and their share of the weights of all
-kernels; *all equal*: to those of the student. *off by one*: the largest share of
+kernels (a factor per channel that no kernel can take in counts as well, so it can be
+over 100 %); *all equal*: to those of the student. *off by one*: the largest share of
 activation codes of one tensor that differ by one from the training graph, and its
 operator. *difference*: the largest difference between student and float model, in
 percent of the range of the output. *unrounded*: the same for the student without its
