@@ -16,6 +16,7 @@ import sys
 _NOISE = re.compile(
     rb"(WARNING: All log messages before absl::InitializeLog\(\)"
     rb"|I0000 .* cudart_stub\.cc"
+    rb"|I0000 .* port\.cc.*oneDNN custom operations are on"
     rb"|INFO: Created TensorFlow Lite XNNPACK delegate"
     rb"|E0000 .* cuda_platform\.cc.*UNKNOWN ERROR \(303\)"  # There is no driver.
     rb"|I0000 .* cpu_feature_guard\.cc"

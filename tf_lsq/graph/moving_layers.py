@@ -135,7 +135,15 @@ class ConstantPadding(_Padding):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the padded tensor."""
-        return tf.pad(inputs, [(0, 0), *self.paddings], constant_values=self.value)
+        paddings = [(0, 0), *self.paddings]
+        if any(paddings[-1]):
+            # oneDNN fuses `Pad` with the convolution behind it, as if it padded height
+            # and width.
+            value = tf.cast(self.value, inputs.dtype)
+            return tf.raw_ops.PadV2(
+                input=inputs, paddings=paddings, constant_values=value
+            )
+        return tf.pad(inputs, paddings, constant_values=self.value)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
