@@ -19,6 +19,7 @@ from tflite_export.targets import TARGETS
 ROOT = Path(__file__).resolve().parents[1]
 # Rooms (subpackages) and modules in order: each imports only from those before it.
 TRAINING = [
+    "_compat3",
     "_compat",
     "data",
     "lsq.ranges",
@@ -95,9 +96,11 @@ TRAINING = [
     "training.biases",
     "training.arrivals",
     "training.narrow_ranges",
+    "training.lost_values",
     "training.first_batch",
     "training.range_watch",
     "training.losses",
+    "training.other_keras",
     "training.optimizers",
     "training.recipes",
     "training.model",
@@ -113,6 +116,13 @@ TRAINING = [
     "plan",
     "gamma",
     "layout",
+    "keras3.views",
+    "keras3.losses",
+    "keras3.optimizers",
+    "keras3.objects",
+    "keras3.model",
+    "keras3.distillation",
+    "keras3",
     "quantize",
     "comparison",
     "scheme",
@@ -211,7 +221,7 @@ KNOWN_TO_EXPORT = {
     "bits.search": {"graph", "policy"},
     "bits.sensitivity": {"graph", "layers", "lsq.lsq_plus"},
     "bits.suggestion": {"training.plots"},
-    "check": {"training"},
+    "check": {"graph", "training"},
     "freezing": {"training"},
     "freezing.containers": {"graph"},
     "freezing.sizes": {"graph", "training"},
@@ -219,6 +229,7 @@ KNOWN_TO_EXPORT = {
     "loading": {"graph"},
     "pipeline": {"training"},
     "reports.html_report": {"training.plots"},
+    "twin": {"keras3"},
 }
 FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
 

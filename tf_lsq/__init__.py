@@ -5,6 +5,7 @@ custom-object scope.
 """
 
 from . import lsq, models
+from ._compat import keras3_runs_on_tensorflow
 from .comparison import compare
 from .graph import from_keras3, register_layer
 from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
@@ -27,6 +28,9 @@ from .training import (
     round_biases,
     steps,
 )
+
+if keras3_runs_on_tensorflow():  # Keras 3 can load what it knows.
+    from . import keras3 as keras3
 
 __version__ = "0.1.0"
 

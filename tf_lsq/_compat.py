@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,6 +25,8 @@ from tf_keras.src.layers.core import tf_op_layer
 from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
 from tf_keras.src.optimizers.legacy.optimizer_v2 import _var_key
 from tf_keras.src.saving import serialization_lib
+
+from . import _compat3
 
 OpLambda: Any = tf_op_layer.TFOpLambda
 SlicingOpLambda: Any = tf_op_layer.SlicingOpLambda
@@ -52,6 +55,7 @@ __all__ = [
     "SafeMode",
     "SlicingOpLambda",
     "exclude_from_weight_decay",
+    "full_name",
     "import_keras3",
     "in_safe_mode",
     "inference_only",
@@ -59,7 +63,9 @@ __all__ = [
     "inner_optimizer",
     "is_keras3_layer_class",
     "is_keras3_model",
+    "is_keras3_object",
     "keras",
+    "keras3_runs_on_tensorflow",
     "losses_container",
     "model_structure",
     "name_outputs",
@@ -84,6 +90,14 @@ def import_keras3() -> Any:
     return keras3
 
 
+def keras3_runs_on_tensorflow() -> bool:
+    """Returns whether there is a Keras 3, with the backend TensorFlow."""
+    try:
+        return import_keras3().backend.backend() == "tensorflow"
+    except ImportError:
+        return False
+
+
 def in_safe_mode() -> bool:
     """Returns whether a model is being loaded that must not run code of its file."""
     return bool(serialization_lib.in_safe_mode())
@@ -92,6 +106,16 @@ def in_safe_mode() -> bool:
 def is_keras3_model(model: Any) -> bool:
     """Returns whether an object is a Keras 3 model, without importing Keras 3."""
     return _descends_from_keras3(type(model), "Model")
+
+
+def is_keras3_object(value: Any) -> bool:
+    """Returns whether an object's class is one of Keras 3, or derived from one."""
+    return any(base.__module__.startswith("keras.") for base in type(value).__mro__)
+
+
+def full_name(variable: Any) -> str:
+    """Returns the name of a variable of either Keras, with its layer's."""
+    return getattr(variable, "path", variable.name)
 
 
 def is_keras3_layer_class(cls: Any) -> bool:
@@ -185,6 +209,8 @@ def steps_per_execution(model: keras.Model) -> int | None:
 
     None: Keras tunes the number during training.
     """
+    if is_keras3_model(model):
+        return int(model.steps_per_execution)
     if model.autotune_steps_per_execution:
         return None
     return int(keras.backend.get_value(model._steps_per_execution))
@@ -265,6 +291,11 @@ def exclude_from_weight_decay(optimizer: Any, pattern: str) -> None:
             and would decay the variables.
     """
     optimizer = inner_optimizer(optimizer)
+    if is_keras3_object(optimizer):
+        _compat3.exclude_from_weight_decay(
+            optimizer, lambda v: re.search(pattern, full_name(v)) is not None
+        )
+        return
     if not getattr(optimizer, "weight_decay", None):
         return
     names = list(getattr(optimizer, "_exclude_from_weight_decay_names", None) or [])
@@ -305,8 +336,10 @@ def split_clipping(
         bound: Returns the limit. None: all variables are clipped in the same way again.
     """
     optimizer = inner_optimizer(optimizer)
-    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
-    methods = _legacy_clipping if is_legacy else _clipping
+    if is_keras3_object(optimizer):
+        _compat3.split_clipping(optimizer, is_apart, bound)
+        return
+    methods = _legacy_clipping if _is_legacy(optimizer) else _clipping
     for name, method in methods(is_apart, bound).items():
         if bound is None:
             vars(optimizer).pop(name, None)
@@ -362,14 +395,20 @@ def reset_slots(optimizer: Any, variables: Sequence[tf.Variable]) -> None:
         variables: Variables that the optimizer has not seen are skipped.
     """
     optimizer = inner_optimizer(optimizer)
-    is_legacy = isinstance(optimizer, keras.optimizers.legacy.Optimizer)
-    slots_of = _legacy_slots if is_legacy else _slots
+    slots_of = _legacy_slots if _is_legacy(optimizer) else _slots
+    if is_keras3_object(optimizer):
+        slots_of = _compat3.slots_of
     for variable in variables:
         for name, slot in slots_of(optimizer, variable):
             if name == "_model_variables_moving_average":
                 slot.assign(variable)
             else:
                 slot.assign(tf.fill(slot.shape, _initial_value(optimizer, name, slot)))
+
+
+def _is_legacy(optimizer: Any) -> bool:
+    """Returns whether an optimizer of tf_keras is one of before version 2.11."""
+    return isinstance(optimizer, keras.optimizers.legacy.Optimizer)
 
 
 def _slots(optimizer: Any, variable: tf.Variable) -> Iterator[tuple[str, Any]]:

@@ -11,9 +11,9 @@ from typing import Any
 import tensorflow as tf
 
 from ._compat import keras
-from .data import batches, check_num_examples, inputs_as_list
+from .data import as_pair, batches, check_num_examples, inputs_as_list
 from .graph import Graph, Node, Values, analyze, float_model, paired_tensors
-from .training import check_calibrated, quantization_points
+from .training import check_calibrated, quantization_points, trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def compare(
         student: The model that `quantize_model` made of it, calibrated or trained; or a
             `Distiller` that holds it. If it was trained, the differences include what
             it has learned.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`.
         num_examples: How many of the first examples are used.
         batch_size: Examples per batch for arrays.
 
@@ -136,13 +136,14 @@ def compare(
     """
     check_num_examples(num_examples)
     check_num_examples(batch_size)
-    model, student = float_model(model), getattr(student, "student", student)
+    model, student = float_model(model), trained_model(student)
     if not isinstance(student, keras.Model) or not quantization_points(student):
         raise ValueError(
             "`student` must be a quantized model: call `tf_lsq.quantize_model`. "
             f"Received: {getattr(student, 'name', student)!r}."
         )
     check_calibrated(student)
+    data = as_pair(data, len(model.inputs))
     comparer = _Comparer(analyze(model), analyze(student))
     count = 0
     for x, _ in batches(data, min(batch_size, num_examples)):

@@ -1,18 +1,72 @@
 """The accepted forms of `data` arguments.
 
-An ndarray or tensor of inputs; a pair `(x, y)`; or a `tf.data.Dataset` of
-batches of x, `(x, y)` or `(x, y, sample_weight)`. For a model with several
-inputs, x is a list or a dict of arrays.
+An ndarray or tensor of inputs; a pair `(x, y)`; or batches of x, `(x, y)` or
+`(x, y, sample_weight)`: a `tf.data.Dataset`, a `Sequence` or `PyDataset` of Keras, or
+a generator that ends. For a model with several inputs, x is a list or a dict of arrays.
+Pairs may be lists where that is clear.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+# A generator that yields more batches than this is taken for one without an end.
+_MOST_BATCHES = 10_000
+
+
+def as_data(data: Any, num_inputs: int) -> Any:
+    """Returns data that can be read several times, with every pair as a tuple.
+
+    Args:
+        data: See the module docstring; a generator is read to its end.
+        num_inputs: How many inputs the model has: a list of two arrays is x for a model
+            with two, and `[x, y]` for a model with one.
+
+    Raises:
+        ValueError: If a generator does not end.
+    """
+    if isinstance(data, Iterator):
+        elements = list(itertools.islice(data, _MOST_BATCHES + 1))
+        if len(elements) > _MOST_BATCHES:
+            raise ValueError(
+                "`data` must end. Received: a generator that has yielded "
+                f"{_MOST_BATCHES:,} batches. Pass `itertools.islice(data, count)`."
+            )
+        return _Batches(elements)
+    return as_pair(data, num_inputs)
+
+
+def as_pair(element: Any, num_inputs: int) -> Any:
+    """Returns `(x, y)` for `[x, y]`, and arrays for lists of numbers.
+
+    Args:
+        element: Data, or what a generator or a sequence yields.
+        num_inputs: How many inputs the model has.
+    """
+    if not isinstance(element, list):
+        return element
+    if not any(hasattr(leaf, "shape") for leaf in tf.nest.flatten(element)):
+        return np.asarray(element)
+    is_pair = num_inputs == 1 and len(element) in (2, 3)
+    return tuple(element) if is_pair else element
+
+
+class _Batches(list):
+    """Batches in memory."""
+
+
+def is_sequence(data: Any) -> bool:
+    """Returns whether data are batches by number, as a `Sequence` of Keras."""
+    if isinstance(data, _Batches):
+        return True
+    plain = isinstance(data, list | tuple | dict | str) or hasattr(data, "shape")
+    return not plain and hasattr(data, "__getitem__") and hasattr(data, "__len__")
 
 
 def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
@@ -29,6 +83,14 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
         for element in data:
             yield _split(element)
         return
+    if isinstance(data, Iterator):
+        for element in data:
+            yield _split_list(element)
+        return
+    if is_sequence(data):
+        for number in range(len(data)):
+            yield _split_list(data[number])
+        return
     x, y = _split(data)
     length = _length(x)
     for start in range(0, length, batch_size):
@@ -41,6 +103,8 @@ def num_batches(data: Any, batch_size: int) -> int | None:
     if isinstance(data, tf.data.Dataset):
         count = int(data.cardinality())
         return count if count >= 0 else None
+    if is_sequence(data):
+        return len(data)
     return math.ceil(_length(_split(data)[0]) / batch_size)
 
 
@@ -110,12 +174,18 @@ def _split(element: Any) -> tuple[Any, Any]:
     return element, None
 
 
+def _split_list(element: Any) -> tuple[Any, Any]:
+    """Returns x and y of what a generator yields; Keras takes `[x, y]` as a pair."""
+    return _split(tuple(element) if isinstance(element, list) else element)
+
+
 def _length(x: Any) -> int:
     """Returns the number of examples."""
     arrays = tf.nest.flatten(x)
     if not arrays or not all(hasattr(array, "shape") for array in arrays):
         raise TypeError(
-            "`data` must be an array, (x, y), or a tf.data.Dataset of batches. "
+            "`data` must be an array, (x, y), or batches: a tf.data.Dataset, a "
+            "Sequence, a PyDataset or a generator. "
             f"Received: {type(x).__name__}."
         )
     lengths = {int(array.shape[0]) for array in arrays}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from .graph import analyze, float_model
+from ._compat import is_keras3_model, keras3_runs_on_tensorflow
+from .graph import analyze, float_model, is_keras3_file
 from .layout import build_model
 from .policy import Options, Override, assign_bits
 from .training import DEFAULT_STEP_CLIP, LSQModel, quantization_points
@@ -62,7 +65,9 @@ def quantize_model(
             do not always survive.
 
     Returns:
-        A `tf_keras` model, uncompiled.
+        A model of the Keras of `model`, uncompiled. For a tf_keras student of a Keras 3
+        model, pass `tf_lsq.from_keras3(model)`; with another backend than TensorFlow,
+        the student of a Keras 3 model is one of tf_keras.
 
     Raises:
         TypeError: If `model` is not a Keras model.
@@ -92,6 +97,7 @@ def quantize_model(
         asymmetric_activations=asymmetric_activations,
         step_clip=step_clip,
     )
+    wants_keras3 = keras3_runs_on_tensorflow() and _is_of_keras3(model)
     model = float_model(model)
     graph = analyze(model)
     if quantization_points(model):
@@ -107,4 +113,18 @@ def quantize_model(
             f"compute integers or stay in float: {', '.join(origins)}. Leave fewer of "
             "them in float, or convert the model with `tf.lite.TFLiteConverter`."
         )
-    return student
+    return _in_keras3(student) if wants_keras3 else student
+
+
+def _is_of_keras3(model: Any) -> bool:
+    """Returns whether a model, or the one in a file, is of Keras 3."""
+    if isinstance(model, str | os.PathLike):
+        return Path(model).is_file() and is_keras3_file(model)
+    return is_keras3_model(model)
+
+
+def _in_keras3(student: LSQModel) -> Any:
+    """Returns a student as a Keras 3 model."""
+    from .keras3 import LSQModel
+
+    return LSQModel(student)

@@ -11,7 +11,8 @@ import numpy as np
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tf_lsq.data import as_batch, first_batch
+from tf_lsq.data import as_batch, as_pair, first_batch
+from tf_lsq.graph import tf_keras_model
 from tf_lsq.training import (
     NarrowRange,
     is_calibrated,
@@ -123,9 +124,9 @@ def check_model(
         target: What the file will run on; None: "phone", or the target that `model`
             was quantized for.
         storage: As given to `export_model`.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`, of which the first
-            256 examples show the tensors that use few codes of a grid that they share.
-            None: this is not checked. Nor is it if batch norms were never trained.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`, of
+            which the first 256 examples show the tensors that use few codes of a grid
+            that they share. None: this is not checked. Nor is it if batch norms were never trained.
         **options: Other options of `quantize_model`, for a float model.
 
     Returns:
@@ -139,6 +140,7 @@ def check_model(
             `data` are constant or not finite.
     """
     settings = FileSettings(Storage(storage))
+    model = tf_keras_model(model)
     points = quantization_points(model) if isinstance(model, keras.Model) else []
     resolved = resolve_target(target, points[0].target if points else target or "phone")
     name = getattr(model, "name", str(model))
@@ -154,7 +156,9 @@ def check_model(
             with warnings.catch_warnings():
                 # A problem here.
                 warnings.filterwarnings("ignore", "A file has inputs of one size")
-                student = tf_lsq.quantize_model(model, target=resolved.name, **options)
+                student = tf_keras_model(
+                    tf_lsq.quantize_model(model, target=resolved.name, **options)
+                )
     except ValueError as error:
         return refused(problems=[str(error), *_dynamic_sizes(model)])
     dynamic = _dynamic_sizes(student)
@@ -205,6 +209,7 @@ def _with_steps(
     if is_calibrated(student):
         if data is None:
             return student, []
+        data = as_pair(data, len(student.inputs))
         x = first_batch(data, student.input_names, _DATA_EXAMPLES)
         return student, measured_narrow_ranges(student, x)
     copy = keras.models.clone_model(student)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_lsq._compat import keras
-from tf_lsq.data import as_batch, first_examples
+from tf_lsq.data import as_batch, as_data, first_examples
 from tf_lsq.training import measured_narrow_ranges
 
 from .atomic_file import check_writable, write_atomically
@@ -86,9 +86,9 @@ def export_model(
         input_shapes: Shapes of the inputs without the batch, for a model that was
             built with sizes of None: the shape of its only input, such as
             `(224, 224, 3)`, or shapes in the order of its inputs or by name.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. The file is run on
-            it as by `verify_tflite`, and the report shows how quantizers use their
-            integers, which tensors use few codes of a grid that they share, and how the
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. The
+            file is run on it as by `verify_tflite`, and the report shows how quantizers
+            use their integers, which tensors use few codes of a grid that they share, and how the
             other storages would differ; these use the first 64 examples. None: the file
             is not run.
         benchmark: Whether to measure the latency of the file and of each operator with
@@ -100,7 +100,7 @@ def export_model(
         writes it as a page.
 
     Raises:
-        TypeError: If `model` is not a tf_keras model, or `data` is not data.
+        TypeError: If `model` is not a Keras model, or `data` is not data.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
             shapes, or if the target refuses the file; the message names every cause.
@@ -112,7 +112,7 @@ def export_model(
     path = Path(path)
     settings = FileSettings(Storage(storage, bias_grid), input_type, output_type)
     check_writable(path)
-    check_quantized(model)
+    model = check_quantized(model)
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
@@ -124,6 +124,7 @@ def export_model(
     storages: list[StorageReport] = []
     narrow: list[str] = []
     if data is not None:
+        data = as_data(data, len(model.inputs))
         examples = first_examples(data, model.input_names, BATCH_SIZE)
         codes = probe_codes(built.graph, built.frozen, examples)
         points = compare_points(built.frozen, codes, str(path), statistics=True)

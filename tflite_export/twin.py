@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq._compat import keras, model_structure, name_outputs
+from tf_lsq._compat import is_keras3_model, keras, model_structure, name_outputs
 
 from .freezing import (
     FrozenModel,
@@ -57,12 +57,12 @@ def integer_twin(
         input_shapes: As given to `export_model`.
 
     Returns:
-        A `tf_keras` model with the inputs and outputs of `model`, uncompiled. Each
+        A model of the Keras of `model`, with its inputs and outputs, uncompiled. Each
         layer has the name of its operator in the file, with "." for "/" and for
         other characters that TensorFlow does not allow in names.
 
     Raises:
-        TypeError: If `model` is not a tf_keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If an option is unknown, or `model` cannot be exported.
         RuntimeError: If `model` was never trained or calibrated.
     """
@@ -71,9 +71,13 @@ def integer_twin(
             f"`kernels` must be one of {list(KERNELS)}. Received: {kernels!r}."
         )
     stored = Storage(storage, bias_grid)
-    check_quantized(model)
-    model = at_shapes(model, input_shapes)
-    return build_twin(freeze_model(read_model(model), stored), model, kernels)
+    quantized = at_shapes(check_quantized(model), input_shapes)
+    twin = build_twin(freeze_model(read_model(quantized), stored), quantized, kernels)
+    if not is_keras3_model(model):
+        return twin
+    from tf_lsq.keras3 import ModelView  # Needs the backend TensorFlow.
+
+    return ModelView(twin)
 
 
 def build_twin(

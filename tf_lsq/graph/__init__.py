@@ -9,9 +9,15 @@ from .folding import affine_part, bias_unit, code_multiplier, input_factor, poin
 from .fusing import analyze
 from .integers import takes_as_is
 from .keras3.layer import Keras3Layer
-from .keras3.models import float_model, from_keras3, is_keras3_file, load_keras3
+from .keras3.models import (
+    float_model,
+    from_keras3,
+    is_keras3_file,
+    load_keras3,
+    tf_keras_model,
+)
 from .kinds import Kind
-from .nodes import ForeignCall, Graph, Layer, Node, override_for
+from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
 from .pairing import paired_tensors
 from .unary import KINDS
 
@@ -43,5 +49,7 @@ __all__ = [
     "point_of",
     "register_layer",
     "takes_as_is",
+    "tensors_of",
+    "tf_keras_model",
     "try_float_part",
 ]

@@ -270,12 +270,9 @@ def _compare_layers(
     values = {s: inputs[f"input_{number}"] for number, s in enumerate(part.sources)}
     values |= {n: outputs[f"output_{number}"] for number, n in enumerate(part.nodes)}
     for node, name in part.layer_names.items():
-        layer, call = model.get_layer(name), node.foreign_call
-        if getattr(layer, "_expects_training_arg", False):
-            kwargs = {"training": False, **call.kwargs}
-            call = dataclasses.replace(call, kwargs=kwargs)
         read = [tf.convert_to_tensor(values[source]) for source in node.inputs]
-        expected = call.outputs(layer, read)[node.output]
+        layer = model.get_layer(name)
+        expected = node.foreign_call.outputs(layer, read, training=False)[node.output]
         if not _are_close(values[node], expected):
             raise ValueError(
                 "TFLite computes something else than Keras on the same input"

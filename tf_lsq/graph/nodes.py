@@ -53,12 +53,34 @@ class ForeignCall:
     args: Any
     kwargs: dict[str, Any]
 
-    def outputs(self, layer: Layer, tensors: list[Any]) -> list[Any]:
-        """Returns the outputs of a layer for tensors in place of the slots."""
+    @classmethod
+    def of(cls, keras_node: Any) -> ForeignCall:
+        """Returns the call of a layer that Keras has recorded."""
+        numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
+        args, kwargs = tf.nest.map_structure(
+            lambda value: numbers.get(id(value), value),
+            (keras_node.call_args, keras_node.call_kwargs),
+        )
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        return cls(args, kwargs)
+
+    def outputs(
+        self, layer: Layer, tensors: list[Any], training: Any = None
+    ) -> list[Any]:
+        """Returns the outputs of a layer for tensors in place of the slots.
+
+        Args:
+            layer: The layer, or a copy.
+            tensors: Its input tensors.
+            training: Whether it is called in training, unless the call says so; None:
+                as the layer does by itself.
+        """
         args, kwargs = tf.nest.map_structure(
             lambda value: tensors[value.number] if type(value) is Slot else value,
             (self.args, self.kwargs),
         )
+        if training is not None and getattr(layer, "_expects_training_arg", False):
+            kwargs = {"training": training, **kwargs}
         return tensors_of(layer(*args, **kwargs))
 
 

@@ -31,7 +31,7 @@ from .integers import (
 from .keras3.layer import Keras3Layer
 from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
-from .nodes import ForeignCall, Graph, Layer, Node, Slot, class_name, tensors_of
+from .nodes import ForeignCall, Graph, Layer, Node, class_name, tensors_of
 from .python_functions import name_functions, read_function, read_lambda
 
 _MASKED = (
@@ -225,7 +225,7 @@ class _Reader:
             keras_node: The same, as Keras keeps it.
             stays: Whether the layer can stay in float.
         """
-        foreign = _foreign_call(keras_node)
+        foreign = ForeignCall.of(keras_node)
         kind = "foreign" if stays else "identity"
         operators = []
         for number, tensor in enumerate(tensors_of(keras_node.outputs)):
@@ -309,17 +309,6 @@ def _can_stay_float(call: Call) -> bool:
     if isinstance(call.layer, keras.Model):
         return False
     return not any(map(is_trained, tf.nest.flatten(call.arguments)))
-
-
-def _foreign_call(keras_node: Any) -> ForeignCall:
-    """Returns the call of a layer, with tensors replaced by their numbers."""
-    numbers = {id(t): Slot(i) for i, t in enumerate(keras_node.keras_inputs)}
-    args, kwargs = tf.nest.map_structure(
-        lambda value: numbers.get(id(value), value),
-        (keras_node.call_args, keras_node.call_kwargs),
-    )
-    kwargs = {name: value for name, value in kwargs.items() if value is not None}
-    return ForeignCall(args, kwargs)
 
 
 def _reads_mask(keras_node: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras, nodes_of
-from ..data import batches
+from ..data import as_data, batches
 from .biases import round_biases
 from .learned_steps import check_calibrated, student_of
 
@@ -34,8 +34,8 @@ def reestimate_batch_norm(
 
     Args:
         model: A trained quantized model.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`: the training data,
-            augmented as in training.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`: the
+            training data, augmented as in training.
         num_batches: How many batches are used; all if there are fewer.
         batch_size: Examples per batch for arrays; ideally as in training.
 
@@ -50,6 +50,7 @@ def reestimate_batch_norm(
     _check_counts(num_batches, batch_size)
     model = student_of(model)
     check_calibrated(model)
+    data = as_data(data, len(model.inputs))
     norms = [
         layer
         for layer in model.layers

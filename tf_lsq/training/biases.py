@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
-from ..graph import Node, affine_part, analyze, bias_unit
+from ..graph import Node, affine_part, analyze, bias_unit, tf_keras_model
 
 # The package that knows how files of the other storage modes hold biases.
 _EXPORTER = "tflite_export.freezing"
@@ -45,11 +45,12 @@ def round_biases(model: keras.Model, storage: str = "int8") -> None:
         storage: "int8", "packed" or "auto", as for `tflite_export.export_model`.
 
     Raises:
-        TypeError: If `model` is not a tf_keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If it is not quantized, or `storage` is unknown.
         RuntimeError: If it must be calibrated for `storage`, but is not.
     """
     divisions = None
+    model = tf_keras_model(model)
     if storage != "int8":
         # Imported only here: training does not depend on the exporter.
         exporter = importlib.import_module(_EXPORTER)

@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras, reset_slots
-from ..data import check_num_examples, first_batch
+from ..data import as_pair, check_num_examples, first_batch
 from .first_batch import FirstValues, initialise_steps, warn_of_zeros
-from .learned_steps import quantization_points, trained_variables
+from .learned_steps import quantization_points, trained_model, trained_variables
 from .model import LSQModel
 from .narrow_ranges import warn_of_narrow_ranges
 
@@ -32,7 +32,7 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
 
     Args:
         model: A quantized model.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`.
         num_examples: How many of the first examples are used.
 
     Raises:
@@ -49,7 +49,7 @@ def set_first_values(
 ) -> FirstValues:
     """Does what `calibrate` does, and returns what it would warn about."""
     optimizer = getattr(model, "optimizer", None)
-    model = getattr(model, "student", model)
+    model = trained_model(model)
     points = quantization_points(model)
     if not points:
         raise ValueError(
@@ -57,6 +57,7 @@ def set_first_values(
             "quantization points. Call `tf_lsq.quantize_model` first."
         )
     check_num_examples(num_examples)
+    data = as_pair(data, len(model.inputs))
     x = first_batch(data, model.input_names, num_examples)
     kept = [(v, tf.identity(v)) for p in points for v in p.step_variables.values()]
     try:

@@ -59,9 +59,9 @@ class Diagnostics(keras.callbacks.Callback):
         log_dir: Folder for TensorBoard: scalars `step/<layer>` (mean over channels),
             `ratio/<layer>`, `unscaled_ratio/<layer>`, `clipped/<layer>` and histograms
             `codes/<layer>`, by the optimizer's `iterations`. None: nothing is written.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. Its first batch is
-            used; a dataset is read when the callback is created. A shuffling dataset
-            would continue in a different order in `fit`: pass a separate one.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. Its
+            first batch is used; a dataset is read when the callback is created. A
+            shuffling dataset would continue in a different order in `fit`: pass a separate one.
         batch_size: Examples of the batch for arrays.
         frequency: "epoch", or a number of batches.
         loss: A Keras loss for the ratios, for a model with one output. None: the loss

@@ -19,7 +19,7 @@ import tensorflow as tf
 from .._compat import keras, losses_container, model_structure, nodes_of, replaced_call
 from ..graph import float_model
 from ..layers import LSQWrapper
-from .learned_steps import quantization_points
+from .learned_steps import quantization_points, trained_model
 from .losses import (
     LOGITS,
     PROBABILITIES,
@@ -52,9 +52,129 @@ _CLASS_FUNCTIONS = (
 )
 
 
+class Distillation(StepTraining):
+    """What the `Distiller` of either Keras does.
+
+    Attributes:
+        student: The quantized model.
+        temperature: Softens both distributions.
+        distillation_weight: Weight of the distillation loss, 0 to 1.
+    """
+
+    student: Any
+    temperature: float
+    distillation_weight: float
+    _untracked: Untracked
+    _augmenting: list[str]
+
+    @property
+    def quantized(self) -> LSQModel:
+        """The student, as a tf_keras model."""
+        return trained_model(self.student)
+
+    @property
+    def teacher(self) -> keras.Model:
+        """The float model; none of its weights are among this model's."""
+        return self._untracked.teacher
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the student."""
+        is_training = isinstance(training, bool | int) and training
+        augmenting = self._augmenting if is_training else []
+        with _recorded(self.quantized, augmenting) as augmented:
+            outputs = self.student(inputs, training=training)
+        # The images belong to these outputs, of this call and this replica.
+        tf.nest.flatten(outputs)[0]._augmented = augmented
+        return outputs
+
+    def _check_loss(self, loss: Any) -> None:
+        """Refuses a training without any loss for the labels."""
+        if loss is None and self.distillation_weight < 1:
+            raise ValueError(
+                "A `loss` for the labels is needed with distillation_weight="
+                f"{self.distillation_weight}. Received: loss=None. Pass the student's "
+                "loss, or distillation_weight=1 to train on the teacher alone."
+            )
+
+    def _teachers_outputs(self, x: Any, y_pred: Any) -> Any:
+        """Returns the outputs of the teacher for the images that the student saw."""
+        augmented = getattr(tf.nest.flatten(y_pred)[0], "_augmented", {})
+        with _replayed(self.teacher, augmented):
+            outputs = self.teacher(x, training=False)
+        return tf.nest.map_structure(tf.stop_gradient, outputs)
+
+    def _by_position(self, values: Any) -> Any:
+        """Returns a dict by output as a list, if outputs are a list."""
+        _, structure = model_structure(self.quantized)
+        if not isinstance(values, Mapping) or isinstance(structure, Mapping):
+            return values
+        return [values.get(name) for name in self.output_names]
+
+    def _distillation_losses(self, loss: Any) -> Any:
+        """Returns the loss of every output against the teacher's."""
+        students, teachers = output_kinds(self.quantized), output_kinds(self.teacher)
+        per_output = _per_output(loss, list(students))
+        if len(per_output) != len(students):
+            raise ValueError(
+                f"`loss` must have one loss per output, {list(students)}. "
+                f"Received: {len(per_output)}."
+            )
+        losses, problems = [], []
+        for one, (name, kind), teacher_kind in zip(
+            per_output,
+            students.items(),
+            teachers.values(),
+            strict=True,
+        ):
+            try:
+                losses.append(self._distillation_loss(one, kind, teacher_kind))
+            except ValueError as error:
+                problems.append(f"`{name}`: {error}")
+        if problems:
+            raise ValueError(
+                "Every output must have a loss that defines how to distil it: a Keras "
+                "loss (or a subclass of one over classes) that accepts the teacher's "
+                "output. For other losses, use `DistillationLoss` in a custom training "
+                "loop. Received: " + "; ".join(problems)
+            )
+        _, structure = model_structure(self.quantized)
+        return tf.nest.pack_sequence_as(structure, losses)
+
+    def _distillation_loss(self, loss: Any, kind: str, teacher_kind: str) -> Any:
+        """Returns the loss of one output against the teacher's."""
+        if loss is None:
+            return None
+        loss = keras.losses.get(loss)
+        ends = f"student ends in {kind}, teacher in {teacher_kind}"
+        if isinstance(loss, _CLASS_LOSSES) or loss in _CLASS_FUNCTIONS:
+            if not {kind, teacher_kind} <= {LOGITS, PROBABILITIES}:
+                raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+            return DistillationLoss(
+                self.temperature,
+                from_logits=kind == LOGITS,
+                teacher_from_logits=teacher_kind == LOGITS,
+                reduction=getattr(loss, "reduction", "auto"),
+            )
+        source = type(loss) if isinstance(loss, keras.losses.Loss) else loss
+        own = getattr(source, "__module__", None) != keras.losses.Loss.__module__
+        if own or kind != teacher_kind or getattr(loss, "from_logits", False):
+            raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
+        return loss
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the teacher's weights, which nothing else saves."""
+        for number, weight in enumerate(self.teacher.weights):
+            store[f"teacher_{number}"] = weight.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the teacher's weights."""
+        for number, weight in enumerate(self.teacher.weights):
+            weight.assign(np.asarray(store[f"teacher_{number}"]))
+
+
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class Distiller(StepTraining, keras.Model):
-    """A Keras model that trains `student` on labels and on a teacher's outputs.
+class Distiller(Distillation, keras.Model):
+    """A model of the student's Keras that trains it on labels and a teacher's outputs.
 
     The loss is ``(1 - w) * compiled loss + w * distillation loss + regularisers``
     with ``w = distillation_weight``. An output that is trained with a cross entropy
@@ -96,24 +216,29 @@ class Distiller(StepTraining, keras.Model):
         >>> distiller.compile(**tf_lsq.recipe(weight_bits=4, steps=100))
     """
 
+    def __new__(cls, student: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Returns a Keras 3 model for a Keras 3 student."""
+        other = getattr(student, "distiller_class", cls)
+        if other is not cls and cls is Distiller:
+            return other(student, *args, **kwargs)
+        return super().__new__(cls, student, *args, **kwargs)
+
     def __init__(
         self,
-        student: LSQModel,
+        student: Any,
         teacher: Any,
         *,
         temperature: float = 1.0,
         distillation_weight: float = 0.5,
         **kwargs: Any,
     ) -> None:
-        _check_arguments(student, temperature, distillation_weight)
-        teacher = float_model(teacher)
-        _check_same_outputs(student, teacher)
-        augmenting = _augmentations(student)
-        _check_same_augmentation(augmenting, teacher)
+        teacher, augmenting = checked_pair(
+            student, teacher, temperature, distillation_weight
+        )
         # The student casts inputs itself, where its layers need it.
         super().__init__(autocast=False, **kwargs)
         self.student = student
-        self._untracked = _Untracked(teacher, keras.metrics.Mean(name="loss"))
+        self._untracked = Untracked(teacher, keras.metrics.Mean(name="loss"))
         self._augmenting = augmenting
         self.temperature = temperature
         self.distillation_weight = distillation_weight
@@ -123,26 +248,6 @@ class Distiller(StepTraining, keras.Model):
             list(output_kinds(student)),
         )
         self.built = True
-
-    @property
-    def quantized(self) -> LSQModel:
-        """The student."""
-        return self.student
-
-    @property
-    def teacher(self) -> keras.Model:
-        """The float model; none of its weights are among this model's."""
-        return self._untracked.teacher
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        """Calls the student."""
-        is_training = isinstance(training, bool | int) and training
-        augmenting = self._augmenting if is_training else []
-        with _recorded(self.student, augmenting) as augmented:
-            outputs = self.student(inputs, training=training, mask=mask)
-        # The images belong to these outputs, of this call and this replica.
-        tf.nest.flatten(outputs)[0]._augmented = augmented
-        return outputs
 
     def compile(
         self,
@@ -158,13 +263,8 @@ class Distiller(StepTraining, keras.Model):
             ValueError: If there is no loss although labels count, or an output has a
                 loss that does not define how to distil it; the error names them all.
         """
-        if loss is None and self.distillation_weight < 1:
-            raise ValueError(
-                "A `loss` for the labels is needed with distillation_weight="
-                f"{self.distillation_weight}. Received: loss=None. Pass the student's "
-                "loss, or distillation_weight=1 to train on the teacher alone."
-            )
-        loss = resolve(loss, self.student)
+        self._check_loss(loss)
+        loss = resolve(self.in_own_keras(loss), self.student)
         distillation = self._distillation_losses(loss)
         super().compile(optimizer, loss, metrics, loss_weights, **kwargs)
         names = self.output_names
@@ -180,64 +280,6 @@ class Distiller(StepTraining, keras.Model):
                 total="distillation_loss",
             )
 
-    def _by_position(self, values: Any) -> Any:
-        """Returns a dict by output as a list, if outputs are a list."""
-        _, structure = model_structure(self.student)
-        if not isinstance(values, Mapping) or isinstance(structure, Mapping):
-            return values
-        return [values.get(name) for name in self.output_names]
-
-    def _distillation_losses(self, loss: Any) -> Any:
-        """Returns the loss of every output against the teacher's."""
-        students, teachers = output_kinds(self.student), output_kinds(self.teacher)
-        per_output = _per_output(loss, list(students))
-        if len(per_output) != len(students):
-            raise ValueError(
-                f"`loss` must have one loss per output, {list(students)}. "
-                f"Received: {len(per_output)}."
-            )
-        losses, problems = [], []
-        for one, (name, kind), teacher_kind in zip(
-            per_output,
-            students.items(),
-            teachers.values(),
-            strict=True,
-        ):
-            try:
-                losses.append(self._distillation_loss(one, kind, teacher_kind))
-            except ValueError as error:
-                problems.append(f"`{name}`: {error}")
-        if problems:
-            raise ValueError(
-                "Every output must have a loss that defines how to distil it: a Keras "
-                "loss (or a subclass of one over classes) that accepts the teacher's "
-                "output. For other losses, use `DistillationLoss` in a custom training "
-                "loop. Received: " + "; ".join(problems)
-            )
-        _, structure = model_structure(self.student)
-        return tf.nest.pack_sequence_as(structure, losses)
-
-    def _distillation_loss(self, loss: Any, kind: str, teacher_kind: str) -> Any:
-        """Returns the loss of one output against the teacher's."""
-        if loss is None:
-            return None
-        loss = keras.losses.get(loss)
-        ends = f"student ends in {kind}, teacher in {teacher_kind}"
-        if isinstance(loss, _CLASS_LOSSES) or loss in _CLASS_FUNCTIONS:
-            if not {kind, teacher_kind} <= {LOGITS, PROBABILITIES}:
-                raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
-            return DistillationLoss(
-                self.temperature,
-                from_logits=kind == LOGITS,
-                teacher_from_logits=teacher_kind == LOGITS,
-                reduction=getattr(loss, "reduction", "auto"),
-            )
-        source = type(loss) if isinstance(loss, keras.losses.Loss) else loss
-        own = getattr(source, "__module__", None) != keras.losses.Loss.__module__
-        if own or kind != teacher_kind or getattr(loss, "from_logits", False):
-            raise ValueError(f"{ends}, with the loss {_name_of(loss)}")
-        return loss
-
     @property
     def metrics(self) -> list[Any]:
         """Losses and metrics, in the order of the logs."""
@@ -252,10 +294,7 @@ class Distiller(StepTraining, keras.Model):
         sample_weight: Any = None,
     ) -> tf.Tensor:
         """Returns the training loss; see the class docstring."""
-        augmented = getattr(tf.nest.flatten(y_pred)[0], "_augmented", {})
-        with _replayed(self.teacher, augmented):
-            teacher = self.teacher(x, training=False)
-        teacher = tf.nest.map_structure(tf.stop_gradient, teacher)
+        teacher = self._teachers_outputs(x, y_pred)
         soft = self._distillation(teacher, y_pred, self._by_position(sample_weight))
         hard = self.compiled_loss(y, y_pred, sample_weight)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -272,8 +311,8 @@ class Distiller(StepTraining, keras.Model):
         """Returns both models and the settings."""
         return {
             "name": self.name,
-            "student": _uncompiled(self.student),
-            "teacher": _uncompiled(self.teacher),
+            "student": uncompiled(self.student),
+            "teacher": uncompiled(self.teacher),
             "temperature": self.temperature,
             "distillation_weight": self.distillation_weight,
         }
@@ -288,18 +327,8 @@ class Distiller(StepTraining, keras.Model):
         )
         return cls(student, teacher, **config)
 
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the teacher's weights, which nothing else saves."""
-        for number, weight in enumerate(self.teacher.weights):
-            store[f"teacher_{number}"] = weight.numpy()
 
-    def load_own_variables(self, store: Any) -> None:
-        """Loads the teacher's weights."""
-        for number, weight in enumerate(self.teacher.weights):
-            weight.assign(np.asarray(store[f"teacher_{number}"]))
-
-
-def _uncompiled(model: keras.Model) -> dict[str, Any]:
+def uncompiled(model: keras.Model) -> dict[str, Any]:
     """Returns a model's configuration, without its losses and optimizer."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
@@ -387,12 +416,35 @@ def _replayed(
         yield
 
 
-class _Untracked:
+class Untracked:
     """Holds what Keras would otherwise count among the model's own weights."""
 
     def __init__(self, teacher: keras.Model, total: keras.metrics.Mean) -> None:
         self.teacher = teacher
         self.total = total
+
+
+def checked_pair(
+    student: Any, teacher: Any, temperature: float, weight: float
+) -> tuple[keras.Model, list[str]]:
+    """Returns the teacher of a student, and the layers that augment images in both.
+
+    Args:
+        student: The quantized model, of tf_keras.
+        teacher: The float model, of either Keras.
+        temperature: Of the distillation.
+        weight: Of the distillation.
+
+    Raises:
+        TypeError: If either is no such model.
+        ValueError: If a number is out of range, or the models do not fit.
+    """
+    _check_arguments(student, temperature, weight)
+    teacher = float_model(teacher)
+    _check_same_outputs(student, teacher)
+    augmenting = _augmentations(student)
+    _check_same_augmentation(augmenting, teacher)
+    return teacher, augmenting
 
 
 def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:

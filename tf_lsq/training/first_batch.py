@@ -60,6 +60,7 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValu
             NaN or infinite values; the error names the layers.
     """
     _check_not_constant(x)
+    _check_batched(model, x)
     x = tf.nest.map_structure(tf.convert_to_tensor, x)
     first = _FirstBatch()
     points = quantization_points(model)
@@ -177,6 +178,26 @@ def _check_not_constant(x: Any) -> None:
             "The first batch, which sets the steps, must be real data. Received: "
             f"inputs that are {[a.flat[0].item() for a in arrays]} everywhere. Train "
             "with real data first, or call `tf_lsq.calibrate(model, data)`."
+        )
+
+
+def _check_batched(model: keras.Model, x: Any) -> None:
+    """Refuses single examples, as an unbatched dataset yields them."""
+    shapes = [np.shape(array) for array in tf.nest.flatten(x)]
+    wanted = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != len(wanted):
+        return  # Keras says so.
+    single = [
+        shape
+        for shape, whole in zip(shapes, wanted, strict=True)
+        if len(shape) == len(whole) - 1
+        and whole[1:] != (1,)  # Keras adds this axis.
+        and all(a in (b, None) for a, b in zip(whole[1:], shape, strict=True))
+    ]
+    if single:
+        raise ValueError(
+            f"Steps must be set from batches, of shape {wanted}. Received: single "
+            f"examples, of shape {single}. Call `dataset.batch(batch_size)`."
         )
 
 

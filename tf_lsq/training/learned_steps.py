@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras
+from ..graph import tf_keras_model
 from ..layers import LSQWrapper, QuantizationPoint
 
 
@@ -31,7 +32,7 @@ def student_of(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If it has no quantized layers.
     """
-    student = getattr(model, "student", model)
+    student = trained_model(model)
     if not wrapped_layers(student) and not quantization_points(student):
         raise ValueError(
             "The trained model must be quantized, or hold a quantized model as "
@@ -39,6 +40,14 @@ def student_of(model: keras.Model) -> keras.Model:
             "Call `tf_lsq.quantize_model` first."
         )
     return student
+
+
+def trained_model(model: Any) -> Any:
+    """Returns the tf_keras model that a `Distiller` or a Keras 3 student trains.
+
+    Any other model is returned unchanged.
+    """
+    return tf_keras_model(getattr(model, "student", model))
 
 
 def trained_variables(layers: Iterable[Any]) -> list[tf.Variable]:
@@ -61,7 +70,7 @@ def steps(model: keras.Model) -> dict[str, Any]:
         Layer name -> NumPy array: shape `[]`, or size 1 on every axis of the
         kernel that shares a step.
     """
-    model = getattr(model, "student", model)
+    model = trained_model(model)
     layers = [*wrapped_layers(model), *quantization_points(model)]
     return {layer.name: layer.step.numpy() for layer in layers}
 

@@ -7,7 +7,7 @@ for the wrong kind trains badly without an error, so we infer it from the graph.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
@@ -35,23 +35,12 @@ _COMBINING = (
 _SMALLEST = 1e-30
 
 
-@keras.utils.register_keras_serializable(package="tf_lsq")
-class CrossEntropy(keras.losses.Loss):
-    """Softmax cross entropy for class numbers or one-hot labels.
+# A type checker sees the methods of Keras; at run time the classes below add them.
+_Loss: Any = keras.losses.Loss if TYPE_CHECKING else object
 
-    Labels with the shape of the outputs count as one-hot (or as probabilities), others
-    as class numbers.
 
-    Args:
-        from_logits: Whether outputs are logits. None: an `LSQModel` and a `Distiller`
-            infer it from their graph when they are compiled.
-        **kwargs: `name` and `reduction` of `keras.losses.Loss`.
-
-    Example:
-        >>> loss = CrossEntropy(from_logits=True)
-        >>> round(float(loss([1], [[0.0, 0.0]])), 4)
-        0.6931
-    """
+class CrossEntropyOfClasses(_Loss):
+    """The methods of `CrossEntropy`, for either Keras."""
 
     def __init__(self, from_logits: bool | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("name", "cross_entropy")
@@ -93,7 +82,7 @@ class CrossEntropy(keras.losses.Loss):
             return function(y_true, _at_least_float32(logits), from_logits=True)
         return function(y_true, y_pred)
 
-    def for_output(self, kind: str, name: str) -> CrossEntropy:
+    def for_output(self, kind: str, name: str) -> CrossEntropyOfClasses:
         """Returns this loss for one output of a model.
 
         Args:
@@ -118,35 +107,26 @@ class CrossEntropy(keras.losses.Loss):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class DistillationLoss(keras.losses.Loss):
-    """Distance of a student's distribution over classes from a teacher's.
+class CrossEntropy(CrossEntropyOfClasses, keras.losses.Loss):
+    """Softmax cross entropy for class numbers or one-hot labels.
 
-    ``T^2 * KL(softmax(teacher / T) || softmax(student / T))``: the factor keeps the
-    size of gradients the same at any temperature T. Its gradient is that of the
-    cross entropy against the teacher's probabilities.
-
-    Probabilities that come from a softmax are replaced by its input, if the graph
-    still has it. Otherwise their logarithm is taken, down to 1e-30: a student that is
-    certain but wrong still gets a gradient.
+    Labels with the shape of the outputs count as one-hot (or as probabilities), others
+    as class numbers.
 
     Args:
-        temperature: T, positive; the paper's is 1.
-        from_logits: Whether the student's outputs are logits, not probabilities.
-        teacher_from_logits: The same for the teacher's; None: as for the student's.
+        from_logits: Whether outputs are logits. None: an `LSQModel` and a `Distiller`
+            infer it from their graph when they are compiled.
         **kwargs: `name` and `reduction` of `keras.losses.Loss`.
 
-    Raises:
-        ValueError: If `temperature` is not positive.
-
     Example:
-        >>> loss = DistillationLoss(temperature=2.0)
-        >>> float(loss([[1.0, 3.0]], [[0.0, 2.0]]))  # (teacher, student)
-        0.0
-
-    References:
-        Hinton et al., "Distilling the Knowledge in a Neural Network",
-        https://arxiv.org/abs/1503.02531, Section 2; Esser et al., Section 3.7.
+        >>> loss = CrossEntropy(from_logits=True)
+        >>> round(float(loss([1], [[0.0, 0.0]])), 4)
+        0.6931
     """
+
+
+class DistillationOfClasses(_Loss):
+    """The methods of `DistillationLoss`, for either Keras."""
 
     def __init__(
         self,
@@ -197,6 +177,38 @@ class DistillationLoss(keras.losses.Loss):
             "from_logits": self.from_logits,
             "teacher_from_logits": self.teacher_from_logits,
         }
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
+class DistillationLoss(DistillationOfClasses, keras.losses.Loss):
+    """Distance of a student's distribution over classes from a teacher's.
+
+    ``T^2 * KL(softmax(teacher / T) || softmax(student / T))``: the factor keeps the
+    size of gradients the same at any temperature T. Its gradient is that of the
+    cross entropy against the teacher's probabilities.
+
+    Probabilities that come from a softmax are replaced by its input, if the graph
+    still has it. Otherwise their logarithm is taken, down to 1e-30: a student that is
+    certain but wrong still gets a gradient.
+
+    Args:
+        temperature: T, positive; the paper's is 1.
+        from_logits: Whether the student's outputs are logits, not probabilities.
+        teacher_from_logits: The same for the teacher's; None: as for the student's.
+        **kwargs: `name` and `reduction` of `keras.losses.Loss`.
+
+    Raises:
+        ValueError: If `temperature` is not positive.
+
+    Example:
+        >>> loss = DistillationLoss(temperature=2.0)
+        >>> float(loss([[1.0, 3.0]], [[0.0, 2.0]]))  # (teacher, student)
+        0.0
+
+    References:
+        Hinton et al., "Distilling the Knowledge in a Neural Network",
+        https://arxiv.org/abs/1503.02531, Section 2; Esser et al., Section 3.7.
+    """
 
 
 def _at_least_float32(outputs: Any) -> tf.Tensor:
@@ -292,4 +304,4 @@ def _check_names(loss: Any, names: list[str]) -> None:
 
 def _is_open(loss: Any) -> bool:
     """Returns whether a loss is a `CrossEntropy` that must still infer its outputs."""
-    return isinstance(loss, CrossEntropy) and loss.from_logits is None
+    return isinstance(loss, CrossEntropyOfClasses) and loss.from_logits is None

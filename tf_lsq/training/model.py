@@ -21,7 +21,7 @@ from .._compat import (
     reset_slots,
     steps_per_execution,
 )
-from ..data import batches
+from ..data import as_pair, batches, is_sequence
 from ..layers import borrowed_sums
 from .biases import restore_biases, round_biases, rounded_biases, set_rounded_biases
 from .distribution import has_several_workers
@@ -42,6 +42,7 @@ from .learned_steps import (
 from .losses import resolve
 from .narrow_ranges import warn_of_narrow_ranges
 from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
+from .other_keras import as_tf_keras
 from .range_watch import MANY, RangeWatch
 
 # A step beyond these factors of its first value is worth a warning.
@@ -76,6 +77,14 @@ class StepTraining(_Trained):
         """The quantized model that is trained."""
         raise NotImplementedError
 
+    def in_own_keras(self, value: Any) -> Any:
+        """Returns arguments of `compile`, with objects of the other Keras replaced.
+
+        Raises:
+            ValueError: If an object has no equal in the Keras of this model.
+        """
+        return as_tf_keras(value)
+
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
     ) -> None:
@@ -84,8 +93,10 @@ class StepTraining(_Trained):
         XLA (`jit_compile=True`, TPUs) gets the plain implementation of the LSQ
         operator. A `CrossEntropy` infers here whether outputs are logits.
         """
+        own = self.in_own_keras
         loss = resolve(loss, self.quantized)
-        super().compile(optimizer, loss, *args, **kwargs)
+        kwargs = {name: own(value) for name, value in kwargs.items()}
+        super().compile(own(optimizer), own(loss), *map(own, args), **kwargs)
         self._choose_op()
         student = self.quantized
         for one in tf.nest.flatten(self.optimizer):
@@ -195,7 +206,8 @@ class StepTraining(_Trained):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Returns the training function, which also checks ranges now and then."""
-        function = super().make_train_function(force)
+        super().make_train_function(force)
+        function = self.train_function
         if function is not self._watched:
             updates = steps_per_execution(self) or 1
 
@@ -402,7 +414,7 @@ class LSQModel(StepTraining, keras.Model):
 
 def _with_guard(callbacks: Any) -> Any:
     """Returns the callbacks of a `fit` with a `StepGuard` after them."""
-    if isinstance(callbacks, keras.callbacks.CallbackList):
+    if not isinstance(callbacks, list | tuple) and hasattr(callbacks, "append"):
         guard = StepGuard()
         guard.set_model(callbacks.model)
         callbacks.append(guard)
@@ -504,20 +516,35 @@ def _peek(x: Any, batch_size: int) -> tuple[Any, Any]:
             "`model` must be calibrated before it trains on a `DatasetCreator`. "
             "Call `tf_lsq.calibrate(model, data)` first."
         )
-    if isinstance(x, keras.utils.Sequence):
+    if is_sequence(x):
         return _inputs_of(x[0]), x
     if isinstance(x, Iterator):
-        first = next(x)
-        return _inputs_of(first), itertools.chain([first], x)
+        first = _first(x)
+        return _inputs_of(first), (one for one in itertools.chain([first], x))
     if hasattr(x, "element_spec") and not isinstance(x, tf.data.Dataset):
         raise RuntimeError(
             "`model` must be calibrated before it trains on a distributed dataset. "
             "Call `tf_lsq.calibrate(model, data)` first."
         )
-    inputs = list(x) if isinstance(x, tuple) else x
-    return next(batches(inputs, batch_size))[0], x
+    # Here a list holds one array per input, or numbers.
+    inputs = as_pair(list(x) if isinstance(x, tuple) else x, 2)
+    return _first(batches(inputs, batch_size))[0], x
 
 
 def _inputs_of(element: Any) -> Any:
     """Returns x of an element that a generator yields."""
-    return element[0] if isinstance(element, tuple) else element
+    return element[0] if isinstance(element, tuple | list) else element
+
+
+def _first(elements: Iterator[Any]) -> Any:
+    """Returns the first batch.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    first = next(elements, None)
+    if first is None:
+        raise ValueError(
+            "The training data must have at least one batch. Received: none."
+        )
+    return first

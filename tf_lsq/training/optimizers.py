@@ -9,11 +9,17 @@ grows a hundredfold within a few updates of SGD. `prepare_optimizer` prevents al
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from .._compat import exclude_from_weight_decay, inner_optimizer, keras, split_clipping
+from .._compat import (
+    exclude_from_weight_decay,
+    full_name,
+    inner_optimizer,
+    keras,
+    split_clipping,
+)
 
 # Use the bound of the compiled model.
 MODELS_CLIP = "model"
@@ -22,8 +28,8 @@ DEFAULT_STEP_CLIP = 1.0
 # paper's: ten times as much is further than training can follow.
 _RATE = 0.01
 # Steps and offsets; replicas have their own names.
-_STEPS = r"_(step|offset)(/replica_\d+)?:0$"
-_KERNEL = r"kernel(/replica_\d+)?:0$"
+_STEPS = r"_(step|offset)(/replica_\d+)?(:0)?$"
+_KERNEL = r"kernel(/replica_\d+)?(:0)?$"
 _NO_KERNEL = rf"^(?!.*{_KERNEL})"
 
 
@@ -48,8 +54,8 @@ def prepare_optimizer(
     gradients of their steps small.
 
     Args:
-        optimizer: A `tf_keras` optimizer, possibly a legacy one or one with a loss
-            scale, before its first update.
+        optimizer: An optimizer of either Keras, possibly a legacy one or one with a
+            loss scale, before its first update.
         step_clip: Largest relative gradient of a step or an offset. None: gradients
             of steps are treated like all others. "model": the bound of the optimizer,
             if it has one (`SGDWithL2`, `recipe`), else 1.
@@ -103,8 +109,68 @@ def check_step_clip(step_clip: Any, *, may_be_models: bool = True) -> Any:
     return float(step_clip)
 
 
+# A type checker sees the methods of Keras; at run time the classes below add them.
+_SGD: Any = keras.optimizers.SGD if TYPE_CHECKING else object
+_AdamW: Any = keras.optimizers.AdamW if TYPE_CHECKING else object
+
+
+class HasL2(_SGD):
+    """The methods of `SGDWithL2`, for either Keras."""
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        *,
+        l2: float = 0.0,
+        step_clip: float | str | None = MODELS_CLIP,
+        **kwargs: Any,
+    ) -> None:
+        if l2 < 0 or kwargs.get("weight_decay"):
+            raise ValueError(
+                "`l2` must not be negative, and replaces `weight_decay`. "
+                f"Received: l2={l2}, weight_decay={kwargs.get('weight_decay')}."
+            )
+        kwargs.setdefault("name", "SGDWithL2")
+        super().__init__(learning_rate, **kwargs)
+        self.l2 = l2
+        self.step_clip = check_step_clip(step_clip)
+
+    def update_step(self, gradient: Any, variable: Any, *args: Any) -> None:
+        """Updates one variable."""
+        if self.l2 and is_kernel(variable):
+            gradient = tf.convert_to_tensor(gradient)
+            gradient += tf.cast(self.l2, gradient.dtype) * tf.convert_to_tensor(
+                variable
+            )
+        super().update_step(gradient, variable, *args)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {**super().get_config(), "l2": self.l2, "step_clip": self.step_clip}
+
+
+class DecaysKernels(_AdamW):
+    """The methods of `AdamWOnKernels`, for either Keras."""
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        *,
+        step_clip: float | str | None = MODELS_CLIP,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("name", "AdamWOnKernels")
+        super().__init__(learning_rate, **kwargs)
+        self.step_clip = check_step_clip(step_clip)
+        self.exclude_from_weight_decay(var_names=[_NO_KERNEL])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the settings."""
+        return {**super().get_config(), "step_clip": self.step_clip}
+
+
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class SGDWithL2(keras.optimizers.SGD):
+class SGDWithL2(HasL2, keras.optimizers.SGD):
     """SGD with weight decay as an L2 term of the gradient.
 
     This is what papers before 2019 and PyTorch's SGD call weight decay: the term
@@ -129,38 +195,9 @@ class SGDWithL2(keras.optimizers.SGD):
             is given as well.
     """
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.01,
-        *,
-        l2: float = 0.0,
-        step_clip: float | str | None = MODELS_CLIP,
-        **kwargs: Any,
-    ) -> None:
-        if l2 < 0 or kwargs.get("weight_decay"):
-            raise ValueError(
-                "`l2` must not be negative, and replaces `weight_decay`. "
-                f"Received: l2={l2}, weight_decay={kwargs.get('weight_decay')}."
-            )
-        kwargs.setdefault("name", "SGDWithL2")
-        super().__init__(learning_rate, **kwargs)
-        self.l2 = l2
-        self.step_clip = check_step_clip(step_clip)
-
-    def update_step(self, gradient: Any, variable: tf.Variable) -> None:
-        """Updates one variable."""
-        if self.l2 and is_kernel(variable):
-            gradient = tf.convert_to_tensor(gradient)
-            gradient += tf.cast(self.l2, gradient.dtype) * variable
-        super().update_step(gradient, variable)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings."""
-        return {**super().get_config(), "l2": self.l2, "step_clip": self.step_clip}
-
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class AdamWOnKernels(keras.optimizers.AdamW):
+class AdamWOnKernels(DecaysKernels, keras.optimizers.AdamW):
     """AdamW that decays only kernels, even after a model was saved and loaded.
 
     Keras does not save the exclusions of its `exclude_from_weight_decay` with a model.
@@ -174,28 +211,12 @@ class AdamWOnKernels(keras.optimizers.AdamW):
         ValueError: If `step_clip` is not positive.
     """
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        *,
-        step_clip: float | str | None = MODELS_CLIP,
-        **kwargs: Any,
-    ) -> None:
-        kwargs.setdefault("name", "AdamWOnKernels")
-        super().__init__(learning_rate, **kwargs)
-        self.step_clip = check_step_clip(step_clip)
-        self.exclude_from_weight_decay(var_names=[_NO_KERNEL])
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the settings."""
-        return {**super().get_config(), "step_clip": self.step_clip}
-
-
-def is_kernel(variable: tf.Variable) -> bool:
+def is_kernel(variable: Any) -> bool:
     """Returns whether a variable is the kernel of a layer, by its name."""
-    return re.search(_KERNEL, variable.name) is not None
+    return re.search(_KERNEL, full_name(variable)) is not None
 
 
-def is_quantizers(variable: tf.Variable) -> bool:
+def is_quantizers(variable: Any) -> bool:
     """Returns whether a variable is a step or an offset, by its name."""
-    return re.search(_STEPS, variable.name) is not None
+    return re.search(_STEPS, full_name(variable)) is not None

@@ -42,7 +42,7 @@ class MixedBits:
 
     Args:
         model: The float model.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`.
         num_examples: How many of the first examples to calibrate with.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
             kernel. The first and the last layer get 8.

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from tf_lsq import lsq
 from tf_lsq._compat import keras
-from tf_lsq.data import batches, check_num_examples
+from tf_lsq.data import as_data, batches, check_num_examples
 from tf_lsq.graph import analyze, float_model
 from tf_lsq.policy import Override
 
@@ -57,7 +57,7 @@ def suggest_bits(
 
     Args:
         model: A trained float model or a path, as for `tf_lsq.quantize_model`.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`.
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`.
         budget_bytes: Largest size of the `.tflite` file with int8 inputs and outputs.
         candidates: Bits that a kernel may have, each 2 to 8.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
@@ -107,6 +107,7 @@ def suggest_bits(
     candidates = _checked(candidates, activation_bits, divergence)
     check_num_examples(num_examples)
     stored, model = Storage(storage), float_model(model)
+    data = as_data(data, len(model.inputs))
     mixed = MixedBits(
         model,
         data,

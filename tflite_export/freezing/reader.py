@@ -25,6 +25,7 @@ from tf_lsq.graph import (
     copied,
     input_factor,
     takes_as_is,
+    tf_keras_model,
 )
 from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper
 from tf_lsq.training import (
@@ -309,11 +310,22 @@ def _integer_type(node: Node) -> str:
 # --- Checks ------------------------------------------------------------------
 
 
-def check_quantized(model: Any) -> None:
-    """Raises an error for models that this library did not quantize."""
+def check_quantized(model: Any) -> keras.Model:
+    """Returns the tf_keras model of a student.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If this library did not quantize it.
+    """
+    model = tf_keras_model(model)
+    if isinstance(model, StepTraining) and model.quantized is not model:
+        raise ValueError(
+            "`model` must be the quantized model itself. Received the "
+            f"{type(model).__name__} `{model.name}`: export its `student`."
+        )
     if not isinstance(model, keras.Model):
         raise TypeError(
-            "`model` must be a quantized tf_keras model. "
+            "`model` must be a quantized Keras model. "
             f"Received: {type(model).__name__}."
         )
     foreign = [
@@ -328,16 +340,12 @@ def check_quantized(model: Any) -> None:
             f"that another scheme wrapped: {foreign}. Pass `LSQQuantizeScheme()` as "
             "`scheme` to `quantize_apply`."
         )
-    if isinstance(model, StepTraining) and model.quantized is not model:
-        raise ValueError(
-            "`model` must be the quantized model itself. Received the "
-            f"{type(model).__name__} `{model.name}`: export its `student`."
-        )
     if not quantization_points(model):
         raise ValueError(
             f"`model` must be quantized. Received the float model `{model.name}`. "
             "Call `tf_lsq.quantize_model` and train it first."
         )
+    return model
 
 
 def _check_outputs(model: keras.Model, graph: Graph) -> None:

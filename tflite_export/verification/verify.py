@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_lsq._compat import keras
-from tf_lsq.data import first_examples
+from tf_lsq.data import as_data, first_examples
 
 from ..build import BuiltFile, build_file, settings_of
 from ..errors import VerificationError
@@ -44,7 +44,7 @@ def verify_tflite(
     Args:
         path: A `.tflite` file written by `export_model`.
         model: The trained model.
-        data: An ndarray, `(x, y)`, or a dataset of x or `(x, y)`. None: only
+        data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. None: only
             structure and weights are checked.
         point_examples: How many of the first examples to check each quantization point
             with; the end-to-end check uses all of `data`.
@@ -60,12 +60,13 @@ def verify_tflite(
         OSError: If `path` cannot be opened.
     """
     content, name = Path(path).read_bytes(), str(path)
-    check_quantized(model)
+    model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
     built = rebuild(content, read_model(model), name)
     report = verify_content(content, built, name)
     if data is None:
         return report
+    data = as_data(data, len(model.inputs))
     examples = first_examples(data, model.input_names, point_examples)
     codes = probe_codes(from_bytes(content), built.frozen, examples)
     return dataclasses.replace(

@@ -67,6 +67,22 @@ def from_keras3(model: Any, *, example: Any = None) -> keras.Model:
     return twin.model
 
 
+def tf_keras_model(model: Any) -> Any:
+    """Returns the tf_keras model behind a student of Keras 3.
+
+    Args:
+        model: A student of Keras 3, or a Keras 3 model that was cut out of one, extends
+            one, or has one as a layer; anything else is returned unchanged.
+    """
+    behind = getattr(model, "tf_keras_layer", None)
+    if behind is not None:
+        return behind
+    if not is_keras3_model(model) or functional(model) is None:
+        return model
+    views = [hasattr(la, "tf_keras_layer") for la in functional(model).operations]
+    return Translator().model(model, model.name).model if any(views) else model
+
+
 def is_keras3_file(path: Any) -> bool:
     """Returns whether a `.keras` or `.h5` file was written by Keras 3.
 
@@ -118,4 +134,5 @@ def float_model(model: Any) -> keras.Model:
             return from_keras3(model)
         loaded: Any = keras.models.load_model(model, compile=False)
         return loaded
+    model = tf_keras_model(model)
     return from_keras3(model) if is_keras3_model(model) else model

@@ -34,6 +34,7 @@ from .twins import (
     layer_twin,
     model_twin,
     operation_twin,
+    view_twin,
 )
 
 # What a layer of tf_keras may raise for a call that it does not support.
@@ -163,6 +164,9 @@ class Translator:
             NoTwin: If there is none.
         """
         operation, inner = node.operation, f"{path}{node.operation.name}/"
+        behind = getattr(operation, "tf_keras_layer", None)
+        if behind is not None:  # A layer of a student, or a whole one.
+            return CallTwin(view_twin(behind))
         if not isinstance(operation, import_keras3().layers.Layer):
             return CallTwin(operation_twin(operation, node.output_tensors, names))
         nested = self._nested(operation, inner)

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..._compat import import_keras3, keras, nodes_of, rename_layer
+from ..nodes import ForeignCall
 from .arguments import is_tensor, pack_arguments
 from .functions import read_function
 from .graph import Call
@@ -88,6 +89,18 @@ def _types(outputs: list[Any], arguments: list[Any]) -> list[str]:
 def model_twin(model: keras.Model) -> Call:
     """Returns the calls of a nested model."""
     return lambda *args, **kwargs: model(*args, **_inference_mode(kwargs))
+
+
+def view_twin(layer: Any) -> Call:
+    """Returns the calls of the tf_keras layer behind a layer of a Keras 3 student."""
+
+    def call(inputs: Any, structure: ForeignCall | None = None, **_: Any) -> Any:
+        if structure is None:
+            return layer(inputs)
+        outputs = structure.outputs(layer, inputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    return call
 
 
 def layer_twin(

@@ -1,0 +1,162 @@
+"""`Distiller` of Keras 3."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import tensorflow as tf
+
+from .._compat import import_keras3, keras
+from .._compat3 import compiled_loss
+from ..training import Distillation, Untracked, as_tf_keras, checked_pair, uncompiled
+from .model import LSQModel
+from .objects import as_keras3
+
+keras3: Any = import_keras3()
+
+
+@keras3.saving.register_keras_serializable(package="tf_lsq")
+class Distiller(Distillation, keras3.Model):
+    """`tf_lsq.Distiller` for a student of Keras 3.
+
+    Args:
+        student: From `quantize_model`.
+        teacher: A float model of either Keras.
+        temperature: As for `tf_lsq.Distiller`.
+        distillation_weight: As for `tf_lsq.Distiller`.
+        **kwargs: `name` of `keras.Model`.
+
+    Raises:
+        TypeError: If `student` is not a quantized model.
+        ValueError: If the models do not fit, see `tf_lsq.Distiller`.
+    """
+
+    def __init__(
+        self,
+        student: LSQModel,
+        teacher: Any,
+        *,
+        temperature: float = 1.0,
+        distillation_weight: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
+        teacher, augmenting = checked_pair(
+            student.student, teacher, temperature, distillation_weight
+        )
+        super().__init__(**kwargs)
+        self.autocast = False
+        self.dtype_policy = student.dtype_policy
+        self.supports_jit = False
+        self.student = student
+        self._untracked = Untracked(teacher, None)
+        self._augmenting = augmenting
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self.input_names = list(student.student.input_names)
+        self.output_names = list(student.output_names)
+        self._soft_losses: list[Any] = []
+        self._hard = keras3.metrics.Mean(name="student_loss")
+        self._soft = keras3.metrics.Mean(name="distillation_loss")
+        self.built = True
+
+    def in_own_keras(self, value: Any) -> Any:
+        """Returns arguments of `compile`, with objects of tf_keras replaced.
+
+        Raises:
+            ValueError: If an object has no equal in Keras 3.
+        """
+        return as_keras3(value)
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Compiles the distiller like any Keras model.
+
+        Raises:
+            ValueError: If there is no loss although labels count, or an output has a
+                loss that does not define how to distil it; the error names them all.
+        """
+        self._check_loss(loss)
+        losses = self._distillation_losses(as_tf_keras(loss))
+        self._soft_losses = tf.nest.flatten(as_keras3(losses))
+        weights = self._by_position(loss_weights)
+        if isinstance(weights, dict):
+            weights = [weights.get(name) for name in self.output_names]
+        weights = weights if isinstance(weights, list | tuple) else [weights]
+        self._soft_weights = [1.0 if w is None else w for w in weights]
+        super().compile(optimizer, loss, loss_weights, *args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: Any = True,
+    ) -> Any:
+        """Returns the training loss; see `tf_lsq.Distiller`."""
+        soft = self._soft_loss(self._teachers_outputs(x, y_pred), y_pred, sample_weight)
+        hard = compiled_loss(self, y, y_pred, sample_weight)
+        loss = self.distillation_weight * soft
+        if hard is not None:
+            self._hard.update_state(hard)
+            loss += (1 - self.distillation_weight) * tf.cast(hard, loss.dtype)
+        self._soft.update_state(soft)
+        for regulariser in self.losses:
+            loss += tf.cast(regulariser, loss.dtype)
+        return loss
+
+    def _soft_loss(self, teacher: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
+        """Returns the loss against the teacher's outputs."""
+        outputs = [tf.nest.flatten(structure) for structure in (teacher, y_pred)]
+        count = len(outputs[0])
+        weights = tf.nest.flatten(sample_weight)
+        weights = weights if len(weights) == count else weights * count
+        factors = self._soft_weights
+        factors = factors if len(factors) == count else factors * count
+        return tf.add_n(
+            [
+                factor * loss(target, output, weight)
+                for loss, target, output, weight, factor in zip(
+                    self._soft_losses, *outputs, weights, factors, strict=True
+                )
+                if loss is not None
+            ]
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both models and the settings."""
+        student, teacher = map(uncompiled, (self.student.student, self.teacher))
+        return {
+            "name": self.name,
+            "student": json.dumps(student),
+            "teacher": json.dumps(teacher),
+            "temperature": self.temperature,
+            "distillation_weight": self.distillation_weight,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds both models."""
+        config = dict(config)
+        student, teacher = (
+            keras.saving.deserialize_keras_object(
+                json.loads(config.pop(key)), custom_objects
+            )
+            for key in ("student", "teacher")
+        )
+        return cls(LSQModel(student), teacher, **config)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model, and builds its optimizer for its state."""
+        self.compile(**keras3.saving.deserialize_keras_object(config))
+        self._build_optimizer()
+
+
+LSQModel.distiller_class = Distiller

@@ -1,0 +1,214 @@
+"""A tf_keras model seen as a Keras 3 model: same graph, same names, same storage.
+
+Every layer of the tf_keras model is seen through a Keras 3 layer of the same name. Its
+variables hold their values in the very variables of the tf_keras layer, so whatever
+either Keras trains, loads or freezes, the other one sees.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from .._compat import import_keras3, keras, model_structure, nodes_of
+from .._compat3 import share_storage, take_any_arguments
+from ..graph import ForeignCall, tensors_of
+
+keras3: Any = import_keras3()
+
+
+class SharedVariable(keras3.Variable):
+    """A Keras 3 variable on the storage of a variable of tf_keras.
+
+    Args:
+        variable: The variable of tf_keras, whose name and constraint it has.
+    """
+
+    def __init__(self, variable: tf.Variable) -> None:
+        self._shared = variable
+        path = variable.name.partition(":")[0]
+        super().__init__(
+            tf.zeros,
+            shape=tuple(variable.shape),
+            dtype=variable.dtype.name,
+            trainable=variable.trainable,
+            autocast=False,
+            name=path.rpartition("/")[2],
+        )
+        share_storage(self, variable, path)
+        if variable.constraint is not None:
+            self.constraint = self._constrained
+
+    def _initialize(self, value: Any) -> None:
+        """Takes the storage instead of a new one."""
+        self._value = self._shared
+
+    def _constrained(self, value: Any) -> Any:
+        """Applies the constraint of the variable of tf_keras."""
+        return self._shared.constraint(tf.convert_to_tensor(value))
+
+
+class LayerView(keras3.layers.Layer):
+    """A tf_keras layer as a Keras 3 layer.
+
+    Attributes that a Keras 3 layer does not have are those of the tf_keras layer.
+
+    Attributes:
+        tf_keras_layer: The layer.
+
+    Args:
+        layer: A built tf_keras layer.
+        variables: Its variables and those of other layers, by id; what is missing is
+            added.
+    """
+
+    tf_keras_layer: Any
+
+    def __init__(self, layer: Any, variables: dict[int, SharedVariable]) -> None:
+        super().__init__(name=layer.name, dtype="float32", autocast=False)
+        object.__setattr__(self, "tf_keras_layer", layer)
+        object.__setattr__(self, "_known_outputs", None)
+        take_any_arguments(self)
+        self.supports_jit = False  # `jit_compile="auto"`: XLA has only a plain form.
+        for variable in layer.weights:
+            if id(variable) not in variables:
+                variables[id(variable)] = SharedVariable(variable)
+        self.shared_variables = [variables[id(v)] for v in layer.weights]
+        self.built = True
+        if not layer.trainable:
+            self.trainable = False
+
+    def mirrored(self, tensors: list[Any], structure: ForeignCall, outputs: Any) -> Any:
+        """Repeats a call of the tf_keras layer.
+
+        Args:
+            tensors: Keras 3 tensors, the inputs.
+            structure: How the tf_keras layer takes them.
+            outputs: What tf_keras got, whose shapes are known.
+        """
+        object.__setattr__(self, "_known_outputs", outputs)
+        try:
+            return self(tensors, structure=structure)
+        finally:
+            object.__setattr__(self, "_known_outputs", None)
+
+    def call(
+        self, inputs: Any, structure: ForeignCall | None = None, training: Any = None
+    ) -> Any:
+        """Calls the tf_keras layer.
+
+        Args:
+            inputs: What it takes; with `structure`, a list of tensors.
+            structure: How it takes these tensors.
+            training: Whether it is called in training, None: not.
+        """
+        if structure is None:
+            structure = ForeignCall((inputs,), {})
+        outputs = structure.outputs(self.tf_keras_layer, inputs, training)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def compute_output_spec(
+        self, inputs: Any, structure: ForeignCall | None = None, training: Any = None
+    ) -> Any:
+        """Returns the shapes and types of the outputs."""
+        if self._known_outputs is None:
+            return super().compute_output_spec(inputs, structure, training=training)
+        specs = [
+            keras3.KerasTensor(tuple(tensor.shape), tensor.dtype.name)
+            for tensor in self._known_outputs
+        ]
+        return specs if len(specs) > 1 else specs[0]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the variables are trained; that of the tf_keras layer."""
+        return keras3.layers.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras3.layers.Layer.trainable.fset(self, value)
+        self.tf_keras_layer.trainable = bool(value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns an attribute of the tf_keras layer."""
+        if name.startswith("_") or "tf_keras_layer" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.tf_keras_layer, name)
+
+
+class BatchNormalizationView(LayerView, keras3.layers.BatchNormalization):
+    """A batch norm, for loops that freeze these layers by their class."""
+
+    def __init__(self, layer: Any, variables: dict[int, SharedVariable]) -> None:
+        LayerView.__init__(self, layer, variables)
+
+
+class ModelView(keras3.Model):
+    """A functional tf_keras model as a functional Keras 3 model.
+
+    Attributes:
+        tf_keras_layer: The tf_keras model.
+
+    Args:
+        model: The tf_keras model.
+    """
+
+    tf_keras_layer: Any
+
+    def __init__(self, model: keras.Model) -> None:
+        inputs, outputs = _mirrored(model)
+        super().__init__(inputs=inputs, outputs=outputs, name=model.name)
+        object.__setattr__(self, "tf_keras_layer", model)
+        self.output_names = list(model.output_names)
+        self.autocast = False
+        self.dtype_policy = _policy_of(model)
+        self.supports_jit = False
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Calls the tf_keras model; see `keras.Model.call`."""
+        return self.tf_keras_layer(inputs, training=bool(training))
+
+    @property
+    def losses(self) -> list[Any]:
+        """Regularization and other losses of layers."""
+        return [*super().losses, *self.tf_keras_layer.losses]
+
+
+def _mirrored(model: keras.Model) -> tuple[Any, Any]:
+    """Returns the inputs and outputs of the same graph in Keras 3."""
+    variables: dict[int, SharedVariable] = {}
+    views: dict[int, LayerView] = {}
+    tensors: dict[int, Any] = {}
+    for node in nodes_of(model):
+        layer = node.layer
+        outputs = tensors_of(node.outputs)
+        if isinstance(layer, keras.layers.InputLayer):
+            mirrored = _input(layer.name, outputs[0])
+        else:
+            if id(layer) not in views:
+                is_norm = isinstance(layer, keras.layers.BatchNormalization)
+                view = BatchNormalizationView if is_norm else LayerView
+                views[id(layer)] = view(layer, variables)
+            read = [tensors[id(tensor)] for tensor in node.keras_inputs]
+            structure = ForeignCall.of(node)
+            mirrored = views[id(layer)].mirrored(read, structure, outputs)
+        for old, new in zip(outputs, tf.nest.flatten(mirrored), strict=True):
+            tensors[id(old)] = new
+    return tuple(
+        tf.nest.map_structure(lambda tensor: tensors[id(tensor)], structure)
+        for structure in model_structure(model)
+    )
+
+
+def _input(name: str, tensor: Any) -> Any:
+    """Returns the Keras 3 form of an input."""
+    shape, dtype = tuple(tensor.shape), tensor.dtype.name
+    return keras3.Input(batch_shape=shape, dtype=dtype, name=name)
+
+
+def _policy_of(model: keras.Model) -> str:
+    """Returns the policy that most of a model computes in: mixed, if any layer is."""
+    policies = {layer.dtype_policy.name for layer in model.layers}
+    mixed = sorted(name for name in policies if name.startswith("mixed"))
+    return mixed[0] if mixed else "float32"
