@@ -124,6 +124,7 @@ TRAINING = [
     "keras3.distillation",
     "keras3",
     "quantize",
+    "to_float",
     "comparison",
     "scheme",
     "models",

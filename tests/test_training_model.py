@@ -175,7 +175,7 @@ def test_saving_in_the_savedmodel_format_is_refused(model, data, tmp_path):
 def test_saved_models_load_and_resume_in_a_process_that_imports_tf_lsq(
     kind, model, data, tmp_path
 ):
-    # A large epsilon: else Adam turns the rounding of tiny gradients into whole updates.
+    # Without a large epsilon, Adam turns rounding errors of gradients into updates.
     optimizer = keras.optimizers.Adam(1e-2, epsilon=1e-2)
     student = tiny.compiled(tf_lsq.quantize_model(model), optimizer)
     student.fit(*data, epochs=2, verbose=0)

@@ -11,6 +11,7 @@ from .graph import from_keras3, register_layer
 from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
 from .quantize import quantize_model
 from .scheme import LSQQuantizeScheme
+from .to_float import to_float
 from .training import (
     AdamWOnKernels,
     BatchNormReestimation,
@@ -60,4 +61,5 @@ __all__ = [
     "register_layer",
     "round_biases",
     "steps",
+    "to_float",
 ]

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -58,6 +59,7 @@ __all__ = [
     "full_name",
     "import_keras3",
     "in_safe_mode",
+    "in_tflite_converter",
     "inference_only",
     "infers_shapes_only",
     "inner_optimizer",
@@ -96,6 +98,19 @@ def keras3_runs_on_tensorflow() -> bool:
         return import_keras3().backend.backend() == "tensorflow"
     except ImportError:
         return False
+
+
+def in_tflite_converter() -> bool:
+    """Returns whether TensorFlow's TFLite converter traces a Keras model.
+
+    It would drop what it does not know, and hides the errors of every other method.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "tensorflow.lite.python.lite":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def in_safe_mode() -> bool:

@@ -48,7 +48,8 @@ class Options:
     def __post_init__(self) -> None:
         """Checks every option."""
         for name in ("weight_bits", "activation_bits", "first_last_bits"):
-            lsq.check_num_bits(getattr(self, name), name)
+            num_bits = lsq.check_num_bits(getattr(self, name), name)
+            object.__setattr__(self, name, num_bits)
         lsq.check_step_init(self.step_init)
         check_step_clip(self.step_clip, may_be_models=False)
         if self.target not in TARGETS:
@@ -61,24 +62,35 @@ class Options:
                 f"The target {self.target!r} needs zero points of 0. Received: "
                 "asymmetric_activations=True. Leave it out, or choose another target."
             )
-        for pattern, value in (self.overrides or {}).items():
-            if value != FLOAT:
-                _check_override(value, f"overrides[{pattern!r}]")
+        overrides = {
+            pattern: _checked_override(value, f"overrides[{pattern!r}]")
+            for pattern, value in (self.overrides or {}).items()
+        }
+        object.__setattr__(self, "overrides", overrides or None)
+        for pattern in overrides:
             re.compile(pattern)
 
 
-def _check_override(value: Any, name: str) -> None:
-    """Refuses values that are neither bits nor a pair of bits."""
+def _checked_override(value: Any, name: str) -> Override:
+    """Returns an override with plain integers.
+
+    Raises:
+        ValueError: If it is neither bits, nor a pair of bits, nor "float".
+    """
+    if isinstance(value, str) and value == FLOAT:
+        return FLOAT
     if not isinstance(value, tuple | list):
-        lsq.check_num_bits(value, name)
-        return
+        return lsq.check_num_bits(value, name)
     if len(value) != 2:
         raise ValueError(
             f"`{name}` must be bits, a pair (weight_bits, activation_bits), or "
             f"{FLOAT!r}. Received: {name}={value!r}."
         )
-    for position, num_bits in enumerate(value):
+    weight, activation = (
         lsq.check_num_bits(num_bits, f"{name}[{position}]")
+        for position, num_bits in enumerate(value)
+    )
+    return weight, activation
 
 
 @dataclasses.dataclass(frozen=True)

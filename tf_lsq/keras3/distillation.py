@@ -11,7 +11,7 @@ from .._compat import import_keras3, keras
 from .._compat3 import compiled_loss
 from ..training import Distillation, Untracked, as_tf_keras, checked_pair, uncompiled
 from .model import LSQModel
-from .objects import as_keras3
+from .objects import as_keras3, as_keras3_data
 
 keras3: Any = import_keras3()
 
@@ -67,6 +67,10 @@ class Distiller(Distillation, keras3.Model):
             ValueError: If an object has no equal in Keras 3.
         """
         return as_keras3(value)
+
+    def in_own_data(self, x: Any) -> Any:
+        """Returns data for `fit`, with a sequence of tf_keras replaced."""
+        return as_keras3_data(x)
 
     def compile(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from .._compat import import_keras3, keras
 from ..training import LSQModel as TFKerasLSQModel
 from ..training import StepTraining
-from .objects import as_keras3
+from .objects import as_keras3, as_keras3_data
 from .views import ModelView
 
 keras3: Any = import_keras3()
@@ -78,6 +78,10 @@ class LSQModel(StepTraining, ModelView):
         """
         return as_keras3(value)
 
+    def in_own_data(self, x: Any) -> Any:
+        """Returns data for `fit`, with a sequence of tf_keras replaced."""
+        return as_keras3_data(x)
+
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a loaded model, and builds its optimizer for its state."""
         self.compile(**keras3.saving.deserialize_keras_object(config))
@@ -108,6 +112,11 @@ class LSQModel(StepTraining, ModelView):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds the model."""
+        if "student" not in config:
+            raise ValueError(
+                "A student of tf_keras must be loaded by tf_keras: call "
+                "`tf_keras.models.load_model`. Received: its file in Keras 3."
+            )
         student = keras.saving.deserialize_keras_object(
             json.loads(config["student"]), custom_objects
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .._compat import import_keras3
+from ..data import as_pair, is_sequence
 from ..training import (
     AdamWOnKernels,
     CrossEntropy,
@@ -13,6 +15,8 @@ from ..training import (
     replaced,
 )
 from . import losses, optimizers
+
+keras3: Any = import_keras3()
 
 # Classes of this library for tf_keras -> for Keras 3.
 _OWN: dict[type, type] = {
@@ -33,4 +37,38 @@ def as_keras3(value: Any) -> Any:
     Raises:
         ValueError: If an object has no equal in Keras 3.
     """
-    return replaced(value, import_keras3(), _OWN, "Keras 3")
+    return replaced(value, keras3, _OWN, "Keras 3")
+
+
+def as_keras3_data(x: Any) -> Any:
+    """Returns data for `fit` in a form that Keras 3 takes.
+
+    Lists of numbers become arrays; what a generator or a sequence yields as `[x, y]`
+    becomes `(x, y)`.
+    """
+    if isinstance(x, list):
+        return as_pair(x, 2)
+    if isinstance(x, Iterator):
+        return (tuple(one) if isinstance(one, list) else one for one in x)
+    return _AsPyDataset(x) if is_sequence(x) else x
+
+
+class _AsPyDataset(keras3.utils.PyDataset):
+    """Batches by number as a `PyDataset` that yields tuples."""
+
+    def __init__(self, batches: Any) -> None:
+        names = ("workers", "use_multiprocessing", "max_queue_size")
+        settings = {name: getattr(batches, name, None) for name in names}
+        super().__init__(**{n: v for n, v in settings.items() if v is not None})
+        self._wrapped = batches
+
+    def __len__(self) -> int:
+        return len(self._wrapped)
+
+    def __getitem__(self, index: int) -> Any:
+        batch = self._wrapped[index]
+        return tuple(batch) if isinstance(batch, list) else batch
+
+    def on_epoch_end(self) -> None:
+        """Passes on the end of an epoch."""
+        getattr(self._wrapped, "on_epoch_end", lambda: None)()

@@ -120,6 +120,18 @@ class LayerView(keras3.layers.Layer):
         ]
         return specs if len(specs) > 1 else specs[0]
 
+    def get_config(self) -> dict[str, Any]:
+        """Refuses to be copied alone.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"`{self.name}` is a layer of a quantized model, and cannot be copied by "
+            "itself. Copy the whole model: `type(student).from_config(student."
+            "get_config())`, then `set_weights`."
+        )
+
     @property
     def trainable(self) -> bool:
         """Whether the variables are trained; that of the tf_keras layer."""

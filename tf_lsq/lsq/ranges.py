@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
@@ -35,7 +36,7 @@ class IntegerRange:
 
 
 def check_num_bits(num_bits: Any, name: str = "num_bits") -> int:
-    """Returns `num_bits` if LSQ supports it.
+    """Returns `num_bits` as an int if LSQ supports it.
 
     Args:
         num_bits: Bits of one integer.
@@ -46,14 +47,14 @@ def check_num_bits(num_bits: Any, name: str = "num_bits") -> int:
     """
     if (
         isinstance(num_bits, bool)
-        or not isinstance(num_bits, int)
+        or not isinstance(num_bits, int | np.integer)
         or not MIN_NUM_BITS <= num_bits <= MAX_NUM_BITS
     ):
         raise ValueError(
             f"`{name}` must be an integer from {MIN_NUM_BITS} to {MAX_NUM_BITS}. "
             f"Received: {name}={num_bits!r}."
         )
-    return num_bits
+    return int(num_bits)
 
 
 def weight_range(num_bits: int) -> IntegerRange:

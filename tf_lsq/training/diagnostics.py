@@ -61,7 +61,8 @@ class Diagnostics(keras.callbacks.Callback):
             `codes/<layer>`, by the optimizer's `iterations`. None: nothing is written.
         data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. Its
             first batch is used; a dataset is read when the callback is created. A
-            shuffling dataset would continue in a different order in `fit`: pass a separate one.
+            shuffling dataset would continue in a different order in `fit`: pass a
+            separate one.
         batch_size: Examples of the batch for arrays.
         frequency: "epoch", or a number of batches.
         loss: A Keras loss for the ratios, for a model with one output. None: the loss

@@ -14,7 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import (
+    in_tflite_converter,
     infers_shapes_only,
+    is_keras3_model,
+    is_keras3_object,
     keras,
     name_outputs,
     register_for_h5,
@@ -42,9 +45,14 @@ from .learned_steps import (
 from .losses import resolve
 from .narrow_ranges import warn_of_narrow_ranges
 from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
-from .other_keras import as_tf_keras
+from .other_keras import as_tf_keras, check_callbacks, check_tensorboard
 from .range_watch import MANY, RangeWatch
 
+NO_EXPORT = (
+    "`{}` is a quantized model, of which TFLiteConverter would make another one. Call "
+    "`tflite_export.export_model(student, path)` for the file that runs on a phone; "
+    "`tf_lsq.to_float(student)` is a plain model for serving."
+)
 # A step beyond these factors of its first value is worth a warning.
 _SMALL, _LARGE = 0.1, 10.0
 _DEFAULT_BATCH_SIZE = 32
@@ -84,6 +92,13 @@ class StepTraining(_Trained):
             ValueError: If an object has no equal in the Keras of this model.
         """
         return as_tf_keras(value)
+
+    def in_own_data(self, x: Any) -> Any:
+        """Returns data for `fit`, with a sequence of the other Keras replaced."""
+        x = as_pair(x, 2) if isinstance(x, list) else x
+        if is_sequence(x) and is_keras3_object(x):
+            return _AsSequence(x)
+        return x
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
@@ -129,11 +144,16 @@ class StepTraining(_Trained):
             RuntimeError: If a step has become NaN, at the latest at the end of the
                 epoch; the error names the layers.
         """
+        x, y = self.in_own_data(x), as_pair(y, 2)
+        if isinstance(kwargs.get("validation_data"), Iterator | list) or is_sequence(
+            kwargs.get("validation_data")
+        ):
+            kwargs["validation_data"] = self.in_own_data(kwargs["validation_data"])
         if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             self._take_first_batch(first)
         self._begin()
-        callbacks = _with_guard(callbacks)
+        callbacks = self._with_guard(callbacks)
         try:
             with _divergence_named(self.quantized):
                 return super().fit(
@@ -153,6 +173,16 @@ class StepTraining(_Trained):
         self._begin()
         with _divergence_named(self.quantized):
             return super().train_on_batch(x, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model; see `keras.Model`.
+
+        Raises:
+            ValueError: If `TFLiteConverter` calls it.
+        """
+        if not tf.executing_eagerly() and in_tflite_converter():
+            raise ValueError(NO_EXPORT.format(self.quantized.name))
+        return super().__call__(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
@@ -198,16 +228,24 @@ class StepTraining(_Trained):
             raise ValueError(
                 "A quantized model must be saved as one of "
                 f"{list(_SUFFIXES)}. Received: {str(filepath)!r}, "
-                f"save_format={save_format!r}. For a SavedModel that predicts but is "
-                "not trained, use `model.export(folder)`."
+                f"save_format={save_format!r}. For the file that runs on a phone, call "
+                "`tflite_export.export_model`."
             )
         self.get_config()  # Raises an error before anything is written.
         super().save(filepath, overwrite, save_format, **kwargs)
 
+    def export(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses to write a SavedModel, from which converters make another model.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(NO_EXPORT.format(self.quantized.name))
+
     def make_train_function(self, force: bool = False) -> Any:
         """Returns the training function, which also checks ranges now and then."""
         super().make_train_function(force)
-        function = self.train_function
+        function: Any = self.train_function
         if function is not self._watched:
             updates = steps_per_execution(self) or 1
 
@@ -220,6 +258,18 @@ class StepTraining(_Trained):
 
             self.train_function = self._watched = train
         return self.train_function
+
+    def _with_guard(self, callbacks: Any) -> Any:
+        """Returns the callbacks of a `fit` with a `StepGuard` after them."""
+        if not isinstance(callbacks, list | tuple) and hasattr(callbacks, "append"):
+            guard = StepGuard()
+            guard.set_model(callbacks.model)
+            callbacks.append(guard)
+            return callbacks
+        listed = tf.nest.flatten(callbacks or [])
+        check_callbacks(listed, of_keras3=is_keras3_model(self))
+        check_tensorboard(listed)
+        return [*listed, StepGuard()]
 
     def _take_first_batch(self, x: Any) -> list[str]:
         """Sets the steps from a batch; returns the points that received only zeros."""
@@ -358,6 +408,11 @@ class LSQModel(StepTraining, keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds the model; settings that old versions did not save get defaults."""
+        if "student" in config:
+            raise ValueError(
+                "A student of Keras 3 must be loaded by Keras 3: call "
+                "`keras.saving.load_model`. Received: its file in tf_keras."
+            )
         config = dict(config)
         settings = {name: config.pop(name) for name in _SETTINGS if name in config}
         rounded, names = config.pop(_ROUNDED, []), config.pop(_OUTPUTS, None)
@@ -412,14 +467,21 @@ class LSQModel(StepTraining, keras.Model):
         self._choose_op()
 
 
-def _with_guard(callbacks: Any) -> Any:
-    """Returns the callbacks of a `fit` with a `StepGuard` after them."""
-    if not isinstance(callbacks, list | tuple) and hasattr(callbacks, "append"):
-        guard = StepGuard()
-        guard.set_model(callbacks.model)
-        callbacks.append(guard)
-        return callbacks
-    return [*tf.nest.flatten(callbacks or []), StepGuard()]
+class _AsSequence(keras.utils.Sequence):
+    """A `PyDataset` of Keras 3 as a `Sequence`."""
+
+    def __init__(self, batches: Any) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._batches[index]
+
+    def on_epoch_end(self) -> None:
+        """Passes on the end of an epoch."""
+        self._batches.on_epoch_end()
 
 
 class StepGuard(keras.callbacks.Callback):

@@ -6,8 +6,11 @@ they are made again from their configuration.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from .._compat import is_keras3_object, keras
 
@@ -18,7 +21,6 @@ _NEUTRAL = {
     "loss_scale_factor": (None,),
     "gradient_accumulation_steps": (None,),
     "dtype": ("float32",),
-    "fn": (None,),
     "name": (None,),
 }
 _REDUCTIONS = {"auto": "sum_over_batch_size"}
@@ -69,6 +71,44 @@ def replaced(
         ) from error
 
 
+def check_callbacks(callbacks: Any, *, of_keras3: bool) -> None:
+    """Refuses callbacks that a model of the other Keras cannot call.
+
+    Args:
+        callbacks: The callbacks of a `fit`, flat.
+        of_keras3: Whether the model is one of Keras 3.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    foreign = sorted(
+        type(one).__name__
+        for one in callbacks
+        if (is_keras3_object(one) and not of_keras3)
+        or (of_keras3 and type(one).__module__.startswith("tf_keras."))
+    )
+    if foreign:
+        own, other = ("keras", "tf_keras") if of_keras3 else ("tf_keras", "keras")
+        raise ValueError(
+            f"The callbacks of this model must be of {own}.callbacks. Received: "
+            f"{foreign} of {other}.callbacks."
+        )
+
+
+def check_tensorboard(callbacks: Any) -> None:
+    """Refuses a `TensorBoard` callback where the package is missing.
+
+    Raises:
+        ImportError: If it is.
+    """
+    wanted = any(type(one).__name__ == "TensorBoard" for one in callbacks)
+    if wanted and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError(
+            "The callback `TensorBoard` needs a package that is not installed: "
+            "`pip install tensorboard`."
+        )
+
+
 def _is_of_other(value: Any, *, to_keras3: bool) -> bool:
     """Returns whether an object is of the Keras that the model is not of."""
     if callable(value) and hasattr(value, "__name__"):
@@ -107,12 +147,16 @@ def _from_config(cls: Any, config: Mapping[str, Any], target: Any) -> Any:
     """
     settings = {}
     for name, value in config.items():
+        if name == "fn":  # The class says what it computes.
+            continue
+        settings[name] = value
         if isinstance(value, Mapping) and "class_name" in value:
             inner = _named(value["class_name"], (target.optimizers.schedules,))
-            value = _from_config(inner, value["config"], target)
-        if name == "reduction":
-            value = _REDUCTIONS.get(value, value)
-        settings[name] = value
+            settings[name] = _from_config(inner, value["config"], target)
+        elif name == "reduction":
+            settings[name] = _REDUCTIONS.get(str(value), value)
+        elif isinstance(value, np.generic):
+            settings[name] = value.item()
     dropped = {n for n, v in settings.items() if v in _NEUTRAL.get(n, ())}
     kept = {name: value for name, value in settings.items() if name not in dropped}
     made = cls(**kept)

@@ -30,7 +30,8 @@ def from_keras3(model: Any, *, example: Any = None) -> keras.Model:
 
     Args:
         model: A functional or sequential Keras 3 model, or the path of a `.keras` or
-            `.h5` file that holds one.
+            `.h5` file that holds one. Of a Keras 3 student, the tf_keras model that it
+            runs is returned.
         example: A batch of inputs for the comparison, in the structure of the model's
             inputs. None: random numbers.
 
@@ -51,6 +52,9 @@ def from_keras3(model: Any, *, example: Any = None) -> keras.Model:
     """
     if isinstance(model, str | os.PathLike):
         model = load_keras3(model)
+    behind = tf_keras_model(model)
+    if behind is not model:
+        return behind
     if not is_keras3_model(model):
         raise TypeError(
             "`model` must be a Keras 3 model or the path of a `.keras` or `.h5` file. "
