@@ -126,7 +126,8 @@ def check_model(
         storage: As given to `export_model`.
         data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`, of
             which the first 256 examples show the tensors that use few codes of a grid
-            that they share. None: this is not checked. Nor is it if batch norms were never trained.
+            that they share. None: this is not checked. Nor is it if batch norms were
+            never trained.
         **options: Other options of `quantize_model`, for a float model.
 
     Returns:

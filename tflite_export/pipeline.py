@@ -88,9 +88,9 @@ def export_model(
             `(224, 224, 3)`, or shapes in the order of its inputs or by name.
         data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. The
             file is run on it as by `verify_tflite`, and the report shows how quantizers
-            use their integers, which tensors use few codes of a grid that they share, and how the
-            other storages would differ; these use the first 64 examples. None: the file
-            is not run.
+            use their integers, which tensors use few codes of a grid that they share,
+            and how the other storages would differ; these use the first 64 examples.
+            None: the file is not run.
         benchmark: Whether to measure the latency of the file and of each operator with
             a kernel, on this machine's CPU, compared with int8 storage and float32.
         verbose: Whether to show progress.

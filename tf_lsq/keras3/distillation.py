@@ -47,7 +47,6 @@ class Distiller(Distillation, keras3.Model):
         super().__init__(**kwargs)
         self.autocast = False
         self.dtype_policy = student.dtype_policy
-        self.supports_jit = False
         self.student = student
         self._untracked = Untracked(teacher, None)
         self._augmenting = augmenting
@@ -88,7 +87,10 @@ class Distiller(Distillation, keras3.Model):
         """
         self._check_loss(loss)
         losses = self._distillation_losses(as_tf_keras(loss))
-        self._soft_losses = tf.nest.flatten(as_keras3(losses))
+        self._soft_losses = [
+            _FunctionLoss(one) if callable(one) and hasattr(one, "__name__") else one
+            for one in tf.nest.flatten(as_keras3(losses))
+        ]
         weights = self._by_position(loss_weights)
         if isinstance(weights, dict):
             weights = [weights.get(name) for name in self.output_names]
@@ -161,6 +163,18 @@ class Distiller(Distillation, keras3.Model):
         """Compiles a loaded model, and builds its optimizer for its state."""
         self.compile(**keras3.saving.deserialize_keras_object(config))
         self._build_optimizer()
+
+
+class _FunctionLoss(keras3.losses.Loss):
+    """The mean of what a function returns."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(name=function.__name__)
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns one value per example."""
+        return self.function(y_true, y_pred)
 
 
 LSQModel.distiller_class = Distiller

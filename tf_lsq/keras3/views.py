@@ -70,7 +70,6 @@ class LayerView(keras3.layers.Layer):
         object.__setattr__(self, "tf_keras_layer", layer)
         object.__setattr__(self, "_known_outputs", None)
         take_any_arguments(self)
-        self.supports_jit = False  # `jit_compile="auto"`: XLA has only a plain form.
         for variable in layer.weights:
             if id(variable) not in variables:
                 variables[id(variable)] = SharedVariable(variable)
@@ -175,7 +174,6 @@ class ModelView(keras3.Model):
         self.output_names = list(model.output_names)
         self.autocast = False
         self.dtype_policy = _policy_of(model)
-        self.supports_jit = False
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Calls the tf_keras model; see `keras.Model.call`."""

@@ -190,14 +190,13 @@ def _check_batched(model: keras.Model, x: Any) -> None:
     single = [
         shape
         for shape, whole in zip(shapes, wanted, strict=True)
-        if len(shape) == len(whole) - 1
-        and whole[1:] != (1,)  # Keras adds this axis.
-        and all(a in (b, None) for a, b in zip(whole[1:], shape, strict=True))
+        if len(shape) == len(whole) - 1 and whole[1:] != (1,)  # Keras adds this axis.
     ]
     if single:
         raise ValueError(
-            f"Steps must be set from batches, of shape {wanted}. Received: single "
-            f"examples, of shape {single}. Call `dataset.batch(batch_size)`."
+            f"Steps must be set from batches, of shape {wanted}. Received: an array of "
+            f"shape {single[0]}, as from an unbatched dataset. Call "
+            "`dataset.batch(batch_size)`."
         )
 
 

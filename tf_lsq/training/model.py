@@ -111,6 +111,8 @@ class StepTraining(_Trained):
         own = self.in_own_keras
         loss = resolve(loss, self.quantized)
         kwargs = {name: own(value) for name, value in kwargs.items()}
+        if is_keras3_model(self) and kwargs.get("jit_compile", "auto") == "auto":
+            kwargs["jit_compile"] = False  # XLA would get the slower form.
         super().compile(own(optimizer), own(loss), *map(own, args), **kwargs)
         self._choose_op()
         student = self.quantized

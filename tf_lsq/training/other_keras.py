@@ -7,6 +7,7 @@ they are made again from their configuration.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,7 +137,21 @@ def _made_again(value: Any, target: Any, own: Mapping[type, type]) -> Any:
         if not module.startswith(("keras.", "tf_keras.")) or ".legacy" in module:
             raise ValueError("its class is not one of Keras")
         cls = _named(type(value).__name__, (*rooms, target.optimizers.schedules))
-    return _from_config(cls, value.get_config(), target)
+    settings, known = _settings(value), _parameters(cls)
+    defaults = {name: p.default for name, p in _parameters(type(value)).items()}
+    unchanged = {n for n, v in settings.items() if n in defaults and v == defaults[n]}
+    settings = {n: v for n, v in settings.items() if n in known or n not in unchanged}
+    return _from_config(cls, settings, target)
+
+
+def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
+    """Returns the parameters of a class's constructor, by name."""
+    return inspect.signature(cls.__init__).parameters
+
+
+def _settings(value: Any) -> dict[str, Any]:
+    """Returns the configuration of an object; that of some losses lacks settings."""
+    return {**value.get_config(), **getattr(value, "_fn_kwargs", {})}
 
 
 def _from_config(cls: Any, config: Mapping[str, Any], target: Any) -> Any:
@@ -160,7 +175,7 @@ def _from_config(cls: Any, config: Mapping[str, Any], target: Any) -> Any:
     dropped = {n for n, v in settings.items() if v in _NEUTRAL.get(n, ())}
     kept = {name: value for name, value in settings.items() if name not in dropped}
     made = cls(**kept)
-    found = made.get_config()
+    found = _settings(made)
     lost = sorted(name for name in kept if name not in found)
     if lost:
         raise ValueError(f"it has no {lost}")

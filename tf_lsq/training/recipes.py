@@ -21,6 +21,7 @@ from .. import lsq
 from .._compat import keras
 from .losses import CrossEntropy
 from .optimizers import MODELS_CLIP, AdamWOnKernels, SGDWithL2
+from .other_keras import as_tf_keras
 
 VARIANTS = ("paper", "finetune", "adam")
 SCHEDULES = ("cosine", "step", "constant")
@@ -44,6 +45,7 @@ def recipe(
     schedule: str = "cosine",
     step_clip: float | str | None = MODELS_CLIP,
     from_logits: bool | None = None,
+    student: Any = None,
 ) -> dict[str, Any]:
     """Returns optimizer and loss for `compile`, as in the paper.
 
@@ -73,7 +75,7 @@ def recipe(
             that most of them have.
         steps: Optimizer steps of the whole training: epochs times batches.
         variant: "paper", "finetune" or "adam".
-        learning_rate: Its peak, or a `keras` schedule, which is used unchanged.
+        learning_rate: Its peak, or a schedule of either Keras.
         weight_decay: Factor of the L2 term; for "adam" the decoupled decay.
         momentum: Momentum of SGD.
         schedule: "cosine", "step" or "constant".
@@ -81,6 +83,8 @@ def recipe(
             "model": the one that was passed to `quantize_model`.
         from_logits: Whether the outputs are logits. None: inferred from the model's
             graph, for an `LSQModel` or a `Distiller`; other models need a value here.
+        student: The model that they are for, whose Keras they get. None: objects of
+            tf_keras, which `compile` of a Keras 3 student replaces by its own.
 
     Returns:
         `{"optimizer": ..., "loss": ...}`.
@@ -113,7 +117,9 @@ def recipe(
         optimizer = SGDWithL2(
             rate, momentum=momentum, l2=weight_decay, step_clip=step_clip
         )
-    return {"optimizer": optimizer, "loss": CrossEntropy(from_logits)}
+    arguments = {"optimizer": optimizer, "loss": CrossEntropy(from_logits)}
+    own = getattr(student, "in_own_keras", None)
+    return arguments if own is None else own(arguments)
 
 
 def _check(steps: Any, variant: str, schedule: str) -> None:
@@ -152,7 +158,7 @@ def _weight_decay(weight_bits: int, variant: str) -> float:
 
 def _decayed(rate: Any, steps: int, schedule: str, warmup: int) -> Any:
     """Returns a learning rate with its schedule."""
-    schedules = keras.optimizers.schedules
+    rate, schedules = as_tf_keras(rate), keras.optimizers.schedules
     if isinstance(rate, schedules.LearningRateSchedule):
         return rate
     rate = float(rate)

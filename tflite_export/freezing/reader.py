@@ -340,6 +340,12 @@ def check_quantized(model: Any) -> keras.Model:
             f"that another scheme wrapped: {foreign}. Pass `LSQQuantizeScheme()` as "
             "`scheme` to `quantize_apply`."
         )
+    inside = [la.name for la in model.layers if isinstance(la, LSQModel)]
+    if inside:
+        raise ValueError(
+            f"`model` must be the quantized model itself. Received: `{model.name}`, "
+            f"which has `{inside[0]}` as a layer: export that."
+        )
     if not quantization_points(model):
         raise ValueError(
             f"`model` must be quantized. Received the float model `{model.name}`. "
