@@ -56,6 +56,11 @@ def lsq(model: keras.Model) -> keras.Model:
     return tf_lsq.quantize_model(model)
 
 
+def lsq_keras3(model: keras.Model) -> Any:
+    """Returns the same network as a Keras 3 model."""
+    return tf_lsq.keras3.LSQModel(tf_lsq.quantize_model(model))
+
+
 def lsq_plain(model: keras.Model) -> keras.Model:
     """Returns the same network with the plain form of the operator."""
     student = tf_lsq.quantize_model(model)
@@ -104,4 +109,5 @@ CONTESTANTS: dict[str, Callable[[keras.Model], keras.Model]] = {
     "TF-MOT 8-bit": tfmot_int8,
     "tf_lsq": lsq,
     "tf_lsq, plain form": lsq_plain,
+    "tf_lsq, Keras 3": lsq_keras3,
 }

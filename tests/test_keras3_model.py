@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras as keras3
 import numpy as np
@@ -248,6 +250,7 @@ def test_it_is_saved_and_loaded_with_its_optimizer(tmp_path):
 
 NEW_PROCESS = """
 import sys
+from pathlib import Path
 import keras, numpy as np
 import tf_lsq, tflite_export
 assert "tf_keras" not in sys.argv
@@ -543,3 +546,22 @@ def test_recipes_become_objects_of_keras_3(tmp_path):
         assert loaded.optimizer.get_config() == model.optimizer.get_config()
     arguments = tf_lsq.recipe(4, 8, student=model)
     assert isinstance(arguments["optimizer"], keras3.optimizers.Optimizer)
+
+
+def test_the_script_of_the_readme_runs(tmp_path, monkeypatch):
+    text = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    [script] = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "ModelCheckpoint" in block
+    ]
+    assert "tf_keras" not in script
+    monkeypatch.chdir(tmp_path)
+    names = {"keras": keras3, "tf_lsq": tf_lsq, "tflite_export": tflite_export}
+    names |= {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
+    training, later = script.split("# Later", 1)
+    exec(training, {**names, "model": network()})
+    assert keras3.saving.load_model("best.keras").predict(X, verbose=0).shape == (48, 4)
+    exec("# Later" + later, names)
+    found = tflite_export.verify_tflite("model.tflite", names["student"], verbose=False)
+    assert found.equal_codes == found.weight_codes
