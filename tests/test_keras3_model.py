@@ -214,6 +214,8 @@ def test_it_trains_on_sequences_and_generators(kind):
         one.fit(Batches(kind), verbose=0)
         one.fit(generator(kind), steps_per_epoch=2, shuffle=False, verbose=0)
         one.fit(X.tolist(), Y.tolist(), batch_size=24, verbose=0)
+        one.evaluate(Batches(kind), verbose=0)
+        one.predict(Batches(), verbose=0)
     model = compiled(student())
     data = dataset().batch(24)
     model.fit(data, validation_data=Batches(), shuffle=False, verbose=0)
@@ -312,6 +314,14 @@ def test_a_file_of_keras_3_becomes_a_keras_3_student(suffix, tmp_path):
     path = tmp_path / f"float{suffix}"
     network().save(path)
     assert isinstance(tf_lsq.quantize_model(path), keras3.Model)
+
+
+def test_another_backend_gives_a_tf_keras_student(monkeypatch):
+    monkeypatch.setattr(keras3.backend, "backend", lambda: "jax")
+    model = tf_lsq.quantize_model(network())
+    assert isinstance(model, tf_keras.Model)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    first_fit(model)
 
 
 def test_a_custom_train_step_trains_it(tmp_path):

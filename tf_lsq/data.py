@@ -66,7 +66,8 @@ def is_sequence(data: Any) -> bool:
     if isinstance(data, _Batches):
         return True
     plain = isinstance(data, list | tuple | dict | str) or hasattr(data, "shape")
-    return not plain and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+    counted = hasattr(data, "__len__") or hasattr(data, "num_batches")
+    return not plain and hasattr(data, "__getitem__") and counted
 
 
 def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:

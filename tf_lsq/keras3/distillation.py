@@ -10,14 +10,14 @@ import tensorflow as tf
 from .._compat import import_keras3, keras
 from .._compat3 import compiled_loss
 from ..training import Distillation, Untracked, as_tf_keras, checked_pair, uncompiled
-from .model import LSQModel
-from .objects import as_keras3, as_keras3_data
+from .model import Keras3Training, LSQModel
+from .objects import as_keras3
 
 keras3: Any = import_keras3()
 
 
 @keras3.saving.register_keras_serializable(package="tf_lsq")
-class Distiller(Distillation, keras3.Model):
+class Distiller(Keras3Training, Distillation, keras3.Model):
     """`tf_lsq.Distiller` for a student of Keras 3.
 
     Args:
@@ -58,18 +58,6 @@ class Distiller(Distillation, keras3.Model):
         self._hard = keras3.metrics.Mean(name="student_loss")
         self._soft = keras3.metrics.Mean(name="distillation_loss")
         self.built = True
-
-    def in_own_keras(self, value: Any) -> Any:
-        """Returns arguments of `compile`, with objects of tf_keras replaced.
-
-        Raises:
-            ValueError: If an object has no equal in Keras 3.
-        """
-        return as_keras3(value)
-
-    def in_own_data(self, x: Any) -> Any:
-        """Returns data for `fit`, with a sequence of tf_keras replaced."""
-        return as_keras3_data(x)
 
     def compile(
         self,
@@ -158,11 +146,6 @@ class Distiller(Distillation, keras3.Model):
             for key in ("student", "teacher")
         )
         return cls(LSQModel(student), teacher, **config)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model, and builds its optimizer for its state."""
-        self.compile(**keras3.saving.deserialize_keras_object(config))
-        self._build_optimizer()
 
 
 class _FunctionLoss(keras3.losses.Loss):

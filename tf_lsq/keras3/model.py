@@ -14,8 +14,45 @@ from .views import ModelView
 keras3: Any = import_keras3()
 
 
+class Keras3Training(StepTraining):
+    """`StepTraining` of Keras 3 models."""
+
+    def in_own_keras(self, value: Any) -> Any:
+        """Returns arguments of `compile`, with objects of tf_keras replaced.
+
+        Raises:
+            ValueError: If an object has no equal in Keras 3.
+        """
+        return as_keras3(value)
+
+    def in_own_data(self, x: Any) -> Any:
+        """Returns data for `fit`, with a sequence of tf_keras replaced."""
+        return as_keras3_data(x)
+
+    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+        """Saves the model as `.keras`; see `keras.Model.save`.
+
+        Raises:
+            ValueError: If `filepath` has another suffix, or a layer has no
+                configuration that can be saved.
+        """
+        if not str(filepath).endswith(".keras"):
+            raise ValueError(
+                "A quantized Keras 3 model must be saved as `.keras`. Received: "
+                f"{str(filepath)!r}. For the file that runs on a phone, call "
+                "`tflite_export.export_model`."
+            )
+        self.get_config()  # Raises an error before anything is written.
+        keras3.Model.save(self, filepath, overwrite, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a loaded model, and builds its optimizer for its state."""
+        self.compile(**keras3.saving.deserialize_keras_object(config))
+        self._build_optimizer()
+
+
 @keras3.saving.register_keras_serializable(package="tf_lsq")
-class LSQModel(StepTraining, ModelView):
+class LSQModel(Keras3Training, ModelView):
     """A functional Keras 3 model with learned quantization steps.
 
     `quantize_model` returns it for a Keras 3 model. It is trained, saved and loaded
@@ -69,39 +106,6 @@ class LSQModel(StepTraining, ModelView):
         """
         self.student.wants_plain_op = plain
         self._choose_op()
-
-    def in_own_keras(self, value: Any) -> Any:
-        """Returns arguments of `compile`, with objects of tf_keras replaced.
-
-        Raises:
-            ValueError: If an object has no equal in Keras 3.
-        """
-        return as_keras3(value)
-
-    def in_own_data(self, x: Any) -> Any:
-        """Returns data for `fit`, with a sequence of tf_keras replaced."""
-        return as_keras3_data(x)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compiles a loaded model, and builds its optimizer for its state."""
-        self.compile(**keras3.saving.deserialize_keras_object(config))
-        self._build_optimizer()
-
-    def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
-        """Saves the model as `.keras`; see `keras.Model.save`.
-
-        Raises:
-            ValueError: If `filepath` has another suffix, or a layer has no
-                configuration that can be saved.
-        """
-        if not str(filepath).endswith(".keras"):
-            raise ValueError(
-                "A quantized Keras 3 model must be saved as `.keras`. Received: "
-                f"{str(filepath)!r}. For the file that runs on a phone, call "
-                "`tflite_export.export_model`."
-            )
-        self.get_config()  # Raises an error before anything is written.
-        keras3.Model.save(self, filepath, overwrite, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the tf_keras model as JSON."""

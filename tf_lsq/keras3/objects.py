@@ -50,7 +50,8 @@ def as_keras3_data(x: Any) -> Any:
         return as_pair(x, 2)
     if isinstance(x, Iterator):
         return (tuple(one) if isinstance(one, list) else one for one in x)
-    return _AsPyDataset(x) if is_sequence(x) else x
+    native = isinstance(x, keras3.utils.PyDataset) and not isinstance(x[0], list)
+    return _AsPyDataset(x) if is_sequence(x) and not native else x
 
 
 class _AsPyDataset(keras3.utils.PyDataset):

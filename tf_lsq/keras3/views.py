@@ -154,6 +154,10 @@ class BatchNormalizationView(LayerView, keras3.layers.BatchNormalization):
     def __init__(self, layer: Any, variables: dict[int, SharedVariable]) -> None:
         LayerView.__init__(self, layer, variables)
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the input."""
+        return input_shape
+
 
 class ModelView(keras3.Model):
     """A functional tf_keras model as a functional Keras 3 model.

@@ -186,19 +186,21 @@ class StepTraining(_Trained):
             raise ValueError(NO_EXPORT.format(self.quantized.name))
         return super().__call__(*args, **kwargs)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
+        x = self.in_own_data(x)
         check_calibrated(self.quantized)
         self._follow_signs()
         with _divergence_named(self.quantized):
-            return super().evaluate(*args, **kwargs)
+            return super().evaluate(x, *args, **kwargs)
 
-    def predict(self, *args: Any, **kwargs: Any) -> Any:
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts; see `keras.Model.predict`."""
+        x = self.in_own_data(x)
         check_calibrated(self.quantized)
         self._follow_signs()
         with _divergence_named(self.quantized):
-            return super().predict(*args, **kwargs)
+            return super().predict(x, *args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluates one batch; see `keras.Model.test_on_batch`."""
