@@ -40,7 +40,7 @@ setup(
         "tflite_export": ["py.typed"],
         "tflite_export.reports": ["templates/*.j2"],
     },
-    entry_points={"console_scripts": ["tf-lsq = tflite_export.cli:main"]},
+    entry_points={"console_scripts": ["tf-lsq = tflite_export.command:main"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.21,<2.22",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from importlib import metadata
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import test_file_flatbuffer
 from harness import tiny
 from hypothesis import HealthCheck, given, settings
@@ -239,6 +244,68 @@ def test_code_in_a_model_file_runs_only_if_the_user_allows_it(suffix, tmp_path):
     assert not mark.exists()
     load_model(path, unsafe=True)
     assert mark.exists()
+
+
+def test_the_version_and_completions_are_printed():
+    assert run("--version").stdout == f"tf-lsq {metadata.version('tf-lsq')}\n"
+    environment = {
+        **os.environ,
+        "_TF_LSQ_COMPLETE": "complete_bash",
+        "COMP_WORDS": "tf-lsq ins",
+        "COMP_CWORD": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from tflite_export.command import main; main()"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.split() == ["inspect"], done.stderr
+
+
+def test_messages_have_the_names_of_options(files, tmp_path):
+    result = run("export", files / "student.keras", tmp_path / "model.bin", code=2)
+    assert "end with .tflite" in result.output
+    text = cli._with_option_names
+    assert text("`budget_bytes` must") == "`--budget-bytes` must"
+    assert text("Received: num_examples=0.") == "Received: --num-examples 0."
+    assert text("pass safe_mode=False") == "pass `--unsafe`"
+    assert text("`data` and x=1") == "`--data` and x=1"
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.5, 1.5, 3.0])
+def test_an_interrupt_leaves_no_traceback(seconds, files):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from tflite_export.command import main; main()",
+            "check",
+            str(files / "float.keras"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0 or seconds > 1
+    if seconds > 0.2:  # Before that, Python itself is starting.
+        assert b"Traceback" not in errors, errors.decode()
+
+
+def test_kernels_of_float16_are_counted(tmp_path):
+    inputs = layers.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_types = [tf.float16]
+    path = tmp_path / "half.tflite"
+    path.write_bytes(converter.convert())
+    assert tflite_export.inspect_tflite(path).kernel_bytes == {"float16": 216}
 
 
 def test_the_command_is_installed():

@@ -209,6 +209,7 @@ EXPORT = [
     "loading",
     "",
     "cli",
+    "command",
 ]
 # A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}

@@ -7,11 +7,14 @@ be read or written.
 
 from __future__ import annotations
 
+import inspect as signatures
 import json
+import re
 import sys
 import zipfile
 import zlib
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -32,7 +35,6 @@ BIAS_GRIDS = ("own", "packed")
 LANGUAGES = ("python", "kotlin", "swift")
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Exact integer .tflite files from models trained with tf_lsq.",
     epilog="Exit codes: 0 yes, 1 no, 2 wrong usage, 3 cannot be read or written.",
@@ -52,6 +54,35 @@ def _choice(values: Iterable[str], text: str) -> Any:
         return value
 
     return typer.Option(help=text, metavar="|".join(names), callback=checked)
+
+
+def _print_version(wanted: bool) -> None:
+    """Prints the version and exits."""
+    if wanted:
+        typer.echo(f"tf-lsq {metadata.version('tf-lsq')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=_print_version,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Takes the options of the command itself."""
+
+
+def _tflite(path: Path) -> Path:
+    """Checks and returns the path of a file to write."""
+    if path.suffix != ".tflite":
+        raise typer.BadParameter(f"It must end with .tflite. Received: {path}.")
+    return path
 
 
 Model = Annotated[Path, typer.Argument(help="A .keras or .h5 file.")]
@@ -192,7 +223,7 @@ def suggest(
 @app.command()
 def export(
     model: Model,
-    file: File,
+    file: Annotated[Path, typer.Argument(help="A .tflite file.", callback=_tflite)],
     storage: Storage = "int8",
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
@@ -279,7 +310,7 @@ def inspect(file: File, as_json: Json = False) -> None:
 def main() -> None:
     """Runs the command; keeps TensorFlow's own log quiet."""
     silence_libraries()
-    app()
+    app(prog_name="tf-lsq")
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:
@@ -290,12 +321,24 @@ def _run(work: Any, as_json: bool) -> NoReturn:
         code = _exit_code(error)
         if code is None:
             raise
+        message = _with_option_names(str(error))
         if as_json:
-            typer.echo(json.dumps({"error": str(error)}))
-        typer.echo(f"Error: {error}", err=True)
+            typer.echo(json.dumps({"error": message}))
+        typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(code) from None
     typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
     raise typer.Exit(0 if ok else NO)
+
+
+def _with_option_names(message: str) -> str:
+    """Returns the message of a Python function with the names of this command."""
+    for command in app.registered_commands:
+        for name in signatures.signature(command.callback or _options).parameters:
+            option = f"--{name.replace('_', '-')}"
+            if name not in ("model", "file"):
+                message = re.sub(rf"`{name}`", f"`{option}`", message)
+                message = re.sub(rf"(?<!-)\b{name}=(?=\S)", f"{option} ", message)
+    return re.sub(r"`?safe_mode=False`?", "`--unsafe`", message)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -341,4 +384,4 @@ def _read_data(path: Path) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

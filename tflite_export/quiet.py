@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import re
+import signal
 import sys
 
 # Lines that are unrelated to what the user does.
@@ -38,6 +39,7 @@ def silence_libraries() -> None:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # It ends with this process.
         os.close(write_end)
         _filter(read_end, original)
         os._exit(0)
@@ -58,6 +60,7 @@ def _filter(source: int, target: int) -> None:
 
 def _finish(original: int, child: int) -> None:
     """Lets the child write the remaining lines, and waits for it to exit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr.flush()
     os.dup2(original, 2)
     os.waitpid(child, 0)

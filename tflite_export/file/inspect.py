@@ -112,9 +112,15 @@ def _runtime(graph: TFLiteGraph) -> str:
 
 
 def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:
-    """Returns the bytes of all kernels by the type that stores them."""
+    """Returns the bytes of all kernels by the type that stores them.
+
+    The kernels of a file with float16 kernels are read through a DEQUANTIZE.
+    """
+    stored = {
+        op.outputs[0]: op.inputs[0] for op in graph.ops if op.code == "DEQUANTIZE"
+    }
     names = {
-        op.inputs[1]
+        stored.get(op.inputs[1], op.inputs[1])
         for op in graph.ops
         if op.code in OPERATORS and OPERATORS[op.code].weighted and len(op.inputs) > 1
     }
