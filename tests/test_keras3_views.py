@@ -19,7 +19,7 @@ def test_layers_have_the_names_of_the_float_model():
     names = [layer.name for layer in model.layers]
     assert {layer.name for layer in network().layers} <= set(names)
     assert names == [layer.name for layer in model.student.layers]
-    assert model.output_names == network().output_names
+    assert list(model.output_names) == list(network().output_names)
     assert model.get_layer("conv_1").output.shape == (None, 8, 8, 8)
     lines = []
     model.summary(print_fn=lambda text, **_: lines.append(text))

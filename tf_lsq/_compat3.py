@@ -21,7 +21,8 @@ def stored(variable: Any) -> Any:
 def share_storage(variable: Any, storage: tf.Variable, path: str) -> None:
     """Makes a Keras 3 variable hold its value in a variable that exists already."""
     variable._value = storage
-    variable._path = path
+    read_only = isinstance(getattr(type(variable), "path", None), property)
+    setattr(variable, "_path" if read_only else "path", path)
 
 
 def take_any_arguments(layer: Any) -> None:

@@ -18,6 +18,16 @@ from ..graph import ForeignCall, tensors_of
 keras3: Any = import_keras3()
 
 
+class _SharedConstraint(keras3.constraints.Constraint):
+    """A constraint of tf_keras."""
+
+    def __init__(self, constraint: Any) -> None:
+        self._constraint = constraint
+
+    def __call__(self, w: Any) -> Any:
+        return self._constraint(tf.convert_to_tensor(w))
+
+
 class SharedVariable(keras3.Variable):
     """A Keras 3 variable on the storage of a variable of tf_keras.
 
@@ -38,15 +48,11 @@ class SharedVariable(keras3.Variable):
         )
         share_storage(self, variable, path)
         if variable.constraint is not None:
-            self.constraint = self._constrained
+            self.constraint = _SharedConstraint(variable.constraint)
 
     def _initialize(self, value: Any) -> None:
         """Takes the storage instead of a new one."""
         self._value = self._shared
-
-    def _constrained(self, value: Any) -> Any:
-        """Applies the constraint of the variable of tf_keras."""
-        return self._shared.constraint(tf.convert_to_tensor(value))
 
 
 class LayerView(keras3.layers.Layer):

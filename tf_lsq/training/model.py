@@ -268,6 +268,7 @@ class StepTraining(_Trained):
         if not isinstance(callbacks, list | tuple) and hasattr(callbacks, "append"):
             guard = StepGuard()
             guard.set_model(callbacks.model)
+            guard.set_params(getattr(callbacks, "params", None) or {})
             callbacks.append(guard)
             return callbacks
         listed = tf.nest.flatten(callbacks or [])
