@@ -576,3 +576,25 @@ def test_the_script_of_the_readme_runs(tmp_path, monkeypatch):
     exec("# Later" + later, names)
     found = tflite_export.verify_tflite("model.tflite", names["student"], verbose=False)
     assert found.equal_codes == found.weight_codes
+
+
+def test_an_interrupted_training_resumes(tmp_path):
+    class Stop(keras3.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    def trained(*callbacks):
+        model = compiled(student())
+        backup = keras3.callbacks.BackupAndRestore(tmp_path / "backup")
+        history = first_fit(model, epochs=4, callbacks=[backup, *callbacks])
+        return model, history
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(Stop())
+    model, history = trained()
+    assert len(history["loss"]) == 2
+    assert int(model.optimizer.iterations) == 8
+    whole = compiled(student())
+    expected = first_fit(whole, epochs=4)["loss"][2:]
+    np.testing.assert_allclose(history["loss"], expected, rtol=0.02)

@@ -21,6 +21,7 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.engine import base_layer
 from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core import tf_op_layer
 from tf_keras.src.mixed_precision.autocast_variable import enable_auto_cast_variables
@@ -55,6 +56,7 @@ __all__ = [
     "OpLambda",
     "SafeMode",
     "SlicingOpLambda",
+    "added_terms",
     "exclude_from_weight_decay",
     "full_name",
     "import_keras3",
@@ -175,6 +177,15 @@ def nodes_of(model: keras.Model) -> list[Any]:
     return [
         node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
     ]
+
+
+def added_terms(model: keras.Model) -> list[str]:
+    """Returns the calls of `add_loss` and `add_metric` on tensors of a model.
+
+    Keras keeps them as layers beside the graph of the outputs.
+    """
+    calls = {base_layer.AddLoss: "add_loss", base_layer.AddMetric: "add_metric"}
+    return [calls[type(layer)] for layer in model.layers if type(layer) in calls]
 
 
 def random_layers(model: keras.Model) -> list[Any]:

@@ -44,6 +44,21 @@ _HIDDEN_LOGITS = (
 )
 # Functions that return the tensor that they are given.
 _SAME_TENSOR = {"cast", "convert_to_tensor"}
+# Class of a wrapper of TF-MOT -> what to do about it.
+_REMEDIES_OF_TFMOT = {
+    "QuantizeAnnotate": (
+        "it is annotated for TF-MOT; call `quantize_apply(model, "
+        "tf_lsq.LSQQuantizeScheme())` instead of `quantize_model`"
+    ),
+    "PruneLowMagnitude": (
+        "it is wrapped for pruning; call `tfmot.sparsity.keras.strip_pruning(model)` "
+        "first"
+    ),
+    "ClusterWeights": (
+        "it is wrapped for clustering; call "
+        "`tfmot.clustering.keras.strip_clustering(model)` first"
+    ),
+}
 _NO_BATCH = "it reads a tensor whose first axis is not the batch"
 
 
@@ -377,6 +392,9 @@ def _remedy(layer: Layer) -> str:
             "a nested subclassed model has no graph to read; write it as "
             "`keras.Model(inputs, outputs)`"
         )
+    of_tfmot = _REMEDIES_OF_TFMOT.get(type(layer).__name__)
+    if of_tfmot and type(layer).__module__.startswith("tensorflow_model_optimization"):
+        return of_tfmot
     of_keras3 = isinstance(layer, Keras3Layer)
     known = type(layer.operation if of_keras3 else layer).__module__
     if known.startswith(("tf_keras.", "keras.")):
