@@ -10,6 +10,7 @@ import sys
 import time
 from importlib import metadata
 
+import harness.keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -109,6 +110,20 @@ def test_exported_files_pass_verification(files, tmp_path):
         )  # fmt: skip
         assert found["num_examples"] == 32 and found["twin_differences"] == 0
     assert (found["keras_accuracy"] is None) == (data == "x.npy")
+
+
+def test_students_of_keras_3_are_exported_and_verified(tmp_path):
+    student, (x, y) = harness.keras3.student(), harness.keras3.examples()
+    tf_lsq.calibrate(student, x)
+    tf_lsq.round_biases(student)
+    saved, file, data = (tmp_path / name for name in ("s.keras", "m.tflite", "d.npz"))
+    student.save(saved)
+    harness.keras3.network().save(tmp_path / "float.keras")
+    np.savez(data, x=x, y=y)
+    assert "conv_1" in run("check", tmp_path / "float.keras").output
+    assert "conv_1" in run("check", saved).output
+    run("export", saved, file)
+    assert "integer twin" in run("verify", file, saved, "--data", data).output
 
 
 def test_export_writes_the_requested_reports(files, tmp_path):
