@@ -107,7 +107,7 @@ def suggest_bits(
     candidates = _checked(candidates, activation_bits, divergence)
     check_num_examples(num_examples)
     stored, model = Storage(storage), float_model(model)
-    data = as_data(data, len(model.inputs))
+    data = as_data(data, len(getattr(model, "inputs", [])))
     mixed = MixedBits(
         model,
         data,
