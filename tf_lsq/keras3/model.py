@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .._compat import import_keras3, keras
+from .._compat import import_keras3, in_tflite_converter, keras
+from ..training import NO_EXPORT, StepTraining
 from ..training import LSQModel as TFKerasLSQModel
-from ..training import StepTraining
 from .objects import as_keras3, as_keras3_data
 from .views import ModelView
 
@@ -28,6 +28,12 @@ class Keras3Training(StepTraining):
     def in_own_data(self, x: Any) -> Any:
         """Returns data for `fit`, with a sequence of tf_keras replaced."""
         return as_keras3_data(x)
+
+    def _get_save_spec(self, dynamic_batch: bool = True) -> Any:
+        """Refuses `TFLiteConverter`, which asks older versions of Keras 3 in vain."""
+        if in_tflite_converter():
+            raise ValueError(NO_EXPORT.format(self.quantized.name))
+        return super()._get_save_spec(dynamic_batch)
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Saves the model as `.keras`; see `keras.Model.save`.

@@ -26,7 +26,7 @@ from .losses import (
     DistillationOfClasses,
     resolve,
 )
-from .model import LSQModel, StepTraining
+from .model import NO_EXPORT, LSQModel, StepTraining
 from .narrow_ranges import NarrowRange, measured_narrow_ranges
 from .optimizers import (
     DEFAULT_STEP_CLIP,
@@ -43,6 +43,7 @@ from .recipes import recipe
 
 __all__ = [
     "DEFAULT_STEP_CLIP",
+    "NO_EXPORT",
     "AdamWOnKernels",
     "BatchNormReestimation",
     "CrossEntropy",
