@@ -286,6 +286,7 @@ def test_messages_have_the_names_of_options(files, tmp_path):
     text = cli._with_option_names
     assert text("`budget_bytes` must") == "`--budget-bytes` must"
     assert text("Received: num_examples=0.") == "Received: --num-examples 0."
+    assert text("no /data/target=phone/m") == "no /data/target=phone/m"
     assert text("pass safe_mode=False") == "pass `--unsafe`"
     assert text("`data` and x=1") == "`--data` and x=1"
 

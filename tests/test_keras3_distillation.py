@@ -12,8 +12,8 @@ import tf_lsq
 X, Y = examples()
 
 
-def distiller(one, **options):
-    teacher = network()
+def distiller(one, teacher=None, **options):
+    teacher = teacher or network()
     if not isinstance(one, keras3.Model):
         teacher = tf_lsq.from_keras3(teacher)
     return tf_lsq.Distiller(one, teacher, **options)
@@ -87,3 +87,49 @@ def test_losses_without_labels_and_with_several_outputs():
     model.compile("adam", losses, loss_weights={"a": 1.0, "b": 0.1})
     labels = {"a": np.arange(32) % 3, "b": np.zeros((32, 2))}
     assert np.isfinite(model.fit(data, labels, verbose=0).history["loss"]).all()
+
+
+def both(teacher):
+    """Distillers of the student of either Keras."""
+    twin = tf_lsq.from_keras3(teacher)
+    yield tf_lsq.Distiller(tf_lsq.quantize_model(teacher), teacher)
+    yield tf_lsq.Distiller(tf_lsq.quantize_model(twin), twin)
+
+
+def test_regularizers_and_uneven_batches_count_as_in_tf_keras():
+    found = []
+    for model in both(network(kernel_regularizer=keras3.regularizers.L2(0.1))):
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        history = model.fit(X[:40], Y[:40], batch_size=32, shuffle=False, verbose=0)
+        found.append(history.history)
+    assert found[0].keys() == found[1].keys()
+    for name, values in found[0].items():
+        np.testing.assert_allclose(values, found[1][name], rtol=1e-4)
+
+
+def test_weights_of_outputs_in_a_dict_act_on_both_losses():
+    inputs = keras3.Input((8, 8, 3))
+    x = keras3.layers.GlobalAveragePooling2D()(keras3.layers.Conv2D(4, 3)(inputs))
+    a = keras3.layers.Dense(3, activation="softmax", name="zz")(x)
+    b = keras3.layers.Dense(2, name="aa")(x)
+    teacher = keras3.Model(inputs, {"kind": a, "age": b})
+    data = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype(np.float32)
+    labels = {"kind": np.arange(32) % 3, "age": np.zeros((32, 2))}
+    found = []
+    for model in both(teacher):
+        model.compile(
+            "sgd",
+            {"kind": "sparse_categorical_crossentropy", "age": "mse"},
+            loss_weights={"kind": 1.0, "age": 3.0},
+        )
+        fit = model.fit(data, labels, shuffle=False, verbose=0)
+        found.append([fit.history[n][0] for n in ("loss", "distillation_loss")])
+    np.testing.assert_allclose(*found, rtol=1e-3)
+
+
+def test_losses_of_the_users_own_are_refused():
+    class Mine(keras3.losses.CategoricalCrossentropy):
+        pass
+
+    with pytest.raises(ValueError, match="must have a loss that defines how to distil"):
+        distiller(student()).compile("sgd", Mine())

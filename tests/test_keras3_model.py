@@ -221,6 +221,34 @@ def test_it_trains_on_sequences_and_generators(kind):
     model.fit(data, validation_data=Batches(), shuffle=False, verbose=0)
 
 
+class Endless(keras3.utils.PyDataset):
+    """Batches without an end, as lists."""
+
+    num_batches = None
+
+    def __getitem__(self, index):
+        return [X[:24], Y[:24]]
+
+
+def test_data_without_an_end_are_read_as_far_as_needed():
+    for one in (student(), tf_keras_student()):
+        tf_lsq.calibrate(one, generator(list))
+        tf_lsq.reestimate_batch_norm(one, generator(), num_batches=2)
+    model = compiled(student())
+    tf_lsq.calibrate(model, Endless())
+    model.fit(Endless(), steps_per_epoch=2, shuffle=False, verbose=0)
+
+
+def test_lists_of_numbers_are_taken_everywhere():
+    x, y = X.tolist(), Y.tolist()
+    for one in (student(), tf_keras_student()):
+        one.compile("sgd", "sparse_categorical_crossentropy")
+        one.fit(x, y, validation_data=(x, y), verbose=0)
+        one.fit(X, Y, 24, 1, 0, None, 0.0, (X, Y))
+        found = one.evaluate(x, y, verbose=0)
+        assert found == pytest.approx(one.evaluate(X, Y, verbose=0))
+
+
 def test_empty_and_unbatched_datasets_are_refused():
     for one in (student(), tf_keras_student()):
         one.compile("sgd", "sparse_categorical_crossentropy")

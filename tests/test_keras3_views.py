@@ -132,3 +132,36 @@ def test_from_keras3_returns_the_tf_keras_student():
     assert (model.student.step_clip, model.student.rounds_biases) == (0.5, False)
     model.use_plain_op()
     assert model.student.get_layer("conv_1").plain_op
+
+
+def test_settings_are_those_of_the_tf_keras_layers():
+    inputs = keras3.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    x = layers.BatchNormalization(momentum=0.5, epsilon=0.01, name="norm")(x)
+    x = layers.Flatten()(layers.Dropout(0.5, name="drop")(x))
+    model = tf_lsq.quantize_model(keras3.Model(inputs, layers.Dense(2)(x)))
+    norm = model.get_layer("norm")
+    assert (norm.momentum, norm.epsilon) == (0.5, 0.01)
+    model.get_layer("drop").rate = 0.0
+    norm.momentum = 0.9
+    assert model.student.get_layer("drop").rate == 0.0
+    assert model.student.get_layer("norm").momentum == 0.9
+
+
+def test_variables_frozen_inside_a_layer_stay_frozen():
+    inputs = keras3.Input((4, 3))
+    pair = layers.Bidirectional(layers.LSTM(4, unroll=True), name="pair")
+    x = pair(layers.Conv1D(4, 1)(inputs))
+    pair.forward_layer.trainable = False
+    model = keras3.Model(inputs, layers.Dense(2)(x))
+    model = tf_lsq.quantize_model(model, overrides={"pair": "float"})
+    trained = {variable.path for variable in model.trainable_variables}
+    assert len(trained) == len(model.student.trainable_variables)
+    assert not any("forward" in path for path in trained)
+
+
+def test_models_around_it_have_its_losses():
+    regularized = network(kernel_regularizer=keras3.regularizers.L2(0.1))
+    model = tf_lsq.quantize_model(regularized)
+    stacked = keras3.Sequential([keras3.Input(X.shape[1:]), model])
+    assert len(stacked.losses) == len(model.losses) == len(model.student.losses) == 1

@@ -113,5 +113,10 @@ def compiled_loss(model: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
 
     Regularizers are not part of it.
     """
-    loss = model._compile_loss
+    loss = compiled_loss_of(model)
     return None if loss is None else loss(y, y_pred, sample_weight)
+
+
+def compiled_loss_of(model: Any) -> Any:
+    """Returns what computes the loss of a Keras 3 model, None without one."""
+    return getattr(model, "_compile_loss", None)

@@ -89,7 +89,8 @@ def batches(data: Any, batch_size: int) -> Iterator[tuple[Any, Any]]:
             yield _split_list(element)
         return
     if is_sequence(data):
-        for number in range(len(data)):
+        numbers = range(len(data)) if hasattr(data, "__len__") else itertools.count()
+        for number in numbers:
             yield _split_list(data[number])
         return
     x, y = _split(data)
@@ -105,7 +106,7 @@ def num_batches(data: Any, batch_size: int) -> int | None:
         count = int(data.cardinality())
         return count if count >= 0 else None
     if is_sequence(data):
-        return len(data)
+        return len(data) if hasattr(data, "__len__") else None
     return math.ceil(_length(_split(data)[0]) / batch_size)
 
 

@@ -335,9 +335,10 @@ def _with_option_names(message: str) -> str:
     for command in app.registered_commands:
         for name in signatures.signature(command.callback or _options).parameters:
             option = f"--{name.replace('_', '-')}"
-            if name not in ("model", "file"):
+            if name not in ("model", "file", "as_json"):
                 message = re.sub(rf"`{name}`", f"`{option}`", message)
-                message = re.sub(rf"(?<!-)\b{name}=(?=\S)", f"{option} ", message)
+                message = re.sub(rf"(?<![^\s(]){name}=(?=\S)", f"{option} ", message)
+    message = message.replace("`candidates`", "`--candidate`")
     return re.sub(r"`?safe_mode=False`?", "`--unsafe`", message)
 
 

@@ -8,8 +8,15 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import import_keras3, keras
-from .._compat3 import compiled_loss
-from ..training import Distillation, Untracked, as_tf_keras, checked_pair, uncompiled
+from .._compat3 import compiled_loss, compiled_loss_of
+from ..training import (
+    Distillation,
+    Untracked,
+    as_tf_keras,
+    checked_pair,
+    output_kinds,
+    uncompiled,
+)
 from .model import Keras3Training, LSQModel
 from .objects import as_keras3
 
@@ -53,7 +60,7 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
         self.temperature = temperature
         self.distillation_weight = distillation_weight
         self.input_names = list(student.student.input_names)
-        self.output_names = list(student.output_names)
+        self.output_names = list(output_kinds(student.student))
         self._soft_losses: list[Any] = []
         self._hard = keras3.metrics.Mean(name="student_loss")
         self._soft = keras3.metrics.Mean(name="distillation_loss")
@@ -74,7 +81,7 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
                 loss that does not define how to distil it; the error names them all.
         """
         self._check_loss(loss)
-        losses = self._distillation_losses(as_tf_keras(loss))
+        losses = self._distillation_losses(_built_in(loss))
         self._soft_losses = [
             _FunctionLoss(one) if callable(one) and hasattr(one, "__name__") else one
             for one in tf.nest.flatten(as_keras3(losses))
@@ -98,13 +105,22 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
         soft = self._soft_loss(self._teachers_outputs(x, y_pred), y_pred, sample_weight)
         hard = compiled_loss(self, y, y_pred, sample_weight)
         loss = self.distillation_weight * soft
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        batch = tf.shape(tf.nest.flatten(y_pred)[0])[0]
         if hard is not None:
-            self._hard.update_state(hard)
+            self._hard.update_state(hard * replicas, sample_weight=batch)
             loss += (1 - self.distillation_weight) * tf.cast(hard, loss.dtype)
-        self._soft.update_state(soft)
+        self._soft.update_state(soft * replicas, sample_weight=batch)
         for regulariser in self.losses:
-            loss += tf.cast(regulariser, loss.dtype)
+            loss += tf.cast(regulariser, loss.dtype) / replicas
         return loss
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Losses and metrics; without a loss for the labels, that is left out."""
+        hard = getattr(self, "_hard", None)
+        has_loss = compiled_loss_of(self) is not None
+        return [m for m in super().metrics if m is not hard or has_loss]
 
     def _soft_loss(self, teacher: Any, y_pred: Any, sample_weight: Any) -> tf.Tensor:
         """Returns the loss against the teacher's outputs."""
@@ -146,6 +162,22 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
             for key in ("student", "teacher")
         )
         return cls(LSQModel(student), teacher, **config)
+
+
+def _built_in(loss: Any) -> Any:
+    """Returns the losses of tf_keras that equal those of Keras 3.
+
+    Raises:
+        ValueError: If a loss is the user's own.
+    """
+    try:
+        return as_tf_keras(loss)
+    except ValueError as error:
+        raise ValueError(
+            "Every output must have a loss that defines how to distil it: a loss of "
+            "Keras 3. For others, use `DistillationLoss` in a custom training loop. "
+            f"Received: {loss!r}."
+        ) from error
 
 
 class _FunctionLoss(keras3.losses.Loss):

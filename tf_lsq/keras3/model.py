@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from .._compat import import_keras3, in_tflite_converter, keras
+from .._compat import import_keras3, in_tflite_converter
 from ..training import NO_EXPORT, StepTraining
 from ..training import LSQModel as TFKerasLSQModel
 from .objects import as_keras3, as_keras3_data
@@ -72,6 +71,7 @@ class LSQModel(Keras3Training, ModelView):
         student: The tf_keras model.
     """
 
+    _config_key = "student"
     distiller_class: Any = None  # Of Keras 3; its module sets it.
 
     def __init__(self, student: TFKerasLSQModel) -> None:
@@ -113,21 +113,12 @@ class LSQModel(Keras3Training, ModelView):
         self.student.wants_plain_op = plain
         self._choose_op()
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the tf_keras model as JSON."""
-        return {
-            "student": json.dumps(keras.saving.serialize_keras_object(self.student))
-        }
-
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds the model."""
-        if "student" not in config:
+        if cls._config_key not in config:
             raise ValueError(
                 "A student of tf_keras must be loaded by tf_keras: call "
                 "`tf_keras.models.load_model`. Received: its file in Keras 3."
             )
-        student = keras.saving.deserialize_keras_object(
-            json.loads(config["student"]), custom_objects
-        )
-        return cls(student)
+        return super().from_config(config, custom_objects)

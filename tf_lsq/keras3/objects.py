@@ -50,8 +50,7 @@ def as_keras3_data(x: Any) -> Any:
         return as_pair(x, 2)
     if isinstance(x, Iterator):
         return (tuple(one) if isinstance(one, list) else one for one in x)
-    native = isinstance(x, keras3.utils.PyDataset) and not isinstance(x[0], list)
-    return _AsPyDataset(x) if is_sequence(x) and not native else x
+    return _AsPyDataset(x) if is_sequence(x) else x
 
 
 class _AsPyDataset(keras3.utils.PyDataset):
@@ -63,12 +62,19 @@ class _AsPyDataset(keras3.utils.PyDataset):
         super().__init__(**{n: v for n, v in settings.items() if v is not None})
         self._wrapped = batches
 
-    def __len__(self) -> int:
-        return len(self._wrapped)
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches an epoch has, None without an end."""
+        wrapped = self._wrapped
+        return len(wrapped) if hasattr(wrapped, "__len__") else None
 
     def __getitem__(self, index: int) -> Any:
         batch = self._wrapped[index]
         return tuple(batch) if isinstance(batch, list) else batch
+
+    def on_epoch_begin(self) -> None:
+        """Passes on the beginning of an epoch."""
+        getattr(self._wrapped, "on_epoch_begin", lambda: None)()
 
     def on_epoch_end(self) -> None:
         """Passes on the end of an epoch."""

@@ -7,6 +7,7 @@ either Keras trains, loads or freezes, the other one sees.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import tensorflow as tf
@@ -33,16 +34,17 @@ class SharedVariable(keras3.Variable):
 
     Args:
         variable: The variable of tf_keras, whose name and constraint it has.
+        trainable: Whether it is trained.
     """
 
-    def __init__(self, variable: tf.Variable) -> None:
+    def __init__(self, variable: tf.Variable, *, trainable: bool) -> None:
         self._shared = variable
         path = variable.name.partition(":")[0]
         super().__init__(
             tf.zeros,
             shape=tuple(variable.shape),
             dtype=variable.dtype.name,
-            trainable=variable.trainable,
+            trainable=trainable,
             autocast=False,
             name=path.rpartition("/")[2],
         )
@@ -72,13 +74,21 @@ class LayerView(keras3.layers.Layer):
     tf_keras_layer: Any
 
     def __init__(self, layer: Any, variables: dict[int, SharedVariable]) -> None:
-        super().__init__(name=layer.name, dtype="float32", autocast=False)
+        # Not that of the batch norm, in `BatchNormalizationView`.
+        keras3.layers.Layer.__init__(
+            self, name=layer.name, dtype="float32", autocast=False
+        )
         object.__setattr__(self, "tf_keras_layer", layer)
         object.__setattr__(self, "_known_outputs", None)
         take_any_arguments(self)
+        # Layers inside it may be frozen.
+        trained = {id(variable) for variable in layer.trainable_weights}
         for variable in layer.weights:
             if id(variable) not in variables:
-                variables[id(variable)] = SharedVariable(variable)
+                trains = id(variable) in trained if layer.trainable else None
+                trains = variable.trainable if trains is None else trains
+                shared = SharedVariable(variable, trainable=trains)
+                variables[id(variable)] = shared
         self.shared_variables = [variables[id(v)] for v in layer.weights]
         self.built = True
         if not layer.trainable:
@@ -153,6 +163,15 @@ class LayerView(keras3.layers.Layer):
             raise AttributeError(name)
         return getattr(self.tf_keras_layer, name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute, of the tf_keras layer if only that has it."""
+        inner = vars(self).get("tf_keras_layer")
+        own = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
+        if inner is not None and not own and hasattr(inner, name):
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
+
 
 class BatchNormalizationView(LayerView, keras3.layers.BatchNormalization):
     """A batch norm, for loops that freeze these layers by their class."""
@@ -165,6 +184,7 @@ class BatchNormalizationView(LayerView, keras3.layers.BatchNormalization):
         return input_shape
 
 
+@keras3.saving.register_keras_serializable(package="tf_lsq")
 class ModelView(keras3.Model):
     """A functional tf_keras model as a functional Keras 3 model.
 
@@ -176,6 +196,7 @@ class ModelView(keras3.Model):
     """
 
     tf_keras_layer: Any
+    _config_key = "tf_keras_model"
 
     def __init__(self, model: keras.Model) -> None:
         inputs, outputs = _mirrored(model)
@@ -189,10 +210,22 @@ class ModelView(keras3.Model):
         """Calls the tf_keras model; see `keras.Model.call`."""
         return self.tf_keras_layer(inputs, training=bool(training))
 
-    @property
-    def losses(self) -> list[Any]:
-        """Regularization and other losses of layers."""
-        return [*super().losses, *self.tf_keras_layer.losses]
+    def _get_own_losses(self) -> list[Any]:
+        """Returns the losses of the tf_keras layers; models around it ask for them."""
+        return [*super()._get_own_losses(), *self.tf_keras_layer.losses]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the tf_keras model as JSON."""
+        config = keras.saving.serialize_keras_object(self.tf_keras_layer)
+        return {self._config_key: json.dumps(config)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Rebuilds the model."""
+        model = keras.saving.deserialize_keras_object(
+            json.loads(config[cls._config_key]), custom_objects
+        )
+        return cls(model)
 
 
 def _mirrored(model: keras.Model) -> tuple[Any, Any]:

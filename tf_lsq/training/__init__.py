@@ -24,6 +24,7 @@ from .losses import (
     CrossEntropyOfClasses,
     DistillationLoss,
     DistillationOfClasses,
+    output_kinds,
     resolve,
 )
 from .model import NO_EXPORT, LSQModel, StepTraining
@@ -68,6 +69,7 @@ __all__ = [
     "checked_pair",
     "is_calibrated",
     "measured_narrow_ranges",
+    "output_kinds",
     "prepare_optimizer",
     "quantization_points",
     "recipe",

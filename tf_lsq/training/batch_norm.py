@@ -18,7 +18,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras, nodes_of
-from ..data import as_data, batches
+from ..data import as_pair, batches
 from .biases import round_biases
 from .learned_steps import check_calibrated, student_of
 
@@ -50,7 +50,7 @@ def reestimate_batch_norm(
     _check_counts(num_batches, batch_size)
     model = student_of(model)
     check_calibrated(model)
-    data = as_data(data, len(model.inputs))
+    data = as_pair(data, len(model.inputs))
     norms = [
         layer
         for layer in model.layers

@@ -136,6 +136,8 @@ class StepTraining(_Trained):
         epochs: int = 1,
         verbose: Any = "auto",
         callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
         *args: Any,
         **kwargs: Any,
     ) -> Any:
@@ -147,10 +149,10 @@ class StepTraining(_Trained):
                 epoch; the error names the layers.
         """
         x, y = self.in_own_data(x), as_pair(y, 2)
-        if isinstance(kwargs.get("validation_data"), Iterator | list) or is_sequence(
-            kwargs.get("validation_data")
-        ):
-            kwargs["validation_data"] = self.in_own_data(kwargs["validation_data"])
+        if isinstance(validation_data, list | tuple):
+            validation_data = tuple(as_pair(one, 2) for one in validation_data)
+        else:
+            validation_data = self.in_own_data(validation_data)
         if not is_calibrated(self.quantized):
             first, x = _peek(x, batch_size or _DEFAULT_BATCH_SIZE)
             self._take_first_batch(first)
@@ -159,7 +161,16 @@ class StepTraining(_Trained):
         try:
             with _divergence_named(self.quantized):
                 return super().fit(
-                    x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs
+                    x,
+                    y,
+                    batch_size,
+                    epochs,
+                    verbose,
+                    callbacks,
+                    validation_split,
+                    validation_data,
+                    *args,
+                    **kwargs,
                 )
         finally:
             if self.quantized.rounds_biases:
@@ -186,13 +197,13 @@ class StepTraining(_Trained):
             raise ValueError(NO_EXPORT.format(self.quantized.name))
         return super().__call__(*args, **kwargs)
 
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates the model; see `keras.Model.evaluate`."""
-        x = self.in_own_data(x)
+        x, y = self.in_own_data(x), as_pair(y, 2)
         check_calibrated(self.quantized)
         self._follow_signs()
         with _divergence_named(self.quantized):
-            return super().evaluate(x, *args, **kwargs)
+            return super().evaluate(x, y, *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts; see `keras.Model.predict`."""

@@ -131,7 +131,7 @@ def _made_again(value: Any, target: Any, own: Mapping[type, type]) -> Any:
     iterations = getattr(value, "iterations", None)
     if iterations is not None and int(iterations) > 0:
         raise ValueError("it has been used before")
-    cls = own.get(type(value)) or getattr(type(value), "tf_keras_class", None)
+    cls = own.get(type(value)) or vars(type(value)).get("tf_keras_class")
     if cls is None:
         module = type(value).__module__
         if not module.startswith(("keras.", "tf_keras.")) or ".legacy" in module:
