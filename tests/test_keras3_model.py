@@ -283,7 +283,6 @@ import sys
 from pathlib import Path
 import keras, numpy as np
 import tf_lsq, tflite_export
-assert "tf_keras" not in sys.argv
 folder = sys.argv[1]
 x, y = np.load(folder + "/x.npy"), np.load(folder + "/y.npy")
 student = keras.saving.load_model(folder + "/student.keras")
@@ -307,7 +306,7 @@ def test_a_training_goes_on_in_a_new_process(tmp_path):
     )
     first_fit(model)
     found = np.load(tmp_path / "outputs.npy")
-    np.testing.assert_allclose(found, model.predict(X, verbose=0), atol=0.02)
+    np.testing.assert_allclose(found, model.predict(X, verbose=0), atol=1e-3)
 
 
 def test_other_formats_name_the_exporter(tmp_path):
@@ -625,4 +624,4 @@ def test_an_interrupted_training_resumes(tmp_path):
     assert int(model.optimizer.iterations) == 8
     whole = compiled(student())
     expected = first_fit(whole, epochs=4)["loss"][2:]
-    np.testing.assert_allclose(history["loss"], expected, rtol=0.02)
+    np.testing.assert_allclose(history["loss"], expected, rtol=1e-3)

@@ -77,9 +77,7 @@ def test_a_student_cut_at_a_point_exports(tmp_path):
     model = student()
     tf_lsq.calibrate(model, X)
     cut = keras3.Model(model.input, model.get_layer("quantize_pool").output)
-    expected = model.student.get_layer("quantize_pool")
     assert cut.predict(X, verbose=0).shape == (len(X), 8)
-    assert expected.name == "quantize_pool"
     check_export(cut, tmp_path / "model.tflite", X)
 
 
@@ -121,7 +119,9 @@ def test_a_single_layer_is_not_copied():
     np.testing.assert_array_equal(
         copy.predict(X, verbose=0), model.predict(X, verbose=0)
     )
-    assert copy.get_weights()[3] is not model.get_weights()[3]
+    kernel = copy.student.get_layer("conv_1").kernel
+    kernel.assign(kernel + 1)
+    assert np.all(kernel != model.student.get_layer("conv_1").kernel)
 
 
 def test_from_keras3_returns_the_tf_keras_student():
