@@ -176,3 +176,11 @@ def test_five_axes_are_scaled(rng, tmp_path):
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)
     tflite_export.verify_tflite(path, student, x, verbose=False)
+
+
+def test_a_function_cannot_share_the_kernel_of_a_layer():
+    inputs = keras.Input((4,))
+    dense = keras.layers.Dense(4, use_bias=False, name="square")
+    model = keras.Model(inputs, tf.matmul(dense(inputs), dense.kernel))
+    with pytest.raises(ValueError, match=r"'square/kernel:0' is already a weight of"):
+        tf_lsq.quantize_model(model)

@@ -369,5 +369,5 @@ def test_unused_inputs_and_duplicate_outputs_are_named():
     x = layers.Dense(2, name="twice")(used)
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(keras.Model([used, unused], [x, x]))
-    assert "`unused`: nothing reads this input" in str(error.value)
+    assert "`unused`: no output depends on this input" in str(error.value)
     assert "`twice`: it is listed as an output twice" in str(error.value)

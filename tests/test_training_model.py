@@ -11,7 +11,6 @@ import tensorflow as tf
 from harness import tiny
 
 import tf_lsq
-import tflite_export
 from tf_lsq._compat import keras, tfmot
 from tf_lsq.training import is_calibrated, quantization_points, wrapped_layers
 
@@ -252,31 +251,6 @@ def test_layers_that_diverged_are_named(model, data):
     ):
         with pytest.raises(RuntimeError, match=r"diverged.*quantize_image.*lower"):
             call()
-
-
-def test_losses_and_metrics_of_tensors_are_added_to_the_student(tmp_path, rng):
-    inputs = keras.Input((8,))
-    hidden = keras.layers.Dense(8, activation="relu", name="hidden")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
-    student = tf_lsq.quantize_model(model)
-    model.add_loss(0.1 * tf.reduce_mean(tf.square(hidden)))
-    model.add_metric(tf.reduce_mean(hidden), name="mean")
-    with pytest.raises(ValueError, match=r"\['add_loss', 'add_metric'\].*the student"):
-        tf_lsq.quantize_model(model)
-    hidden = student.get_layer("quantize_hidden").output
-    student.add_loss(0.1 * tf.reduce_mean(tf.square(hidden)))
-    student.add_metric(tf.reduce_mean(hidden), name="mean")
-    student.compile("sgd", "mse")
-    x, y = rng.normal(size=(32, 8)).astype(np.float32), np.zeros((32, 2))
-    student.fit(x, y, verbose=0)
-    found = student.evaluate(x, y, verbose=0, return_dict=True)
-    assert found["loss"] > np.mean(np.square(student.predict(x, verbose=0))) + 1e-3
-    assert found["mean"] > 0
-    report = tflite_export.export_model(student, tmp_path / "m.tflite", data=x)
-    assert report.verification.equal_codes == report.verification.weight_codes
-    student.save(tmp_path / "m.keras")
-    loaded = keras.models.load_model(tmp_path / "m.keras")
-    assert loaded.evaluate(x, y, verbose=0, return_dict=True) == pytest.approx(found)
 
 
 def test_models_wrapped_by_tfmot_are_told_what_to_do(model):

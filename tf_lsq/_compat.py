@@ -56,7 +56,8 @@ __all__ = [
     "OpLambda",
     "SafeMode",
     "SlicingOpLambda",
-    "added_terms",
+    "added_call",
+    "added_callables",
     "exclude_from_weight_decay",
     "full_name",
     "import_keras3",
@@ -179,13 +180,41 @@ def nodes_of(model: keras.Model) -> list[Any]:
     ]
 
 
-def added_terms(model: keras.Model) -> list[str]:
-    """Returns the calls of `add_loss` and `add_metric` on tensors of a model.
+def added_call(layer: Any) -> tuple[str, dict[str, Any]] | None:
+    """Returns the call that adds what a layer adds to a model's losses and metrics.
 
-    Keras keeps them as layers beside the graph of the outputs.
+    Keras keeps a call of `model.add_loss` or `add_metric` on a tensor as a layer beside
+    the graph of the outputs.
+
+    Returns:
+        The name of the method and its arguments without the tensor; None for other
+        layers.
     """
-    calls = {base_layer.AddLoss: "add_loss", base_layer.AddMetric: "add_metric"}
-    return [calls[type(layer)] for layer in model.layers if type(layer) in calls]
+    if isinstance(layer, base_layer.AddLoss):
+        return "add_loss", {}
+    if isinstance(layer, base_layer.AddMetric):
+        return (
+            "add_metric",
+            {"name": layer.metric_name, "aggregation": layer.aggregation},
+        )
+    return None
+
+
+def added_callables(model: keras.Model) -> list[str]:
+    """Returns the layers that `add_loss` was given functions for, once per function.
+
+    Regularizers of weights do not count.
+    """
+    names = []
+    for layer in model._flatten_layers():
+        for tagged in layer._callable_losses:
+            [function] = tagged.args
+            inner = getattr(function, "func", function)
+            if "_handle_weight_regularization" not in getattr(
+                inner, "__qualname__", ""
+            ):
+                names.append(layer.name)
+    return names
 
 
 def random_layers(model: keras.Model) -> list[Any]:

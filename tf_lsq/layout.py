@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from . import lsq
-from ._compat import keras, model_structure, name_outputs
-from .gamma import make_gamma_positive
+from ._compat import added_callables, keras, model_structure, name_outputs
+from .gamma import make_gamma_positive, negated_channels
 from .graph import ForeignCall, Graph, Layer, Node, copied, try_float_part
 from .layers import (
     QUANTIZED_WEIGHTS,
@@ -21,7 +21,7 @@ from .layers import (
     QuantizationPoint,
 )
 from .plan import Plan, PointSpec, plan_points
-from .policy import FIXED_BATCH_TARGETS, SYMMETRIC_TARGETS, Bits, Options
+from .policy import FIXED_BATCH_TARGETS, IN_FLOAT, SYMMETRIC_TARGETS, Bits, Options
 from .training import LSQModel
 
 
@@ -53,9 +53,26 @@ def build_model(
         name=model.name,
     )
     name_outputs(student, model.output_names)
+    for term in graph.terms:
+        tensor = builder.in_term(term.node)
+        getattr(student, term.method)(tensor, **term.arguments)
+    _check_callables(model, student)
     student.step_clip = options.step_clip
     builder.transfer_weights()
     return student
+
+
+def _check_callables(model: keras.Model, student: LSQModel) -> None:
+    """Refuses losses that cannot be copied, as they read variables of the model."""
+    functions = added_callables(model)
+    if len(functions) > len(added_callables(student)):
+        raise ValueError(
+            f"`{model.name}` must not have losses that functions compute, which cannot "
+            "be copied: they read the variables of this model. Received functions "
+            f"given to `add_loss` of {sorted(set(functions))}. Set "
+            "`kernel_regularizer` of these layers before you build the model, or give "
+            "functions of its variables to the student's `add_loss`."
+        )
 
 
 def _warn_of_sizes(graph: Graph) -> None:
@@ -79,6 +96,8 @@ class _Builder:
         self.tensors: dict[Node, Any] = {}
         self._points: dict[PointSpec, QuantizationPoint] = {}
         self._between: dict[tuple[PointSpec, Node], Any] = {}
+        # Operator, fused ones too -> its tensor, as losses and metrics read it.
+        self._in_terms: dict[Node, Any] = {}
         self._copies: dict[int, Layer] = {}
         self._called: dict[ForeignCall, list[Any]] = {}
         self._transfers: list[tuple[Node, Node, Layer]] = []
@@ -93,17 +112,38 @@ class _Builder:
                 sparse=config["sparse"],
                 name=config["name"],
             )
-            self.inputs[node] = tensor
+            self.inputs[node] = self._in_terms[node] = tensor
         else:
             tensors = [self._input(node, source) for source in node.inputs]
             if node.foreign is not None:
                 tensors = [self._foreign_output(node, tensors)]
             for part in self._parts(node):
                 tensors = [self._call(node, part, tensors)]
+                self._in_terms[part] = tensors[0]
             [tensor] = tensors
         if node in self.plan.after:
             tensor = self._point(self.plan.after[node])(tensor)
         self.tensors[node] = tensor
+        if node.kind != "input":  # Its data are as they were.
+            self._in_terms[[node, *node.fused][-1]] = tensor
+
+    def in_term(self, node: Node) -> Any:
+        """Returns the tensor of an operator, for an added loss or metric.
+
+        It comes after the operator's point; operators that only losses and metrics
+        depend on are computed in float.
+        """
+        if node not in self._in_terms:
+            tensors = [self.in_term(source) for source in node.inputs]
+            if node.foreign is not None:
+                self._in_terms[node] = self._foreign_output(node, tensors)
+            else:
+                self._in_terms[node] = self._call(node, node, tensors)
+        tensor = self._in_terms[node]
+        if node.affine is None or not _has_own_batch_norm(node):
+            return tensor
+        signs = negated_channels(node.affine.layer)  # See `make_gamma_positive`.
+        return tensor if signs is None else tensor * signs
 
     def transfer_weights(self) -> None:
         """Copies the float weights and sets the steps of the kernels."""
@@ -158,7 +198,7 @@ class _Builder:
             if absorbed and hasattr(part.layer, "activation"):
                 changes["activation"] = "linear"
             copy = copied(part.layer, **changes)
-            bits = self.bits[owner]
+            bits = self.bits.get(owner, IN_FLOAT)  # Or only added terms depend on it.
             quantized = type(part.layer) in QUANTIZED_WEIGHTS and not bits.is_float
             if quantized and bits.weight is not None:
                 config = LSQQuantizeConfig(

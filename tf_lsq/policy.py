@@ -112,6 +112,9 @@ class Bits:
     step_init: str = "mse"
 
 
+IN_FLOAT = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+
+
 def assign_bits(
     graph: Graph,
     options: Options,
@@ -141,10 +144,10 @@ def assign_bits(
         if node.kind == "input" or (override != FLOAT and not left_out):
             bits[node] = _bits_of(node, options, node in ends, override, config)
         else:
-            bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+            bits[node] = IN_FLOAT
     for node in reversed(graph.nodes):
         if node.kind == "foreign" and node.is_integer and _loses_nothing(node, bits):
-            bits[node] = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+            bits[node] = IN_FLOAT
     graph.check(lambda node: bits[node].is_float)
     _check_integers(graph, bits)
     if options.target in SYMMETRIC_TARGETS:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ._compat import added_terms, is_keras3_model, keras3_runs_on_tensorflow
+from ._compat import is_keras3_model, keras3_runs_on_tensorflow
 from .graph import analyze, float_model, is_keras3_file
 from .layout import build_model
 from .policy import Options, Override, assign_bits
@@ -100,14 +100,6 @@ def quantize_model(
     wants_keras3 = keras3_runs_on_tensorflow() and _is_of_keras3(model)
     model = float_model(model)
     graph = analyze(model)
-    terms = added_terms(model)
-    if terms and not quantization_points(model):
-        raise ValueError(
-            f"`{model.name}` must have its losses and metrics in `compile`. Received "
-            f"calls of {sorted(set(terms))} on its tensors, which the quantized model "
-            "would not have. Leave them out, and call them on the student: "
-            "`student.add_loss(f(student.get_layer(name).output))`."
-        )
     if quantization_points(model):
         raise ValueError(
             f"`model` must be a float model. Received: `{model.name}`, which is "

@@ -45,8 +45,8 @@ def analyze(model: keras.Model) -> Graph:
     """
     _check_model(model)
     graph = read_model(model)
-    _remove_unread(graph)
-    _connect(graph)
+    beside = _remove_unread(graph)
+    _connect(graph, beside)
     settle_integers(graph)
     _check_lowest_padding(graph)
     _simplify(graph)
@@ -101,19 +101,34 @@ def _pools(reader: Node, padding: Node) -> bool:
     )
 
 
-def _remove_unread(graph: Graph) -> None:
-    """Removes operators that no output depends on, such as unused outputs of layers."""
+def _remove_unread(graph: Graph) -> list[Node]:
+    """Removes operators that no output depends on, such as unused outputs of layers.
+
+    Returns:
+        Those of them that added losses and metrics depend on. They are computed in
+        float, beside the graph; a problem remains only where that is impossible.
+    """
     read = {*graph.inputs, *graph.outputs}
+    beside = {term.node for term in graph.terms}
     for node in reversed(graph.nodes):
         if node in read:
             read.update(node.inputs)
+        if node in beside:
+            beside.update(node.inputs)
+    beside -= read
+    in_float = [node for node in graph.nodes if node in beside]
     graph.nodes = [node for node in graph.nodes if node in read]
-    graph.problems = [(node, text) for node, text in graph.problems if node in read]
+    graph.problems = [
+        (node, text)
+        for node, text in graph.problems
+        if node in read or (node in beside and node.kind != "foreign")
+    ]
+    return in_float
 
 
-def _connect(graph: Graph) -> None:
+def _connect(graph: Graph, beside: list[Node]) -> None:
     """Fills in consumers, outputs and sharing; checks model inputs and outputs."""
-    uses = collections.Counter(id(node.model_layer) for node in graph.nodes)
+    uses = collections.Counter(id(n.model_layer) for n in [*graph.nodes, *beside])
     for node in graph.nodes:
         node.shared = uses[id(node.model_layer)] > 1
         for source in node.inputs:
@@ -125,7 +140,10 @@ def _connect(graph: Graph) -> None:
         node.is_output = True
     for node in graph.inputs:
         if not (node.consumers or node.is_output):
-            problem = f"`{node.origin}`: nothing reads this input; leave it out"
+            problem = (
+                f"`{node.origin}`: no output depends on this input; leave it out "
+                "(targets are `y` in `fit`, their loss belongs to `compile`)"
+            )
             graph.problems.append((node, problem))
 
 

@@ -200,6 +200,22 @@ class Node:
         return None if None in signs else True
 
 
+@dataclasses.dataclass(frozen=True)
+class AddedTerm:
+    """A loss or metric that `add_loss` or `add_metric` made from tensors of the model.
+
+    Attributes:
+        method: "add_loss" or "add_metric".
+        arguments: Its arguments by name, without the tensor.
+        node: The operator that computes the tensor. It need not be in the graph: no
+            output depends on what is computed for terms only.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    node: Node
+
+
 @dataclasses.dataclass
 class Graph:
     """The fused graph of one model.
@@ -211,6 +227,7 @@ class Graph:
         outputs: The operators that produce the model's outputs, in order.
         problems: Everything without an exact integer form, each with the operator
             that represents it. One of kind "foreign" can stay in float.
+        terms: What `add_loss` and `add_metric` added to the model.
     """
 
     name: str
@@ -218,6 +235,7 @@ class Graph:
     inputs: list[Node]
     outputs: list[Node]
     problems: list[tuple[Node, str]] = dataclasses.field(default_factory=list)
+    terms: list[AddedTerm] = dataclasses.field(default_factory=list)
 
     def check(self, may_be_float: Callable[[Node], bool]) -> None:
         """Refuses everything without an exact integer form.

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import OpLambda, SlicingOpLambda, keras, nodes_of
+from .._compat import OpLambda, SlicingOpLambda, added_call, keras, nodes_of
 from .activations import activation_name
 from .expansions import EXPANSIONS
 from .functions.recorded import (
@@ -31,7 +31,15 @@ from .integers import (
 from .keras3.layer import Keras3Layer
 from .layer_table import rule_of, unwrapped
 from .lowering import Call, variant
-from .nodes import ForeignCall, Graph, Layer, Node, class_name, tensors_of
+from .nodes import (
+    AddedTerm,
+    ForeignCall,
+    Graph,
+    Layer,
+    Node,
+    class_name,
+    tensors_of,
+)
 from .python_functions import name_functions, read_function, read_lambda
 
 _MASKED = (
@@ -70,7 +78,9 @@ def read_model(model: keras.Model) -> Graph:
         [reader.producers[id(tensor)] for tensor in tensors]
         for tensors in (model.inputs, model.outputs)
     )
-    return Graph(model.name, reader.nodes, inputs, outputs, reader.problems)
+    return Graph(
+        model.name, reader.nodes, inputs, outputs, reader.problems, reader.terms
+    )
 
 
 class _Reader:
@@ -79,12 +89,14 @@ class _Reader:
     def __init__(self, model: keras.Model) -> None:
         self.nodes: list[Node] = []
         self.problems: list[tuple[Node, str]] = []
+        self.terms: list[AddedTerm] = []
         self.producers: dict[int, Any] = {}
         # Operators whose output does not have the batch as its first axis.
         self._without_batch: set[Node] = set()
         self._uses: dict[int, int] = {}
         self._copies: dict[Any, Any] = {}
-        # Trainable variable, by id -> it, and the first call that it is an argument of.
+        # Trainable variable, by id -> it, and the first call of a layer that has it or
+        # a function that it is an argument of.
         self._variables: dict[int, tuple[tf.Variable, Call]] = {}
         self._layer_names: dict[int, str] = {}
         self._names = {layer.name for layer in model.layers}
@@ -105,6 +117,11 @@ class _Reader:
     def _read_call(self, keras_node: Any, path: str, outer: dict[str, Any]) -> None:
         """Adds the operators of one call of a layer."""
         layer = keras_node.layer
+        added = added_call(layer)
+        if added is not None:
+            [source] = keras_node.keras_inputs
+            self.terms.append(AddedTerm(*added, self.producers[id(source)]))
+            return
         use = self._uses[id(layer)] = self._uses.get(id(layer), -1) + 1
         kwargs = _call_kwargs(keras_node, outer)
         inner = self._inner_model(keras_node)
@@ -209,7 +226,8 @@ class _Reader:
 
     def _tied(self, call: Call) -> str | None:
         """Returns why a call cannot have a copy of its trainable variable, or None."""
-        for value in filter(is_trained, tf.nest.flatten(call.arguments)):
+        arguments = filter(is_trained, tf.nest.flatten(call.arguments))
+        for value in [*call.layer.trainable_weights, *arguments]:
             _, first = self._variables.setdefault(id(value), (value, call))
             if first.layer is not call.layer:
                 return (
