@@ -11,11 +11,8 @@ from .._compat import import_keras3, keras
 from .._compat3 import compiled_loss, compiled_loss_of
 from ..training import (
     Distillation,
-    Untracked,
     as_tf_keras,
     checked_pair,
-    output_kinds,
-    uncompiled,
 )
 from .model import Keras3Training, LSQModel
 from .objects import as_keras3
@@ -54,17 +51,11 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
         super().__init__(**kwargs)
         self.autocast = False
         self.dtype_policy = student.dtype_policy
-        self.student = student
-        self._untracked = Untracked(teacher, None)
-        self._augmenting = augmenting
-        self.temperature = temperature
-        self.distillation_weight = distillation_weight
-        self.input_names = list(student.student.input_names)
-        self.output_names = list(output_kinds(student.student))
+        settings = (temperature, distillation_weight)
+        self._set_up(student, teacher, augmenting, None, *settings)
         self._soft_losses: list[Any] = []
         self._hard = keras3.metrics.Mean(name="student_loss")
         self._soft = keras3.metrics.Mean(name="distillation_loss")
-        self.built = True
 
     def compile(
         self,
@@ -140,16 +131,10 @@ class Distiller(Keras3Training, Distillation, keras3.Model):
             ]
         )
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns both models and the settings."""
-        student, teacher = map(uncompiled, (self.student.student, self.teacher))
-        return {
-            "name": self.name,
-            "student": json.dumps(student),
-            "teacher": json.dumps(teacher),
-            "temperature": self.temperature,
-            "distillation_weight": self.distillation_weight,
-        }
+    @staticmethod
+    def _stored(model: keras.Model) -> str:
+        """Returns a model in a form that Keras 3 does not read as one of its own."""
+        return json.dumps(Distillation._stored(model))
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:

@@ -7,6 +7,7 @@ either Keras trains, loads or freezes, the other one sees.
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -240,9 +241,7 @@ def _mirrored(model: keras.Model) -> tuple[Any, Any]:
             mirrored = _input(layer.name, outputs[0])
         else:
             if id(layer) not in views:
-                is_norm = isinstance(layer, keras.layers.BatchNormalization)
-                view = BatchNormalizationView if is_norm else LayerView
-                views[id(layer)] = view(layer, variables)
+                views[id(layer)] = _view_class(type(layer))(layer, variables)
             read = [tensors[id(tensor)] for tensor in node.keras_inputs]
             structure = ForeignCall.of(node)
             mirrored = views[id(layer)].mirrored(read, structure, outputs)
@@ -252,6 +251,14 @@ def _mirrored(model: keras.Model) -> tuple[Any, Any]:
         tf.nest.map_structure(lambda tensor: tensors[id(tensor)], structure)
         for structure in model_structure(model)
     )
+
+
+@functools.cache
+def _view_class(layer_class: type) -> type[LayerView]:
+    """Returns the class of a layer's view, which `summary` shows as the layer's."""
+    is_norm = issubclass(layer_class, keras.layers.BatchNormalization)
+    base = BatchNormalizationView if is_norm else LayerView
+    return type(layer_class.__name__, (base,), {"__module__": __name__})
 
 
 def _input(name: str, tensor: Any) -> Any:

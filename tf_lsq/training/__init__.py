@@ -7,9 +7,7 @@ from .diagnostics import Diagnostics
 from .distillation import (
     Distillation,
     Distiller,
-    Untracked,
     checked_pair,
-    uncompiled,
 )
 from .learned_steps import (
     check_calibrated,
@@ -24,7 +22,6 @@ from .losses import (
     CrossEntropyOfClasses,
     DistillationLoss,
     DistillationOfClasses,
-    output_kinds,
     resolve,
 )
 from .model import NO_EXPORT, LSQModel, StepTraining
@@ -61,7 +58,6 @@ __all__ = [
     "OscillationTracking",
     "SGDWithL2",
     "StepTraining",
-    "Untracked",
     "as_tf_keras",
     "calibrate",
     "check_calibrated",
@@ -69,7 +65,6 @@ __all__ = [
     "checked_pair",
     "is_calibrated",
     "measured_narrow_ranges",
-    "output_kinds",
     "prepare_optimizer",
     "quantization_points",
     "recipe",
@@ -80,6 +75,5 @@ __all__ = [
     "set_first_values",
     "steps",
     "trained_model",
-    "uncompiled",
     "wrapped_layers",
 ]

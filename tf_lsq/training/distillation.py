@@ -67,6 +67,51 @@ class Distillation(StepTraining):
     _untracked: Untracked
     _augmenting: list[str]
 
+    def _set_up(
+        self,
+        student: Any,
+        teacher: keras.Model,
+        augmenting: list[str],
+        total: Any,
+        temperature: float,
+        distillation_weight: float,
+    ) -> None:
+        """Sets what both classes hold, once Keras has set up the model.
+
+        Args:
+            student: The student, of this model's Keras.
+            teacher: From `checked_pair`.
+            augmenting: From `checked_pair`.
+            total: The metric of the training loss, None if Keras has it.
+            temperature: See the class.
+            distillation_weight: See the class.
+        """
+        self.student = student
+        self._untracked = Untracked(teacher, total)
+        self._augmenting = augmenting
+        self.temperature = temperature
+        self.distillation_weight = distillation_weight
+        self.input_names = list(self.quantized.input_names)
+        self.output_names = list(output_kinds(self.quantized))
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns both models and the settings."""
+        return {
+            "name": self.name,
+            "student": self._stored(self.quantized),
+            "teacher": self._stored(self.teacher),
+            "temperature": self.temperature,
+            "distillation_weight": self.distillation_weight,
+        }
+
+    @staticmethod
+    def _stored(model: keras.Model) -> Any:
+        """Returns a tf_keras model for the configuration, without its compilation."""
+        config = keras.saving.serialize_keras_object(model)
+        config.pop("compile_config", None)
+        return config
+
     @property
     def quantized(self) -> LSQModel:
         """The student, as a tf_keras model."""
@@ -237,17 +282,10 @@ class Distiller(Distillation, keras.Model):
         )
         # The student casts inputs itself, where its layers need it.
         super().__init__(autocast=False, **kwargs)
-        self.student = student
-        self._untracked = Untracked(teacher, keras.metrics.Mean(name="loss"))
-        self._augmenting = augmenting
-        self.temperature = temperature
-        self.distillation_weight = distillation_weight
+        total = keras.metrics.Mean(name="loss")
+        settings = (temperature, distillation_weight)
+        self._set_up(student, teacher, augmenting, total, *settings)
         self._distillation: Any = None
-        self.input_names, self.output_names = (
-            student.input_names,
-            list(output_kinds(student)),
-        )
-        self.built = True
 
     def compile(
         self,
@@ -307,16 +345,6 @@ class Distiller(Distillation, keras.Model):
         self._untracked.total.update_state(loss * replicas, sample_weight=batch)
         return loss
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns both models and the settings."""
-        return {
-            "name": self.name,
-            "student": uncompiled(self.student),
-            "teacher": uncompiled(self.teacher),
-            "temperature": self.temperature,
-            "distillation_weight": self.distillation_weight,
-        }
-
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds both models."""
@@ -326,13 +354,6 @@ class Distiller(Distillation, keras.Model):
             for key in ("student", "teacher")
         )
         return cls(student, teacher, **config)
-
-
-def uncompiled(model: keras.Model) -> dict[str, Any]:
-    """Returns a model's configuration, without its losses and optimizer."""
-    config = keras.saving.serialize_keras_object(model)
-    config.pop("compile_config", None)
-    return config
 
 
 def _augmentations(student: keras.Model) -> list[str]:
@@ -419,7 +440,7 @@ def _replayed(
 class Untracked:
     """Holds what Keras would otherwise count among the model's own weights."""
 
-    def __init__(self, teacher: keras.Model, total: keras.metrics.Mean) -> None:
+    def __init__(self, teacher: keras.Model, total: Any) -> None:
         self.teacher = teacher
         self.total = total
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ..._compat import import_keras3, keras
 from ..expansions import EXPANSIONS
-from .differences import compare, computable, is_finite, tolerance
+from .differences import as_array, compare, computable, is_finite, tolerance
 from .graph import CallTwin, ModelTwin, reason_of
 
 _OVERALL_TOLERANCE = 1e-2  # Of the mean difference after all layers.
@@ -154,7 +154,7 @@ class _Comparison:
 
         They would hide all differences after them.
         """
-        array = np.asarray(value)
+        array = as_array(value)
         if array.dtype.kind not in "fV" or is_finite(computable(array)):
             return value
         self._changed = True
@@ -224,10 +224,10 @@ def _as_tensor(value: Any, dtype: tf.DType) -> Any:
     """
     if tf.is_tensor(value) and value.dtype == dtype:
         return value
-    tensor: Any = tf.cast(tf.constant(np.asarray(value)), dtype)
+    tensor: Any = tf.cast(tf.constant(as_array(value)), dtype)
     mask = getattr(value, "_keras_mask", None)
     if mask is not None:
-        tensor._keras_mask = tf.constant(np.asarray(mask))
+        tensor._keras_mask = tf.constant(as_array(mask))
     return tensor
 
 
