@@ -61,6 +61,7 @@ setup(
         "dev": [
             *EXAMPLES,
             "hypothesis>=6.100",
+            "jax>=0.4.30",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "tree-sitter>=0.25",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import subprocess
@@ -343,12 +344,36 @@ def test_a_file_of_keras_3_becomes_a_keras_3_student(suffix, tmp_path):
     assert isinstance(tf_lsq.quantize_model(path), keras3.Model)
 
 
-def test_another_backend_gives_a_tf_keras_student(monkeypatch):
-    monkeypatch.setattr(keras3.backend, "backend", lambda: "jax")
-    model = tf_lsq.quantize_model(network())
-    assert isinstance(model, tf_keras.Model)
-    model.compile("sgd", "sparse_categorical_crossentropy")
-    first_fit(model)
+UNDER_JAX = """
+import sys
+import keras, tf_keras, tf_lsq, tflite_export
+from harness.keras3 import examples, network
+assert keras.backend.backend() == "jax"
+x, y = examples()
+model = network()
+model.compile("sgd", "sparse_categorical_crossentropy")
+model.fit(x, y, verbose=0)
+model.save(sys.argv[1] + "/float.keras")
+student = tf_lsq.quantize_model(model)
+assert isinstance(student, tf_keras.Model)
+loss = keras.losses.SparseCategoricalCrossentropy()
+student.compile(keras.optimizers.SGD(0.01), loss)
+student.fit(x, y, verbose=0)
+report = tflite_export.export_model(student, sys.argv[1] + "/m.tflite", data=x)
+assert report.verification.equal_codes == report.verification.weight_codes > 0
+student.save(sys.argv[1] + "/student.keras")
+"""
+
+
+def test_another_backend_gives_a_tf_keras_student(tmp_path):
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", UNDER_JAX, str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300, env=environment)
+    loaded = tf_keras.models.load_model(tmp_path / "student.keras")
+    assert np.isfinite(loaded.predict(X, verbose=0)).all()
+    model = tf_lsq.quantize_model(tmp_path / "float.keras")
+    assert isinstance(model, keras3.Model)
 
 
 def test_a_custom_train_step_trains_it(tmp_path):
