@@ -67,7 +67,7 @@ def test_students_of_keras_3_give_models_of_keras_3(tmp_path):
     plain.save(tmp_path / "plain.keras")
     loaded = keras3.saving.load_model(tmp_path / "plain.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, atol=1e-6)
-    plain.export(tmp_path / "saved", verbose=False)
+    plain.export(tmp_path / "saved")
     saved = tf.saved_model.load(str(tmp_path / "saved"))
     served = saved.serve(x)
     np.testing.assert_allclose(served, expected, atol=1e-6)
