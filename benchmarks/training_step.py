@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,7 +182,9 @@ def main() -> None:
     step = training_step(model, args.batch)
     for _ in range(3):
         step()
-    print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    # `ru_maxrss` would begin at the size of the process that started this one.
+    [peak] = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    print(json.dumps(int(peak) / 1024))
 
 
 if __name__ == "__main__":
