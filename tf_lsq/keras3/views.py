@@ -254,7 +254,7 @@ def _mirrored(model: keras.Model) -> tuple[Any, Any]:
 
 
 @functools.cache
-def _view_class(layer_class: type) -> type[LayerView]:
+def _view_class(layer_class: type) -> Any:
     """Returns the class of a layer's view, which `summary` shows as the layer's."""
     is_norm = issubclass(layer_class, keras.layers.BatchNormalization)
     base = BatchNormalizationView if is_norm else LayerView

@@ -19,7 +19,7 @@ _ROUNDINGS = 16  # For types with fewer bits.
 
 def as_array(value: Any) -> np.ndarray:
     """Returns the values of a tensor of any backend, or of a list."""
-    if tf.is_tensor(value):
+    if isinstance(value, tf.Tensor):
         return np.asarray(value)
     return import_keras3().ops.convert_to_numpy(value)  # PyTorch keeps gradients.
 
