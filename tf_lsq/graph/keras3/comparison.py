@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from ..._compat import import_keras3, keras
 from ..expansions import EXPANSIONS
-from .differences import as_array, compare, computable, is_finite, tolerance
+from .differences import compare, computable, is_finite, tolerance
 from .graph import CallTwin, ModelTwin, reason_of
 
 _OVERALL_TOLERANCE = 1e-2  # Of the mean difference after all layers.
@@ -119,7 +119,7 @@ class _Comparison:
         problem = self._difference(twin, node, call, values, expected)
         if problem and call.runs_keras3:
             again = _outputs_of_keras3(operation, args, kwargs, name)
-            if compare(again, expected, tolerance(operation, expected)):
+            if _compare(again, expected, tolerance(operation, _arrays(expected))):
                 self._changed = True  # It draws random numbers.
                 return expected
         if problem:
@@ -147,14 +147,15 @@ class _Comparison:
             found = tf.nest.flatten(call.call(*args, **kwargs))
         except Exception as error:  # A layer of tf_keras may raise anything.
             return f"it fails: {reason_of(error)}"
-        return compare(found, expected, tolerance(node.operation, expected))
+        limit = tolerance(node.operation, _arrays(expected))
+        return _compare(found, expected, limit)
 
     def _finite(self, value: Any) -> Any:
         """Returns a tensor with random numbers in place of infinities and NaNs.
 
         They would hide all differences after them.
         """
-        array = as_array(value)
+        [array] = _arrays([value])
         if array.dtype.kind not in "fV" or is_finite(computable(array)):
             return value
         self._changed = True
@@ -170,10 +171,11 @@ class _Comparison:
     def _whole(self, inputs: list[Any], expected: list[Any]) -> None:
         """Compares the outputs of the whole model."""
         twin, original = self._twin.model, self._twin.original
-        limit = max(_OVERALL_TOLERANCE, 4 * tolerance(original, expected))
+        limit = 4 * tolerance(original, _arrays(expected))
+        limit = max(_OVERALL_TOLERANCE, limit)
         batch = tf.nest.pack_sequence_as(original._inputs_struct, self._batch(inputs))
         found = tf.nest.flatten(twin(batch, training=False))
-        problem = compare(found, expected, limit, np.mean)
+        problem = _compare(found, expected, limit, np.mean)
         if problem:
             name = self._first_difference(inputs, limit)
             raise ValueError(_refusal(f"`{name}`", problem, _REMEDY))
@@ -192,7 +194,7 @@ class _Comparison:
             strict=True,
         )
         for tensor, expected, found in pairs:
-            if compare([found], [expected], limit, np.mean):
+            if _compare([found], [expected], limit, np.mean):
                 return tensor._keras_history.operation.name
         return twin.model.name
 
@@ -215,6 +217,17 @@ def _outputs_of_keras3(operation: Any, args: Any, kwargs: Any, name: str) -> lis
         raise _Failed(f"`{name}` ({_kind(operation)}): {reason_of(error)}") from error
 
 
+def _compare(found: Any, expected: Any, limit: float, over: Any = np.max) -> str | None:
+    """Returns how tensors of any backend differ, see `compare`."""
+    return compare(_arrays(found), _arrays(expected), limit, over)
+
+
+def _arrays(values: Any) -> list[np.ndarray]:
+    """Returns the values of tensors of any backend; PyTorch's keep gradients."""
+    convert = import_keras3().ops.convert_to_numpy
+    return [np.asarray(v) if tf.is_tensor(v) else convert(v) for v in values]
+
+
 def _as_tensor(value: Any, dtype: tf.DType) -> Any:
     """Returns a tensor of any backend as the twin receives it, with its mask.
 
@@ -224,10 +237,12 @@ def _as_tensor(value: Any, dtype: tf.DType) -> Any:
     """
     if tf.is_tensor(value) and value.dtype == dtype:
         return value
-    tensor: Any = tf.cast(tf.constant(as_array(value)), dtype)
+    [array] = _arrays([value])
+    tensor: Any = tf.cast(tf.constant(array), dtype)
     mask = getattr(value, "_keras_mask", None)
     if mask is not None:
-        tensor._keras_mask = tf.constant(as_array(mask))
+        [array] = _arrays([mask])
+        tensor._keras_mask = tf.constant(array)
     return tensor
 
 

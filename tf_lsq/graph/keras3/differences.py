@@ -6,22 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-
-from ..._compat import import_keras3
 
 # Differences are relative to the largest value of a tensor. This one is a fortieth of a
 # step of 8 bits, and about a thousand roundings of float32: the two Keras do not always
 # add in the same order.
 _TOLERANCE = 1e-4
 _ROUNDINGS = 16  # For types with fewer bits.
-
-
-def as_array(value: Any) -> np.ndarray:
-    """Returns the values of a tensor of any backend, or of a list."""
-    if isinstance(value, tf.Tensor):
-        return np.asarray(value)
-    return import_keras3().ops.convert_to_numpy(value)  # PyTorch keeps gradients.
 
 
 def compare(
@@ -38,7 +28,7 @@ def compare(
     if len(found) != len(expected):
         return f"it has {len(found)} outputs instead of {len(expected)}"
     for one, other in zip(found, expected, strict=True):
-        one, other = as_array(one), as_array(other)
+        one, other = np.asarray(one), np.asarray(other)
         if one.shape != other.shape:
             return f"its output has the shape {one.shape} instead of {other.shape}"
         if one.dtype.kind not in "fcV":
@@ -81,6 +71,6 @@ def is_finite(array: np.ndarray) -> bool:
 def tolerance(operation: Any, outputs: Sequence[Any]) -> float:
     """Returns the largest relative difference that rounding explains."""
     types = [getattr(operation, "compute_dtype", "float32")]
-    types += [str(as_array(value).dtype) for value in outputs]
+    types += [str(np.asarray(value).dtype) for value in outputs]
     known = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
     return max([_TOLERANCE, *(_ROUNDINGS * known.get(t, 0) for t in types)])
