@@ -170,3 +170,89 @@ def test_inputs_that_only_a_loss_reads_are_refused():
     model.add_loss(tf.reduce_mean(keras.losses.mse(y, output)))
     with pytest.raises(ValueError, match=r"`y`: no output depends.*`y` in `fit`"):
         tf_lsq.quantize_model(model)
+
+
+def _compared(model, data, rel=0.03, **options):
+    """Checks that the terms of a model are those of its student at 8 bits."""
+    student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8, **options)
+    tf_lsq.calibrate(student, data)
+    expected = _evaluated(model, data)
+    assert _evaluated(student, data) == pytest.approx(expected, rel=rel)
+    return student
+
+
+def test_casts_in_terms_are_carried_out(rng):
+    x = layers.Input((6, 6, 3), dtype="uint8")
+    pixels = tf.cast(x, tf.float32)
+    hidden = layers.Conv2D(4, 3, activation="relu")(pixels / 255.0)
+    model = keras.Model(x, layers.Dense(2)(layers.Flatten()(hidden)))
+    model.add_loss(tf.reduce_mean(tf.square(tf.cast(x, tf.float32))))
+    model.add_metric(tf.reduce_mean(tf.square(pixels)), name="squares")
+    model.add_metric(tf.cast(tf.reduce_max(x), tf.float32) * 2.0, name="largest")
+    _compared(model, rng.integers(0, 256, (32, 6, 6, 3)).astype(np.uint8))
+
+
+def test_layers_in_float_keep_their_sign(images):
+    model = _classifier()
+    conv = model.get_layer("conv")
+    conv.bias.assign([1.0, 2.0, 3.0, 4.0])
+    model.add_metric(tf.reduce_mean(conv.output[..., 1]), name="channel")
+    _compared(model, images)
+    _compared(model, images, overrides={"conv": "float"})
+
+
+def test_layers_inside_others_are_not_trained_twice():
+    x, z = layers.Input((3, 8)), layers.Input((8,))
+    dense = layers.Dense(4, name="shared")
+    model = keras.Model([x, z], [layers.Dense(2)(dense(z)), x * 1.0])
+    model.add_loss(tf.reduce_mean(layers.TimeDistributed(dense)(x)))
+    with pytest.raises(ValueError, match="already a weight of `shared`"):
+        tf_lsq.quantize_model(model)
+
+
+def test_cells_of_two_layers_are_not_trained_twice():
+    x = layers.Input((3, 8))
+    cell = layers.GRUCell(4)
+    first, second = layers.RNN(cell, name="a")(x), layers.RNN(cell, name="b")(x)
+    model = keras.Model(x, layers.Dense(2)(first + second))
+    with pytest.raises(ValueError, match="already a weight of `a`"):
+        tf_lsq.quantize_model(model, overrides={"a": "float", "b": "float"})
+
+
+def test_factors_of_terms_stay_variable(images):
+    factor = tf.Variable(2.0, trainable=False)
+    model = _classifier()
+    hidden = model.get_layer("relu").output
+    model.add_loss(tf.reduce_mean(hidden * factor))
+    student = _compared(model, images)
+    factor.assign(5.0)
+    expected = _evaluated(model, images)
+    assert _evaluated(student, images) == pytest.approx(expected, rel=0.03)
+
+
+def test_terms_that_read_a_weight_of_the_model_are_refused():
+    model = _classifier()
+    mean = model.get_layer("norm").moving_mean
+    model.add_loss(tf.reduce_mean(model.get_layer("conv").output * mean))
+    with pytest.raises(ValueError, match=r"reads 'norm/moving_mean.*add_loss"):
+        tf_lsq.quantize_model(model)
+
+
+def test_probabilities_in_terms_have_logarithms(rng):
+    x = layers.Input((16,))
+    shares = layers.Activation("softmax")(layers.Dense(16)(x) * 4.0)
+    model = keras.Model(x, layers.Dense(2)(x * shares))
+    model.add_loss(-tf.reduce_mean(tf.reduce_sum(shares * tf.math.log(shares), -1)))
+    _compared(model, rng.normal(size=(64, 16)).astype(np.float32))
+
+
+def test_a_teacher_with_terms_distils(rng):
+    x = layers.Input((8,))
+    output = layers.Dense(8, name="scores")(layers.Dense(4, activation="relu")(x))
+    model = keras.Model(x, output)
+    model.add_loss(keras.losses.MeanSquaredError()(x, output))
+    distiller = tf_lsq.Distiller(tf_lsq.quantize_model(model), teacher=model)
+    distiller.compile("sgd", "mae")
+    data = rng.normal(size=(32, 8)).astype(np.float32)
+    history = distiller.fit(data, data, verbose=0).history
+    assert np.isfinite(history["loss"]).all()

@@ -58,6 +58,7 @@ __all__ = [
     "SlicingOpLambda",
     "added_call",
     "added_callables",
+    "calls_for_terms",
     "exclude_from_weight_decay",
     "full_name",
     "import_keras3",
@@ -198,6 +199,20 @@ def added_call(layer: Any) -> tuple[str, dict[str, Any]] | None:
             {"name": layer.metric_name, "aggregation": layer.aggregation},
         )
     return None
+
+
+def calls_for_terms(model: keras.Model) -> set[int]:
+    """Returns the layer calls that no output of a model depends on, by id."""
+    nodes = nodes_of(model)
+    makers = {id(t): n for n in nodes for t in tf.nest.flatten(n.outputs)}
+    needed: set[int] = set()
+    tensors = list(model.outputs)
+    while tensors:
+        node = makers.get(id(tensors.pop()))
+        if node is not None and id(node) not in needed:
+            needed.add(id(node))
+            tensors += node.keras_inputs
+    return {id(node) for node in nodes} - needed
 
 
 def added_callables(model: keras.Model) -> list[str]:

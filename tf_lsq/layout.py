@@ -54,7 +54,7 @@ def build_model(
     )
     name_outputs(student, model.output_names)
     for term in graph.terms:
-        tensor = builder.in_term(term.node)
+        tensor = _as_type(builder.in_term(term.node), term.dtype)
         getattr(student, term.method)(tensor, **term.arguments)
     _check_callables(model, student)
     student.step_clip = options.step_clip
@@ -121,26 +121,34 @@ class _Builder:
                 tensors = [self._call(node, part, tensors)]
                 self._in_terms[part] = tensors[0]
             [tensor] = tensors
-        if node in self.plan.after:
-            tensor = self._point(self.plan.after[node])(tensor)
+        last, point = [node, *node.fused][-1], self.plan.after.get(node)
+        self._in_terms.setdefault(last, tensor)
+        if point is not None:
+            tensor = self._point(point)(tensor)
+            # A fixed grid, of a softmax or sigmoid, has zeros that have no logarithm.
+            if point.fixed_step is None and node.kind != "input":
+                self._in_terms[last] = tensor
         self.tensors[node] = tensor
-        if node.kind != "input":  # Its data are as they were.
-            self._in_terms[[node, *node.fused][-1]] = tensor
 
     def in_term(self, node: Node) -> Any:
         """Returns the tensor of an operator, for an added loss or metric.
 
-        It comes after the operator's point; operators that only losses and metrics
-        depend on are computed in float.
+        It comes after the operator's point, unless that has a fixed step; operators
+        that only losses and metrics depend on are computed in float.
         """
         if node not in self._in_terms:
             tensors = [self.in_term(source) for source in node.inputs]
             if node.foreign is not None:
+                types = node.input_types or [tensor.dtype for tensor in tensors]
+                tensors = list(map(_as_type, tensors, types))
                 self._in_terms[node] = self._foreign_output(node, tensors)
             else:
                 self._in_terms[node] = self._call(node, node, tensors)
         tensor = self._in_terms[node]
-        if node.affine is None or not _has_own_batch_norm(node):
+        copy = self._copies.get(id(node.layer))
+        if node.affine is None or not isinstance(copy, LSQWrapper):
+            return tensor
+        if not _has_own_batch_norm(node):
             return tensor
         signs = negated_channels(node.affine.layer)  # See `make_gamma_positive`.
         return tensor if signs is None else tensor * signs
@@ -241,6 +249,11 @@ class _Builder:
                 point = FixedPoint(quantizer, fixed_step=spec.fixed_step, **settings)
             self._points[spec] = point
         return self._points[spec]
+
+
+def _as_type(tensor: Any, dtype: tf.DType) -> Any:
+    """Returns a tensor of a type."""
+    return tensor if tensor.dtype == dtype else tf.cast(tensor, dtype)
 
 
 def _for_target(spec: PointSpec, target: str) -> tuple[int, bool | None]:

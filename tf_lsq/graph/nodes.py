@@ -105,6 +105,7 @@ class Node:
         call_kwargs: What the user passed in the call (`training=False`).
         dtype: Type of the output.
         foreign: The call of the layer, for the kind "foreign".
+        input_types: Types of its input tensors, if only added terms depend on it.
         output: Which of the outputs of that call this is.
         activation: "relu", "relu6" or None.
         fused: Nodes that were fused into it, in order: affine part, then ReLU.
@@ -125,6 +126,7 @@ class Node:
     call_kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
     dtype: tf.DType = tf.float32
     foreign: ForeignCall | None = None
+    input_types: tuple[tf.DType, ...] = ()
     output: int = 0
     activation: str | None = None
     fused: list[Node] = dataclasses.field(default_factory=list)
@@ -209,11 +211,13 @@ class AddedTerm:
         arguments: Its arguments by name, without the tensor.
         node: The operator that computes the tensor. It need not be in the graph: no
             output depends on what is computed for terms only.
+        dtype: Type of the tensor, which the graph may not cast to.
     """
 
     method: str
     arguments: dict[str, Any]
     node: Node
+    dtype: tf.DType
 
 
 @dataclasses.dataclass

@@ -12,7 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import OpLambda, SlicingOpLambda, added_call, keras, nodes_of
+from .._compat import (
+    OpLambda,
+    SlicingOpLambda,
+    added_call,
+    calls_for_terms,
+    keras,
+    nodes_of,
+)
 from .activations import activation_name
 from .expansions import EXPANSIONS
 from .functions.recorded import (
@@ -100,6 +107,11 @@ class _Reader:
         self._variables: dict[int, tuple[tf.Variable, Call]] = {}
         self._layer_names: dict[int, str] = {}
         self._names = {layer.name for layer in model.layers}
+        self._weights = {id(v) for layer in model.layers for v in layer.weights}
+        # Calls that only added losses and metrics depend on, and whether the call that
+        # is being read is one of them, or inside one.
+        self._beside: set[int] = set()
+        self._is_beside = False
 
     def read(self, model: keras.Model, path: str, kwargs: dict[str, Any]) -> None:
         """Adds the operators of one model.
@@ -109,6 +121,7 @@ class _Reader:
             path: Names of the models around its layers, "" for the outermost.
             kwargs: What was passed in the call of a nested model.
         """
+        self._beside |= calls_for_terms(model)
         for keras_node in nodes_of(model):
             if path and isinstance(keras_node.layer, keras.layers.InputLayer):
                 continue
@@ -119,9 +132,12 @@ class _Reader:
         layer = keras_node.layer
         added = added_call(layer)
         if added is not None:
-            [source] = keras_node.keras_inputs
-            self.terms.append(AddedTerm(*added, self.producers[id(source)]))
+            [tensor] = keras_node.keras_inputs
+            source = self.producers[id(tensor)]
+            self.terms.append(AddedTerm(*added, source, tensor.dtype))
             return
+        outside = self._is_beside
+        self._is_beside = outside or id(keras_node) in self._beside
         use = self._uses[id(layer)] = self._uses.get(id(layer), -1) + 1
         kwargs = _call_kwargs(keras_node, outer)
         inner = self._inner_model(keras_node)
@@ -132,12 +148,15 @@ class _Reader:
         outputs = tensors_of(keras_node.outputs)
         for tensor, node in zip(outputs, nodes, strict=True):
             self.producers[id(tensor)] = node
+        self._is_beside = outside
 
     def _inner_model(self, keras_node: Any) -> keras.Model | None:
         """Returns the model that a layer is, or that it decomposes into."""
         layer = keras_node.layer
         if isinstance(layer, keras.Model):
             return layer if getattr(layer, "_is_graph_network", False) else None
+        if self._is_beside:
+            return None
         if isinstance(layer, keras.layers.Lambda):
             return read_lambda(keras_node)
         expand = EXPANSIONS.get(type(layer))
@@ -165,13 +184,16 @@ class _Reader:
     ) -> list[Node]:
         """Adds the operators of a layer; returns one per output."""
         call = self._call(keras_node, use, path, kwargs)
+        if self._is_beside:
+            return self._lower_beside(call, keras_node)
         activation = _python_activation(call.layer)
         if activation is not None:
             inner = read_function(activation, tensors_of(keras_node.outputs))
             if inner is not None:
                 return self._read_activated(call, inner, path)
         hidden = _MASKED if _reads_mask(keras_node) else self._logits(keras_node)
-        problem = hidden or _problem(call) or self._tied(call)
+        tied = self._tied(call)
+        problem = hidden or tied or _problem(call)
         operators: Any = []
         moves = _exchanges_batch(call.layer)
         moved = any(source in self._without_batch for source in call.sources)
@@ -193,7 +215,7 @@ class _Reader:
             problem, operators = COMPUTES_INTEGERS, []
         if not operators:
             call.nodes.clear()
-            stays = _can_stay_float(call) and hidden is None
+            stays = _can_stay_float(call) and hidden is None and tied is None
             operators = self._foreign(call, keras_node, stays=stays)
         if problem is not None:
             problem = _with_trained_argument(problem, call)
@@ -203,6 +225,31 @@ class _Reader:
             self._without_batch.update(operators)
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
+
+    def _lower_beside(self, call: Call, keras_node: Any) -> list[Node]:
+        """Adds a layer that only added losses and metrics depend on, as it is."""
+        hidden = _MASKED if _reads_mask(keras_node) else self._logits(keras_node)
+        problem = hidden or self._tied(call) or self._changing(call)
+        if problem is None and isinstance(call.layer, keras.Model):
+            problem = _remedy(call.layer)
+        operators = self._foreign(call, keras_node, stays=problem is None)
+        for operator in operators:
+            operator.input_types = tuple(t.dtype for t in keras_node.keras_inputs)
+        if problem is not None:
+            named = f"`{call.origin}` ({class_name(keras_node.layer)})"
+            self.problems += [(one, f"{named}: {problem}") for one in operators]
+        self.nodes += call.nodes
+        return operators
+
+    def _changing(self, call: Call) -> str | None:
+        """Returns why a function cannot read a variable of this model, or None."""
+        for value in tf.nest.flatten(call.arguments):
+            if isinstance(value, tf.Variable) and id(value) in self._weights:
+                return (
+                    f"it reads {value.name!r}, and would not read that of the "
+                    "quantized model; call `add_loss` or `add_metric` of that model"
+                )
+        return None
 
     def _logits(self, keras_node: Any) -> str | None:
         """Returns why a cross-entropy cannot read probabilities, or None.

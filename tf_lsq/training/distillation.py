@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .._compat import keras, losses_container, model_structure, nodes_of, replaced_call
+from .._compat import (
+    added_call,
+    keras,
+    losses_container,
+    model_structure,
+    name_outputs,
+    nodes_of,
+    replaced_call,
+)
 from ..graph import float_model
 from ..layers import LSQWrapper
 from .learned_steps import quantization_points, trained_model
@@ -461,11 +469,21 @@ def checked_pair(
         ValueError: If a number is out of range, or the models do not fit.
     """
     _check_arguments(student, temperature, weight)
-    teacher = float_model(teacher)
+    teacher = _without_terms(float_model(teacher))
     _check_same_outputs(student, teacher)
     augmenting = _augmentations(student)
     _check_same_augmentation(augmenting, teacher)
     return teacher, augmenting
+
+
+def _without_terms(teacher: Any) -> Any:
+    """Returns a teacher without its added losses and metrics, which would be unused."""
+    is_graph = getattr(teacher, "_is_graph_network", False)
+    if not is_graph or not any(added_call(layer) for layer in teacher.layers):
+        return teacher
+    plain = keras.Model(*model_structure(teacher), name=teacher.name)
+    name_outputs(plain, teacher.output_names)
+    return plain
 
 
 def _check_arguments(student: Any, temperature: Any, weight: Any) -> None:
