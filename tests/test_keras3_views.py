@@ -165,3 +165,14 @@ def test_models_around_it_have_its_losses():
     model = tf_lsq.quantize_model(regularized)
     stacked = keras3.Sequential([keras3.Input(X.shape[1:]), model])
     assert len(stacked.losses) == len(model.losses) == len(model.student.losses) == 1
+
+
+def test_summaries_name_the_classes_of_layers():
+    model = student()
+    names = {layer.name: type(layer).__name__ for layer in model.layers}
+    assert names["conv_1"] == "LSQWrapper"
+    assert names["norm"] == "BatchNormalization"
+    assert names["quantize_image"] == names["relu_1"] == "QuantizationPoint"
+    lines: list[str] = []
+    model.summary(print_fn=lambda text, **_: lines.append(text))
+    assert "LayerView" not in "".join(lines)
