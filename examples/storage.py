@@ -32,6 +32,7 @@ import tflite_export
 from tflite_export import verification
 from tflite_export.freezing import read_model
 from tflite_export.reports import processor
+from tflite_export.runtimes import this_machine
 
 layers = keras.layers
 IMAGES = 1000
@@ -229,7 +230,8 @@ def twin_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> A
         tflite_export.export_model(student, path, storage=storage)
         for kernels in ("xnnpack", "builtin"):
             frozen, codes = codes_of(student, path, x, kernels)
-            different = verification.twin_differences(frozen, codes, kernels)
+            runtime = this_machine().with_kernels(kernels)
+            different = verification.twin_differences(frozen, codes, runtime)
             counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])
             for node in frozen.nodes:
                 if node.name in different:

@@ -13,8 +13,10 @@ import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph.functions import table
 from tflite_export import verification
+from tflite_export.runtimes import this_machine
 
 layers = keras.layers
+BUILTIN = this_machine().with_kernels("builtin")
 
 _CONSTANTS = np.random.default_rng(1)
 POSITIONS = _CONSTANTS.normal(size=(8, 8, 6)).astype(np.float32)
@@ -377,7 +379,7 @@ def builtin_differences(student, x):
     """Names of tensors that the twin computes differently without XNNPACK."""
     built = tiny.built(student)
     codes = verification.probe_codes(built.graph, built.frozen, [x], "builtin")
-    differences = verification.twin_differences(built.frozen, codes, "builtin")
+    differences = verification.twin_differences(built.frozen, codes, BUILTIN)
     return [name for name, count in differences.items() if count]
 
 

@@ -154,6 +154,7 @@ EXPORT = [
     "targets",
     "runtimes.rounding",
     "runtimes.arithmetic",
+    "runtimes.runtime",
     "runtimes.litert",
     "runtimes",
     "freezing.grids",

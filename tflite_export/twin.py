@@ -30,7 +30,8 @@ from .freezing import (
     read_model,
 )
 from .operators import OPERATORS, Compute, Context, exact_output, quantized
-from .runtimes import KERNELS
+from .runtimes import Runtime, find_runtime
+from .targets import TARGETS
 
 
 def integer_twin(
@@ -38,6 +39,7 @@ def integer_twin(
     *,
     storage: str = "int8",
     bias_grid: str = "own",
+    runtime: str | None = None,
     kernels: str = "xnnpack",
     input_shapes: InputShapes | None = None,
 ) -> keras.Model:
@@ -46,14 +48,16 @@ def integer_twin(
     The twin has the inputs and outputs of `model`, with each output on the grid of the
     file. `evaluate` and `predict` work as usual; the twin cannot be trained or saved.
 
-    It is exact for integers on CPUs, where it was compared with LiteRT on x86-64.
-    Layers left in float are computed in float, and quantized afterwards.
+    It is exact for integers, where it was compared with the runtimes on their
+    processors. Layers left in float are computed in float, and quantized afterwards.
 
     Args:
         model: A quantized model, trained or calibrated.
         storage: As given to `export_model`.
         bias_grid: As given to `export_model`.
-        kernels: "xnnpack": LiteRT as phones run it. "builtin": without XNNPACK.
+        runtime: What runs the file: "arm64", LiteRT on phones; "x86-64", LiteRT on
+            most other computers. None: that of the target of `model`.
+        kernels: "xnnpack": LiteRT as it is. "builtin": without XNNPACK.
         input_shapes: As given to `export_model`.
 
     Returns:
@@ -66,13 +70,14 @@ def integer_twin(
         ValueError: If an option is unknown, or `model` cannot be exported.
         RuntimeError: If `model` was never trained or calibrated.
     """
-    if kernels not in KERNELS:
-        raise ValueError(
-            f"`kernels` must be one of {list(KERNELS)}. Received: {kernels!r}."
-        )
     stored = Storage(storage, bias_grid)
     quantized = at_shapes(check_quantized(model), input_shapes)
-    twin = build_twin(freeze_model(read_model(quantized), stored), quantized, kernels)
+    trained = read_model(quantized)
+    chosen = find_runtime(
+        TARGETS[trained.target].runtime if runtime is None else runtime
+    )
+    chosen = chosen.with_kernels(kernels)
+    twin = build_twin(freeze_model(trained, stored), quantized, chosen)
     if not is_keras3_model(model):
         return twin
     from tf_lsq.keras3 import ModelView  # Needs the backend TensorFlow.
@@ -81,16 +86,16 @@ def integer_twin(
 
 
 def build_twin(
-    frozen: FrozenModel, model: keras.Model, kernels: str = "xnnpack"
+    frozen: FrozenModel, model: keras.Model, runtime: Runtime
 ) -> keras.Model:
     """Returns the twin of a file.
 
     Args:
         frozen: The numbers of the file.
         model: The model that the numbers come from.
-        kernels: One of `KERNELS`.
+        runtime: What runs the file.
     """
-    operators = twin_operators(frozen, kernels)
+    operators = twin_operators(frozen, runtime)
     nodes, tensors, inputs = frozen.by_name(), {}, {}
     for node in frozen.nodes:
         if node.kind == "input":
@@ -117,12 +122,12 @@ def build_twin(
     return twin
 
 
-def twin_operators(frozen: FrozenModel, kernels: str) -> dict[str, Compute]:
+def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
     """Returns what each operator of a file computes, by the name of its output.
 
     Args:
         frozen: The operators of the file.
-        kernels: One of `KERNELS`.
+        runtime: What runs the file.
 
     Returns:
         Functions from the inputs to the output; integer tensors as codes minus their
@@ -134,7 +139,7 @@ def twin_operators(frozen: FrozenModel, kernels: str) -> dict[str, Compute]:
         if node.kind == "input":
             continue
         sources = [nodes[name] for name in node.inputs]
-        context = Context(node, sources, kernels, OPERATORS[node.kind])
+        context = Context(node, sources, runtime, OPERATORS[node.kind])
         if node.is_float:
             functions[node.name] = _in_float(context)
         else:

@@ -20,12 +20,14 @@ coarser of the two grids is also on the other one.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 from tf_lsq.graph import code_multiplier
 
 from ..file import CONTAINERS, PACKED, SMALLEST_FIRST
+from ..runtimes import RUNTIMES
 from ..targets import STORAGES, Target, container, takes_container
 from .grids import Grid, most_widening
 from .trained import QuantizedKernel, TrainedNode
@@ -34,6 +36,8 @@ INT32_MAX = 2**31 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
 # output itself, a code is then off by one, and never by more.
 LARGEST_BIAS_ERROR = 0.5
+# What float32 leaves of biases on a grid.
+_NO_BIAS_ERROR = 1e-3
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
 PACKABLE = {
@@ -83,7 +87,8 @@ class AllowedContainers:
         grid: The container whose grid the bias is on: `stored`, or a smaller one.
         shared: Whether files of all storages must compute the same integers.
         symmetric: Whether zero points must be 0.
-        slow: Containers that only TFLite's own kernels run, which round twice.
+        slow: Containers that only TFLite's own kernels run.
+        slow_rounds_twice: Whether those of the target's runtime round twice.
     """
 
     kind: str
@@ -92,6 +97,11 @@ class AllowedContainers:
     shared: bool = False
     symmetric: bool = False
     slow: tuple[str, ...] = ()
+    slow_rounds_twice: bool = False
+
+    def rounds_twice(self, container: str) -> bool:
+        """Returns whether the kernel that runs a container rounds twice."""
+        return self.slow_rounds_twice and container in self.slow
 
 
 def allowed_containers(
@@ -115,6 +125,8 @@ def allowed_containers(
     if storage.name == "auto" and any(size != 1 for size in node.shape[1:-1]):
         stored = "int8"  # Widening every position of the input takes time.
     shared = storage.bias_grid == "packed"
+    positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
+    runtime = RUNTIMES[target.runtime]
     return AllowedContainers(
         kind,
         stored,
@@ -122,6 +134,7 @@ def allowed_containers(
         shared,
         target.symmetric,
         tuple(c for c in PACKED if not takes_container(target, code, c, channels)),
+        runtime.rounds_twice(kind, kernel.codes.shape, positions),
     )
 
 
@@ -145,12 +158,14 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     kernel = node.quantized_kernel
     num_bits = kernel.num_bits
     codes = kernel.codes * np.sign(node.folding.factor).astype(np.int64)
-    grid = allowed_containers(node, target, storage).grid
+    allowed = allowed_containers(node, target, storage)
+    grid = allowed.grid
     larger = SMALLEST_FIRST[SMALLEST_FIRST.index(grid) :]
     holder = next(name for name in larger if multiplier_of(codes, num_bits, name))
     source = node.inputs[0].source_point
     widest = 1
-    if source is not None and source.point is not None and holder in PACKED:
+    widens = allowed.shared or allowed.rounds_twice(holder)
+    if source is not None and source.point is not None and widens:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, holder)
     base = code_multiplier(num_bits)  # int8 storage divides by this.
@@ -224,16 +239,32 @@ def choose_container(
             remarks.append(f"{holder} cannot hold its codes times the sign of gamma")
             continue
         products = _divisions(num_bits, most, widest if holder in PACKED else 1)
-        divisions = max([d for d in products if fitting.fits(d)], default=1)
+        fitting_ones = [d for d in products if fitting.fits(d)] or [1]
+        divisions = max(fitting_ones)
+        if not (allowed.shared or allowed.rounds_twice(holder)):
+            exact = [d for d in fitting_ones if fitting.error(d) < _NO_BIAS_ERROR]
+            least = min((_widening(d, most) for d in exact), default=None)
+            divisions = max(
+                (d for d in exact if _widening(d, most) == least), default=divisions
+            )
         if holder not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
             break
         moved = fitting.error(divisions)
         remarks.append(f"in {holder} its bias would move an output by {moved:.2g}")
     # Any container stores the same integers, so files on one grid compute the same.
     stored = max(allowed.stored, holder, key=SMALLEST_FIRST.index)
-    multiplier = max(m for m in _divisors(divisions) if m <= most)
-    widening = divisions // multiplier
-    return Choice(stored, multiplier, widening, "; ".join(remarks))
+    widening = _widening(divisions, most)
+    return Choice(stored, divisions // widening, widening, "; ".join(remarks))
+
+
+def _widening(divisions: int, most: int) -> int:
+    """Returns what divisions of a bias's unit leave to the input.
+
+    Args:
+        divisions: Product of multiplier and widening.
+        most: Largest multiplier.
+    """
+    return divisions // max(m for m in _divisors(divisions) if m <= most)
 
 
 def multiplier_of(codes: np.ndarray, num_bits: int, container: str) -> int:

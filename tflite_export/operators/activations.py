@@ -131,8 +131,12 @@ class Softmax(PlainOperator):
         return tf.nn.softmax(inputs[0])
 
     def integers(self, context: Context) -> Compute:
-        """Computes the softmax in float64, and rounds."""
+        """Computes the softmax in float64, and rounds; or in integers."""
         scale, output = context.source_grid.scale, context.grid.scale
+        if context.runtime.integer_softmax:
+            return lambda inputs: context.limited(
+                arithmetic.integer_softmax(integers_of(inputs[0]), *context.scales)
+            )
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             shares = tf.nn.softmax(tf.cast(inputs[0], tf.float64) * scale)

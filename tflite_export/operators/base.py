@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
-from ..runtimes import arithmetic, fixed_point
+from ..runtimes import Runtime, arithmetic, fixed_point
 from .builder import FUSED, Builder
 
 _RELU6 = np.float32(6.0)
@@ -76,24 +76,25 @@ class Operator(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
-    """One operator, its inputs, and the kernels available to run it.
+    """One operator, its inputs, and the runtime that runs it.
 
     Attributes:
         node: The operator.
         sources: The operators that compute its inputs.
-        kernels: One of `runtimes.KERNELS`.
+        runtime: What runs the file.
         operator: The operator class of `node.kind`.
     """
 
     node: FrozenNode
     sources: list[FrozenNode]
-    kernels: str
+    runtime: Runtime
     operator: Operator
 
     @property
     def family(self) -> str:
         """The kernels that run the operator: XNNPACK does not support all operators."""
-        return self.kernels if self.operator.has_kernel(self) else "builtin"
+        delegated = self.runtime.xnnpack and self.operator.has_kernel(self)
+        return "xnnpack" if delegated else "builtin"
 
     @property
     def grid(self) -> Grid:
@@ -123,9 +124,11 @@ class Context:
         Args:
             ratio: Output codes per unit of the accumulator.
         """
-        if self.family == "xnnpack":
-            return lambda acc: arithmetic.float_requantize(acc, ratio)
         multiplier, exponent = fixed_point(np.float64(ratio))
+        if self.family == "xnnpack":
+            if self.runtime.exact_product:
+                return lambda acc: arithmetic.round_once(acc, multiplier, exponent)
+            return lambda acc: arithmetic.float_requantize(acc, ratio)
         return lambda acc: arithmetic.fixed_requantize(
             acc, multiplier, exponent, half_up=False
         )

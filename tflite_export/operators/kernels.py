@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -105,7 +106,8 @@ class KernelOperator(Operator):
     def _requantize(self, context: Context) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns accumulator -> codes of the output."""
         source, output = context.scales
-        scale = context.node.kernel_weight.codes.scale
+        weight = context.node.kernel_weight.codes
+        scale = weight.scale
         if context.family == "xnnpack":
             ratio = source * scale / output
             return lambda acc: arithmetic.float_requantize(acc, ratio)
@@ -113,7 +115,11 @@ class KernelOperator(Operator):
         if self.one_scale and len(scale) == 1:
             ratio = np.float64(source * scale)
         multiplier, exponent = fixed_point(ratio / np.float64(output))
-        half_up = half_up_channels(context.node.kind, len(scale))
+        kind = context.node.kind
+        shape, positions = weight.codes.shape, math.prod(context.node.shape[1:-1])
+        if not context.runtime.rounds_twice(kind, shape, positions):
+            return lambda acc: arithmetic.round_once(acc, multiplier, exponent)
+        half_up = half_up_channels(kind, len(scale))
         return lambda acc: arithmetic.fixed_requantize(
             acc, multiplier, exponent, half_up=half_up
         )

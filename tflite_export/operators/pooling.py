@@ -169,7 +169,13 @@ class Sum(Reduce):
                 total = arithmetic.away_sum(raw, count, ratio, zeros[0])
                 return context.limited(total)
             # A sum is a mean of one value with as many zero points.
-            total = arithmetic.float_mean(raw, 1, ratio, (count * zeros[0], zeros[1]))
+            total = arithmetic.float_mean(
+                raw,
+                1,
+                ratio,
+                (count * zeros[0], zeros[1]),
+                fused=context.runtime.fused_mean,
+            )
             return context.limited(total - zeros[1])
 
         return compute
@@ -198,7 +204,10 @@ class Mean(Reduce):
             raw = acc + count * zeros[0]
             ratio = scales[0] / scales[1]
             if context.family == "xnnpack":
-                mean = arithmetic.float_mean(raw, count, ratio, zeros) - zeros[1]
+                mean = arithmetic.float_mean(
+                    raw, count, ratio, zeros, fused=context.runtime.fused_mean
+                )
+                mean = mean - zeros[1]
             elif image:
                 mean = arithmetic.fixed_image_mean(raw, count, scales, zeros)
                 mean = mean - zeros[1]

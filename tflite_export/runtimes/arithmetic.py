@@ -28,6 +28,7 @@ from .rounding import MULTIPLIER_BITS, fixed_point
 _ADD_BITS = 20
 _TABLE_SIZE = 256
 _MEAN_VECTOR = 16
+_SOFTMAX_ONE = 2**16 - 1
 
 
 def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
@@ -51,7 +52,7 @@ def fixed_requantize(
         acc: int64 accumulators that fit 32 bits.
         multiplier: From `fixed_point`, one for all or one per channel.
         exponent: From `fixed_point`, one for all or one per channel.
-        half_up: Whether ties of the shift round up, as in the matrix kernels; else
+        half_up: Whether ties of the shift round up, as in ruy's matrix kernels; else
             away from zero, as in the elementwise kernels. One for all or one per
             channel.
     """
@@ -69,6 +70,23 @@ def fixed_requantize(
     high = tf.where(product >= 0, high, negative)
     magnitude = _shift_right(tf.abs(high) + half, right)
     return tf.where(half_up, up, tf.sign(high) * magnitude)
+
+
+def round_once(acc: tf.Tensor, multiplier: Any, exponent: Any) -> tf.Tensor:
+    """Returns ``acc * multiplier * 2**(exponent - 31)``, rounded once, half up.
+
+    As ruy's matrix kernels on arm64 do, and XNNPACK's products there.
+
+    Args:
+        acc: int64 accumulators that fit 32 bits.
+        multiplier: From `fixed_point`, one for all or one per channel.
+        exponent: From `fixed_point`, one for all or one per channel.
+    """
+    exponent = np.asarray(exponent, np.int64)
+    left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
+    product = acc * tf.constant((1 << left) * np.asarray(multiplier, np.int64))
+    half = tf.constant(np.int64(1) << (MULTIPLIER_BITS - 1 + right))
+    return _shift_right(product + half, MULTIPLIER_BITS + right)
 
 
 def _shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
@@ -119,7 +137,12 @@ def fixed_sum(
 
 
 def float_mean(
-    acc: tf.Tensor, count: int, ratio: Any, zero_points: tuple[int, int]
+    acc: tf.Tensor,
+    count: int,
+    ratio: Any,
+    zero_points: tuple[int, int],
+    *,
+    fused: bool = False,
 ) -> tf.Tensor:
     """Returns the mean of `count` codes in codes of the output, rounded by XNNPACK.
 
@@ -130,13 +153,20 @@ def float_mean(
         count: How many codes are in a sum.
         ratio: float32 scale of the input divided by that of the output.
         zero_points: Zero points of the input and of the output.
+        fused: Whether the product is not rounded before the sum.
 
     Returns:
         float32 codes, including the zero point.
     """
     scale = np.float32(ratio) * np.float32(1.0 / count)
-    shift = np.float32(zero_points[1]) - np.float32(count * zero_points[0]) * scale
-    return tf.round(tf.cast(acc, tf.float32) * scale + shift)
+    zeros = np.float32(count * zero_points[0])
+    if not fused:
+        shift = np.float32(zero_points[1]) - zeros * scale
+        return tf.round(tf.cast(acc, tf.float32) * scale + shift)
+    # Products and sums of such float32 numbers are exact in float64.
+    wide = np.float64(scale)
+    shift = np.float64(np.float32(zero_points[1] - np.float64(zeros) * wide))
+    return tf.round(tf.cast(tf.cast(acc, tf.float64) * wide + shift, tf.float32))
 
 
 def fixed_mean(acc: tf.Tensor, count: int, ratio: Any) -> tf.Tensor:
@@ -213,6 +243,38 @@ def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
     """
     magnitude = (tf.abs(acc) + count // 2) // count
     return tf.sign(acc) * magnitude
+
+
+def integer_softmax(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
+    """Returns a softmax over the last axis, as TFLite's kernel for arm64 computes it.
+
+    Exponentials are 16-bit integers from a table, and the sum's reciprocal is a
+    fixed-point number.
+
+    Args:
+        codes: int64 codes, with any zero point.
+        scale: float32 scale of the input.
+        output_scale: float32 scale of the output.
+
+    Returns:
+        int64 codes minus the zero point of the output.
+
+    Reference: `SoftmaxInt8LUT` in tflite/kernels/internal/optimized/optimized_ops.h
+    """
+    steps = np.arange(_TABLE_SIZE, dtype=np.float32) - np.float32(_TABLE_SIZE - 1)
+    exponentials = np.exp(np.float32(scale) * steps) * np.float32(_SOFTMAX_ONE)
+    table = (exponentials.astype(np.float64) + 0.5).astype(np.int64)
+    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
+    limited = tf.constant(np.minimum(table, _SOFTMAX_ONE))
+    powers = tf.gather(limited, codes - largest + (_TABLE_SIZE - 1))
+    total = tf.cast(tf.reduce_sum(powers, axis=-1, keepdims=True), tf.float32)
+    bits = tf.bitcast(1 / (total * np.float32(output_scale)), tf.int32)
+    # The 24 bits of its fraction are those of a 31-bit multiplier in [0.5, 1).
+    fraction = tf.cast((bits & 0x7FFFFF) | 0x800000, tf.int64) * (1 << 7)
+    right = 126 - tf.cast(tf.bitwise.right_shift(bits, 23), tf.int64)
+    high = _shift_right(powers * fraction + (1 << 30), MULTIPLIER_BITS)
+    half = tf.bitwise.left_shift(tf.ones_like(right), right - 1)
+    return _shift_right(high + half, right)
 
 
 def table_of_squares(

@@ -7,12 +7,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from ..file import SIGNATURE_KEY, TFLiteGraph, to_bytes
 
-# "xnnpack": as phones run a file. "builtin": TFLite's own kernels for all operators.
 RESOLVERS = {
     "xnnpack": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 }
-KERNELS = tuple(RESOLVERS)
 _NUM_THREADS = 2
 
 
@@ -21,7 +19,7 @@ def start(content: bytes, kernels: str, num_threads: int = _NUM_THREADS) -> Inte
 
     Args:
         content: The bytes of the file.
-        kernels: One of `KERNELS`.
+        kernels: One of `runtime.KERNELS`.
         num_threads: How many threads it uses.
     """
     return Interpreter(
@@ -36,7 +34,7 @@ class Runner:
 
     Args:
         graph: The file's graph.
-        kernels: One of `KERNELS`.
+        kernels: One of `runtime.KERNELS`.
         content: The file's own bytes; None: `graph` as this library writes it.
     """
 

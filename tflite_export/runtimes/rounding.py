@@ -23,7 +23,8 @@ MULTIPLIER_BITS = 31
 _VECTOR = 8
 # Thresholds are off by at most one unit, so the best bias is close.
 _OFFSETS = (0, -1, 1, -2, 2)
-_MATRIX_KERNELS = ("conv", "dense", "pointwise")
+# Kinds of operators with a matrix kernel.
+MATRIX_KINDS = ("conv", "dense", "pointwise")
 
 
 def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +54,7 @@ def half_up_channels(kind: str, channels: int) -> np.ndarray:
         >>> half_up_channels("conv", 2), half_up_channels("depthwise", 2)
         (array([ True,  True]), array([False, False]))
     """
-    whole = channels if kind in _MATRIX_KERNELS else channels // _VECTOR * _VECTOR
+    whole = channels if kind in MATRIX_KINDS else channels // _VECTOR * _VECTOR
     return np.arange(channels) < whole
 
 

@@ -57,6 +57,7 @@ class Target:
             channels are a multiple of this; missing: it is slower than int8.
         rules: What it requires of operators.
         source: Source of these facts.
+        runtime: What runs its files, a key of `runtimes.RUNTIMES`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Target:
     fast: Mapping[tuple[str, str], int]
     rules: tuple[Rule, ...]
     source: str
+    runtime: str = "arm64"
 
 
 @dataclasses.dataclass(frozen=True)

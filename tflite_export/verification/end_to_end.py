@@ -16,7 +16,7 @@ from ..build import BuiltFile
 from ..file import from_bytes
 from ..freezing import Grid
 from ..reports import OutputReport
-from ..runtimes import Runner
+from ..runtimes import Runner, this_machine
 from ..twin import build_twin
 from .values import file_codes, file_inputs, on_grid
 
@@ -41,7 +41,7 @@ def compare_end_to_end(
     frozen = built.frozen
     graph, twin, nodes = (
         from_bytes(content),
-        build_twin(frozen, model),
+        build_twin(frozen, model, this_machine()),
         frozen.by_name(),
     )
     runner = Runner(graph, content=content)

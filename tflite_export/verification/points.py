@@ -10,7 +10,7 @@ from ..file import TFLiteGraph
 from ..freezing import FrozenModel, FrozenNode, TrainedPoint
 from ..operators import exact_output
 from ..reports import CodeStatistics, PointReport, activation_statistics
-from ..runtimes import Runner
+from ..runtimes import Runner, Runtime, this_machine
 from ..twin import twin_operators
 from .values import file_inputs, on_grid
 
@@ -42,7 +42,7 @@ def compare_points(
             its quantization point has in training.
     """
     nodes = frozen.by_name()
-    twin = twin_differences(frozen, codes, "xnnpack")
+    twin = twin_differences(frozen, codes, this_machine())
     counter = _PointCounter(frozen) if statistics else None
     reports, outside = [], []
     for node in frozen.nodes:
@@ -176,7 +176,7 @@ def probe_codes(
 
 
 def twin_differences(
-    frozen: FrozenModel, codes: dict[str, np.ndarray], kernels: str
+    frozen: FrozenModel, codes: dict[str, np.ndarray], runtime: Runtime
 ) -> dict[str, int]:
     """Counts the codes of each operator that the integer twin computes differently.
 
@@ -184,12 +184,12 @@ def twin_differences(
         frozen: The model's numbers.
         codes: What the runtime computed, from `probe_codes`; also the inputs of each
             operator of the twin.
-        kernels: The kernels that computed them.
+        runtime: What computed them.
 
     Returns:
         Name of the output -> number of codes, for integer tensors.
     """
-    nodes, operators = frozen.by_name(), twin_operators(frozen, kernels)
+    nodes, operators = frozen.by_name(), twin_operators(frozen, runtime)
     differences = {}
     for name, compute in operators.items():
         grid = nodes[name].grid
