@@ -260,7 +260,9 @@ def test_inputs_are_widened_where_a_container_has_no_room(bits):
     source = Grid(0.5, 127 - q_max, 127 - q_max, 127)
     low, high = -(2 ** (bits[0] - 1)), 2 ** (bits[0] - 1) - 1
     kernel = kernel_of([[low, high], [high, low]], [0.0, 0.0], bits[0])
-    allowed = containers.AllowedContainers("dense", container, container)
+    allowed = containers.AllowedContainers(
+        "conv", container, container, slow=(container,), slow_rounds_twice=True
+    )
     found = weights._integer_weight(kernel, source, Grid(100.0, 0), allowed)
     assert (found.container, found.multiplier, found.widening) == (
         container, multiplier, widening,
@@ -270,6 +272,20 @@ def test_inputs_are_widened_where_a_container_has_no_room(bits):
                                            (source.low, source.zero_point))  # fmt: skip
     assert wide.high <= 127
     assert wide.scale * widening == pytest.approx(source.scale, rel=1e-6)
+
+
+# Bias in units of input scale times kernel scale -> widening of its input.
+@pytest.mark.parametrize(("bias", "widening"), [(3, 1), (1 / 3, 3), (0.3, 15)])
+def test_inputs_are_widened_no_further_than_biases_need_where_kernels_round_once(
+    bias, widening
+):
+    source = Grid(0.5, 112, 112, 127)
+    kernel = kernel_of([[1, -8], [7, 7]], [bias * 0.5 * 0.5, 0.0], 4)
+    allowed = containers.AllowedContainers("conv", "int4", "int4", slow=("int4",))
+    found = weights._integer_weight(kernel, source, Grid(1.0, 0), allowed)
+    assert (found.container, found.multiplier) == ("int4", 1)
+    assert found.widening == widening
+    assert found.bias.codes[0] == round(bias * widening)
 
 
 def test_a_symmetric_target_widens_around_zero():
