@@ -17,7 +17,7 @@ from ..freezing import (
     FloatKernelWeight,
     FrozenNode,
 )
-from ..runtimes import arithmetic, fixed_point, half_up_channels
+from ..runtimes import arithmetic, fixed_point
 from ..targets import TARGETS, takes_container
 from .base import Compute, Context, Operator
 from .builder import FUSED, Builder, image_shape
@@ -119,7 +119,7 @@ class KernelOperator(Operator):
         shape, positions = weight.codes.shape, math.prod(context.node.shape[1:-1])
         if not context.runtime.rounds_twice(kind, shape, positions):
             return lambda acc: arithmetic.round_once(acc, multiplier, exponent)
-        half_up = half_up_channels(kind, len(scale))
+        half_up = context.runtime.half_up(kind, len(scale))
         return lambda acc: arithmetic.fixed_requantize(
             acc, multiplier, exponent, half_up=half_up
         )

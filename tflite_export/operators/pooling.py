@@ -208,7 +208,7 @@ class Mean(Reduce):
                     raw, count, ratio, zeros, fused=context.runtime.fused_mean
                 )
                 mean = mean - zeros[1]
-            elif image:
+            elif image and context.runtime.image_mean:
                 mean = arithmetic.fixed_image_mean(raw, count, scales, zeros)
                 mean = mean - zeros[1]
             else:

@@ -16,7 +16,9 @@ import platform
 from pathlib import Path
 from typing import Literal
 
-from .rounding import MATRIX_KINDS
+import numpy as np
+
+from .rounding import MATRIX_KINDS, half_up_channels
 
 # What rounds a fixed-point product with a ratio:
 #   once   the exact product, half up
@@ -42,6 +44,9 @@ class Runtime:
             which rounds once; else they round the product to float32 first.
         integer_softmax: Whether SOFTMAX adds up a table of 16-bit integers; else
             numbers in floating point.
+        vectors: Whether TFLite's own kernels compute channels in vectors, whose shifts
+            round half up; else all shifts round half away from zero.
+        image_mean: Whether a MEAN over height and width has a separate kernel.
     """
 
     name: str
@@ -51,6 +56,8 @@ class Runtime:
     exact_product: bool = False
     fused_mean: bool = False
     integer_softmax: bool = False
+    vectors: bool = True
+    image_mean: bool = True
 
     def rounds_twice(self, kind: str, kernel: tuple[int, ...], positions: int) -> bool:
         """Returns whether TFLite's own kernel of an operator rounds twice.
@@ -84,7 +91,16 @@ class Runtime:
             raise ValueError(
                 f"`kernels` must be one of {list(KERNELS)}. Received: {kernels!r}."
             )
-        return dataclasses.replace(self, xnnpack=kernels == "xnnpack")
+        return dataclasses.replace(self, xnnpack=self.xnnpack and kernels == "xnnpack")
+
+    def half_up(self, kind: str, channels: int) -> np.ndarray:
+        """Returns per channel whether ties of a shift round up, else away from zero.
+
+        Args:
+            kind: Kind of the operator, which has a matrix kernel or a depthwise kernel.
+            channels: How many channels it has.
+        """
+        return self.vectors & half_up_channels(kind, channels)
 
 
 ARM64 = Runtime(
@@ -96,7 +112,8 @@ ARM64 = Runtime(
 )
 # Its matrix kernels round once where the processor has no AVX.
 X86_64 = Runtime("x86-64", matrix="twice")
-RUNTIMES = {runtime.name: runtime for runtime in (ARM64, X86_64)}
+TFLM = Runtime("tflm", xnnpack=False, matrix="twice", vectors=False, image_mean=False)
+RUNTIMES = {runtime.name: runtime for runtime in (ARM64, X86_64, TFLM)}
 
 
 def find_runtime(name: str) -> Runtime:
