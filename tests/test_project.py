@@ -154,6 +154,7 @@ EXPORT = [
     "targets",
     "runtimes.rounding",
     "runtimes.arithmetic",
+    "runtimes.softmax",
     "runtimes.runtime",
     "runtimes.litert",
     "runtimes",
@@ -215,6 +216,7 @@ EXPORT = [
 # A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
 OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
+OPEN |= {"tflite_export.runtimes.softmax"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}
 # What the exporter may import from the training library, besides its public names,

@@ -106,6 +106,7 @@ def _student(name: str, build: Any, **options: Any) -> Callable[[], Any]:
     """Returns what makes a quantized model with random weights, and its inputs."""
 
     def make() -> tuple[keras.Model, np.ndarray]:
+        keras.backend.clear_session()  # Names begin again.
         keras.utils.set_random_seed(0)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         model = tiny.randomize(build(), rng)

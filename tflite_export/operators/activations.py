@@ -15,7 +15,7 @@ from ..freezing import (
     FloatWeight,
     FrozenNode,
 )
-from ..runtimes import arithmetic
+from ..runtimes import arithmetic, softmax
 from .base import (
     Compute,
     Context,
@@ -133,9 +133,13 @@ class Softmax(PlainOperator):
     def integers(self, context: Context) -> Compute:
         """Computes the softmax in float64, and rounds; or in integers."""
         scale, output = context.source_grid.scale, context.grid.scale
-        if context.runtime.integer_softmax:
+        if context.runtime.softmax == "integers":
             return lambda inputs: context.limited(
-                arithmetic.integer_softmax(integers_of(inputs[0]), *context.scales)
+                softmax.integer(integers_of(inputs[0]), *context.scales)
+            )
+        if context.runtime.softmax == "fixed":
+            return lambda inputs: context.limited(
+                softmax.fixed(integers_of(inputs[0]), context.scales[0])
             )
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:

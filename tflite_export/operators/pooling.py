@@ -161,10 +161,13 @@ class Sum(Reduce):
         scales = context.scales
         zeros = context.source_grid.zero_point, context.grid.zero_point
         count = _reduced_count(context)
+        requantize = context.requantize(np.float64(scales[0]) / np.float64(scales[1]))
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
             raw, ratio = acc + count * zeros[0], scales[0] / scales[1]
+            if context.runtime.fixed_sum:
+                return context.limited(requantize(acc))
             if context.family == "builtin":
                 total = arithmetic.away_sum(raw, count, ratio, zeros[0])
                 return context.limited(total)

@@ -1,6 +1,6 @@
 """Runs files under LiteRT, and reproduces the rounding of each set of kernels."""
 
-from . import arithmetic
+from . import arithmetic, softmax
 from .litert import Runner, start
 from .rounding import MATRIX_KINDS, compensate, fixed_point, half_up_channels
 from .runtime import KERNELS, RUNTIMES, Runtime, find_runtime, this_machine
@@ -16,6 +16,7 @@ __all__ = [
     "find_runtime",
     "fixed_point",
     "half_up_channels",
+    "softmax",
     "start",
     "this_machine",
 ]

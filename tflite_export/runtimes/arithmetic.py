@@ -28,7 +28,6 @@ from .rounding import MULTIPLIER_BITS, fixed_point
 _ADD_BITS = 20
 _TABLE_SIZE = 256
 _MEAN_VECTOR = 16
-_SOFTMAX_ONE = 2**16 - 1
 
 
 def float_requantize(acc: tf.Tensor, ratio: Any) -> tf.Tensor:
@@ -60,15 +59,15 @@ def fixed_requantize(
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     product = acc * tf.constant((1 << left) * np.asarray(multiplier, np.int64))
     half = np.where(right > 0, np.int64(1) << np.maximum(right - 1, 0), 0)
-    high = _shift_right(product + (1 << (MULTIPLIER_BITS - 1)), MULTIPLIER_BITS)
-    up = _shift_right(high + half, right)
+    high = shift_right(product + (1 << (MULTIPLIER_BITS - 1)), MULTIPLIER_BITS)
+    up = shift_right(high + half, right)
     if np.all(half_up):
         return up
     # The high half of a negative product is truncated towards zero.
     nudged = product + (1 - (1 << (MULTIPLIER_BITS - 1)))
-    negative = -_shift_right(-nudged, MULTIPLIER_BITS)
+    negative = -shift_right(-nudged, MULTIPLIER_BITS)
     high = tf.where(product >= 0, high, negative)
-    magnitude = _shift_right(tf.abs(high) + half, right)
+    magnitude = shift_right(tf.abs(high) + half, right)
     return tf.where(half_up, up, tf.sign(high) * magnitude)
 
 
@@ -86,10 +85,10 @@ def round_once(acc: tf.Tensor, multiplier: Any, exponent: Any) -> tf.Tensor:
     left, right = np.maximum(exponent, 0), np.maximum(-exponent, 0)
     product = acc * tf.constant((1 << left) * np.asarray(multiplier, np.int64))
     half = tf.constant(np.int64(1) << (MULTIPLIER_BITS - 1 + right))
-    return _shift_right(product + half, MULTIPLIER_BITS + right)
+    return shift_right(product + half, MULTIPLIER_BITS + right)
 
 
-def _shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
+def shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
     """Returns the integers divided by a power of two, rounded down."""
     bits = tf.cast(tf.broadcast_to(bits, tf.shape(values)), tf.int64)
     return tf.bitwise.right_shift(values, bits)
@@ -110,7 +109,7 @@ def float_sum(
     shift = _ADD_BITS - (int(np.frexp(max(ratios))[1]) - 1)
     weights = [int(np.rint(np.ldexp(np.float64(ratio), shift))) for ratio in ratios]
     acc = first * weights[0] + second * (sign * weights[1]) + (1 << (shift - 1))
-    return _shift_right(acc, shift)
+    return shift_right(acc, shift)
 
 
 def fixed_sum(
@@ -245,38 +244,6 @@ def rounded_average(acc: tf.Tensor, count: Any) -> tf.Tensor:
     return tf.sign(acc) * magnitude
 
 
-def integer_softmax(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
-    """Returns a softmax over the last axis, as TFLite's kernel for arm64 computes it.
-
-    Exponentials are 16-bit integers from a table, and the sum's reciprocal is a
-    fixed-point number.
-
-    Args:
-        codes: int64 codes, with any zero point.
-        scale: float32 scale of the input.
-        output_scale: float32 scale of the output.
-
-    Returns:
-        int64 codes minus the zero point of the output.
-
-    Reference: `SoftmaxInt8LUT` in tflite/kernels/internal/optimized/optimized_ops.h
-    """
-    steps = np.arange(_TABLE_SIZE, dtype=np.float32) - np.float32(_TABLE_SIZE - 1)
-    exponentials = np.exp(np.float32(scale) * steps) * np.float32(_SOFTMAX_ONE)
-    table = (exponentials.astype(np.float64) + 0.5).astype(np.int64)
-    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
-    limited = tf.constant(np.minimum(table, _SOFTMAX_ONE))
-    powers = tf.gather(limited, codes - largest + (_TABLE_SIZE - 1))
-    total = tf.cast(tf.reduce_sum(powers, axis=-1, keepdims=True), tf.float32)
-    bits = tf.bitcast(1 / (total * np.float32(output_scale)), tf.int32)
-    # The 24 bits of its fraction are those of a 31-bit multiplier in [0.5, 1).
-    fraction = tf.cast((bits & 0x7FFFFF) | 0x800000, tf.int64) * (1 << 7)
-    right = 126 - tf.cast(tf.bitwise.right_shift(bits, 23), tf.int64)
-    high = _shift_right(powers * fraction + (1 << 30), MULTIPLIER_BITS)
-    half = tf.bitwise.left_shift(tf.ones_like(right), right - 1)
-    return _shift_right(high + half, right)
-
-
 def table_of_squares(
     scale: np.float32, zero_point: int, output_scale: np.float32, output_zero_point: int
 ) -> np.ndarray:
@@ -338,10 +305,10 @@ def bilinear(
     blended = _blend(rows, low, high, weight[:, None], 2, family)
     bits = 2 * _BILINEAR_BITS[family]
     half = 1 << (bits - 1)
-    up = _shift_right(blended + half, bits)
+    up = shift_right(blended + half, bits)
     if family == "xnnpack":
         return up
-    return tf.where(blended > 0, up, -_shift_right(half - blended, bits))
+    return tf.where(blended > 0, up, -shift_right(half - blended, bits))
 
 
 _BILINEAR_BITS = {"xnnpack": 11, "builtin": 10}

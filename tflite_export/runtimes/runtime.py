@@ -42,8 +42,10 @@ class Runtime:
             rounds one of float32, half to even.
         fused_mean: Whether XNNPACK's MEAN and SUM multiply and add in one operation,
             which rounds once; else they round the product to float32 first.
-        integer_softmax: Whether SOFTMAX adds up a table of 16-bit integers; else
-            numbers in floating point.
+        softmax: How SOFTMAX computes: in "floats", with a table of 16-bit "integers",
+            or with "fixed" points.
+        fixed_sum: Whether TFLite's own SUM rounds a fixed-point product twice; else it
+            rounds a number in floating point.
         vectors: Whether TFLite's own kernels compute channels in vectors, whose shifts
             round half up; else all shifts round half away from zero.
         image_mean: Whether a MEAN over height and width has a separate kernel.
@@ -55,7 +57,8 @@ class Runtime:
     vectors_round_twice: bool = False
     exact_product: bool = False
     fused_mean: bool = False
-    integer_softmax: bool = False
+    softmax: Literal["floats", "integers", "fixed"] = "floats"
+    fixed_sum: bool = False
     vectors: bool = True
     image_mean: bool = True
 
@@ -108,11 +111,19 @@ ARM64 = Runtime(
     vectors_round_twice=True,
     exact_product=True,
     fused_mean=True,
-    integer_softmax=True,
+    softmax="integers",
 )
 # Its matrix kernels round once where the processor has no AVX.
 X86_64 = Runtime("x86-64", matrix="twice")
-TFLM = Runtime("tflm", xnnpack=False, matrix="twice", vectors=False, image_mean=False)
+TFLM = Runtime(
+    "tflm",
+    xnnpack=False,
+    matrix="twice",
+    softmax="fixed",
+    fixed_sum=True,
+    vectors=False,
+    image_mean=False,
+)
 RUNTIMES = {runtime.name: runtime for runtime in (ARM64, X86_64, TFLM)}
 
 
