@@ -56,6 +56,24 @@ def prove(recipe, path):
 
 # Networks that failed once.
 FOUND = {
+    "a_tie_of_float32_in_a_table": Recipe(
+        shape=(11, 4, 2),
+        steps=(
+            ("average_pool", 3, 3, "same", 1),
+            ("join", 0, 2, "concat", True),
+            ("up", 1, "nearest"),
+            ("up", 2, "bilinear"),
+            ("join", 3, 2, "multiply", False),
+            ("separable", 2, 2, 3, "tanh"),
+            ("norm", 0, "tanh"),
+            ("separable", 0, 1, 2, "sigmoid"),
+        ),
+        head=("max", 4, "softmax"),
+        bits=(5, 2, 3),
+        per_channel=True,
+        storage="packed",
+        seed=142,
+    ),
     "depthwise_channels_beyond_a_vector": Recipe(
         shape=(4, 4, 3),
         steps=(("separable", 0, 1, 1, None),),

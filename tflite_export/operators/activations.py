@@ -69,11 +69,12 @@ class TableOperator(PlainOperator):
         """Returns the function of every value, float64."""
 
     def integers(self, context: Context) -> Compute:
-        """Looks up every code."""
-        grid = context.source_grid
-        values = (np.arange(INT8_MIN, INT8_MAX + 1) - grid.zero_point) * grid.scale
-        codes = np.rint(self.function(values) / context.grid.scale)
-        table = codes.astype(np.int64)
+        """Looks up every code; the table was computed in float32."""
+        grid, (source, output) = context.source_grid, context.scales
+        codes = np.arange(INT8_MIN, INT8_MAX + 1) - grid.zero_point
+        values = (codes.astype(np.float32) * source).astype(np.float64)
+        scaled = self.function(values).astype(np.float32) * (np.float32(1) / output)
+        table = arithmetic.rounded(scaled, context.family)
         return lambda inputs: context.limited(
             arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
         )
