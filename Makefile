@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow lint benchmarks clean
+.PHONY: quickstart test slow arm lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py
@@ -14,6 +14,9 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(PYTHON) -m pytest tests -m slow
+
+arm: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m arm64 $(ARM)
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .
