@@ -44,20 +44,22 @@ class Case:
     storages: tuple[str, ...]
 
 
-def conformance_cases() -> Iterator[Case]:
+def conformance_cases(target: str = "phone") -> Iterator[Case]:
     """Yields every layer and function of the conformance tests, at all bits."""
     for name, (_, build) in test_conformance.CASES.items():
-        yield from _at_all_bits(f"layer_{name}", build)
+        yield from _at_all_bits(f"layer_{name}", build, target=target)
     for name, (functions, rank) in test_graph_functions.MODELS.items():
 
         def build(functions: Any = functions, rank: Any = rank) -> keras.Model:
             return test_graph_functions.model_of(*functions, rank=rank)
 
         options = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
-        yield from _at_all_bits(f"function_{name}", build, **options)
+        yield from _at_all_bits(f"function_{name}", build, target=target, **options)
 
 
-def random_cases(count: int, first_seed: int = FIRST_SEED) -> Iterator[Case]:
+def random_cases(
+    count: int, first_seed: int = FIRST_SEED, target: str = "phone"
+) -> Iterator[Case]:
     """Yields random networks, one per seed."""
     for number in range(first_seed, first_seed + count):
         recipe = _drawn(number)
@@ -73,17 +75,21 @@ def random_cases(count: int, first_seed: int = FIRST_SEED) -> Iterator[Case]:
             return random_graphs.build(recipe)
 
         make = _student(
-            f"random_{number}", build, **bits, per_channel=recipe.per_channel
+            f"random_{number}",
+            build,
+            **bits,
+            per_channel=recipe.per_channel,
+            target=target,
         )
         yield Case(f"random_{number}", make, (recipe.storage,))
 
 
-def network_cases() -> Iterator[Case]:
+def network_cases(target: str = "phone") -> Iterator[Case]:
     """Yields ResNet-8 and MobileNetV2, at all bits."""
     from benchmarks.contestants import resnet8
 
-    yield from _at_all_bits("net_resnet8", resnet8)
-    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2)
+    yield from _at_all_bits("net_resnet8", resnet8, target=target)
+    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, target=target)
 
 
 def _mobilenet_v2() -> keras.Model:
