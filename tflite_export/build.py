@@ -274,9 +274,9 @@ def settings_of(
         if storage is None:
             raise ValueError(
                 f"`{name}` must contain the metadata that `export_model` writes, so "
-                "that it can be compared with a model. Received a file without. If it "
-                'was exported with metadata="none", pass the `storage` and `bias_grid` '
-                "that it was exported with."
+                "that it can be compared with a model. Received a file without: it is "
+                'from another tool, or was exported with metadata="none". In that '
+                "case, pass the `storage` and `bias_grid` that it was exported with."
             )
         return FileSettings(storage, *_io_types(graph), "none")
     try:

@@ -26,6 +26,7 @@ from tflite_export.runtimes import find_runtime
 from . import cases
 from .userland import CORES, Userland
 
+Counts = dict[tuple[str, str], dict[str, int]]
 _HERE = Path(__file__).parent
 _TEXT = """# The same integers on arm64
 
@@ -70,11 +71,7 @@ def main() -> int:
             cases.write_case(case, folder, runtime)
             for case in tqdm(chosen, "exporting", disable=None)
         )
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            runs = [pool.submit(_run, userland, folder, c, args) for c in args.cores]
-            for run in tqdm(runs, "emulating", disable=None):
-                run.result()
-        counts = _counts(folder, args.cores)
+        counts = differences(userland, folder, args.cores, args.examples)
     about = (
         f"{files} files, {args.examples} examples, seed {args.seed}, ai-edge-litert "
         f"{ai_edge_litert.__version__}, {', '.join(args.cores)}, on "
@@ -89,17 +86,34 @@ def main() -> int:
     return int(wrong > 0)
 
 
-def _run(userland: Userland, folder: Path, core: str, args: argparse.Namespace) -> None:
-    """Runs all files of a folder on a core."""
-    script, output = str(_HERE / "run_files.py"), str(folder / core)
-    userland.run(core, script, str(folder), output, str(args.examples))
+def differences(
+    userland: Userland, folder: Path, cores: list[str], examples: int
+) -> Counts:
+    """Runs all files of a folder, and compares their codes with the expected ones.
+
+    Args:
+        userland: What runs them.
+        folder: Files from `cases.write_case`.
+        cores: On which of its cores.
+        examples: How many examples of each.
+
+    Returns:
+        (kernels, operator) -> "codes" and each core -> how many, and how many differ.
+    """
+    script = str(_HERE / "run_files.py")
+
+    def run(core: str) -> None:
+        userland.run(core, script, str(folder), str(folder / core), str(examples))
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in tqdm(pool.map(run, cores), "emulating", len(cores), disable=None):
+            pass
+    return _counts(folder, cores)
 
 
-def _counts(folder: Path, cores: list[str]) -> dict[tuple[str, str], dict[str, int]]:
+def _counts(folder: Path, cores: list[str]) -> Counts:
     """Returns the codes of each operator, and those that differ on each core."""
-    counts: dict[tuple[str, str], dict[str, int]] = collections.defaultdict(
-        lambda: collections.defaultdict(int)
-    )
+    counts: Counts = collections.defaultdict(lambda: collections.defaultdict(int))
     for description in sorted(folder.glob("*.json")):
         kinds = json.loads(description.read_text())
         with np.load(description.with_suffix(".expected")) as file:
@@ -117,7 +131,7 @@ def _counts(folder: Path, cores: list[str]) -> dict[tuple[str, str], dict[str, i
     return counts
 
 
-def _table(counts: dict[tuple[str, str], dict[str, int]], cores: list[str]) -> str:
+def _table(counts: Counts, cores: list[str]) -> str:
     """Returns rows of a Markdown table."""
     rows = []
     for (kernels, kind), row in sorted(counts.items()):

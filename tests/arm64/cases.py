@@ -14,7 +14,6 @@ import numpy as np
 import test_conformance
 import test_graph_functions
 from harness import random_graphs, tiny
-from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import tf_lsq
 from tf_lsq._compat import keras
@@ -62,7 +61,7 @@ def random_cases(
 ) -> Iterator[Case]:
     """Yields random networks, one per seed."""
     for number in range(first_seed, first_seed + count):
-        recipe = _drawn(number)
+        recipe = random_graphs.drawn(number)
         bits = dict(
             zip(
                 ("weight_bits", "activation_bits", "first_last_bits"),
@@ -124,26 +123,6 @@ def _student(name: str, build: Any, **options: Any) -> Callable[[], Any]:
         return student, x[:EXAMPLES]
 
     return make
-
-
-def _drawn(number: int) -> random_graphs.Recipe:
-    """Returns the random network of a seed."""
-    found: list[random_graphs.Recipe] = []
-
-    @seed(number)
-    @settings(
-        max_examples=5,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(recipe=random_graphs.recipes())
-    def draw(recipe: random_graphs.Recipe) -> None:
-        found.append(recipe)
-
-    draw()
-    return found[-1]  # The first ones are the simplest.
 
 
 def write_case(case: Case, folder: Path, runtime: Runtime) -> int:
