@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arm64 import cases
 from arm64.__main__ import differences
 from arm64.userland import Userland
-from harness import tiny
+from harness import cases, tiny
 
 from tflite_export.runtimes import find_runtime, this_machine
 from tflite_export.runtimes.rounding import MATRIX_KINDS

@@ -10,8 +10,7 @@ import pytest
 import tensorflow as tf
 import tree_sitter
 import tree_sitter_cpp
-from arm64 import cases
-from harness import micro, tiny
+from harness import cases, micro, tiny
 from tflite_micro.python.tflite_micro.runtime import Interpreter
 
 import tf_lsq

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import test_conformance
 import test_graph_functions
-from harness import random_graphs, tiny
 
 import tf_lsq
+from harness import random_graphs, tiny
 from tf_lsq._compat import keras
-from tflite_export.file import to_bytes
+from tflite_export.build import BuiltFile
+from tflite_export.file import TFLiteGraph, to_bytes
 from tflite_export.runtimes import KERNELS, Runtime
 from tflite_export.twin import twin_codes
 from tflite_export.verification.values import file_inputs, input_codes
@@ -125,13 +126,33 @@ def _student(name: str, build: Any, **options: Any) -> Callable[[], Any]:
     return make
 
 
-def write_case(case: Case, folder: Path, runtime: Runtime) -> int:
+def drawn_cases(share: int, seed: int, random: int) -> list[Case]:
+    """Returns a share of all cases.
+
+    Args:
+        share: One case in so many.
+        seed: Draws the random networks, and the cases.
+        random: How many random networks there are.
+    """
+    chosen = [
+        *conformance_cases(),
+        *random_cases(random, FIRST_SEED + seed),
+        *network_cases(),
+    ]
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    return [chosen[place] for place in order[::share]]
+
+
+def write_case(case: Case, folder: Path, runtime: Runtime, whole: bool = False) -> int:
     """Writes the files of a case, their inputs and the twin's codes of every tensor.
 
     Args:
         case: The case.
-        folder: Gets NAME.tflite, NAME.npz and NAME.expected.npz for each file.
+        folder: Gets NAME.tflite, NAME.npz, NAME.expected and NAME.json, which describes
+            the tensors, for each file.
         runtime: What the twin reproduces.
+        whole: Also writes each file as an app gets it, in which only its outputs can
+            be read.
 
     Returns:
         How many files were written; those with layers in float are left out.
@@ -142,30 +163,105 @@ def write_case(case: Case, folder: Path, runtime: Runtime) -> int:
         built = tiny.built(student, storage)
         if any(node.is_float for node in built.frozen.nodes):
             continue
-        stem = folder / f"{case.name}_{storage}"
         nodes = [n.name for n in built.frozen.nodes if n.grid is not None]
         probe = built.graph.with_outputs(nodes)
         inputs = file_inputs(built.graph, built.frozen, [x])
-        codes_of_inputs = input_codes(built.frozen, [x])
-        expected = {}
-        for kernels in KERNELS:
-            codes = twin_codes(
-                built.frozen, codes_of_inputs, runtime.with_kernels(kernels)
-            )
-            for name, tensor in probe.outputs.items():
-                expected[f"{kernels}/{name}"] = codes[tensor]
-        kinds = {n.name: _kind(n) for n in built.frozen.nodes}
-        described = {name: kinds[tensor] for name, tensor in probe.outputs.items()}
-        np.savez_compressed(stem.with_suffix(".npz"), **inputs)
-        with stem.with_suffix(".expected").open("wb") as file:
-            np.savez_compressed(file, **expected)
-        stem.with_suffix(".json").write_text(json.dumps(described))
-        stem.with_suffix(".tflite").write_bytes(to_bytes(probe))
+        starting = input_codes(built.frozen, [x])
+        codes = {
+            kernels: twin_codes(built.frozen, starting, runtime.with_kernels(kernels))
+            for kernels in KERNELS
+        }
+        name = f"{case.name}_{storage}"
+        write_file(folder / name, probe, inputs, codes, described(built, probe))
         written += 1
+        if whole:
+            kinds = {end: Described() for end in built.graph.outputs}
+            write_file(folder / f"{name}_whole", built.graph, inputs, codes, kinds)
+            written += 1
     return written
 
 
-def _kind(node: Any) -> str:
-    """Returns what the table of results calls an operator."""
-    container = getattr(node.weight, "container", "int8")
-    return node.kind if container == "int8" else f"{node.kind}, {container}"
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """What computes an output of a file.
+
+    Attributes:
+        kind: What the table of results calls it, by the kind of its operator.
+        operators: The same by TFLite's operators.
+        inputs: The outputs of the file that it is computed from.
+    """
+
+    kind: str = "whole file"
+    operators: str = "whole file"
+    inputs: list[str] = dataclasses.field(default_factory=list)
+
+
+def write_file(
+    stem: Path,
+    graph: TFLiteGraph,
+    inputs: dict[str, np.ndarray],
+    codes: dict[str, dict[str, np.ndarray]],
+    described: dict[str, Described],
+) -> None:
+    """Writes a file, its inputs, what it should compute, and what computes it.
+
+    Args:
+        stem: Path of the files, without a suffix.
+        graph: The file.
+        inputs: Its inputs by signature name.
+        codes: Kernels -> tensor -> codes.
+        described: Output -> what computes it.
+    """
+    expected = {
+        f"{kernels}/{end}": tensors[tensor]
+        for kernels, tensors in codes.items()
+        for end, tensor in graph.outputs.items()
+    }
+    np.savez_compressed(stem.with_suffix(".npz"), **inputs)
+    with stem.with_suffix(".expected").open("wb") as file:
+        np.savez_compressed(file, **expected)
+    plain = {end: dataclasses.asdict(one) for end, one in described.items()}
+    stem.with_suffix(".json").write_text(json.dumps(plain))
+    stem.with_suffix(".tflite").write_bytes(to_bytes(graph))
+
+
+def described(built: BuiltFile, probe: TFLiteGraph) -> dict[str, Described]:
+    """Returns what computes each output of a file whose tensors can be read.
+
+    Args:
+        built: The file.
+        probe: Its graph, with all integer tensors as outputs.
+    """
+    ends = {tensor: end for end, tensor in probe.outputs.items()}
+    nodes = built.frozen.by_name()
+    known = {*ends, *probe.inputs.values()}
+    found = {}
+    for tensor, end in ends.items():
+        container = getattr(nodes[tensor].weight, "container", "int8")
+        suffix = "" if container == "int8" else f", {container}"
+        codes, sources = _computed_by(probe, tensor, known)
+        found[end] = Described(
+            nodes[tensor].kind + suffix,
+            " ".join(dict.fromkeys(codes)) + suffix,
+            [ends[source] for source in sources if source in ends],
+        )
+    return found
+
+
+def _computed_by(
+    graph: TFLiteGraph, tensor: str, known: set[str]
+) -> tuple[list[str], list[str]]:
+    """Returns the operators that compute a tensor from known ones, and these."""
+    producers = graph.producers()
+    if tensor not in producers:
+        return ["input"], []
+    op = producers[tensor]
+    codes, sources = [], []
+    for name in op.inputs:
+        if name in known:
+            sources.append(name)
+        elif name in producers:
+            more_codes, more_sources = _computed_by(graph, name, known)
+            codes += more_codes
+            sources += more_sources
+    return [*codes, op.code], sources
