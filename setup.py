@@ -22,6 +22,9 @@ SURVEY = [
     "keras-hub>=0.32,<1",
 ]
 
+# Compiles for the NPUs of microcontrollers.
+ETHOS_U = ["ethos-u-vela>=5.2,<6"]
+
 setup(
     name="tf-lsq",
     version=VERSION,
@@ -58,8 +61,10 @@ setup(
     extras_require={
         "examples": EXAMPLES,
         "survey": SURVEY,
+        "ethos-u": ETHOS_U,
         "dev": [
             *EXAMPLES,
+            *ETHOS_U,
             "hypothesis>=6.100",
             "jax>=0.4.30",
             "pytest>=8",

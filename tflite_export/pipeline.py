@@ -39,7 +39,18 @@ from .reports import (
     snippets_of,
 )
 from .storages import compare_storages
-from .targets import ONLY_RULES, check_graph, compile_for_edgetpu, resolve_target
+from .targets import (
+    ONLY_RULES,
+    VELA_MISSING,
+    CompiledFile,
+    Target,
+    check_graph,
+    check_options,
+    compile_for_edgetpu,
+    compile_with_vela,
+    resolve_target,
+    runs_on,
+)
 from .verification import (
     BATCH_SIZE,
     compare_end_to_end,
@@ -74,11 +85,12 @@ def export_model(
         storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
-            that costs no time on the target.
+            that costs no time on the target. Targets of the Ethos-U take "int8" and
+            "auto".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
-            kernels.
+            kernels. Targets of the Ethos-U refuse it.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
         target: What the file will run on; None: the target that the model was
@@ -103,9 +115,10 @@ def export_model(
         TypeError: If `model` is not a Keras model, or `data` is not data.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, or if the target refuses the file; the message names every cause.
-        RuntimeError: If `model` was never trained or calibrated, or if
-            `edgetpu_compiler` is on PATH and refuses the file.
+            shapes, or if the target refuses the file or an option; the message names
+            every cause.
+        RuntimeError: If `model` was never trained or calibrated, or if the target's
+            compiler, `edgetpu_compiler` or `vela`, is installed and refuses the file.
         OSError: If `path` cannot be written.
         VerificationError: If the file would not equal the model.
     """
@@ -116,6 +129,7 @@ def export_model(
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
+    check_options(resolved, storage=storage, bias_grid=bias_grid)
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
@@ -144,6 +158,7 @@ def export_model(
         latency, latencies = measure_latency(
             built.graph, int8, built.frozen, verbose=verbose
         )
+    compiler, compiled = _compile(resolved, built)
     report = ExportReport(
         path=str(path),
         file_bytes=len(built.content),
@@ -159,7 +174,8 @@ def export_model(
         snippets=snippets_of(built.graph, path.name),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
-        compiler=_compiler_lines(resolved.name, built.content),
+        compiler=compiler,
+        compiled=compiled,
         storages=storages,
         latency=latency,
         latency_setting=describe_setting() if benchmark else "",
@@ -168,12 +184,21 @@ def export_model(
     return report
 
 
-def _compiler_lines(target: str, content: bytes) -> list[str]:
-    """Returns where the Edge TPU compiler maps the operators of a file."""
-    if target != "edgetpu":
-        return []
-    mapping = compile_for_edgetpu(content)
-    return [ONLY_RULES] if mapping is None else [*map(str, mapping)]
+def _compile(target: Target, built: BuiltFile) -> tuple[list[str], CompiledFile | None]:
+    """Runs the target's compiler, if it has one; returns readable lines and numbers."""
+    if target.compiler == "edgetpu_compiler":
+        mapping = compile_for_edgetpu(built.content)
+        return [ONLY_RULES] if mapping is None else [*map(str, mapping)], None
+    if target.compiler == "vela":
+        compiled = compile_with_vela(built.content, target.name)
+        if compiled is None:
+            return [VELA_MISSING], None
+        graph = built.graph
+        on_cpu = [
+            op.outputs[0] for op in graph.ops if runs_on(op, graph, target) == "CPU"
+        ]
+        return compiled.lines(on_cpu), compiled
+    return [], None
 
 
 def _layers(

@@ -10,7 +10,7 @@ import numpy as np
 from .build import BuiltFile, FileSettings
 from .freezing import Storage
 from .reports import StorageReport
-from .targets import STORAGES
+from .targets import STORAGES, TARGETS, option_problems
 from .verification import probe_codes
 
 
@@ -20,7 +20,7 @@ def compare_storages(
     codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
 ) -> list[StorageReport]:
-    """Compares the file with the files of the other storages.
+    """Compares the file with the files of the other storages that its target takes.
 
     All of them run under XNNPACK, as on a phone.
 
@@ -38,9 +38,9 @@ def compare_storages(
     }
     output = next(iter(frozen.outputs.values()))
     chosen = codes[output].argmax(axis=-1)
-    reports = []
+    reports, target = [], TARGETS[frozen.target]
     for name in STORAGES:
-        if name == settings.storage.name:
+        if name == settings.storage.name or option_problems(target, storage=name):
             continue
         storage = Storage(name, settings.storage.bias_grid)
         other = build(dataclasses.replace(settings, storage=storage))

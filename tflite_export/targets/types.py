@@ -58,6 +58,8 @@ class Target:
         rules: What it requires of operators.
         source: Source of these facts.
         runtime: What runs its files, a key of `runtimes.RUNTIMES`.
+        refused_options: (option, value) of `export_model` -> why it is refused.
+        compiler: Command that compiles its files, "" if none does.
     """
 
     name: str
@@ -70,6 +72,10 @@ class Target:
     rules: tuple[Rule, ...]
     source: str
     runtime: str = "arm64"
+    refused_options: Mapping[tuple[str, str], str] = dataclasses.field(
+        default_factory=dict[tuple[str, str], str]
+    )
+    compiler: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
