@@ -45,17 +45,21 @@ class Case:
     storages: tuple[str, ...]
 
 
-def conformance_cases() -> Iterator[Case]:
-    """Yields every layer and function of the conformance tests, at all bits."""
+def conformance_cases(**options: Any) -> Iterator[Case]:
+    """Yields every layer and function of the conformance tests, at all bits.
+
+    Args:
+        **options: Of `quantize_model`.
+    """
     for name, (_, build) in test_conformance.CASES.items():
-        yield from _at_all_bits(f"layer_{name}", build)
+        yield from _at_all_bits(f"layer_{name}", build, **options)
     for name, (functions, rank) in test_graph_functions.MODELS.items():
 
         def build(functions: Any = functions, rank: Any = rank) -> keras.Model:
             return test_graph_functions.model_of(*functions, rank=rank)
 
-        options = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
-        yield from _at_all_bits(f"function_{name}", build, **options)
+        first = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
+        yield from _at_all_bits(f"function_{name}", build, **first, **options)
 
 
 def random_cases(count: int, first_seed: int = FIRST_SEED) -> Iterator[Case]:
@@ -79,12 +83,16 @@ def random_cases(count: int, first_seed: int = FIRST_SEED) -> Iterator[Case]:
         yield Case(f"random_{number}", make, (recipe.storage,))
 
 
-def network_cases() -> Iterator[Case]:
-    """Yields ResNet-8 and MobileNetV2, at all bits."""
+def network_cases(**options: Any) -> Iterator[Case]:
+    """Yields ResNet-8 and MobileNetV2, at all bits.
+
+    Args:
+        **options: Of `quantize_model`.
+    """
     from benchmarks.contestants import resnet8
 
-    yield from _at_all_bits("net_resnet8", resnet8)
-    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2)
+    yield from _at_all_bits("net_resnet8", resnet8, **options)
+    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, **options)
 
 
 def _mobilenet_v2() -> keras.Model:
