@@ -24,6 +24,8 @@ SURVEY = [
 
 # Its only versions are pre-releases.
 TFLM = ["tflite-micro>=0.dev20250101"]
+# Compiles for the NPUs of microcontrollers.
+ETHOS_U = ["ethos-u-vela>=5.2,<6"]
 
 setup(
     name="tf-lsq",
@@ -61,9 +63,11 @@ setup(
     extras_require={
         "examples": EXAMPLES,
         "survey": SURVEY,
+        "ethos-u": ETHOS_U,
         "tflm": TFLM,
         "dev": [
             *EXAMPLES,
+            *ETHOS_U,
             *TFLM,
             "hypothesis>=6.100",
             "jax>=0.4.30",

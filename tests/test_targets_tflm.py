@@ -34,8 +34,8 @@ layers = keras.layers
 TFLM = TARGETS["tflm"]
 EXAMPLES = 4
 ALL = [
-    *cases.conformance_cases("tflm"),
-    *cases.network_cases("tflm"),
+    *cases.conformance_cases(target="tflm"),
+    *cases.network_cases(target="tflm"),
     *cases.random_cases(40, target="tflm"),
 ]
 SHARE = 29  # Of which the default suite runs one.
@@ -250,6 +250,16 @@ def test_other_c_sources_are_refused(source, name, expected, rng, tmp_path):
     with pytest.raises(ValueError, match=expected):
         tflite_export.write_c_source(path, tmp_path / source, name=name)
     assert [file.name for file in tmp_path.iterdir()] == ["model.tflite"]
+
+
+def test_the_twin_is_a_keras_model(rng):
+    """End to end, with the softmax that TFLite Micro has."""
+    student, x = tiny.calibrated(tiny.residual, rng, target="tflm")
+    built = tiny.built(student)
+    found = micro.run(built.graph, file_inputs(built.graph, built.frozen, [x]))
+    expected = tflite_export.integer_twin(student).predict(x, verbose=0)
+    [codes] = found.values()
+    np.testing.assert_array_equal((codes + 128.0) / 256, expected)
 
 
 @pytest.mark.slow

@@ -20,12 +20,14 @@ from .training import DEFAULT_STEP_CLIP, check_step_clip
 FLOAT = "float"
 # Bits of kernel and input; bits of each; or "float".
 Override = int | tuple[int, int] | str
-TARGETS = ("phone", "edgetpu", "symmetric", "tflm")
+# One per configuration of the NPU: the number is that of its multipliers.
+ETHOS_U_TARGETS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
+TARGETS = ("phone", "edgetpu", "symmetric", "tflm", *ETHOS_U_TARGETS)
 # These targets need zero points of 0: an unsigned tensor has 128 integers, 0..127.
 SYMMETRIC_TARGETS = ("symmetric",)
 
 # These targets run one example at a time.
-FIXED_BATCH_TARGETS = ("edgetpu", "tflm")
+FIXED_BATCH_TARGETS = ("edgetpu", "tflm", *ETHOS_U_TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,13 @@ from tf_lsq.training import (
 from .build import BuiltFile, FileSettings, build_file
 from .file import runtime_of
 from .freezing import IntegerWeight, Storage, read_model
-from .targets import Target, find_violations, resolve_target, runs_on
+from .targets import (
+    Target,
+    find_violations,
+    option_problems,
+    resolve_target,
+    runs_on,
+)
 
 _EXAMPLES = 2  # Of random numbers.
 _DATA_EXAMPLES = 256
@@ -151,6 +157,9 @@ def check_model(
             f"{sorted(options)}. Pass the float model to try other options."
         )
     refused = functools.partial(CheckReport, name, resolved.name, storage)
+    problems = option_problems(resolved, storage=storage)
+    if problems:
+        return refused(problems=problems)
     try:
         student = model
         if not points:

@@ -161,7 +161,11 @@ def suggest(
     model: Model,
     data: Annotated[Path, typer.Option(help="Inputs, as for export.")],
     budget_bytes: Annotated[
-        int, typer.Option(help="Largest size of the file, in bytes.", min=1)
+        int,
+        typer.Option(
+            help="Largest size of the file, in bytes; for an Ethos-U, as compiled.",
+            min=1,
+        ),
     ],
     candidate: Annotated[
         list[int] | None,
@@ -181,7 +185,10 @@ def suggest(
         ),
     ] = False,
     target: Annotated[str, _choice(TARGETS, "What runs the file.")] = "phone",
-    storage: Storage = "packed",
+    storage: Annotated[
+        str | None,
+        _choice(STORAGES, "How codes are stored; by default packed if the target can."),
+    ] = None,
     num_examples: Annotated[
         int, typer.Option(help="How many of the first examples to use.", min=1)
     ] = 256,

@@ -44,12 +44,17 @@ from .targets import (
     NOT_MEASURED,
     ONLY_RULES,
     TFLITE_MICRO,
+    VELA_MISSING,
+    CompiledFile,
     Target,
     check_graph,
+    check_options,
     compile_for_edgetpu,
+    compile_with_vela,
     measure_arena,
     resolve_target,
     resolver_method,
+    runs_on,
 )
 from .verification import (
     BATCH_SIZE,
@@ -84,11 +89,12 @@ def export_model(
         storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
-            that costs no time on the target.
+            that costs no time on the target. Targets of the Ethos-U take "int8" and
+            "auto".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
-            kernels.
+            kernels. Targets of the Ethos-U refuse it.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
         metadata: What the file says about how its integers were trained: "full", the
@@ -117,10 +123,11 @@ def export_model(
         TypeError: If `model` is not a Keras model, or `data` is not data.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, or if the target refuses the file; the message names every cause.
-        RuntimeError: If `model` was never trained or calibrated, or if
-            `edgetpu_compiler` is on PATH, or `tflite-micro` installed, and refuses the
-            file.
+            shapes, or if the target refuses the file or an option; the message names
+            every cause.
+        RuntimeError: If `model` was never trained or calibrated, or if a tool of the
+            target, `edgetpu_compiler`, `vela` or `tflite-micro`, is installed and
+            refuses the file.
         OSError: If `path` cannot be written.
         VerificationError: If the file would not equal the model.
     """
@@ -133,6 +140,7 @@ def export_model(
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
+    check_options(resolved, storage=storage, bias_grid=bias_grid)
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
@@ -158,15 +166,13 @@ def export_model(
         storages = compare_storages(build, built, examples)
         batch = as_batch(examples, model.input_names)
         narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
-    arena_bytes = None
-    if resolved.device == TFLITE_MICRO:
-        arena_bytes = measure_arena(built.content)
     latency, latencies = None, {}
     if benchmark:
         int8 = build(int8_settings).graph
         latency, latencies = measure_latency(
             built.graph, int8, built.frozen, verbose=verbose
         )
+    tools = _run_tools(resolved, built)
     report = ExportReport(
         path=str(path),
         file_bytes=len(built.content),
@@ -179,11 +185,12 @@ def export_model(
         ],
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
-        snippets=_snippets(built.graph, path.name, resolved, arena_bytes),
+        snippets=_snippets(built.graph, path.name, resolved, tools),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
-        compiler=_compiler_lines(resolved, built.content, arena_bytes),
-        arena_bytes=arena_bytes,
+        compiler=tools.lines,
+        compiled=tools.compiled,
+        arena_bytes=tools.arena_bytes,
         storages=storages,
         latency=latency,
         latency_setting=describe_setting() if benchmark else "",
@@ -193,26 +200,50 @@ def export_model(
 
 
 def _snippets(
-    graph: TFLiteGraph, name: str, target: Target, arena_bytes: int | None
+    graph: TFLiteGraph, name: str, target: Target, tools: _Tools
 ) -> dict[str, str]:
     """Returns code that runs a file, by language."""
     snippets = snippets_of(graph, name)
     if target.device == TFLITE_MICRO:
         methods = sorted({resolver_method(op.code) for op in graph.ops})
-        snippets["cpp"] = micro_snippet(graph, name, methods, arena_bytes)
+        snippets["cpp"] = micro_snippet(graph, name, methods, tools.arena_bytes)
     return snippets
 
 
-def _compiler_lines(
-    target: Target, content: bytes, arena_bytes: int | None
-) -> list[str]:
-    """Returns where the Edge TPU compiler maps operators, or which tool is missing."""
-    if target.device == TFLITE_MICRO and arena_bytes is None:
-        return [NOT_MEASURED]
-    if target.name != "edgetpu":
-        return []
-    mapping = compile_for_edgetpu(content)
-    return [ONLY_RULES] if mapping is None else [*map(str, mapping)]
+@dataclasses.dataclass(frozen=True)
+class _Tools:
+    """What the tools of a target found about a file.
+
+    Attributes:
+        lines: Readable lines.
+        compiled: What Vela made of the file.
+        arena_bytes: Memory that TFLite Micro needs.
+    """
+
+    lines: list[str] = dataclasses.field(default_factory=list[str])
+    compiled: CompiledFile | None = None
+    arena_bytes: int | None = None
+
+
+def _run_tools(target: Target, built: BuiltFile) -> _Tools:
+    """Runs the target's compiler, or its runtime, if it has one."""
+    if target.compiler == "edgetpu_compiler":
+        mapping = compile_for_edgetpu(built.content)
+        return _Tools([ONLY_RULES] if mapping is None else [*map(str, mapping)])
+    if target.compiler == "vela":
+        compiled = compile_with_vela(built.content, target.name)
+        if compiled is None:
+            return _Tools([VELA_MISSING])
+        graph = built.graph
+        on_cpu = [
+            op.outputs[0] for op in graph.ops if runs_on(op, graph, target) == "CPU"
+        ]
+        return _Tools(compiled.lines(on_cpu), compiled)
+    if target.device == TFLITE_MICRO:
+        arena_bytes = measure_arena(built.content)
+        lines = [NOT_MEASURED] if arena_bytes is None else []
+        return _Tools(lines, arena_bytes=arena_bytes)
+    return _Tools()
 
 
 def _layers(

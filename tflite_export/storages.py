@@ -11,7 +11,7 @@ from .build import BuiltFile, FileSettings
 from .freezing import Storage
 from .reports import StorageReport
 from .runtimes import RUNTIMES
-from .targets import STORAGES, TARGETS
+from .targets import STORAGES, TARGETS, option_problems
 from .twin import twin_codes
 from .verification import input_codes
 
@@ -21,7 +21,7 @@ def compare_storages(
     built: BuiltFile,
     examples: list[np.ndarray],
 ) -> list[StorageReport]:
-    """Compares the file with the files of the other storages.
+    """Compares the file with the files of the other storages that its target takes.
 
     All of them run on the target's runtime, as the integer twin predicts it.
 
@@ -41,9 +41,9 @@ def compare_storages(
     }
     output = next(iter(frozen.outputs.values()))
     chosen = codes[output].argmax(axis=-1)
-    reports = []
+    reports, target = [], TARGETS[frozen.target]
     for name in STORAGES:
-        if name == settings.storage.name:
+        if name == settings.storage.name or option_problems(target, storage=name):
             continue
         storage = Storage(name, settings.storage.bias_grid)
         other = build(dataclasses.replace(settings, storage=storage))

@@ -44,23 +44,33 @@ class Case:
     storages: tuple[str, ...]
 
 
-def conformance_cases(target: str = "phone") -> Iterator[Case]:
-    """Yields every layer and function of the conformance tests, at all bits."""
+def conformance_cases(**options: Any) -> Iterator[Case]:
+    """Yields every layer and function of the conformance tests, at all bits.
+
+    Args:
+        **options: Of `quantize_model`.
+    """
     for name, (_, build) in test_conformance.CASES.items():
-        yield from _at_all_bits(f"layer_{name}", build, target=target)
+        yield from _at_all_bits(f"layer_{name}", build, **options)
     for name, (functions, rank) in test_graph_functions.MODELS.items():
 
         def build(functions: Any = functions, rank: Any = rank) -> keras.Model:
             return test_graph_functions.model_of(*functions, rank=rank)
 
-        options = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
-        yield from _at_all_bits(f"function_{name}", build, target=target, **options)
+        first = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
+        yield from _at_all_bits(f"function_{name}", build, **first, **options)
 
 
 def random_cases(
-    count: int, first_seed: int = FIRST_SEED, target: str = "phone"
+    count: int, first_seed: int = FIRST_SEED, **options: Any
 ) -> Iterator[Case]:
-    """Yields random networks, one per seed."""
+    """Yields random networks, one per seed.
+
+    Args:
+        count: How many.
+        first_seed: The first seed.
+        **options: Of `quantize_model`.
+    """
     for number in range(first_seed, first_seed + count):
         recipe = random_graphs.drawn(number)
         bits = dict(
@@ -79,17 +89,21 @@ def random_cases(
             build,
             **bits,
             per_channel=recipe.per_channel,
-            target=target,
+            **options,
         )
         yield Case(f"random_{number}", make, (recipe.storage,))
 
 
-def network_cases(target: str = "phone") -> Iterator[Case]:
-    """Yields ResNet-8 and MobileNetV2, at all bits."""
+def network_cases(**options: Any) -> Iterator[Case]:
+    """Yields ResNet-8 and MobileNetV2, at all bits.
+
+    Args:
+        **options: Of `quantize_model`.
+    """
     from benchmarks.contestants import resnet8
 
-    yield from _at_all_bits("net_resnet8", resnet8, target=target)
-    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, target=target)
+    yield from _at_all_bits("net_resnet8", resnet8, **options)
+    yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, **options)
 
 
 def _mobilenet_v2() -> keras.Model:

@@ -14,21 +14,23 @@ from tf_lsq.data import first_examples
 from tf_lsq.graph import analyze
 from tf_lsq.policy import Override, first_and_last
 
-from ..build import FileSettings, build_file
+from ..build import BuiltFile, FileSettings, build_file
 from ..file import TFLiteTensor
-from ..freezing import QuantizedKernel, Storage, read_model
+from ..freezing import FrozenNode, QuantizedKernel, Storage, read_model
 from ..targets import TARGETS, check_graph
+from .compiled import CompiledBytes
 
 _SCALE_BYTES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSize:
-    """The sizes of a file.
+    """The sizes of a file; as compiled, where the target has a compiler.
 
     Attributes:
         file_bytes: Size of the whole file.
-        layer_bytes: Layer -> bytes of its kernels, their biases and scales.
+        layer_bytes: Layer -> bytes of its kernels, their biases and scales; as
+            compiled, those of the kernels.
         layer_bits: Layer -> bits of its kernels.
     """
 
@@ -48,6 +50,7 @@ class MixedBits:
             kernel. The first and the last layer get 8.
         fixed: Overrides that take precedence over the bits that this class is given.
         storage: How codes are stored.
+        compiled: Counts the bytes of compiled files; None: of files as exported.
         **options: Other options of `quantize_model`.
     """
 
@@ -60,11 +63,12 @@ class MixedBits:
         activation_bits: int | None,
         fixed: Mapping[str, Override],
         storage: Storage,
+        compiled: CompiledBytes | None = None,
         **options: Any,
     ) -> None:
         self.model, self._options = model, options
         self._activation_bits, self._fixed = activation_bits, dict(fixed)
-        self._storage = storage
+        self._storage, self._compiled = storage, compiled
         graph = analyze(model)
         self.examples = first_examples(data, list(model.input_names), num_examples)
         kernels = [node for node in graph.nodes if node.properties.matmul]
@@ -104,6 +108,8 @@ class MixedBits:
     def size(self, bits: Mapping[str, int]) -> FileSize:
         """Returns the sizes of the file that `export_model` would write.
 
+        Where the target has a compiler, they are those of the compiled file.
+
         Args:
             bits: Layer -> bits of its kernel.
 
@@ -114,20 +120,42 @@ class MixedBits:
         tf_lsq.round_biases(student)  # As at the end of `fit`.
         built = build_file(read_model(student), FileSettings(self._storage))
         check_graph(built.graph, TARGETS[built.frozen.target])
-        layer_bytes: dict[str, int] = {}
+        kernels: dict[str, list[FrozenNode]] = {}
         layer_bits: dict[str, int] = {}
         for node in built.frozen.nodes:
             kernel = node.trained.kernel
             if not (node.trained.matmul and isinstance(kernel, QuantizedKernel)):
                 continue
             layer = self.layer_names[kernel.layer]
-            names = [f"{node.name}/weight", f"{node.name}/bias"]
-            tensors = built.graph.tensors
-            constants = [tensors[name] for name in names if name in tensors]
-            before = layer_bytes.get(layer, 0)
-            layer_bytes[layer] = before + sum(map(_num_bytes, constants))
+            kernels.setdefault(layer, []).append(node)
             layer_bits[layer] = kernel.num_bits
-        return FileSize(len(built.content), layer_bytes, layer_bits)
+        return self._sizes(built, kernels, layer_bits)
+
+    def _sizes(
+        self,
+        built: BuiltFile,
+        kernels: Mapping[str, list[FrozenNode]],
+        layer_bits: dict[str, int],
+    ) -> FileSize:
+        """Returns the sizes of a file, given the operators of each layer."""
+        if self._compiled is None:
+            tensors = built.graph.tensors
+            layer_bytes = {
+                layer: sum(
+                    _num_bytes(tensors[name])
+                    for node in nodes
+                    for name in (f"{node.name}/weight", f"{node.name}/bias")
+                    if name in tensors
+                )
+                for layer, nodes in kernels.items()
+            }
+            return FileSize(len(built.content), layer_bytes, layer_bits)
+        file_bytes = self._compiled.file_bytes(built.content)
+        names = {k: [f"{node.name}/weight" for node in n] for k, n in kernels.items()}
+        layer_bytes = self._compiled.layer_bytes(
+            built.graph, file_bytes, names, layer_bits
+        )
+        return FileSize(file_bytes, layer_bytes, layer_bits)
 
     def _patterns(self, pairs: Mapping[str, tuple[int, int]]) -> dict[str, Override]:
         """Returns the bits of kernels and inputs as overrides, the fixed ones last."""

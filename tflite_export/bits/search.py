@@ -17,7 +17,9 @@ from tf_lsq.graph import analyze, float_model
 from tf_lsq.policy import Override
 
 from ..freezing import Storage
+from ..targets import resolve_target
 from .budget import MeasuredFile, Table, Walk, best_file
+from .compiled import COMPILER, choose_storage
 from .knapsack import pareto_front
 from .mixed_bits import FileSize, MixedBits
 from .sensitivity import DIVERGENCES, Trial, is_softmax, measure_sensitivities
@@ -35,7 +37,7 @@ def suggest_bits(
     asymmetric_activations: bool = False,
     overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
-    storage: str = "packed",
+    storage: str | None = None,
     num_examples: int = 256,
     divergence: str | None = None,
     verbose: bool = True,
@@ -52,13 +54,18 @@ def suggest_bits(
     bits, such as 3 in INT4, are measured but not suggested, unless the same bits for
     all kernels give the best file that fits.
 
+    For an Ethos-U, all bytes are those of files that Vela compiled, which the device
+    stores: it compresses weights, and those of fewer bits more. The bytes of a kernel
+    are those by which the compiled file shrinks if its codes are all 0.
+
     Nothing is trained. A trained file can be some bytes larger or smaller, where a
     bias or the sign of a gamma requires another container.
 
     Args:
         model: A trained float model or a path, as for `tf_lsq.quantize_model`.
         data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`.
-        budget_bytes: Largest size of the `.tflite` file with int8 inputs and outputs.
+        budget_bytes: Largest size of the `.tflite` file with int8 inputs and outputs;
+            for an Ethos-U, of the compiled file.
         candidates: Bits that a kernel may have, each 2 to 8.
         activation_bits: Bits of the inputs of layers with kernels; None: those of the
             kernel. They take no bytes. The first and the last layer get inputs of 8
@@ -68,7 +75,9 @@ def suggest_bits(
         overrides: Layers to leave out of the search, with their bits or "float", as
             for `quantize_model`.
         target: What the file will run on.
-        storage: As for `export_model`. With "int8" all bits take the same bytes.
+        storage: As for `export_model`. With "int8" all bits take the same bytes, unless
+            a compiler compresses them. None: "packed" if the target has packed kernels,
+            else "int8".
         num_examples: How many of the first examples to use.
         divergence: Measure of sensitivities, a mean over the examples and a sum over
             the outputs. "kl": Kullback-Leibler divergence from the float model's
@@ -86,7 +95,10 @@ def suggest_bits(
     Raises:
         TypeError: If `model` is not a Keras model, or `data` is not data.
         ValueError: If an option is out of range; if `model` cannot be quantized or the
-            target refuses the file; or if bits do not change the bytes of any kernel.
+            target refuses the file or the storage; or if bits do not change the bytes
+            of any kernel.
+        RuntimeError: If the target's bytes are those of compiled files, and Vela is not
+            installed or refuses one.
         BudgetError: If the smallest file found is larger than the budget; a ValueError.
 
     Example:
@@ -106,6 +118,7 @@ def suggest_bits(
     budget_bytes = _checked_budget(budget_bytes)
     candidates = _checked(candidates, activation_bits, divergence)
     check_num_examples(num_examples)
+    storage, compiled = choose_storage(resolve_target(None, target), storage)
     stored, model = Storage(storage), float_model(model)
     data = as_data(data, len(getattr(model, "inputs", [])))
     mixed = MixedBits(
@@ -115,6 +128,7 @@ def suggest_bits(
         activation_bits=activation_bits,
         fixed=overrides or {},
         storage=stored,
+        compiled=compiled,
         per_channel=per_channel,
         asymmetric_activations=asymmetric_activations,
         target=target,
@@ -146,6 +160,7 @@ def suggest_bits(
         budget_bytes=budget_bytes,
         target=target,
         storage=storage,
+        compiler="" if compiled is None else COMPILER,
         divergence=divergence,
         layers=[
             LayerBits(layer, num, mixed.activation_bits(layer, num), own, losses[layer])

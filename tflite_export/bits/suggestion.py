@@ -41,7 +41,8 @@ class LayerBits:
         weight_bits: Bits suggested for its kernel.
         activation_bits: Bits suggested for its input.
         num_bytes: Bits of its kernel -> bytes of kernel, bias and their scales in the
-            container that the target and the storage select.
+            container that the target and the storage select; as compiled, of the
+            kernel.
         sensitivities: Bits of its kernel -> how much further the outputs move from
             those of the float model, see `suggest_bits`.
     """
@@ -69,6 +70,7 @@ class BitSuggestion:
             the smallest first. Bytes are those of the kernels plus the other bytes of
             the suggested file.
         uniform: Bits -> the file with these bits in all kernels, as exported.
+        compiler: What compiled the files whose bytes are counted, "" if nothing did.
     """
 
     overrides: dict[str, Any]
@@ -80,6 +82,7 @@ class BitSuggestion:
     layers: list[LayerBits]
     curve: list[TradeOff]
     uniform: dict[int, TradeOff]
+    compiler: str = ""
 
     @property
     def sensitivities(self) -> dict[str, dict[int, float]]:
@@ -97,9 +100,10 @@ class BitSuggestion:
 
     def __str__(self) -> str:
         """Returns a readable table."""
+        compiled = f", compiled by {self.compiler}" if self.compiler else ""
         lines = [
             f"{self.file_bytes} of {self.budget_bytes} bytes for {self.target} with "
-            f"{self.storage} storage",
+            f"{self.storage} storage{compiled}",
             *self._layer_lines(),
             f"suggested            {_describe(self.file_bytes, self.sensitivity)}",
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ..targets import CompiledFile
 from .verification_report import CodeStatistics, VerificationReport
 
 # In output codes; `round_biases` reduces it to 0 if the file's grid is fine enough.
@@ -127,8 +128,9 @@ class ExportReport:
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
-        compiler: For the Edge TPU, where its compiler maps the operators; or that a
-            tool of the target is not installed.
+        compiler: What a tool of the target says (the Edge TPU's compiler, or Vela for
+            the Ethos-U), or that it is not installed.
+        compiled: What the file needs after Vela compiled it; None for other targets.
         arena_bytes: Memory that TFLite Micro needs for the file; None for other
             targets, or if `tflite-micro` is not installed.
         storages: The other storages compared with this one on the target's runtime;
@@ -150,6 +152,7 @@ class ExportReport:
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
     narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
+    compiled: CompiledFile | None = None
     arena_bytes: int | None = None
     storages: list[StorageReport] = dataclasses.field(
         default_factory=list[StorageReport]

@@ -80,7 +80,7 @@ def fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
     Reference: tflite/kernels/internal/reference/softmax.h, and fixedpoint/fixedpoint.h
     of https://github.com/google/gemmlowp
     """
-    table = tf.constant(_exponentials(scale))
+    table = _exponentials(scale)
     largest = tf.reduce_max(codes, axis=-1, keepdims=True)
     powers = tf.gather(table, largest - codes)
     parts = _divide_by_power(powers, _SUM_BITS)
@@ -94,7 +94,7 @@ def fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
     return _divide_by_power(product, _SUM_BITS - 1 - headroom + MULTIPLIER_BITS - 8)
 
 
-def _exponentials(scale: Any) -> np.ndarray:
+def _exponentials(scale: Any) -> tf.Tensor:
     """Returns exponentials of minus 0 to 255 times a scale, as `_exponential`."""
     real = np.float64(scale) * 2.0 ** (MULTIPLIER_BITS - _INPUT_BITS)
     multiplier, shift = (int(part) for part in fixed_point(min(real, float(_LARGEST))))
@@ -102,8 +102,8 @@ def _exponentials(scale: Any) -> np.ndarray:
     reach = int(np.floor(limit / 2.0**shift))
     differences = np.arange(_TABLE_SIZE, dtype=np.int64)
     shifted = tf.constant(-np.minimum(differences, reach) << shift)
-    table = _exponential(_product(shifted, tf.constant(multiplier, tf.int64))).numpy()
-    return np.where(differences <= reach, table, 0)
+    table = _exponential(_product(shifted, tf.constant(multiplier, tf.int64)))
+    return tf.where(differences <= reach, table, tf.zeros_like(table))
 
 
 def _exponential(x: tf.Tensor) -> tf.Tensor:

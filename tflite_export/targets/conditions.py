@@ -21,7 +21,7 @@ def _shapes(op: TFLiteOp, graph: TFLiteGraph) -> dict[str, tuple[int, ...]]:
     return {tensor.name: tensor.shape for tensor in tensors if tensor.data is None}
 
 
-def _constant(op: TFLiteOp, graph: TFLiteGraph, number: int) -> list[int]:
+def constant_values(op: TFLiteOp, graph: TFLiteGraph, number: int) -> list[int]:
     """Returns the values of a constant input."""
     data = graph.tensors[op.inputs[number]].data
     return [] if data is None else data.reshape(-1).tolist()
@@ -132,14 +132,14 @@ def constant_part(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 def batch_reduction(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds a reduction over the batch."""
     rank = len(graph.tensors[op.inputs[0]].shape)
-    axes = [axis % rank for axis in _constant(op, graph, 1)]
+    axes = [axis % rank for axis in constant_values(op, graph, 1)]
     return f"axes {axes}" if 0 in axes else ""
 
 
 def channel_mean(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds a mean over channels whose number is not a multiple of 4."""
     shape = graph.tensors[op.inputs[0]].shape
-    axes = [axis % len(shape) for axis in _constant(op, graph, 1)]
+    axes = [axis % len(shape) for axis in constant_values(op, graph, 1)]
     channels = len(shape) - 1
     reduced = channels in axes and channels > 0
     return f"{shape[-1]} channels" if reduced and shape[-1] % 4 else ""
@@ -147,7 +147,7 @@ def channel_mean(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 def batch_padding(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds a padded batch."""
-    amounts = _constant(op, graph, 1)
+    amounts = constant_values(op, graph, 1)
     return f"padding {amounts[:2]} of the batch" if any(amounts[:2]) else ""
 
 
@@ -159,7 +159,7 @@ def slopes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 def steps_of_slice(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds strides other than 1."""
-    steps = _constant(op, graph, 3)
+    steps = constant_values(op, graph, 3)
     return f"strides {steps}" if any(step != 1 for step in steps) else ""
 
 

@@ -212,4 +212,5 @@ EDGETPU = Target(
     rules=_EDGE_TPU_RULES,
     source=CORAL,
     predictable=False,
+    compiler="edgetpu_compiler",
 )

@@ -11,12 +11,15 @@ from ..file import (
     xnnpack_has,
 )
 from .edgetpu import EDGETPU
+from .ethos_u import ETHOS_U
 from .phone import PHONE
 from .symmetric import SYMMETRIC
 from .tflm import MICRO
 from .types import XNNPACK, Target, Violation
 
-TARGETS = {target.name: target for target in (PHONE, EDGETPU, SYMMETRIC, MICRO)}
+TARGETS = {
+    target.name: target for target in (PHONE, EDGETPU, SYMMETRIC, MICRO, *ETHOS_U)
+}
 STORAGES = ("int8", "packed", "auto")
 
 
@@ -60,7 +63,7 @@ def check_graph(graph: TFLiteGraph, target: Target) -> list[Violation]:
 
 
 def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Returns what runs an operator: the target's device, "TFLite's kernel" or "CPU".
+    """Returns what runs an operator: a target's device, "TFLite's kernel" or "CPU".
 
     Args:
         op: An operator of `graph`.
@@ -137,6 +140,35 @@ def fitting_containers(num_bits: int) -> list[str]:
         for name in SMALLEST_FIRST
         if name in PACKED and CONTAINERS[name].num_bits >= num_bits
     ]
+
+
+def option_problems(target: Target, **options: str) -> list[str]:
+    """Returns why a target refuses options of `export_model`.
+
+    Args:
+        target: What the file will run on.
+        **options: Option -> value.
+    """
+    return [
+        f"The target {target.name!r} refuses {name}={value!r}: {reason}"
+        for (name, value), reason in target.refused_options.items()
+        if options.get(name) == value
+    ]
+
+
+def check_options(target: Target, **options: str) -> None:
+    """Checks that a target does not refuse options of `export_model`.
+
+    Args:
+        target: What the file will run on.
+        **options: Option -> value.
+
+    Raises:
+        ValueError: If it does; the message names every reason.
+    """
+    problems = option_problems(target, **options)
+    if problems:
+        raise ValueError(" ".join(problems))
 
 
 def resolve_target(wanted: str | None, trained_for: str) -> Target:

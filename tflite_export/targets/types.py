@@ -62,6 +62,8 @@ class Target:
         one_scale: Operators whose packed kernels must have one scale for all channels.
         predictable: Whether its device rounds as the runtime does, as far as is known.
         dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
+        refused_options: (option, value) of `export_model` -> why it is refused.
+        compiler: Command that compiles its files, "" if none does.
     """
 
     name: str
@@ -77,6 +79,10 @@ class Target:
     one_scale: tuple[str, ...] = ()
     predictable: bool = True
     dense_pointwise: bool = True
+    refused_options: Mapping[tuple[str, str], str] = dataclasses.field(
+        default_factory=dict[tuple[str, str], str]
+    )
+    compiler: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
