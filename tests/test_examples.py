@@ -59,6 +59,18 @@ def test_the_quickstart_reads_tensorflow_datasets_offline(real_data, tmp_path):
     assert "fashion_mnist: 4-bit weights" in shown
 
 
+def test_the_ethos_u_example_compiles_and_writes_its_document(tmp_path):
+    path = tmp_path / "ethos_u.md"
+    shown = run(
+        "ethos_u.py",
+        *("--networks", "ResNet-8", "--targets", "ethos-u55-128", "--bits", 8, 2),
+        *("--output", path),
+    )
+    assert shown.splitlines()[-2].startswith("| 2/2 |")
+    for text in ("## ResNet-8, ethos-u55-128", "Shared_Sram", "with Vela 5."):
+        assert text in path.read_text()
+
+
 def epoch(data):
     found = list(data.as_numpy_iterator())
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])

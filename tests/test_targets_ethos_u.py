@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import cases, tiny
 from test_file_flatbuffer import quantization
 from test_targets_queries import conv, ints, one_op
@@ -397,12 +398,14 @@ def test_vela_leaves_the_predicted_operators_to_the_cpu(name):
     student, _ = CASES[name].make()
     built = tiny.built(student)
     for target in ETHOS_U_TARGETS:
-        predicted = {
-            op.outputs[0]
-            for op in built.graph.ops
-            if targets.runs_on(op, built.graph, TARGETS[target]) == "CPU"
-        }
-        assert left_to_cpu(built.content, target) == predicted
+        assert left_to_cpu(built.content, target) == on_cpu(built.graph, target)
+
+
+def on_cpu(graph, target):
+    """Outputs of the operators that the rules leave to the CPU."""
+    found = [targets.runs_on(op, graph, TARGETS[target]) for op in graph.ops]
+    pairs = zip(graph.ops, found, strict=True)
+    return {op.outputs[0] for op, device in pairs if device == "CPU"}
 
 
 @pytest.mark.parametrize("target", ETHOS_U_TARGETS)
@@ -413,12 +416,37 @@ def test_check_predicts_what_vela_leaves_to_the_cpu(target, rng, tmp_path):
     outputs = layers.Dense(4, name="dense")(layers.Flatten()(x))
     model = keras.Model(inputs, outputs)
     report = tflite_export.check_model(model, target=target)
-    on_cpu = [op.name for op in report.operators if op.runs_on == "CPU"]
-    assert on_cpu == ["up"] and "runs on the CPU" in report.remarks[0]
+    slow = [op.name for op in report.operators if op.runs_on == "CPU"]
+    assert slow == ["up"] and "runs on the CPU" in report.remarks[0]
     student, _ = tiny.student_of(model, rng, target=target)
     found = tflite_export.export_model(student, tmp_path / "model.tflite")
     assert list(found.compiled.on_cpu.items()) == [("up", "RESIZE_BILINEAR")]
     assert "rules predict" not in str(found)
+
+
+def highest():
+    inputs = layers.Input((8, 8, 3))
+    return keras.Model(inputs, tf.argmax(layers.Conv2D(4, 3)(inputs), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("build", "overrides", "ends", "counts"),
+    [
+        (tiny.residual, None, ("uint8", "uint8"), (0, 0)),
+        (tiny.residual, None, ("float32", "float32"), (2, 2)),
+        (tiny.residual, {"scores": "float"}, ("int8", "int8"), (4, 4)),
+        (highest, None, ("int8", "int8"), (1, 0)),
+    ],
+)
+def test_floats_run_on_the_cpu_and_integers_on_the_npu(
+    build, overrides, ends, counts, rng
+):
+    student, _ = tiny.student_of(build(), rng, target=U55, overrides=overrides)
+    built = tiny.built(student, input_type=ends[0], output_type=ends[1])
+    for target, count in zip((U55, U85), counts, strict=True):
+        predicted = on_cpu(built.graph, target)
+        assert left_to_cpu(built.content, target) == predicted
+        assert len(predicted) == count
 
 
 def test_files_have_a_static_batch_and_int8_kernels(rng, tmp_path):
