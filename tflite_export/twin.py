@@ -147,30 +147,6 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
     return functions
 
 
-def twin_codes(
-    frozen: FrozenModel, inputs: dict[str, np.ndarray], runtime: Runtime
-) -> dict[str, np.ndarray]:
-    """Returns the codes of every integer tensor of a file, as its twin computes them.
-
-    Args:
-        frozen: The operators of the file, none of them in float.
-        inputs: Its inputs by signature name, int8.
-        runtime: What runs the file.
-    """
-    nodes, operators = frozen.by_name(), twin_operators(frozen, runtime)
-    values, codes = {}, {}
-    for name, tensor in frozen.inputs.items():
-        array, grid = inputs[name].astype(np.float32), nodes[tensor].grid
-        values[tensor] = array if grid is None else array - grid.zero_point
-        codes[tensor] = inputs[name]
-    for name, compute in operators.items():
-        values[name] = compute([values[source] for source in nodes[name].inputs])
-        grid = nodes[name].grid
-        if grid is not None:
-            codes[name] = (values[name].numpy() + grid.zero_point).astype(np.int8)
-    return codes
-
-
 def _in_float(context: Context) -> Compute:
     """Returns the function of an operator that is left in float."""
     grids = [source.grid for source in context.sources]
