@@ -20,12 +20,12 @@ from .training import DEFAULT_STEP_CLIP, check_step_clip
 FLOAT = "float"
 # Bits of kernel and input; bits of each; or "float".
 Override = int | tuple[int, int] | str
-TARGETS = ("phone", "edgetpu", "symmetric")
+TARGETS = ("phone", "edgetpu", "symmetric", "tflm")
 # These targets need zero points of 0: an unsigned tensor has 128 integers, 0..127.
 SYMMETRIC_TARGETS = ("symmetric",)
 
 # These targets run one example at a time.
-FIXED_BATCH_TARGETS = ("edgetpu",)
+FIXED_BATCH_TARGETS = ("edgetpu", "tflm")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,10 +42,8 @@ from .storages import compare_storages
 from .targets import ONLY_RULES, check_graph, compile_for_edgetpu, resolve_target
 from .verification import (
     BATCH_SIZE,
-    compare_end_to_end,
-    compare_points,
-    probe_codes,
     verify_content,
+    verify_on_data,
 )
 
 
@@ -119,6 +117,7 @@ def export_model(
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
+    int8_settings = dataclasses.replace(settings, storage=Storage())
     on_cpu = check_graph(built.graph, resolved)
     verification = verify_content(built.content, built, str(path))
     storages: list[StorageReport] = []
@@ -126,21 +125,23 @@ def export_model(
     if data is not None:
         data = as_data(data, len(model.inputs))
         examples = first_examples(data, model.input_names, BATCH_SIZE)
-        codes = probe_codes(built.graph, built.frozen, examples)
-        points = compare_points(built.frozen, codes, str(path), statistics=True)
-        storages = compare_storages(build, built, codes, examples)
+        verification = verify_on_data(
+            verification,
+            built,
+            build(int8_settings).frozen,
+            model,
+            data,
+            examples,
+            str(path),
+            statistics=True,
+            verbose=verbose,
+        )
+        storages = compare_storages(build, built, examples)
         batch = as_batch(examples, model.input_names)
         narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
-        verification = dataclasses.replace(
-            verification,
-            points=points,
-            outputs=compare_end_to_end(
-                built.content, built, model, data, verbose=verbose
-            ),
-        )
     latency, latencies = None, {}
     if benchmark:
-        int8 = build(dataclasses.replace(settings, storage=Storage())).graph
+        int8 = build(int8_settings).graph
         latency, latencies = measure_latency(
             built.graph, int8, built.frozen, verbose=verbose
         )

@@ -10,27 +10,30 @@ import numpy as np
 from .build import BuiltFile, FileSettings
 from .freezing import Storage
 from .reports import StorageReport
-from .targets import STORAGES
-from .verification import probe_codes
+from .runtimes import RUNTIMES
+from .targets import STORAGES, TARGETS
+from .twin import twin_codes
+from .verification import input_codes
 
 
 def compare_storages(
     build: Callable[[FileSettings], BuiltFile],
     built: BuiltFile,
-    codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
 ) -> list[StorageReport]:
     """Compares the file with the files of the other storages.
 
-    All of them run under XNNPACK, as on a phone.
+    All of them run on the target's runtime, as the integer twin predicts it.
 
     Args:
         build: Returns the model's file for other settings.
         built: The file.
-        codes: What the runtime computed with the file, from `probe_codes`.
         examples: Inputs of the model, one array per input.
     """
     frozen, settings = built.frozen, built.settings
+    runtime = RUNTIMES[TARGETS[frozen.target].runtime]
+    inputs = input_codes(frozen, examples)
+    codes = twin_codes(frozen, inputs, runtime)
     compared = {
         node.name
         for node in frozen.nodes
@@ -44,7 +47,7 @@ def compare_storages(
             continue
         storage = Storage(name, settings.storage.bias_grid)
         other = build(dataclasses.replace(settings, storage=storage))
-        others = probe_codes(other.graph, other.frozen, examples)
+        others = twin_codes(other.frozen, inputs, runtime)
         common = compared & others.keys()  # Some storages widen tensors.
         different = [int((others[tensor] != codes[tensor]).sum()) for tensor in common]
         agreement = (others[output].argmax(axis=-1) == chosen).mean()

@@ -12,6 +12,7 @@ Operators pass on codes minus their zero point, as float32 tensors.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tf_lsq._compat import is_keras3_model, keras, model_structure, name_outputs
 
 from .freezing import (
     FrozenModel,
+    FrozenNode,
     Grid,
     InputShapes,
     Storage,
@@ -145,6 +147,44 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
         else:
             functions[node.name] = context.operator.integers(context)
     return functions
+
+
+def twin_codes(
+    frozen: FrozenModel, codes: Mapping[str, np.ndarray], runtime: Runtime
+) -> dict[str, np.ndarray]:
+    """Returns what a runtime computes, as the twin predicts it.
+
+    Args:
+        frozen: The operators of the file.
+        codes: The inputs of the file by the name of their tensor; others are ignored.
+        runtime: What runs the file.
+
+    Returns:
+        Name of the tensor -> int8 codes; values of tensors without a grid.
+    """
+    operators, nodes = twin_operators(frozen, runtime), frozen.by_name()
+    computed = {n.name: codes[n.name] for n in frozen.nodes if n.kind == "input"}
+    for name, compute in operators.items():
+        grid = nodes[name].grid
+        sources = [centered(nodes[source], computed) for source in nodes[name].inputs]
+        result = compute(sources).numpy()
+        if grid is not None:
+            result = (result + grid.zero_point).astype(np.int8)
+        computed[name] = result
+    return computed
+
+
+def centered(node: FrozenNode, codes: Mapping[str, np.ndarray]) -> tf.Tensor:
+    """Returns a tensor as operators of the integer twin take it.
+
+    Args:
+        node: The operator that computes the tensor.
+        codes: Codes, or values, by the name of the tensor.
+    """
+    stored = codes[node.name]
+    if node.grid is None:
+        return tf.constant(stored)
+    return tf.constant(stored.astype(np.float32) - node.grid.zero_point)
 
 
 def _in_float(context: Context) -> Compute:

@@ -18,11 +18,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tflite_export.build import BuiltFile
 from tflite_export.file import to_bytes
 from tflite_export.runtimes import KERNELS, Runtime
-from tflite_export.twin import twin_operators
-from tflite_export.verification.values import file_inputs
+from tflite_export.twin import twin_codes
+from tflite_export.verification.values import file_inputs, input_codes
 
 EXAMPLES = 32
 BITS = (8, 4, 2)
@@ -162,9 +161,12 @@ def write_case(case: Case, folder: Path, runtime: Runtime) -> int:
         nodes = [n.name for n in built.frozen.nodes if n.grid is not None]
         probe = built.graph.with_outputs(nodes)
         inputs = file_inputs(built.graph, built.frozen, [x])
+        codes_of_inputs = input_codes(built.frozen, [x])
         expected = {}
         for kernels in KERNELS:
-            codes = twin_codes(built, inputs, runtime.with_kernels(kernels))
+            codes = twin_codes(
+                built.frozen, codes_of_inputs, runtime.with_kernels(kernels)
+            )
             for name, tensor in probe.outputs.items():
                 expected[f"{kernels}/{name}"] = codes[tensor]
         kinds = {n.name: _kind(n) for n in built.frozen.nodes}
@@ -182,31 +184,3 @@ def _kind(node: Any) -> str:
     """Returns what the table of results calls an operator."""
     container = getattr(node.weight, "container", "int8")
     return node.kind if container == "int8" else f"{node.kind}, {container}"
-
-
-def twin_codes(
-    built: BuiltFile, inputs: dict[str, np.ndarray], runtime: Runtime
-) -> dict[str, np.ndarray]:
-    """Returns the codes of every integer tensor of a file, as the twin computes them.
-
-    Args:
-        built: The file, with all of its operators on integers.
-        inputs: Its inputs by signature name.
-        runtime: What the twin reproduces.
-    """
-    frozen = built.frozen
-    nodes, operators = frozen.by_name(), twin_operators(frozen, runtime)
-    values, codes = {}, {}
-    for name, tensor in frozen.inputs.items():
-        array = inputs[name].astype(np.float32)
-        grid = nodes[tensor].grid
-        values[tensor] = array if grid is None else array - grid.zero_point
-        codes[tensor] = inputs[name]
-    for node in frozen.nodes:
-        if node.kind == "input":
-            continue
-        computed = operators[node.name]([values[name] for name in node.inputs])
-        values[node.name] = computed
-        if node.grid is not None:
-            codes[node.name] = (computed.numpy() + node.grid.zero_point).astype(np.int8)
-    return codes

@@ -70,6 +70,11 @@ class TFLiteTensor:
         return self.data
 
     @property
+    def num_scales(self) -> int:
+        """How many scales the tensor has: one per channel, one, or none."""
+        return 0 if self.quantization is None else self.quantization.scale.size
+
+    @property
     def num_bytes(self) -> int:
         """Size of the constant in the file, 0 for a computed tensor."""
         if self.data is None:

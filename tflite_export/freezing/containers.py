@@ -20,6 +20,7 @@ coarser of the two grids is also on the other one.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -28,9 +29,15 @@ from tf_lsq.graph import code_multiplier
 
 from ..file import CONTAINERS, PACKED, SMALLEST_FIRST
 from ..runtimes import RUNTIMES
-from ..targets import STORAGES, Target, container, takes_container
+from ..targets import (
+    STORAGES,
+    Target,
+    container,
+    fitting_containers,
+    takes_container,
+)
 from .grids import Grid, most_widening
-from .trained import QuantizedKernel, TrainedNode
+from .trained import QuantizedKernel, TrainedKernel, TrainedNode
 
 INT32_MAX = 2**31 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
@@ -87,8 +94,11 @@ class AllowedContainers:
         grid: The container whose grid the bias is on: `stored`, or a smaller one.
         shared: Whether files of all storages must compute the same integers.
         symmetric: Whether zero points must be 0.
-        slow: Containers that only TFLite's own kernels run.
-        slow_rounds_twice: Whether those of the target's runtime round twice.
+        builtin: Containers that TFLite's own kernels run.
+        builtin_rounds_twice: Whether those of the target's runtime round twice.
+        one_scale: Whether a packed kernel must have one scale for all channels.
+        runtime: Name of the target's runtime.
+        remark: Why a smaller container is not allowed.
     """
 
     kind: str
@@ -96,12 +106,15 @@ class AllowedContainers:
     grid: str = "int8"
     shared: bool = False
     symmetric: bool = False
-    slow: tuple[str, ...] = ()
-    slow_rounds_twice: bool = False
+    builtin: tuple[str, ...] = ()
+    builtin_rounds_twice: bool = False
+    one_scale: bool = False
+    runtime: str = "arm64"
+    remark: str = ""
 
     def rounds_twice(self, container: str) -> bool:
         """Returns whether the kernel that runs a container rounds twice."""
-        return self.slow_rounds_twice and container in self.slow
+        return self.builtin_rounds_twice and container in self.builtin
 
 
 def allowed_containers(
@@ -114,28 +127,44 @@ def allowed_containers(
         target: What the file will run on.
         storage: The requested storage.
     """
-    kernel = node.kernel
+    kernel, runtime = node.kernel, RUNTIMES[target.runtime]
+    positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
+    kind = node.kind
+    if target.dense_pointwise and _is_pointwise(node):
+        kind = "pointwise"
+    allowed = AllowedContainers(
+        kind,
+        symmetric=target.symmetric,
+        builtin=() if runtime.xnnpack else SMALLEST_FIRST,
+        builtin_rounds_twice=runtime.rounds_twice(kind, _shape_of(kernel), positions),
+        runtime=runtime.name,
+    )
     if node.kind not in PACKABLE or not isinstance(kernel, QuantizedKernel):
-        return AllowedContainers(node.kind, symmetric=target.symmetric)
+        return allowed
     num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1]
-    kind = "pointwise" if _is_pointwise(node) else node.kind
     code = PACKABLE[kind]
     packed = container(code, num_bits, target, "packed", channels)
     stored = container(code, num_bits, target, storage.name, channels)
     if storage.name == "auto" and any(size != 1 for size in node.shape[1:-1]):
         stored = "int8"  # Widening every position of the input takes time.
     shared = storage.bias_grid == "packed"
-    positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
-    runtime = RUNTIMES[target.runtime]
-    return AllowedContainers(
-        kind,
-        stored,
-        packed if shared else stored,
-        shared,
-        target.symmetric,
-        tuple(c for c in PACKED if not takes_container(target, code, c, channels)),
-        runtime.rounds_twice(kind, kernel.codes.shape, positions),
+    slow = tuple(c for c in PACKED if not takes_container(target, code, c, channels))
+    missing = itertools.takewhile(packed.__ne__, fitting_containers(num_bits))
+    remarks = [f"{target.name} has no {name} kernel of {code}" for name in missing]
+    return dataclasses.replace(
+        allowed,
+        stored=stored,
+        grid=packed if shared else stored,
+        shared=shared,
+        builtin=slow if runtime.xnnpack else allowed.builtin,
+        one_scale=code in target.one_scale,
+        remark="; ".join(remarks) if storage.name == "packed" else "",
     )
+
+
+def _shape_of(kernel: TrainedKernel | None) -> tuple[int, ...]:
+    """Returns the shape of a kernel, channels last; batch norms have none."""
+    return (1,) if kernel is None else kernel.values.shape
 
 
 def _is_pointwise(node: TrainedNode) -> bool:
@@ -164,7 +193,7 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     holder = next(name for name in larger if multiplier_of(codes, num_bits, name))
     source = node.inputs[0].source_point
     widest = 1
-    widens = allowed.shared or allowed.rounds_twice(holder)
+    widens = holder in PACKED and (allowed.shared or allowed.rounds_twice(holder))
     if source is not None and source.point is not None and widens:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, holder)
@@ -230,13 +259,16 @@ def choose_container(
         allowed: The containers in which they may be stored.
         fitting: Determines how coarse the grid of a bias may be.
     """
-    remarks = []
+    remarks = [allowed.remark] if allowed.remark else []
     widest = most_widening(fitting.source, symmetric=allowed.symmetric)
     divisions = 1
     for holder in SMALLEST_FIRST[SMALLEST_FIRST.index(allowed.grid) :]:
         most = multiplier_of(codes, num_bits, holder)
         if most == 0:
             remarks.append(f"{holder} cannot hold its codes times the sign of gamma")
+            continue
+        if holder in PACKED and allowed.one_scale and len(set(fitting.scale)) > 1:
+            remarks.append(f"{holder} must have one scale for all channels")
             continue
         products = _divisions(num_bits, most, widest if holder in PACKED else 1)
         fitting_ones = [d for d in products if fitting.fits(d)] or [1]

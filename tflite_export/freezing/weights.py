@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from ..file import PACKED, QuantizedTensor
-from ..runtimes import compensate, half_up_channels
+from ..runtimes import RUNTIMES, compensate
 from .containers import AllowedContainers, Choice, Fitting, choose_container, fits_int32
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
 from .trained import AFFINE, CONSTANT, TrainedNode
@@ -228,7 +228,7 @@ def _may_be_per_tensor(choice: Choice, allowed: AllowedContainers) -> bool:
     Older runtimes support only that for fully connected operators; packed kernels of
     XNNPACK, and those that must equal them, have one scale per channel.
     """
-    packed = choice.container in PACKED
+    packed = choice.container in PACKED and not allowed.one_scale
     return allowed.kind == "dense" and not (allowed.shared or packed)
 
 
@@ -248,7 +248,7 @@ def _bias_codes(
         scale.astype(np.float64) / np.float32(output.scale),
         choice.multiplier * choice.widening,
         (output.low - output.zero_point, output.high - output.zero_point),
-        half_up_channels(allowed.kind, len(codes)),
+        RUNTIMES[allowed.runtime].half_up(allowed.kind, len(codes)),
     )
 
 

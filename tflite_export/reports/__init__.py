@@ -8,6 +8,7 @@ from .verification_report import (
     CodeStatistics,
     OutputReport,
     PointReport,
+    Prediction,
     VerificationReport,
 )
 
@@ -18,6 +19,7 @@ __all__ = [
     "LayerReport",
     "OutputReport",
     "PointReport",
+    "Prediction",
     "StorageReport",
     "VerificationReport",
     "activation_statistics",

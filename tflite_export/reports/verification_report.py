@@ -70,6 +70,7 @@ class OutputReport:
         max_code_difference: Largest difference of an output code.
         num_codes: Codes compared with those of the integer twin.
         twin_differences: Codes that the twin computes differently, end to end.
+        int8_agreements: Rows in which int8 storage has the same largest value.
         labelled: Rows with a label.
         keras_correct: Rows that the Keras model classifies correctly.
         tflite_correct: Rows that the file classifies correctly.
@@ -80,6 +81,7 @@ class OutputReport:
     max_code_difference: int = 0
     num_codes: int = 0
     twin_differences: int = 0
+    int8_agreements: int = 0
     labelled: int = 0
     keras_correct: int = 0
     tflite_correct: int = 0
@@ -97,18 +99,16 @@ class OutputReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class VerificationReport:
-    """A file compared with the model it was exported from.
+class Comparison:
+    """What a file computes on one runtime, compared with the training graph.
 
     Attributes:
-        weight_codes: Codes of all kernels.
-        equal_codes: Codes that are the trained code times sign times multiplier.
+        runtime: Name of the runtime; "" without data.
         points: Integer tensors compared with the training graph; empty without data.
         outputs: Outputs compared end to end, by name; empty without data.
     """
 
-    weight_codes: int
-    equal_codes: int
+    runtime: str = ""
     points: list[PointReport] = dataclasses.field(default_factory=list[PointReport])
     outputs: dict[str, OutputReport] = dataclasses.field(
         default_factory=dict[str, OutputReport]
@@ -130,11 +130,6 @@ class VerificationReport:
         return max((o.max_code_difference for o in self.outputs.values()), default=0)
 
     @property
-    def keras_accuracy(self) -> float | None:
-        """Top-1 accuracy of the Keras model, of the first output."""
-        return _share(self._first.keras_correct, self._first.labelled)
-
-    @property
     def tflite_accuracy(self) -> float | None:
         """Top-1 accuracy of the file, of the first output."""
         return _share(self._first.tflite_correct, self._first.labelled)
@@ -148,11 +143,6 @@ class VerificationReport:
         )
 
     @property
-    def twin_differences(self) -> int:
-        """Output codes that the integer twin computes differently, end to end."""
-        return sum(output.twin_differences for output in self.outputs.values())
-
-    @property
     def _first(self) -> OutputReport:
         """The first output, or an empty one."""
         return next(iter(self.outputs.values()), OutputReport())
@@ -164,15 +154,77 @@ class VerificationReport:
             "num_examples": self.num_examples,
             "top1_agreement": self.top1_agreement,
             "max_code_difference": self.max_code_difference,
-            "keras_accuracy": self.keras_accuracy,
             "tflite_accuracy": self.tflite_accuracy,
             "off_by_one": self.off_by_one,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction(Comparison):
+    """What a file will compute on the target's runtime, by its integer twin."""
+
+    @property
+    def int8_agreement(self) -> float | None:
+        """Share of rows in which int8 storage has the same largest value."""
+        return _share(self._first.int8_agreements, self._first.num_rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {**super().to_dict(), "int8_agreement": self.int8_agreement}
+
+    def __str__(self) -> str:
+        """Returns a few readable lines."""
+        lines = [
+            f"predicted for {self.runtime}",
+            f"  codes off by one   {self.off_by_one:.4%}",
+            f"  top-1 agreement    {self.top1_agreement:.2%}, "
+            f"{self.int8_agreement:.2%} with int8 storage",
+        ]
+        if self.tflite_accuracy is not None:
+            lines.append(f"  accuracy           {self.tflite_accuracy:.2%}")
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class VerificationReport(Comparison):
+    """A file that ran on this machine, compared with the model it was exported from.
+
+    Attributes:
+        weight_codes: Codes of all kernels.
+        equal_codes: Codes that are the trained code times sign times multiplier.
+        prediction: The same for the target's runtime; None without data, or if it is
+            not known how the target rounds.
+    """
+
+    weight_codes: int = 0
+    equal_codes: int = 0
+    prediction: Prediction | None = None
+
+    @property
+    def keras_accuracy(self) -> float | None:
+        """Top-1 accuracy of the Keras model, of the first output."""
+        return _share(self._first.keras_correct, self._first.labelled)
+
+    @property
+    def twin_differences(self) -> int:
+        """Output codes that the integer twin computes differently, end to end."""
+        return sum(output.twin_differences for output in self.outputs.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        prediction = None if self.prediction is None else self.prediction.to_dict()
+        return {
+            **super().to_dict(),
+            "keras_accuracy": self.keras_accuracy,
             "twin_differences": self.twin_differences,
+            "prediction": prediction,
         }
 
     def __str__(self) -> str:
         """Returns a few readable lines."""
         lines = [f"weight codes equal   {self.equal_codes} of {self.weight_codes}"]
+        if self.runtime:
+            lines.append(f"measured on          {self.runtime}")
         if self.points:
             worst = max(self.points, key=lambda p: p.off_by_one / p.num_codes)
             lines += [
@@ -195,6 +247,8 @@ class VerificationReport:
                 f"accuracy             Keras {self.keras_accuracy:.2%}, "
                 f"TFLite {self.tflite_accuracy:.2%}"
             )
+        if self.prediction is not None:
+            lines.append(str(self.prediction))
         return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ from .types import Target
 
 SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
+_MOST_AXES = 4
 # Limit of output codes per unit of the accumulator.
 STEEPEST = 256
 
@@ -48,6 +49,27 @@ def packed_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds weight codes of less than a byte."""
     packed = [n for n in op.inputs if n and graph.tensors[n].dtype in PACKED]
     return ", ".join(f"`{name}` is {graph.tensors[name].dtype}" for name in packed)
+
+
+def missing_kernels(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds packed weights for which the target has no kernel."""
+    held = target.containers.get(op.code, ())
+    found: list[str] = []
+    for name in op.inputs:
+        tensor = graph.tensors.get(name)
+        if tensor is None or tensor.dtype not in PACKED:
+            continue
+        if tensor.dtype not in held:
+            found.append(f"`{name}` is {tensor.dtype}")
+        elif op.code in target.one_scale and tensor.num_scales > 1:
+            found.append(f"`{name}` is {tensor.dtype}, {tensor.num_scales} scales")
+    return ", ".join(found)
+
+
+def many_axes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds tensors of more than four axes."""
+    ranks = {n: s for n, s in _shapes(op, graph).items() if len(s) > _MOST_AXES}
+    return ", ".join(f"`{name}` {shape}" for name, shape in ranks.items())
 
 
 def float_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:

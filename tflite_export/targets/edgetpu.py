@@ -211,4 +211,5 @@ EDGETPU = Target(
     fast={},
     rules=_EDGE_TPU_RULES,
     source=CORAL,
+    predictable=False,
 )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from ..file import PACKED, TFLiteGraph, TFLiteOp, xnnpack_has
+from ..file import (
+    CONTAINERS,
+    PACKED,
+    SMALLEST_FIRST,
+    TFLiteGraph,
+    TFLiteOp,
+    xnnpack_has,
+)
 from .edgetpu import EDGETPU
 from .phone import PHONE
 from .symmetric import SYMMETRIC
+from .tflm import MICRO
 from .types import XNNPACK, Target, Violation
 
-TARGETS = {target.name: target for target in (PHONE, EDGETPU, SYMMETRIC)}
+TARGETS = {target.name: target for target in (PHONE, EDGETPU, SYMMETRIC, MICRO)}
 STORAGES = ("int8", "packed", "auto")
 
 
@@ -52,7 +60,7 @@ def check_graph(graph: TFLiteGraph, target: Target) -> list[Violation]:
 
 
 def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Returns what runs an operator: "XNNPACK", "Edge TPU", "TFLite's kernel" or "CPU".
+    """Returns what runs an operator: the target's device, "TFLite's kernel" or "CPU".
 
     Args:
         op: An operator of `graph`.
@@ -109,13 +117,26 @@ def container(
     Returns:
         The smallest container that fits the codes and that storage and target allow.
     """
-    for name, most_bits in (("int2", 2), ("int4", 4)):
+    for name in fitting_containers(num_bits):
         held = name in target.containers.get(op_code, ())
-        if not held or num_bits > most_bits or storage == "int8":
+        if not held or storage == "int8":
             continue
         if storage == "packed" or takes_container(target, op_code, name, in_channels):
             return name
     return "int8"
+
+
+def fitting_containers(num_bits: int) -> list[str]:
+    """Returns the packed containers that hold codes, the smallest first.
+
+    Args:
+        num_bits: Bits of the codes.
+    """
+    return [
+        name
+        for name in SMALLEST_FIRST
+        if name in PACKED and CONTAINERS[name].num_bits >= num_bits
+    ]
 
 
 def resolve_target(wanted: str | None, trained_for: str) -> Target:

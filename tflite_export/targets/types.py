@@ -58,6 +58,9 @@ class Target:
         rules: What it requires of operators.
         source: Source of these facts.
         runtime: What runs its files, a key of `runtimes.RUNTIMES`.
+        one_scale: Operators whose packed kernels must have one scale for all channels.
+        predictable: Whether its device rounds as the runtime does, as far as is known.
+        dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
     """
 
     name: str
@@ -70,6 +73,9 @@ class Target:
     rules: tuple[Rule, ...]
     source: str
     runtime: str = "arm64"
+    one_scale: tuple[str, ...] = ()
+    predictable: bool = True
+    dense_pointwise: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import collections
-from typing import Any
+import dataclasses
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,120 +14,166 @@ from tf_lsq._compat import keras
 from tf_lsq.data import batches, inputs_as_list, num_batches
 
 from ..build import BuiltFile
-from ..file import from_bytes
-from ..freezing import Grid
+from ..freezing import FrozenModel, Grid
 from ..reports import OutputReport
-from ..runtimes import Runner, this_machine
+from ..runtimes import RUNTIMES, Runner, this_machine
+from ..targets import TARGETS
 from ..twin import build_twin
 from .values import file_codes, file_inputs, on_grid
 
 BATCH_SIZE = 64
 
 
+class EndToEnd(NamedTuple):
+    """The outputs of a file compared with those of the Keras model, by name.
+
+    Attributes:
+        measured: What the file computes on this machine.
+        predicted: What its twin computes for the target's runtime.
+    """
+
+    measured: dict[str, OutputReport]
+    predicted: dict[str, OutputReport]
+
+
 def compare_end_to_end(
-    content: bytes, built: BuiltFile, model: keras.Model, data: Any, *, verbose: bool
-) -> dict[str, OutputReport]:
-    """Runs file, model and integer twin on all of `data` and compares their outputs.
+    built: BuiltFile,
+    int8: FrozenModel,
+    model: keras.Model,
+    data: Any,
+    *,
+    verbose: bool,
+) -> EndToEnd:
+    """Runs file, model and integer twins on all of `data` and compares their outputs.
 
     Args:
-        content: The bytes of the file.
-        built: What it was built from.
+        built: The file.
+        int8: The numbers of the model's file with int8 storage.
         model: The trained model.
         data: As for `verify_tflite`.
         verbose: Whether to show progress.
-
-    Returns:
-        Name of the output -> result of the comparison.
     """
-    frozen = built.frozen
-    graph, twin, nodes = (
-        from_bytes(content),
-        build_twin(frozen, model, this_machine()),
-        frozen.by_name(),
-    )
-    runner = Runner(graph, content=content)
+    frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
+    runner = Runner(graph, content=built.content)
+    twins = _twins(frozen, int8, model)
     total = num_batches(data, BATCH_SIZE)
-    reports: dict[str, OutputReport] = collections.defaultdict(OutputReport)
+    found = EndToEnd({}, {})
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
     ):
         arrays = inputs_as_list(x, model.input_names)
         results = runner.run(file_inputs(graph, frozen, arrays))
-        outputs = tf.nest.flatten(model.predict_on_batch(x))
-        twins = tf.nest.flatten(twin.predict_on_batch(x))
+        computed = {m: tf.nest.flatten(m.predict_on_batch(x)) for m in {model, *twins}}
         labels = tf.nest.flatten(y)
-        labels = labels if len(labels) == len(outputs) else [y] * len(outputs)
-        for (name, tensor), keras_output, twin_output, label in zip(
-            frozen.outputs.items(), outputs, twins, labels, strict=True
-        ):
-            grid = nodes[tensor].grid
-            label = None if label is None else np.asarray(label)
-            if grid is None:
-                batch = _compare_integers(results[name], keras_output, twin_output)
-            else:
-                batch = _compare_batch(
-                    grid, results[name], keras_output, twin_output, label
-                )
-            reports[name] = reports[name].joined(batch)
-    return dict(reports)
+        labels = labels if len(labels) == len(results) else [y] * len(results)
+        for number, (name, tensor) in enumerate(frozen.outputs.items()):
+            wanted, label = computed[model][number], labels[number]
+            compare = functools.partial(_compare, nodes[tensor].grid, wanted, label)
+            ours, predicted, as_int8 = (computed[twin][number] for twin in twins)
+            _join(found.measured, name, compare(results[name], twin=ours))
+            _join(found.predicted, name, compare(predicted, int8=as_int8))
+    return found
 
 
-def _compare_batch(
-    grid: Grid,
-    file_output: np.ndarray,
-    keras_output: np.ndarray,
-    twin_output: np.ndarray,
-    labels: np.ndarray | None,
+def _twins(
+    frozen: FrozenModel, int8: FrozenModel, model: keras.Model
+) -> list[keras.Model]:
+    """Returns twins for this machine, for the target, and of int8 storage there."""
+    here, target = this_machine(), RUNTIMES[TARGETS[frozen.target].runtime]
+    build = functools.cache(lambda numbers, on: build_twin(numbers, model, on))
+    return [build(frozen, here), build(frozen, target), build(int8, target)]
+
+
+def _join(reports: dict[str, OutputReport], name: str, batch: OutputReport) -> None:
+    """Adds the report of a batch to that of the batches before it."""
+    reports[name] = reports.get(name, OutputReport()).joined(batch)
+
+
+def _compare(
+    grid: Grid | None,
+    wanted: np.ndarray,
+    labels: Any,
+    found: np.ndarray,
+    *,
+    twin: np.ndarray | None = None,
+    int8: np.ndarray | None = None,
 ) -> OutputReport:
     """Compares one batch of one output.
 
     Args:
-        grid: The grid of the output.
-        file_output: What the file computed, `[batch, ..., classes]`.
-        keras_output: What Keras computed.
-        twin_output: What the integer twin computed.
+        grid: The grid of the output; None: integers without a scale.
+        wanted: What Keras computed, `[batch, ..., classes]`.
         labels: Class numbers or one-hot rows; None without labels.
+        found: What the file computed.
+        twin: What its integer twin computed; None: not compared.
+        int8: What the file of int8 storage computed; None: not compared.
     """
-    codes = file_codes(file_output, grid)
-    wanted_codes = on_grid(keras_output.astype(np.float64), grid)
-    twin_codes = on_grid(twin_output.astype(np.float64), grid)
-    choices = codes.argmax(axis=-1).reshape(-1)
-    wanted = keras_output.argmax(axis=-1).reshape(-1)
-    # The file's grid can make two classes equal; they agree if the Keras model's
-    # choice is among the largest.
-    rows = codes.reshape(len(choices), -1)
-    chosen = rows[np.arange(len(choices)), wanted]
-    classes = _classes(labels, len(choices))
-    labelled = classes is not None
-    return OutputReport(
+    if grid is None:
+        return _compare_integers(wanted, found, twin, int8)
+    codes = file_codes(found, grid)
+    wanted_codes = on_grid(wanted.astype(np.float64), grid)
+    wanted_choices, choices = _choices(wanted), _choices(codes)
+    classes = _classes(None if labels is None else np.asarray(labels), len(choices))
+    report = OutputReport(
         num_rows=len(choices),
-        agreements=int((chosen == rows.max(axis=-1)).sum()),
+        agreements=_agreements(codes, wanted_choices),
         max_code_difference=int(np.abs(codes - wanted_codes).max()),
         num_codes=codes.size,
-        twin_differences=int((codes != twin_codes).sum()),
-        labelled=len(classes) if labelled else 0,
-        keras_correct=int((wanted == classes).sum()) if labelled else 0,
-        tflite_correct=int((choices == classes).sum()) if labelled else 0,
+    )
+    if twin is not None:
+        differences = int((codes != file_codes(twin, grid)).sum())
+        report = dataclasses.replace(report, twin_differences=differences)
+    if int8 is not None:
+        agreements = _agreements(codes, _choices(file_codes(int8, grid)))
+        report = dataclasses.replace(report, int8_agreements=agreements)
+    if classes is None:
+        return report
+    return dataclasses.replace(
+        report,
+        labelled=len(classes),
+        keras_correct=int((wanted_choices == classes).sum()),
+        tflite_correct=int((choices == classes).sum()),
     )
 
 
+def _choices(output: np.ndarray) -> np.ndarray:
+    """Returns the class with the largest value in each row."""
+    return output.argmax(axis=-1).reshape(-1)
+
+
+def _agreements(codes: np.ndarray, choices: np.ndarray) -> int:
+    """Counts the rows in which a chosen class has the largest code.
+
+    The file's grid can make two classes equal; so a choice agrees if it is among the
+    largest.
+    """
+    rows = codes.reshape(len(choices), -1)
+    chosen = rows[np.arange(len(choices)), choices]
+    return int((chosen == rows.max(axis=-1)).sum())
+
+
 def _compare_integers(
-    file_output: np.ndarray, keras_output: np.ndarray, twin_output: np.ndarray
+    wanted: np.ndarray,
+    found: np.ndarray,
+    twin: np.ndarray | None,
+    int8: np.ndarray | None,
 ) -> OutputReport:
     """Compares one batch of an output of integers without a scale, such as class ids.
 
     Args:
-        file_output: What the file computed.
-        keras_output: What Keras computed.
-        twin_output: What the integer twin computed.
+        wanted: What Keras computed.
+        found: What the file computed.
+        twin: What its integer twin computed; None: not compared.
+        int8: What the file of int8 storage computed; None: not compared.
     """
-    found, wanted = (a.astype(np.int64) for a in (file_output, keras_output))
+    difference = np.abs(found.astype(np.int64) - wanted.astype(np.int64))
     return OutputReport(
         num_rows=found.size,
-        agreements=int((found == wanted).sum()),
-        max_code_difference=int(np.abs(found - wanted).max()),
+        agreements=int((difference == 0).sum()),
+        max_code_difference=int(difference.max()),
         num_codes=found.size,
-        twin_differences=int((found != twin_output).sum()),
+        twin_differences=0 if twin is None else int((found != twin).sum()),
+        int8_agreements=0 if int8 is None else int((found == int8).sum()),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +14,7 @@ from ..freezing import FrozenModel, FrozenNode, TrainedPoint
 from ..operators import exact_output
 from ..reports import CodeStatistics, PointReport, activation_statistics
 from ..runtimes import Runner, Runtime, this_machine
-from ..twin import twin_operators
+from ..twin import centered, twin_codes, twin_operators
 from .values import file_inputs, on_grid
 
 # Share of the largest value by which float32 kernels may differ.
@@ -25,7 +28,7 @@ def compare_points(
     *,
     statistics: bool = False,
 ) -> list[PointReport]:
-    """Checks every integer tensor against the training graph.
+    """Checks every integer tensor of a file that ran on this machine.
 
     Args:
         frozen: The operators of the file.
@@ -41,12 +44,74 @@ def compare_points(
         VerificationError: If a code is off by more than 1, or outside the range that
             its quantization point has in training.
     """
-    nodes = frozen.by_name()
-    twin = twin_differences(frozen, codes, this_machine())
+    differences = twin_differences(frozen, codes, this_machine())
     counter = _PointCounter(frozen) if statistics else None
+    return [
+        dataclasses.replace(report, twin_differences=differences[report.name])
+        for report in _compare(frozen, codes, name, counter=counter)
+    ]
+
+
+def predict_points(
+    frozen: FrozenModel,
+    codes: dict[str, np.ndarray],
+    measured: list[PointReport],
+    runtime: Runtime,
+    name: str,
+) -> list[PointReport]:
+    """Checks what every integer tensor of a file will be on another runtime.
+
+    Args:
+        frozen: The operators of the file.
+        codes: What this machine computed, from `probe_codes`.
+        measured: What was reported about that.
+        runtime: The other runtime.
+        name: Name of the file in messages.
+
+    Returns:
+        One report per operator that rounds.
+
+    Raises:
+        VerificationError: As for `compare_points`.
+    """
+    predicted = twin_codes(frozen, codes, runtime)
+    moved = {
+        tensor
+        for tensor, values in predicted.items()
+        if not np.array_equal(values, codes.get(tensor, values))
+    }
+    affected = {n.name for n in frozen.nodes if moved & {n.name, *n.inputs}}
+    reports = _compare(frozen, predicted, f"{name} on {runtime.name}", affected)
+    changed = {report.name: report for report in reports}
+    return [changed.get(report.name, report) for report in measured]
+
+
+def _compare(
+    frozen: FrozenModel,
+    codes: dict[str, np.ndarray],
+    name: str,
+    wanted: Collection[str] | None = None,
+    counter: _PointCounter | None = None,
+) -> list[PointReport]:
+    """Compares the tensors of a file with the training graph.
+
+    Args:
+        frozen: The operators of the file.
+        codes: What a runtime computed.
+        name: Name of the file in messages.
+        wanted: The tensors to compare; None: all.
+        counter: Counts how quantization points use their integers.
+
+    Raises:
+        VerificationError: If a code is off by more than 1, or outside the range that
+            its quantization point has in training.
+    """
+    nodes = frozen.by_name()
     reports, outside = [], []
     for node in frozen.nodes:
         if node.kind == "input":
+            continue
+        if wanted is not None and node.name not in wanted and _has_examples(node):
             continue
         values = [
             _real(nodes[source], codes) * node.trained.input_factor
@@ -73,7 +138,6 @@ def compare_points(
                 num_codes=int(difference.size),
                 off_by_one=int((difference == 1).sum()),
                 max_difference=int(difference.max()),
-                twin_differences=twin[node.name],
                 statistics=point_statistics,
             )
         )
@@ -194,16 +258,10 @@ def twin_differences(
     for name, compute in operators.items():
         grid = nodes[name].grid
         if grid is not None:
-            sources = [_centered(nodes[source], codes) for source in nodes[name].inputs]
+            sources = [centered(nodes[source], codes) for source in nodes[name].inputs]
             computed = compute(sources).numpy() + grid.zero_point
             differences[name] = int((codes[name] != computed).sum())
     return differences
-
-
-def _centered(node: FrozenNode, codes: dict[str, np.ndarray]) -> tf.Tensor:
-    """Returns a tensor as operators of the integer twin take it."""
-    zero_point = 0 if node.grid is None else node.integer_grid.zero_point
-    return tf.constant(codes[node.name].astype(np.float32) - zero_point)
 
 
 def _real(node: FrozenNode, codes: dict[str, np.ndarray]) -> np.ndarray:

@@ -21,17 +21,36 @@ def file_inputs(
     Returns:
         Arrays by signature name.
     """
-    nodes = frozen.by_name()
+    codes = input_codes(frozen, arrays)
     converted = {}
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
-        dtype, grid = graph.tensors[graph.inputs[name]].dtype, nodes[tensor].grid
-        if grid is None or dtype == "float32":
-            converted[name] = array.astype(dtype)
-            continue
-        quotient = array.astype(np.float32) / np.float32(grid.scale)
-        codes = np.clip(np.rint(quotient) + grid.zero_point, -128, 127)
-        converted[name] = (codes + (128 if dtype == "uint8" else 0)).astype(dtype)
+        dtype = graph.tensors[graph.inputs[name]].dtype
+        if dtype == "uint8":
+            converted[name] = (codes[tensor].astype(np.int16) + 128).astype(dtype)
+        else:
+            converted[name] = codes[tensor] if dtype == "int8" else array.astype(dtype)
     return converted
+
+
+def input_codes(frozen: FrozenModel, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Converts the inputs of a model to codes; leaves inputs without a grid unchanged.
+
+    Args:
+        frozen: The operators of a file.
+        arrays: Inputs of the model, one array per input.
+
+    Returns:
+        Name of the tensor -> int8 codes.
+    """
+    nodes, codes = frozen.by_name(), {}
+    for tensor, array in zip(frozen.inputs.values(), arrays, strict=True):
+        grid = nodes[tensor].grid
+        codes[tensor] = array
+        if grid is not None:
+            quotient = array.astype(np.float32) / np.float32(grid.scale)
+            rounded = np.rint(quotient) + grid.zero_point
+            codes[tensor] = np.clip(rounded, -128, 127).astype(np.int8)
+    return codes
 
 
 def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:

@@ -9,6 +9,9 @@ There are three checks, each with its own evidence:
                 that the training graph would
 
 and end to end: the file classifies like the Keras model.
+
+The file runs on this machine. What the target's runtime will compute is predicted by
+its integer twin, and compared in the same way.
 """
 
 from __future__ import annotations
@@ -17,16 +20,29 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tf_lsq._compat import keras
 from tf_lsq.data import as_data, first_examples
 
 from ..build import BuiltFile, build_file, settings_of
 from ..errors import VerificationError
 from ..file import from_bytes
-from ..freezing import InputShapes, TrainedModel, at_shapes, check_quantized, read_model
-from ..reports import VerificationReport
+from ..freezing import (
+    FrozenModel,
+    InputShapes,
+    Storage,
+    TrainedModel,
+    at_shapes,
+    check_quantized,
+    freeze_model,
+    read_model,
+)
+from ..reports import Prediction, VerificationReport
+from ..runtimes import RUNTIMES, this_machine
+from ..targets import TARGETS
 from .end_to_end import BATCH_SIZE, compare_end_to_end
-from .points import compare_points, probe_codes
+from .points import compare_points, predict_points, probe_codes
 from .structure import compare_description, compare_structure, find_load_errors
 from .weights import compare_weights
 
@@ -62,17 +78,66 @@ def verify_tflite(
     content, name = Path(path).read_bytes(), str(path)
     model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
-    built = rebuild(content, read_model(model), name)
+    trained = read_model(model)
+    built = rebuild(content, trained, name)
     report = verify_content(content, built, name)
     if data is None:
         return report
     data = as_data(data, len(model.inputs))
     examples = first_examples(data, model.input_names, point_examples)
-    codes = probe_codes(from_bytes(content), built.frozen, examples)
+    int8 = freeze_model(trained, Storage())
+    built = dataclasses.replace(built, graph=from_bytes(content), content=content)
+    return verify_on_data(
+        report, built, int8, model, data, examples, name, verbose=verbose
+    )
+
+
+def verify_on_data(
+    report: VerificationReport,
+    built: BuiltFile,
+    int8: FrozenModel,
+    model: keras.Model,
+    data: Any,
+    examples: list[np.ndarray],
+    name: str,
+    *,
+    statistics: bool = False,
+    verbose: bool,
+) -> VerificationReport:
+    """Runs a file on data, and predicts what the target's runtime will compute.
+
+    Args:
+        report: What is known without data.
+        built: The file.
+        int8: The numbers of the model's file with int8 storage.
+        model: The trained model.
+        data: For the comparison end to end.
+        examples: For the comparison of every tensor, one array per input.
+        name: Name of the file in messages.
+        statistics: See `compare_points`.
+        verbose: Whether to show progress.
+
+    Raises:
+        VerificationError: If a code is off by more than 1 at a quantization point, or
+            will be.
+    """
+    frozen, target = built.frozen, TARGETS[built.frozen.target]
+    codes = probe_codes(built.graph, frozen, examples)
+    points = compare_points(frozen, codes, name, statistics=statistics)
+    prediction = None
+    if target.predictable:
+        runtime = RUNTIMES[target.runtime]
+        predicted = predict_points(frozen, codes, points, runtime, name)
+        prediction = Prediction(target.runtime, predicted)
+    ends = compare_end_to_end(built, int8, model, data, verbose=verbose)
+    if prediction is not None:
+        prediction = dataclasses.replace(prediction, outputs=ends.predicted)
     return dataclasses.replace(
         report,
-        points=compare_points(built.frozen, codes, name),
-        outputs=compare_end_to_end(content, built, model, data, verbose=verbose),
+        runtime=this_machine().name,
+        points=points,
+        outputs=ends.measured,
+        prediction=prediction,
     )
 
 
