@@ -21,15 +21,14 @@ from tflite_export.build import BuiltFile
 from tflite_export.file import PACKED
 from tflite_export.runtimes import Runtime
 from tflite_export.twin import build_twin, twin_codes
-from tflite_export.verification.values import file_inputs
 
 _BATCH = 100
 _TESTS = Path(__file__).resolve().parents[1] / "tests"
 
 
 @dataclasses.dataclass
-class Shares:
-    """Counts of codes, for all operators or by kind of kernel.
+class Count:
+    """A count of codes.
 
     Attributes:
         off: Codes that differ from the training graph, by one.
@@ -39,14 +38,20 @@ class Shares:
     off: int = 0
     codes: int = 0
 
+    def __add__(self, other: Count) -> Count:
+        """Returns the count of both."""
+        return Count(self.off + other.off, self.codes + other.codes)
+
     def __str__(self) -> str:
         """Returns the share in percent."""
-        return f"{self.off / self.codes:.5%}" if self.codes else ""
+        return f"{self.off / max(self.codes, 1):.5%}"
 
 
-def off_by_one(
-    built: BuiltFile, x: np.ndarray, runtime: Runtime
-) -> tuple[Shares, Shares]:
+# Kind of an operator and container of its kernel -> its codes.
+Counts = dict[tuple[str, str], Count]
+
+
+def off_by_one(built: BuiltFile, x: np.ndarray, runtime: Runtime) -> Counts:
     """Compares every integer tensor with the training graph, given the same inputs.
 
     Args:
@@ -54,30 +59,39 @@ def off_by_one(
         x: Examples.
         runtime: What runs the file.
 
-    Returns:
-        Counts of all operators, and of those with packed kernels.
-
     Raises:
         VerificationError: If a code is off by more than one.
     """
-    total, packed = Shares(), Shares()
+    counts: Counts = collections.defaultdict(Count)
     nodes = built.frozen.by_name()
     for start in range(0, len(x), _BATCH):
-        inputs = file_inputs(built.graph, built.frozen, [x[start : start + _BATCH]])
+        inputs = verification.input_codes(built.frozen, [x[start : start + _BATCH]])
         codes = twin_codes(built.frozen, inputs, runtime)
         for point in verification.compare_points(built.frozen, codes, "file"):
-            weight = nodes[point.name].weight
-            is_packed = getattr(weight, "container", "int8") in PACKED
-            for shares in (total, packed) if is_packed else (total,):
-                shares.off += point.off_by_one
-                shares.codes += point.num_codes
-    return total, packed
+            container = getattr(nodes[point.name].weight, "container", "")
+            count = Count(point.off_by_one, point.num_codes)
+            counts[point.kind, container] += count
+    return counts
 
 
-def classes(
+def total(counts: Counts) -> Count:
+    """Returns the count of all operators."""
+    return sum(counts.values(), Count())
+
+
+def packed(counts: Counts) -> str:
+    """Describes the counts of operators with packed kernels."""
+    found = {key: count for key, count in counts.items() if key[1] in PACKED}
+    if not found:
+        return ""
+    kinds = [f"{kind} {holder} {count}" for (kind, holder), count in found.items()]
+    return f"{total(found)}: {', '.join(kinds)}"
+
+
+def outputs(
     built: BuiltFile, student: keras.Model, x: np.ndarray, runtime: Runtime
 ) -> np.ndarray:
-    """Returns the class that a file predicts for each example.
+    """Returns the values of a file's only output.
 
     Args:
         built: The file.
@@ -86,12 +100,31 @@ def classes(
         runtime: What runs the file.
     """
     twin = build_twin(built.frozen, student, runtime)
-    return twin.predict(x, batch_size=_BATCH, verbose=0).argmax(axis=-1)
+    return twin.predict(x, batch_size=_BATCH, verbose=0)
 
 
-def widened(built: BuiltFile) -> int:
-    """Returns how many operators of a file widen the input of a kernel."""
-    return sum(node.kind == "widen" for node in built.frozen.nodes)
+def agreement(found: np.ndarray, wanted: np.ndarray) -> str:
+    """Returns how many examples get the same class, in percent.
+
+    The grid of a file can make two classes equal; so the wanted class agrees if it is
+    among the largest.
+
+    Args:
+        found: Outputs of a file, `[examples, classes]`.
+        wanted: Outputs of what it is compared with.
+    """
+    chosen = found[np.arange(len(found)), wanted.argmax(axis=-1)]
+    return f"{(chosen == found.max(axis=-1)).mean():.2%}"
+
+
+def accuracy(found: np.ndarray, y: np.ndarray) -> str:
+    """Returns the top-1 accuracy in percent.
+
+    Args:
+        found: Outputs, `[examples, classes]`.
+        y: Class numbers.
+    """
+    return f"{(found.argmax(axis=-1) == y).mean():.2%}"
 
 
 def output_codes(built: BuiltFile, x: np.ndarray, runtime: Runtime) -> np.ndarray:
@@ -103,7 +136,7 @@ def output_codes(built: BuiltFile, x: np.ndarray, runtime: Runtime) -> np.ndarra
         runtime: What runs the file.
     """
     [output] = built.frozen.outputs.values()
-    inputs = file_inputs(built.graph, built.frozen, [x])
+    inputs = verification.input_codes(built.frozen, [x])
     return twin_codes(built.frozen, inputs, runtime)[output]
 
 
@@ -130,8 +163,9 @@ def emulated(
         folder = Path(name)
         for stem, built in files.items():
             (folder / f"{stem}.tflite").write_bytes(built.content)
-            inputs = file_inputs(built.graph, built.frozen, [x])
-            np.savez(folder / f"{stem}.npz", **inputs)
+            [signature] = built.frozen.inputs
+            [codes] = verification.input_codes(built.frozen, [x]).values()
+            np.savez(folder / f"{stem}.npz", **{signature: codes})
         script = str(_TESTS / "arm64" / "run_files.py")
         machine.run(core, script, name, str(folder / "found"))
         for stem in files:
@@ -157,7 +191,7 @@ def on_tflite_micro(built: BuiltFile, x: np.ndarray, package: Path | None) -> An
     from tflite_micro.python.tflite_micro import runtime
 
     interpreter = runtime.Interpreter.from_bytes(built.content, arena_size=2**24)
-    [codes] = file_inputs(built.graph, built.frozen, [x]).values()
+    [codes] = verification.input_codes(built.frozen, [x]).values()
     rows = []
     for i in range(len(codes)):
         interpreter.set_input(codes[i : i + 1], 0)
