@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +75,18 @@ def resnet8(folder: Path, settings: Settings) -> Iterator[Trained]:
 
 def residual(settings: Settings) -> Iterator[Trained]:
     """Trains the residual network of `storage.py` on Fashion-MNIST."""
-    data = _fashion(settings)
-    yield from _students("residual", storage.network((28, 28, 1), 10), data, settings)
+    build = functools.partial(storage.network, (28, 28, 1), 10)
+    yield from _students("residual", build, _fashion(settings), settings)
 
 
 def mobilenet_v2(settings: Settings) -> Iterator[Trained]:
     """Trains MobileNetV2 0.35 on Fashion-MNIST, with a border around the images."""
+    data = _fashion(settings)
+    yield from _students("MobileNetV2 0.35", _mobilenet_v2, data, settings)
+
+
+def _mobilenet_v2() -> keras.Model:
+    """Returns the network."""
     inputs = keras.Input((28, 28, 1), name="image")
     x = keras.layers.Rescaling(1 / 255)(keras.layers.ZeroPadding2D(2)(inputs))
     network = keras.applications.MobileNetV2(
@@ -92,7 +99,7 @@ def mobilenet_v2(settings: Settings) -> Iterator[Trained]:
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9  # For few steps; it was 0.999.
-    yield from _students("MobileNetV2 0.35", network, _fashion(settings), settings)
+    return network
 
 
 def keywords(settings: Settings, bits: tuple[int, ...]) -> Iterator[Trained]:
@@ -105,8 +112,8 @@ def keywords(settings: Settings, bits: tuple[int, ...]) -> Iterator[Trained]:
     with np.load(cached) as arrays:
         names = ("x_train", "y_train", "x_test", "y_test")
         data = datasets.Images(*[arrays[name] for name in names], maximum=1)
-    network = ds_cnn(width=settings.width)
-    yield from _students("DS-CNN", network, data, settings, bits)
+    build = functools.partial(ds_cnn, width=settings.width)
+    yield from _students("DS-CNN", build, data, settings, bits)
 
 
 def _fashion(settings: Settings) -> datasets.Images:
@@ -117,7 +124,7 @@ def _fashion(settings: Settings) -> datasets.Images:
 
 def _students(
     name: str,
-    network: keras.Model,
+    build: Callable[[], keras.Model],
     data: datasets.Images,
     settings: Settings,
     all_bits: tuple[int, ...] = (4, 2),
@@ -127,6 +134,7 @@ def _students(
     path = settings.models / f"{plain}_float.keras"
     if not path.exists():
         keras.utils.set_random_seed(0)
+        network = build()
         accuracy = storage.train(network, data, 0.1, settings.epochs)
         print(f"{name}, float: {accuracy:.2%}", flush=True)
         network.save(path)

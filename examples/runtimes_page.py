@@ -62,7 +62,7 @@ network of `examples/storage.py` and MobileNetV2 0.35 on Fashion-MNIST, DS-CNN \
 (`tf_lsq.models.ds_cnn`) on 10,000 sounds of `examples/sounds.py`. Each was trained \
 for {epochs} epochs in float, and for {epochs} with LSQ at each number of bits: SGD \
 with momentum 0.9 and cosine decay from 0.1 in float, 0.01 with LSQ, 0.001 at 8 bits; \
-batch 128, seed 0. First and last layers have 8 bits."""
+batch 128. First and last layers have 8 bits."""
 EMULATED = """\
 The files of ResNet-8 under LiteRT on an emulated {core}, {count} images. Output codes \
 that differ from the twin's:
