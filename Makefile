@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 .PHONY: quickstart test slow arm lint benchmarks clean
 
 quickstart: $(STAMP)
-	$(PYTHON) examples/quickstart.py
+	$(PYTHON) examples/quickstart.py $(QUICKSTART)
 
 test: $(STAMP)
 	$(PYTHON) -m pytest --numprocesses auto --dist worksteal tests tf_lsq tflite_export

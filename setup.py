@@ -22,6 +22,9 @@ SURVEY = [
     "keras-hub>=0.32,<1",
 ]
 
+# Its only versions are pre-releases.
+TFLM = ["tflite-micro>=0.dev20250101"]
+
 setup(
     name="tf-lsq",
     version=VERSION,
@@ -58,13 +61,16 @@ setup(
     extras_require={
         "examples": EXAMPLES,
         "survey": SURVEY,
+        "tflm": TFLM,
         "dev": [
             *EXAMPLES,
+            *TFLM,
             "hypothesis>=6.100",
             "jax>=0.4.30",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "tree-sitter>=0.25",
+            "tree-sitter-cpp>=0.23",
             "tree-sitter-kotlin>=1.1",
             "tree-sitter-swift>=0.7",
             "ruff==0.17.6",

@@ -2,8 +2,10 @@
 
     python examples/quickstart.py
     python examples/quickstart.py --dataset fashion_mnist --data-dir DIR
+    python examples/quickstart.py --target tflm
 
-The default data, scikit-learn's handwritten digits, needs no download.
+The default data, scikit-learn's handwritten digits, needs no download. For TFLite Micro
+(`--target tflm`) it also writes the file as a C++ array.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from rich.table import Table
 
 import tf_lsq
 import tflite_export
+from tflite_export.targets import TARGETS
 
 BATCH_SIZE = 64
 # Data set -> channels of the three stages, epochs in float, epochs with LSQ.
@@ -53,17 +56,24 @@ def main() -> None:
     _train(model, images, 0.1, args.float_epochs or float_epochs, "Training in float")
 
     student = tf_lsq.quantize_model(
-        model, weight_bits=args.weight_bits, activation_bits=args.activation_bits
+        model,
+        weight_bits=args.weight_bits,
+        activation_bits=args.activation_bits,
+        target=args.target,
     )
     _train(student, images, 0.01, args.epochs or epochs, "Training with LSQ  ")
 
     report = tflite_export.export_model(student, args.output)
+    if args.target == "tflm":
+        tflite_export.write_c_source(args.output, args.output.with_suffix(".cc"))
     test = (_scaled(images.x_test, images.maximum), images.y_test)
     verified = tflite_export.verify_tflite(
         args.output, student, test, verbose=sys.stderr.isatty()
     )
     seconds = time.perf_counter() - start
     _print_table(args, model, images, report, verified, seconds)
+    if args.target != "phone":
+        print(report)
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,6 +83,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data-dir", help="where TensorFlow Datasets keeps its files; no download"
     )
+    parser.add_argument("--target", choices=TARGETS, default="phone")
     parser.add_argument("--weight-bits", type=int, default=4)
     parser.add_argument("--activation-bits", type=int, default=4)
     parser.add_argument("--float-epochs", type=int, help="default: by data set")
@@ -170,7 +181,12 @@ def _print_table(
     table = Table(title=f"{args.dataset}: {bits}", show_header=False)
     table.add_row("accuracy, float", f"{accuracy:.2%}")
     table.add_row("accuracy, LSQ in Keras", f"{found.keras_accuracy:.2%}")
-    table.add_row("accuracy, LSQ in TFLite", f"{found.tflite_accuracy:.2%}")
+    table.add_row(
+        f"accuracy, TFLite on {found.runtime}", f"{found.tflite_accuracy:.2%}"
+    )
+    if found.prediction is not None:
+        predicted = f"{found.prediction.tflite_accuracy:.2%}"
+        table.add_row(f"accuracy, predicted for {found.prediction.runtime}", predicted)
     table.add_section()
     table.add_row("file, float32", f"{float_bytes:,} bytes")
     table.add_row("file, post-training int8", f"{int8_bytes:,} bytes")

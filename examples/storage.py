@@ -3,7 +3,8 @@
 For the table of sizes, which needs no training, a pre-activation network of the paper
 is exported at 8, 4, 3 and 2 bits. A small residual network with pre-activation batch
 norms, depthwise layers, pooling and additions is trained on Fashion-MNIST in float, and
-from there with LSQ at 8, 4 and 2 bits; files and twins run on 1,000 test images. With
+from there with LSQ at 8, 4 and 2 bits. How storages agree on a phone is computed by the
+integer twin for arm64, on 1,000 test images; twin and LiteRT are compared here. With
 `--resnet8 DIR`, the models from `cifar10_resnet8.py --output DIR` are also compared:
 
     python examples/storage.py --data-dir DIR --output docs/storage.md
@@ -30,9 +31,11 @@ import tf_keras as keras
 import tf_lsq
 import tflite_export
 from tflite_export import verification
+from tflite_export.build import BuiltFile
 from tflite_export.freezing import read_model
 from tflite_export.reports import processor
-from tflite_export.runtimes import this_machine
+from tflite_export.runtimes import find_runtime, this_machine
+from tflite_export.twin import twin_codes
 
 layers = keras.layers
 IMAGES = 1000
@@ -61,14 +64,15 @@ INT2 or INT3 convolutions: below 4 bits they are stored in INT4.
 
 The residual network of the script, Fashion-MNIST, seed 0; accuracy on {images} test \
 images: {accuracies}. ResNet-8 is MLPerf Tiny's, trained on CIFAR-10 by \
-`examples/cifar10_resnet8.py`; its models are in RESNET8. Every file runs on the same \
-{images} images of its data set.
+`examples/cifar10_resnet8.py`; its models are in RESNET8. The tables show what a phone \
+computes, by the integer twin for arm64, on the same {images} images of each data set; \
+[arm64.md](arm64.md) shows that LiteRT computes the same there.
 
 Unequal codes: of all tensors, compared with int8 storage, with one shared bias grid \
 (`bias_grid="packed"`) under TFLite's own kernels. The other columns: each container \
 with its own bias grid, compared with the int8 file under XNNPACK. XNNPACK leaves INT4 \
-convolutions to TFLite's own kernels, which round twice; the last column shows the \
-effect of these kernels alone.
+convolutions to TFLite's own kernels; the last column shows the effect of these \
+kernels alone.
 
 | network | storage | unequal codes, shared grid | top-1 agreement | codes that differ \
 | top-1 agreement, own kernels only |
@@ -84,8 +88,8 @@ differences of earlier tensors accumulate:
 
 ## The integer twin compared with LiteRT
 
-The residual network. Codes that the twin computes differently, with the runtime's \
-integers as inputs of each operator, {images} images:
+The residual network, on this machine. Codes that the twin computes differently, with \
+the runtime's integers as inputs of each operator, {images} images:
 
 | bits | storage | kernels | codes that differ |
 |---|---|---|---|
@@ -152,13 +156,12 @@ def size_table(folder: Path) -> list[str]:
     return lines
 
 
-def codes_of(student: keras.Model, path: Path, x: np.ndarray, kernels: str) -> Any:
-    """Runs a file; returns (its numbers, every tensor that the runtime computed)."""
+def built_file(student: keras.Model, path: Path) -> BuiltFile:
+    """Returns a file and what it was built from."""
     content, name = path.read_bytes(), str(path)
     built = verification.rebuild(content, read_model(student), name)
     verification.verify_content(content, built, name)
-    frozen = built.frozen
-    return frozen, verification.probe_codes(built.graph, frozen, [x], kernels)
+    return built
 
 
 def different(codes: dict[str, np.ndarray], base: dict[str, np.ndarray]) -> Any:
@@ -181,7 +184,10 @@ def storage_rows(
         ):  # fmt: skip
             path = folder / f"{storage}.tflite"
             tflite_export.export_model(student, path, storage=storage, bias_grid=grid)
-            frozen, codes = codes_of(student, path, x, kernels)
+            frozen = built_file(student, path).frozen
+            inputs = verification.input_codes(frozen, [x])
+            runtime = find_runtime("arm64").with_kernels(kernels)
+            codes = twin_codes(frozen, inputs, runtime)
             codes_by_file[storage, grid, kernels] = codes
     [output] = frozen.outputs.values()
     fast = codes_by_file["int8", "own", "xnnpack"]
@@ -229,7 +235,9 @@ def twin_rows(student: keras.Model, bits: int, x: np.ndarray, folder: Path) -> A
         path = folder / "twin.tflite"
         tflite_export.export_model(student, path, storage=storage)
         for kernels in ("xnnpack", "builtin"):
-            frozen, codes = codes_of(student, path, x, kernels)
+            built = built_file(student, path)
+            frozen = built.frozen
+            codes = verification.probe_codes(built.graph, frozen, [x], kernels)
             runtime = this_machine().with_kernels(kernels)
             different = verification.twin_differences(frozen, codes, runtime)
             counts: dict[str, list[int]] = collections.defaultdict(lambda: [0, 0])

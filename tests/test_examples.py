@@ -40,7 +40,13 @@ def test_the_quickstart_writes_a_file_and_prints_its_rows(tmp_path):
     )
     assert done.stderr == ""
     assert path.stat().st_size > 0
-    for row in ("accuracy, float", "LSQ in TFLite", "post-training int8", "differ on"):
+    for row in (
+        "accuracy, float",
+        "accuracy, TFLite on",
+        "accuracy, predicted for arm64",
+        "post-training int8",
+        "differ on",
+    ):
         assert row in done.stdout
 
 

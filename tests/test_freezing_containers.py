@@ -261,7 +261,7 @@ def test_inputs_are_widened_where_a_container_has_no_room(bits):
     low, high = -(2 ** (bits[0] - 1)), 2 ** (bits[0] - 1) - 1
     kernel = kernel_of([[low, high], [high, low]], [0.0, 0.0], bits[0])
     allowed = containers.AllowedContainers(
-        "conv", container, container, slow=(container,), slow_rounds_twice=True
+        "conv", container, container, builtin=(container,), builtin_rounds_twice=True
     )
     found = weights._integer_weight(kernel, source, Grid(100.0, 0), allowed)
     assert (found.container, found.multiplier, found.widening) == (
@@ -281,7 +281,7 @@ def test_inputs_are_widened_no_further_than_biases_need_where_kernels_round_once
 ):
     source = Grid(0.5, 112, 112, 127)
     kernel = kernel_of([[1, -8], [7, 7]], [bias * 0.5 * 0.5, 0.0], 4)
-    allowed = containers.AllowedContainers("conv", "int4", "int4", slow=("int4",))
+    allowed = containers.AllowedContainers("conv", "int4", "int4", builtin=("int4",))
     found = weights._integer_weight(kernel, source, Grid(1.0, 0), allowed)
     assert (found.container, found.multiplier) == ("int4", 1)
     assert found.widening == widening

@@ -13,6 +13,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq import policy
 from tflite_export import build, cli, freezing
+from tflite_export.file import metadata
 from tflite_export.reports import snippets
 from tflite_export.targets import TARGETS
 
@@ -149,8 +150,10 @@ EXPORT = [
     "targets.phone",
     "targets.edgetpu",
     "targets.symmetric",
+    "targets.tflm",
     "targets.queries",
     "targets.edgetpu_compiler",
+    "targets.tflm_arena",
     "targets",
     "runtimes.rounding",
     "runtimes.arithmetic",
@@ -199,6 +202,7 @@ EXPORT = [
     "verification.verify",
     "verification",
     "storages",
+    "c_source",
     "check",
     "pipeline",
     "bits.knapsack",
@@ -361,7 +365,8 @@ def test_lists_repeated_without_tensorflow_equal_the_originals():
     )
     assert cli.END_TYPES == build.IO_TYPES
     assert cli.BIAS_GRIDS == freezing.BIAS_GRIDS
-    assert list(cli.LANGUAGES) == list(snippets.LANGUAGES)
+    assert list(cli.LANGUAGES) == [*snippets.LANGUAGES, "cpp"]
+    assert cli.METADATA == metadata.CONTENTS
 
 
 def test_modules_after_freeze_use_the_word_scale_not_step():

@@ -9,6 +9,7 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from .bits import BitSuggestion, suggest_bits
+    from .c_source import write_c_source
     from .check import CheckReport, check_model
     from .errors import BudgetError, VerificationError
     from .file import FileReport, QuantizedTensor, inspect_tflite
@@ -23,6 +24,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "bits": ["BitSuggestion", "suggest_bits"],
+        "c_source": ["write_c_source"],
         "check": ["CheckReport", "check_model"],
         "errors": ["BudgetError", "VerificationError"],
         "file": ["FileReport", "QuantizedTensor", "inspect_tflite"],
@@ -51,5 +53,6 @@ __all__ = [
     "round_biases",
     "suggest_bits",
     "verify_tflite",
+    "write_c_source",
     "write_html_report",
 ]

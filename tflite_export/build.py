@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import tensorflow as tf
@@ -37,19 +36,27 @@ class FileSettings:
         storage: How the codes of kernels are stored.
         input_type: "int8", "uint8" or "float32", for all inputs.
         output_type: The same for all outputs.
+        metadata: What the file says about how its integers were trained, one of
+            `metadata.CONTENTS`.
     """
 
     storage: Storage = dataclasses.field(default_factory=Storage)
     input_type: str = "int8"
     output_type: str = "int8"
+    metadata: str = "full"
 
     def __post_init__(self) -> None:
-        """Checks the types."""
-        for name in ("input_type", "output_type"):
+        """Checks the types and the metadata."""
+        options = {
+            "input_type": IO_TYPES,
+            "output_type": IO_TYPES,
+            "metadata": metadata.CONTENTS,
+        }
+        for name, allowed in options.items():
             value = getattr(self, name)
-            if value not in IO_TYPES:
+            if value not in allowed:
                 raise ValueError(
-                    f"`{name}` must be one of {list(IO_TYPES)}. Received: {value!r}."
+                    f"`{name}` must be one of {list(allowed)}. Received: {value!r}."
                 )
 
 
@@ -83,15 +90,22 @@ def build_file(
         target: What the file will run on; None: what the model was quantized for.
 
     Raises:
-        ValueError: If there are numbers that do not fit an int32 bias.
+        ValueError: If there are numbers that do not fit an int32 bias, or the metadata
+            would not be enough to verify the file.
     """
     settings = FileSettings() if settings is None else settings
     frozen = freeze_model(trained, settings.storage, target)
     graph = _Integerizer(frozen, settings).graph()
-    described = json.dumps(describe(frozen, graph, settings), sort_keys=True)
+    described = describe(frozen, graph, settings)
+    if settings.metadata == "none" and "input_type" in described:
+        raise ValueError(
+            '`metadata` must be "full" or "hash" for a model with an input or output '
+            'that has no scale, such as class numbers. Received: "none". The file does '
+            "not show the types of its ends otherwise."
+        )
     graph = dataclasses.replace(
         graph,
-        metadata={metadata.METADATA_NAME: described.encode()},
+        metadata=metadata.encode(described, settings.metadata),
         description=f"{frozen.name}, quantized with tf_lsq {tf_lsq.__version__}",
     )
     return BuiltFile(frozen, graph, to_bytes(graph), settings)
@@ -245,33 +259,47 @@ def _kernel(
     }
 
 
-def settings_of(graph: TFLiteGraph, name: str) -> FileSettings:
+def settings_of(
+    graph: TFLiteGraph, name: str, storage: Storage | None = None
+) -> FileSettings:
     """Reads the settings that a file was built with from its metadata.
 
     Args:
         graph: The file's graph.
         name: Name of the file in messages.
+        storage: The storage of a file without metadata; None: it is in the metadata.
 
     Raises:
-        ValueError: If the metadata is missing, or contains unknown settings.
+        ValueError: If the storage is neither given nor in the metadata, is not the one
+            in the metadata, or is unknown.
     """
     described = metadata.read(graph)
     if described is None:
-        raise ValueError(
-            f"`{name}` must contain the metadata that `export_model` writes, so that "
-            "it can be compared with a model. Received a file from another tool."
-        )
+        if storage is None:
+            raise ValueError(
+                f"`{name}` must contain the metadata that `export_model` writes, so "
+                "that it can be compared with a model. Received a file without: it is "
+                'from another tool, or was exported with metadata="none". In that '
+                "case, pass the `storage` and `bias_grid` that it was exported with."
+            )
+        return FileSettings(storage, *_io_types(graph), "none")
     try:
-        storage = Storage(described.get("storage", ""), described.get("bias_grid", ""))
+        stored = Storage(described.get("storage", ""), described.get("bias_grid", ""))
     except ValueError as error:
         raise ValueError(
             f"The metadata of `{name}` must name the storage it was exported with: "
             f"{error}"
         ) from error
+    if storage not in (None, stored):
+        raise ValueError(
+            f"`storage` and `bias_grid` must be those in the metadata of `{name}`, "
+            f"{stored}, or left out. Received: {storage}."
+        )
+    contents = "hash" if "sha256" in described else "full"
     if "input_type" in described:
         types = described["input_type"], described.get("output_type", "")
-        return FileSettings(storage, *types)
-    return FileSettings(storage, *_io_types(graph))
+        return FileSettings(stored, *types, contents)
+    return FileSettings(stored, *_io_types(graph), contents)
 
 
 def _io_types(graph: TFLiteGraph) -> tuple[str, str]:

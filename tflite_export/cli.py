@@ -7,14 +7,15 @@ be read or written.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.metadata
 import inspect as signatures
 import json
 import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterable
-from importlib import metadata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -32,7 +33,8 @@ NO, UNREADABLE = 1, 3
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 END_TYPES = ("int8", "uint8", "float32")
 BIAS_GRIDS = ("own", "packed")
-LANGUAGES = ("python", "kotlin", "swift")
+METADATA = ("full", "hash", "none")
+LANGUAGES = ("python", "kotlin", "swift", "cpp")
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -59,7 +61,7 @@ def _choice(values: Iterable[str], text: str) -> Any:
 def _print_version(wanted: bool) -> None:
     """Prints the version and exits."""
     if wanted:
-        typer.echo(f"tf-lsq {metadata.version('tf-lsq')}")
+        typer.echo(f"tf-lsq {importlib.metadata.version('tf-lsq')}")
         raise typer.Exit
 
 
@@ -230,6 +232,9 @@ def export(
     ] = "own",
     input_type: Annotated[str, _choice(END_TYPES, "Type of the inputs.")] = "int8",
     output_type: Annotated[str, _choice(END_TYPES, "Type of the outputs.")] = "int8",
+    metadata: Annotated[
+        str, _choice(METADATA, "What the file says about its training.")
+    ] = "full",
     data: Data = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
@@ -258,6 +263,7 @@ def export(
             bias_grid=bias_grid,
             input_type=input_type,
             output_type=output_type,
+            metadata=metadata,
             data=arrays,
             benchmark=benchmark,
             verbose=_is_interactive(),
@@ -265,7 +271,7 @@ def export(
         if html is not None:
             tflite_export.write_html_report(report, html)
         if snippet is not None and not as_json:
-            typer.echo(report.snippets[snippet])
+            typer.echo(_snippet(report, snippet))
         return report, True
 
     _run(work, as_json)
@@ -276,6 +282,12 @@ def verify(
     file: File,
     model: Model,
     data: Data = None,
+    storage: Annotated[
+        str | None, _choice(STORAGES, "Storage of a file without metadata.")
+    ] = None,
+    bias_grid: Annotated[
+        str | None, _choice(BIAS_GRIDS, "Bias grid of a file without metadata.")
+    ] = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
@@ -287,11 +299,52 @@ def verify(
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
         report = tflite_export.verify_tflite(
-            file, student, arrays, verbose=_is_interactive()
+            file,
+            student,
+            arrays,
+            storage=storage,
+            bias_grid=bias_grid,
+            verbose=_is_interactive(),
         )
         return report, True
 
     _run(work, as_json)
+
+
+@app.command("c-source")
+def c_source(
+    file: File,
+    source: Annotated[Path, typer.Argument(help="A .cc or .cpp file to write.")],
+    name: Annotated[str, typer.Option(help="Name of the array.")] = "g_model",
+    as_json: Json = False,
+) -> None:
+    """Writes a .tflite file as a C++ array with its header, for microcontrollers."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        return Written(tflite_export.write_c_source(file, source, name=name)), True
+
+    _run(work, as_json)
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """Files that a command wrote.
+
+    Attributes:
+        paths: Their paths.
+    """
+
+    paths: Sequence[Path]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns everything as plain data."""
+        return {"written": [str(path) for path in self.paths]}
+
+    def __str__(self) -> str:
+        """Returns one path per line."""
+        return "\n".join(map(str, self.paths))
 
 
 @app.command()
@@ -311,6 +364,20 @@ def main() -> None:
     """Runs the command; keeps TensorFlow's own log quiet."""
     silence_libraries()
     app(prog_name="tf-lsq")
+
+
+def _snippet(report: Any, language: str) -> str:
+    """Returns the code of a report in a language.
+
+    Raises:
+        ValueError: If there is none for the target.
+    """
+    if language not in report.snippets:
+        raise ValueError(
+            f"`snippet` must be one of {sorted(report.snippets)} for the target "
+            f"{report.target!r}. Received: {language!r}."
+        )
+    return report.snippets[language]
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

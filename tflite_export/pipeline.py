@@ -36,10 +36,21 @@ from .reports import (
     describe_setting,
     kernel_statistics,
     measure_latency,
+    micro_snippet,
     snippets_of,
 )
 from .storages import compare_storages
-from .targets import ONLY_RULES, check_graph, compile_for_edgetpu, resolve_target
+from .targets import (
+    NOT_MEASURED,
+    ONLY_RULES,
+    TFLITE_MICRO,
+    Target,
+    check_graph,
+    compile_for_edgetpu,
+    measure_arena,
+    resolve_target,
+    resolver_method,
+)
 from .verification import (
     BATCH_SIZE,
     verify_content,
@@ -55,6 +66,7 @@ def export_model(
     bias_grid: str = "own",
     input_type: str = "int8",
     output_type: str = "int8",
+    metadata: str = "full",
     target: str | None = None,
     input_shapes: InputShapes | None = None,
     data: Any = None,
@@ -79,6 +91,10 @@ def export_model(
             kernels.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32".
         output_type: Type of its outputs.
+        metadata: What the file says about how its integers were trained: "full", the
+            learned steps and a hash of every kernel, 4 to 5 KB for a small network;
+            "hash", one hash of all that; "none", for `verify_tflite` you then need the
+            `storage` and `bias_grid`.
         target: What the file will run on; None: the target that the model was
             quantized for.
         input_shapes: Shapes of the inputs without the batch, for a model that was
@@ -103,12 +119,15 @@ def export_model(
             quantized for another target or by another scheme, or has dynamic
             shapes, or if the target refuses the file; the message names every cause.
         RuntimeError: If `model` was never trained or calibrated, or if
-            `edgetpu_compiler` is on PATH and refuses the file.
+            `edgetpu_compiler` is on PATH, or `tflite-micro` installed, and refuses the
+            file.
         OSError: If `path` cannot be written.
         VerificationError: If the file would not equal the model.
     """
     path = Path(path)
-    settings = FileSettings(Storage(storage, bias_grid), input_type, output_type)
+    settings = FileSettings(
+        Storage(storage, bias_grid), input_type, output_type, metadata
+    )
     check_writable(path)
     model = check_quantized(model)
     model = at_shapes(model, input_shapes)
@@ -139,6 +158,9 @@ def export_model(
         storages = compare_storages(build, built, examples)
         batch = as_batch(examples, model.input_names)
         narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
+    arena_bytes = None
+    if resolved.device == TFLITE_MICRO:
+        arena_bytes = measure_arena(built.content)
     latency, latencies = None, {}
     if benchmark:
         int8 = build(int8_settings).graph
@@ -157,10 +179,11 @@ def export_model(
         ],
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
-        snippets=snippets_of(built.graph, path.name),
+        snippets=_snippets(built.graph, path.name, resolved, arena_bytes),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
-        compiler=_compiler_lines(resolved.name, built.content),
+        compiler=_compiler_lines(resolved, built.content, arena_bytes),
+        arena_bytes=arena_bytes,
         storages=storages,
         latency=latency,
         latency_setting=describe_setting() if benchmark else "",
@@ -169,9 +192,24 @@ def export_model(
     return report
 
 
-def _compiler_lines(target: str, content: bytes) -> list[str]:
-    """Returns where the Edge TPU compiler maps the operators of a file."""
-    if target != "edgetpu":
+def _snippets(
+    graph: TFLiteGraph, name: str, target: Target, arena_bytes: int | None
+) -> dict[str, str]:
+    """Returns code that runs a file, by language."""
+    snippets = snippets_of(graph, name)
+    if target.device == TFLITE_MICRO:
+        methods = sorted({resolver_method(op.code) for op in graph.ops})
+        snippets["cpp"] = micro_snippet(graph, name, methods, arena_bytes)
+    return snippets
+
+
+def _compiler_lines(
+    target: Target, content: bytes, arena_bytes: int | None
+) -> list[str]:
+    """Returns where the Edge TPU compiler maps operators, or which tool is missing."""
+    if target.device == TFLITE_MICRO and arena_bytes is None:
+        return [NOT_MEASURED]
+    if target.name != "edgetpu":
         return []
     mapping = compile_for_edgetpu(content)
     return [ONLY_RULES] if mapping is None else [*map(str, mapping)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from harness import tiny
@@ -219,3 +220,23 @@ _HEADS = {
     "flatten": layers.Flatten,
     "max": layers.GlobalMaxPooling2D,
 }
+
+
+def drawn(number: int) -> Recipe:
+    """The random network of a seed."""
+    found: list[Recipe] = []
+
+    @seed(number)
+    @settings(
+        max_examples=5,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(recipe=recipes())
+    def draw(recipe: Recipe) -> None:
+        found.append(recipe)
+
+    draw()
+    return found[-1]  # The first ones are the simplest.

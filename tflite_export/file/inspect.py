@@ -151,13 +151,13 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
         return [
             "not written by tf_lsq: no information on how its integers were trained"
         ]
-    head = {key: described.get(key) for key in ("model", "target", "storage")}
-    versions = json.dumps(described.get("versions"))
-    lines = [
-        "written by tf_lsq: "
-        + ", ".join(f"{key} {value!r}" for key, value in head.items())
-        + f", versions {versions}"
-    ]
+    keys = [key for key in ("model", "target", "storage") if key in described]
+    head = [f"{key} {described[key]!r}" for key in keys]
+    if "versions" in described:
+        head.append(f"versions {json.dumps(described['versions'])}")
+    lines = [f"written by tf_lsq: {', '.join(head)}"]
+    if "sha256" in described:
+        lines.append(f"  described by its hash only: {described['sha256']}")
     for name, value in described["tensors"].items():
         entry = cast("dict[str, Any]", value if isinstance(value, dict) else {})
         steps = entry.get("step")

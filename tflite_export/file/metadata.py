@@ -16,6 +16,38 @@ from .tflite_graph import TFLiteGraph
 
 METADATA_NAME = "tf_lsq"
 FORMAT = 1
+# What a file says about how its integers were trained.
+CONTENTS = ("full", "hash", "none")
+# What `verify_tflite` needs to build the file again.
+_SETTINGS = ("format", "storage", "bias_grid", "input_type", "output_type")
+_NOT_HASHED = ("versions",)
+
+
+def encode(described: dict[str, Any], contents: str) -> dict[str, bytes]:
+    """Returns a description as the metadata of a file.
+
+    Args:
+        described: Plain data.
+        contents: "full"; "hash": the settings of the export, and the SHA-256 of the
+            rest; or "none".
+    """
+    if contents == "none":
+        return {}
+    if contents == "hash":
+        settings = {key: described[key] for key in _SETTINGS if key in described}
+        described = {**settings, "sha256": description_hash(described)}
+    return {METADATA_NAME: json.dumps(described, sort_keys=True).encode()}
+
+
+def description_hash(described: dict[str, Any]) -> str:
+    """Returns the SHA-256 of a description, without the versions of the libraries.
+
+    Args:
+        described: Plain data.
+    """
+    hashed = {k: value for k, value in described.items() if k not in _NOT_HASHED}
+    content = json.dumps(hashed, sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()
 
 
 def read(graph: TFLiteGraph) -> dict[str, Any] | None:
@@ -23,6 +55,9 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
 
     Args:
         graph: The file's graph.
+
+    Returns:
+        What `encode` wrote; without tensors if it is only a hash.
 
     Raises:
         ValueError: If the description cannot be read.
@@ -32,6 +67,8 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
         return None
     try:
         described = json.loads(content)
+        if "sha256" in described:
+            described.setdefault("tensors", {})
         if described["format"] != FORMAT or not isinstance(described["tensors"], dict):
             raise ValueError(f"its format is {described['format']}, expected {FORMAT}")
         return described

@@ -3,7 +3,7 @@
 from .code_statistics import activation_statistics, kernel_statistics
 from .export_report import ExportReport, Latency, LayerReport, StorageReport
 from .latency import describe_setting, measure_latency, processor
-from .snippets import snippets_of
+from .snippets import micro_snippet, snippets_of
 from .verification_report import (
     CodeStatistics,
     OutputReport,
@@ -26,6 +26,7 @@ __all__ = [
     "describe_setting",
     "kernel_statistics",
     "measure_latency",
+    "micro_snippet",
     "processor",
     "snippets_of",
 ]

@@ -123,13 +123,16 @@ class ExportReport:
         layers: Operators with a kernel.
         verification: The file compared with the model; on data if there was any.
         snippets: "python", "kotlin" and "swift" -> a function that runs the file with
-            the scales of its inputs and outputs.
+            the scales of its inputs and outputs; "cpp" for TFLite Micro.
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
-        compiler: For the Edge TPU, where its compiler maps the operators, or that it
-            is not installed.
-        storages: The other storages compared with this one; empty without data.
+        compiler: For the Edge TPU, where its compiler maps the operators; or that a
+            tool of the target is not installed.
+        arena_bytes: Memory that TFLite Micro needs for the file; None for other
+            targets, or if `tflite-micro` is not installed.
+        storages: The other storages compared with this one on the target's runtime;
+            empty without data.
         latency: Latency of the whole file; None unless measured.
         latency_setting: How it was measured.
     """
@@ -147,6 +150,7 @@ class ExportReport:
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
     narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
+    arena_bytes: int | None = None
     storages: list[StorageReport] = dataclasses.field(
         default_factory=list[StorageReport]
     )
@@ -170,6 +174,8 @@ class ExportReport:
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime} or newer")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
+        if self.arena_bytes is not None:
+            lines.append(f"arena                {self.arena_bytes} bytes")
         lines += [*self.on_cpu, *self.compiler]
         lines += [f"remark: {tensor}" for tensor in self.narrow]
         lines += [f"other storage        {storage}" for storage in self.storages]

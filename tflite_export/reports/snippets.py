@@ -29,6 +29,14 @@ _TAKEN = {
     *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
     *("List", "UInt8", "listOf", "mapOf"),
 }
+_TAKEN_IN_C = {
+    *("alignas", "and", "arena", "asm", "auto", "bool", "char", "code", "const"),
+    *("delete", "double", "explicit", "export", "extern", "float", "friend", "goto"),
+    *("i", "inline", "int", "interpreter", "kArenaSize", "long", "micro", "mutable"),
+    *("namespace", "new", "or", "register", "resolver", "short", "signed", "sizeof"),
+    *("std", "template", "tflite", "this", "typedef", "typename", "union", "unsigned"),
+    *("using", "virtual", "void", "volatile", "xor"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,16 @@ class _Value:
     low: int = 0
     high: int = 0
 
+    @property
+    def c_type(self) -> str:
+        """Type of its elements in C++."""
+        return {"float32": "float", "bool": "bool"}.get(self.dtype, f"{self.dtype}_t")
+
+    @property
+    def c_real(self) -> str:
+        """Type in C++ of the numbers that it stands for."""
+        return "float" if self.scale else self.c_type
+
 
 def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
     """Generates a function that runs a file, in Python, Kotlin and Swift.
@@ -63,15 +81,42 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
         "python", "kotlin" and "swift" -> source text. Python needs `ai-edge-litert`,
         Kotlin needs LiteRT for Android, Swift needs the pod TensorFlowLiteSwift.
     """
-    taken = set(_TAKEN)
-    ends = {
-        what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
-        for what in ("inputs", "outputs")
-    }
+    ends = _ends(graph, _TAKEN)
     values = {"file": json.dumps(file_name, ensure_ascii=False), **ends}
     return {
         language: render(f"snippet.{suffix}.j2", autoescape=False, values=values)
         for language, suffix in LANGUAGES.items()
+    }
+
+
+def micro_snippet(
+    graph: TFLiteGraph, file_name: str, methods: list[str], arena_bytes: int | None
+) -> str:
+    """Generates C++ that runs a file under TFLite Micro.
+
+    Args:
+        graph: The file's graph.
+        file_name: Name of the file.
+        methods: Methods of `MicroMutableOpResolver` that add the file's operators.
+        arena_bytes: Memory that the file needs; None: unknown, and the code does not
+            compile.
+    """
+    ends = _ends(graph, _TAKEN | _TAKEN_IN_C)
+    values = {"file": file_name, "methods": methods, "arena_bytes": arena_bytes, **ends}
+    return render("snippet.cc.j2", autoescape=False, values=values)
+
+
+def _ends(graph: TFLiteGraph, taken: set[str]) -> dict[str, list[_Value]]:
+    """Returns the inputs and outputs of a file for the templates.
+
+    Args:
+        graph: The file's graph.
+        taken: Names that a variable cannot have.
+    """
+    taken = set(taken)
+    return {
+        what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
+        for what in ("inputs", "outputs")
     }
 
 

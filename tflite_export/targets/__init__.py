@@ -12,12 +12,16 @@ from .queries import (
     runs_on,
     takes_container,
 )
-from .types import Target, Violation
+from .tflm import resolver_method
+from .tflm_arena import NOT_MEASURED, measure_arena
+from .types import TFLITE_MICRO, Target, Violation
 
 __all__ = [
+    "NOT_MEASURED",
     "ONLY_RULES",
     "STORAGES",
     "TARGETS",
+    "TFLITE_MICRO",
     "Target",
     "Violation",
     "check_graph",
@@ -25,7 +29,9 @@ __all__ = [
     "container",
     "find_violations",
     "fitting_containers",
+    "measure_arena",
     "resolve_target",
+    "resolver_method",
     "runs_on",
     "takes_container",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..file import TFLiteGraph, TFLiteOp
 from . import conditions
-from .types import Rule, Target
+from .types import TFLITE_MICRO, Rule, Target
 
 TFLM = "https://github.com/tensorflow/tflite-micro/blob/main/tensorflow/lite/micro"
 RESOLVER = f"{TFLM}/micro_mutable_op_resolver.h"
@@ -19,7 +19,7 @@ _METHODS = {
     "BATCH_MATMUL": "AddBatchMatMul",
     "CUMSUM": "AddCumSum",
     "PADV2": "AddPadV2",
-    "L2_POOL_2D": "AddL2Pool2D",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "AddUnidirectionalSequenceLSTM",
 }
 # As loaded by the Python wheel of October 2026, operator by operator.
 OPERATORS = frozenset(
@@ -108,7 +108,7 @@ _TFLM_RULES = (
 
 MICRO = Target(
     "tflm",
-    device="TFLite Micro",
+    device=TFLITE_MICRO,
     dynamic_batch=False,
     symmetric=False,
     newest_release="",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from ..file import TFLiteGraph, TFLiteOp
 
 XNNPACK = "XNNPACK"
+TFLITE_MICRO = "TFLite Micro"
 # Describes how an operator breaks a rule; "" if it does not.
 Found = Callable[[TFLiteOp, TFLiteGraph, "Target"], str]
 

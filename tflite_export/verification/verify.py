@@ -52,6 +52,8 @@ def verify_tflite(
     model: keras.Model,
     data: Any = None,
     *,
+    storage: str | None = None,
+    bias_grid: str | None = None,
     point_examples: int = BATCH_SIZE,
     verbose: bool = True,
 ) -> VerificationReport:
@@ -62,6 +64,8 @@ def verify_tflite(
         model: The trained model.
         data: An ndarray, `(x, y)`, or batches of either, see `tf_lsq.data`. None: only
             structure and weights are checked.
+        storage: As given to `export_model`; needed for a file without metadata.
+        bias_grid: The same; None: "own", or what the metadata say.
         point_examples: How many of the first examples to check each quantization point
             with; the end-to-end check uses all of `data`.
         verbose: Whether to show progress.
@@ -79,7 +83,10 @@ def verify_tflite(
     model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
     trained = read_model(model)
-    built = rebuild(content, trained, name)
+    given = None
+    if storage is not None or bias_grid is not None:
+        given = Storage(storage or "int8", bias_grid or "own")
+    built = rebuild(content, trained, name, given)
     report = verify_content(content, built, name)
     if data is None:
         return report
@@ -153,18 +160,21 @@ def _shapes_of(content: bytes, model: keras.Model) -> InputShapes | None:
     }
 
 
-def rebuild(content: bytes, trained: TrainedModel, name: str) -> BuiltFile:
+def rebuild(
+    content: bytes, trained: TrainedModel, name: str, storage: Storage | None = None
+) -> BuiltFile:
     """Builds the file of a model with the settings of another file.
 
     Args:
         content: The bytes of that file.
         trained: The numbers of the model.
         name: Name of the file in messages.
+        storage: The storage of a file without metadata; None: it is in the metadata.
 
     Raises:
         ValueError: If the bytes are not a readable file from this library.
     """
-    return build_file(trained, settings_of(from_bytes(content), name))
+    return build_file(trained, settings_of(from_bytes(content), name, storage))
 
 
 def verify_content(content: bytes, built: BuiltFile, name: str) -> VerificationReport:

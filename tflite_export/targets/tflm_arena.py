@@ -1,0 +1,78 @@
+"""Measures the memory that TFLite Micro needs for a file, if its wheel is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGE = "tflite_micro"
+NOT_MEASURED = (
+    "The arena was not measured: tflite-micro is not installed. Install it with `pip "
+    "install tf-lsq[tflm]`."
+)
+ALIGNMENT = 16
+_LARGEST = 1 << 30
+_TIMEOUT = 600  # Seconds.
+# Runs in a process of its own: TFLite Micro prints what does not fit, and may abort.
+_SCRIPT = f"""\
+import sys
+from pathlib import Path
+from tflite_micro.python.tflite_micro.runtime import Interpreter
+
+content = Path(sys.argv[1]).read_bytes()
+
+def fits(size):
+    try:
+        Interpreter.from_bytes(content, arena_size=size)
+    except RuntimeError:
+        return False
+    return True
+
+high = 1024
+while not fits(high):
+    high *= 2
+    if high > {_LARGEST}:
+        sys.exit(1)
+low = high // 2
+while high - low > {ALIGNMENT}:
+    middle = (low + high) // 2 // {ALIGNMENT} * {ALIGNMENT}
+    low, high = (low, middle) if fits(middle) else (middle, high)
+print(high)
+"""
+
+
+def measure_arena(content: bytes) -> int | None:
+    """Measures the smallest arena with which TFLite Micro loads a file.
+
+    It has the reference kernels, on this machine. Pointers of a microcontroller are
+    smaller; kernels of its vendor may need buffers of their own.
+
+    Args:
+        content: The bytes of a `.tflite` file.
+
+    Returns:
+        Bytes, a multiple of 16; None if `tflite-micro` is not installed.
+
+    Raises:
+        RuntimeError: If TFLite Micro does not load the file.
+    """
+    if importlib.util.find_spec(PACKAGE) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.tflite")
+        path.write_bytes(content)
+        done = subprocess.run(
+            [sys.executable, "-c", _SCRIPT, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+        )
+    if done.returncode:
+        raise RuntimeError(
+            "TFLite Micro must load the file. Received exit code "
+            f"{done.returncode}:\n{done.stderr.strip()[-2000:]}"
+        )
+    return int(done.stdout.split()[-1])
