@@ -71,6 +71,32 @@ def test_the_ethos_u_example_compiles_and_writes_its_document(tmp_path):
         assert text in path.read_text()
 
 
+SMALL_RUN = ("--smoke", "--images", 8, "--tests", 32, "--networks")
+
+
+def test_a_keyword_spotter_is_compared_on_runtimes_and_rows_are_kept(tmp_path):
+    output = tmp_path / "runtimes.md"
+    options = (*SMALL_RUN, "ds_cnn", "--models", tmp_path, "--output", output)
+    run("runtimes.py", *options)
+    text = output.read_text()
+    assert not [line for line in text.splitlines() if "{" in line]
+    for files in ("int8 | int8", "int8 | packed", "packed | packed"):
+        assert f"| DS-CNN | 4 | {files} |" in text
+    for files in ("8 | phone | int8", "4 | tflm | int8", "2 | tflm | packed"):
+        assert f"| {files} |" in text
+    output.unlink()
+    assert run("runtimes.py", *options).startswith("# Accuracy")
+    assert output.read_text() == text
+
+
+@pytest.mark.slow
+def test_all_networks_are_compared_on_runtimes(real_data, tmp_path):
+    options = (*SMALL_RUN, "residual", "mobilenet_v2", "--models", tmp_path)
+    shown = run("runtimes.py", *options, "--data-dir", real_data / "tfds")
+    for network, bits in itertools.product(("residual", "MobileNetV2 0.35"), (4, 2)):
+        assert f"| {network} | {bits} | packed | packed |" in shown
+
+
 def epoch(data):
     found = list(data.as_numpy_iterator())
     return np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found])

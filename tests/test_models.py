@@ -1,4 +1,4 @@
-"""The paper's networks: their sizes, and that narrow ones can be quantized."""
+"""The networks: their sizes, and that narrow ones can be quantized."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def num_parameters(model):
 
 # Published numbers of trainable parameters. The residual networks and SqueezeNext:
 # https://github.com/osmr/imgclsmob (PreResNet-18 .. -152, 2.0-SqNxt-23). VGG-16 with
-# batch norm: torchvision's vgg16_bn.
+# batch norm: torchvision's vgg16_bn. DS-CNN, by hand from the layers of MLPerf Tiny's:
+# 64 (40 + 1) + 4 * 64 (9 + 1 + 64 + 1) + 9 * 2 * 64 + 12 (64 + 1).
 PUBLISHED = {
     "preact_resnet18": 11_687_848,
     "preact_resnet34": 21_796_008,
@@ -28,6 +29,7 @@ PUBLISHED = {
     "preact_resnet152": 60_185_256,
     "vgg16_bn": 138_365_992,
     "squeezenext23_2x": 2_583_752,
+    "ds_cnn": 23_756,
 }
 
 
@@ -48,7 +50,9 @@ def test_parameter_counts_are_the_published_ones(name):
         assert num_parameters(getattr(models, name)()) == PUBLISHED[name]
 
 
-@pytest.mark.parametrize("name", ["preact_resnet50", *deep("squeezenext23_2x")])
+@pytest.mark.parametrize(
+    "name", ["preact_resnet50", "ds_cnn", *deep("squeezenext23_2x")]
+)
 def test_narrow_networks_are_exported_exactly(name, rng, tmp_path):
     build = getattr(models, name)
     model = tiny.randomize(build((32, 32, 3), classes=5, width=0.0625), rng)

@@ -1,4 +1,4 @@
-"""The network architectures of the LSQ paper, as functional Keras models.
+"""The networks of the LSQ paper and one for keyword spotting, as Keras models.
 
 Every function takes `input_shape`, `classes` and `width`, a multiplier of the number
 of channels, and returns an untrained float model that outputs logits: compile it with
@@ -27,6 +27,7 @@ _STEM_CHANNELS = 64
 _BOTTLENECK = 4  # Output channels of a bottleneck, as a multiple of its 3x3's.
 _VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 _VGG_HIDDEN = 4096
+_KEYWORDS: Shape = (49, 10, 1)
 _SQUEEZENEXT_STAGES = ((32, 6), (64, 6), (128, 8), (256, 1))
 
 
@@ -176,6 +177,42 @@ def squeezenext23_2x(
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, x, name="squeezenext23_2x")
+
+
+def ds_cnn(
+    input_shape: Shape = _KEYWORDS, classes: int = 12, width: float = 1.0
+) -> keras.Model:
+    """Returns a depthwise-separable network for keyword spotting, "DS-CNN".
+
+    By default it is the small one of the publication in the shape of MLPerf Tiny's
+    benchmark: 49 frames of 10 coefficients (MFCC), 64 channels and 12 words.
+
+    Args:
+        input_shape: Frames, coefficients per frame, and channels, usually 1.
+        classes: Number of logits.
+        width: Multiplier of the number of channels.
+
+    Raises:
+        ValueError: If a size is not positive.
+
+    References:
+        Zhang et al., "Hello Edge: Keyword Spotting on Microcontrollers", 2017,
+        https://arxiv.org/abs/1711.07128; Banbury et al., "MLPerf Tiny Benchmark",
+        2021, https://arxiv.org/abs/2106.07597
+    """
+    _check_sizes(classes, width)
+    channels = _channels(64, width)
+    inputs = layers.Input(input_shape, name="features")
+    x = _conv_bn_relu(inputs, channels, (10, 4), "stem", strides=2)
+    x = layers.Dropout(0.2, name="stem_dropout")(x)
+    for block in range(1, 5):
+        y = layers.DepthwiseConv2D(3, padding="same", name=f"depthwise{block}")(x)
+        x = _bn_relu(y, f"depthwise{block}")
+        x = _conv_bn_relu(x, channels, 1, f"pointwise{block}")
+    x = layers.Dropout(0.4, name="dropout")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(classes, name="logits")(x)
+    return keras.Model(inputs, x, name="ds_cnn")
 
 
 # --- Parts -------------------------------------------------------------------

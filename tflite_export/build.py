@@ -22,6 +22,7 @@ from .freezing import (
     freeze_model,
 )
 from .operators import Builder, write_operator, write_part
+from .targets import Target
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
@@ -77,20 +78,23 @@ class BuiltFile:
 
 
 def build_file(
-    trained: TrainedModel, settings: FileSettings | None = None
+    trained: TrainedModel,
+    settings: FileSettings | None = None,
+    target: Target | None = None,
 ) -> BuiltFile:
     """Builds the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `freezing.read_model`.
         settings: The user's choices; None: int8 everywhere.
+        target: What the file will run on; None: what the model was quantized for.
 
     Raises:
         ValueError: If there are numbers that do not fit an int32 bias, or the metadata
             would not be enough to verify the file.
     """
     settings = FileSettings() if settings is None else settings
-    frozen = freeze_model(trained, settings.storage)
+    frozen = freeze_model(trained, settings.storage, target)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
     if settings.metadata == "none" and "input_type" in described:
