@@ -58,7 +58,7 @@ def main() -> int:
         folder = Path(name)
         runtime = find_runtime("arm64")
         files = sum(
-            cases.write_case(case, folder, runtime)
+            cases.write_case(case, folder, runtime, args.examples)
             for case in tqdm(chosen, "exporting", disable=None)
         )
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
