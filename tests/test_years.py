@@ -28,11 +28,11 @@ def test_the_results_have_all_releases():
     ("count", "text"),
     [
         (measure.Count(files=2, codes=10), "="),
-        (measure.Count(files=2, refused=2), "refused"),
+        (measure.Count(files=2, refused=2, blamed=1), "refused"),
+        (measure.Count(files=2, refused=2), "?"),
         (measure.Count(files=2), "?"),
-        (measure.Count(2, 1, 0, 10), "1/2 refused"),
-        (measure.Count(2, 0, 1, 1000, 5, 1), "0.5 % ±1"),
-        (measure.Count(2, 1, 1, 8, 8, 200), "1/2 refused, 1e+02 % ±200"),
+        (measure.Count(files=2, refused=1, codes=10), "="),
+        (measure.Count(files=2, codes=1000, differ=5, most=1), "0.5 % ±1"),
     ],
 )
 def test_cells(count, text):

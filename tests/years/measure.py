@@ -21,6 +21,7 @@ class Count:
     Attributes:
         files: Files with the operator.
         refused: Those that the release does not run.
+        blamed: Those of them in which it names this operator.
         wrong: Those in which codes differ.
         codes: Codes that were computed from the twin's own codes.
         differ: Those that differ from the twin's.
@@ -29,6 +30,7 @@ class Count:
 
     files: int = 0
     refused: int = 0
+    blamed: int = 0
     wrong: int = 0
     codes: int = 0
     differ: int = 0
@@ -105,8 +107,10 @@ def count(name: str, numpy: str, folder: Path, output: Path) -> Measured:
     crashes, promised = [], []
     for file in results.read(folder, output, default):
         for operators in file.operators:
-            counts[file.kernels, operators].files += 1
-            counts[file.kernels, operators].refused += int(bool(file.error))
+            cell = counts[file.kernels, operators]
+            cell.files += 1
+            cell.refused += int(bool(file.error))
+            cell.blamed += int(_code(operators) in file.error)
         if file.error and _is_promised(folder / f"{file.file}.tflite", name):
             promised.append(f"{file.file}, {file.kernels}")
         if file.error:
@@ -129,6 +133,11 @@ def _is_promised(path: Path, name: str) -> bool:
     product, _, number = name.rpartition(" ")
     least = _least_releases(path)
     return product in least and not is_newer(least[product], number)
+
+
+def _code(operators: str) -> str:
+    """Returns the last one of some operators, without their container."""
+    return operators.partition(",")[0].split()[-1]
 
 
 def _count_tensors(file: results.FileResult, counts: dict[Key, Count]) -> set[str]:

@@ -20,18 +20,20 @@ ResNet-8 and MobileNetV2, at 8, 4 and 2 bits, as int8 and as packed files. A cod
 if it is computed from the twin's own codes, so an operator is not blamed for the one in
 front of it. "Whole file" is the file as an app gets it, in which only outputs are read.
 
-- `=`: the same codes in all files.
+- `=`: the same codes in all files that run.
 - `0.5 % ±1`: so many codes differ, at most by so much. Off by one is another rounding;
-  more is wrong.
-- `refused`: no file with it runs. `3/9 refused`: so many do not.
-- `?`: an operator in front of it computes other codes, so nothing can be said.
+  more is wrong, but for whole files, in which roundings add up.
+- `refused`: no file with it runs, and the release names this operator.
+- `?`: nothing can be said, because of other operators in its files.
 
 Numbers: [runtimes/results.jsonl](runtimes/results.jsonl). What reports say of releases
 comes from `tflite_export/file/faults.py`, which a test compares with these numbers.
 
 ## Kernels that a release takes by itself
 
-XNNPACK's from TensorFlow Lite 2.15 on, TensorFlow Lite's own before.
+XNNPACK's, but for the wheel of tflite-runtime. Older releases (TensorFlow Lite 2.15 and
+2.17 and LiteRT 1.0 were tried) start XNNPACK in `allocate_tensors` only: a file that is
+run by its signature alone has the codes of the other table there.
 
 {xnnpack}
 
@@ -106,7 +108,8 @@ def page(about: str, measured: dict[str, Measured]) -> str:
 
 def table(measured: dict[str, Measured], kernels: str) -> str:
     """Returns the table of a set of kernels; releases with equal columns share one."""
-    keys = [key for key in next(iter(measured.values())).counts if key[0] == kernels]
+    counted = next(iter(measured.values())).counts
+    keys = [key for key in sorted(counted) if key[0] == kernels]
     columns = {
         name: tuple(cell(one.counts[key]) for key in keys)
         for name, one in measured.items()
@@ -125,14 +128,12 @@ def table(measured: dict[str, Measured], kernels: str) -> str:
 
 def cell(count: Count) -> str:
     """Returns a few characters on what a release computes of an operator."""
-    if count.refused == count.files:
+    if count.refused == count.files and count.blamed:
         return "refused"
     if not count.codes:
         return "?"
-    parts = [f"{count.refused}/{count.files} refused"] if count.refused else []
-    if count.differ:
-        parts.append(f"{100 * count.differ / count.codes:.2g} % ±{count.most}")
-    return ", ".join(parts) or "="
+    share = 100 * count.differ / count.codes
+    return f"{share:.2g} % ±{count.most}" if count.differ else "="
 
 
 def _span(names: list[str]) -> str:

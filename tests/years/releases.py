@@ -9,6 +9,8 @@ import sys
 import venv
 from pathlib import Path
 
+from tflite_export.file import LITERT, TENSORFLOW
+
 _LITERT, _TENSORFLOW = "ai-edge-litert", "tensorflow-cpu"
 
 
@@ -34,8 +36,8 @@ class Release:
     @property
     def name(self) -> str:
         """What an app's developer calls it."""
-        product = "LiteRT" if self.package == _LITERT else "TensorFlow Lite"
-        return f"{product} {self.version}"
+        products = {_LITERT: LITERT, _TENSORFLOW: TENSORFLOW}
+        return f"{products.get(self.package, self.package)} {self.version}"
 
 
 RELEASES = (
@@ -44,7 +46,15 @@ RELEASES = (
     Release("tflite-runtime", "2.14.0", "numpy<2"),  # Built for NumPy 1.
     *(
         Release(_TENSORFLOW, version)
-        for version in ("2.15.1", "2.16.2", "2.17.1", "2.18.1", "2.19.1", "2.20.0")
+        for version in (
+            "2.14.1",
+            "2.15.1",
+            "2.16.2",
+            "2.17.1",
+            "2.18.1",
+            "2.19.1",
+            "2.20.0",
+        )
     ),
     Release(_LITERT, "1.0.1", "numpy<2"),
     *(
