@@ -107,6 +107,6 @@ def test_unknown_releases_are_not_named(rng):
     assert runtime_of(hand_built.batch_matmul(5, rng)) == ""
 
 
-def test_a_trained_model_computes_the_same_everywhere(rng):
+def test_a_trained_model_has_no_fault(rng):
     text = runtime_of(tiny.built(calibrated(tiny.residual(), rng)).graph)
-    assert text == "TensorFlow Lite 2.0.0, LiteRT 1.0 or newer"
+    assert text == "TensorFlow Lite 1.14.0, LiteRT 1.0 or newer"

@@ -21,6 +21,7 @@ from pathlib import Path
 from harness import cases
 from tqdm import tqdm
 
+from tflite_export.reports.latency import processor
 from tflite_export.runtimes import this_machine
 
 from . import hand_built, measure, page
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         }
     about = (
         f"{files} files, {args.examples} examples, seed {args.seed}, Python "
-        f"{platform.python_version()}, on {platform.machine()}"
+        f"{platform.python_version()}, on {platform.machine()} {processor()}"
     )
     for kernels in ("xnnpack", "builtin"):
         print(f"{about}, {kernels}\n{page.table(measured, kernels)}")
