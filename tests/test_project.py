@@ -141,6 +141,7 @@ EXPORT = [
     "file.releases",
     "file.tflite_graph",
     "file.tflite_operators",
+    "file.faults",
     "file.flatbuffer",
     "file.metadata",
     "file.inspect",

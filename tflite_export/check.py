@@ -69,7 +69,7 @@ class CheckReport:
         remarks: What runs on the CPU instead of the target's device, and why; and,
             with data, tensors that use few codes of a grid that they share, each with
             its remedy.
-        min_runtime: The oldest runtimes that run the file; "" if there is no file.
+        min_runtime: The runtimes that compute the file right; "" if there is no file.
     """
 
     model: str
@@ -106,7 +106,7 @@ class CheckReport:
         lines += [f"problem: {problem}" for problem in self.problems]
         lines += [f"remark: {remark}" for remark in self.remarks]
         if self.min_runtime:
-            lines.append(f"needs {self.min_runtime} or newer")
+            lines.append(f"needs {self.min_runtime}")
         return "\n".join(lines)
 
 

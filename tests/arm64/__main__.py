@@ -59,7 +59,7 @@ def main() -> int:
         folder = Path(name)
         runtime = find_runtime("arm64")
         files = sum(
-            cases.write_case(case, folder, runtime)
+            cases.write_case(case, folder, runtime, args.examples)
             for case in tqdm(chosen, "exporting", disable=None)
         )
         counts = differences(userland, folder, args.cores, args.examples)

@@ -157,7 +157,9 @@ def drawn_cases(share: int, seed: int, random: int) -> list[Case]:
     return [chosen[place] for place in order[::share]]
 
 
-def write_case(case: Case, folder: Path, runtime: Runtime, whole: bool = False) -> int:
+def write_case(
+    case: Case, folder: Path, runtime: Runtime, examples: int, whole: bool = False
+) -> int:
     """Writes the files of a case, their inputs and the twin's codes of every tensor.
 
     Args:
@@ -165,6 +167,7 @@ def write_case(case: Case, folder: Path, runtime: Runtime, whole: bool = False) 
         folder: Gets NAME.tflite, NAME.npz, NAME.expected and NAME.json, which describes
             the tensors, for each file.
         runtime: What the twin reproduces.
+        examples: How many examples the files have.
         whole: Also writes each file as an app gets it, in which only its outputs can
             be read.
 
@@ -173,6 +176,7 @@ def write_case(case: Case, folder: Path, runtime: Runtime, whole: bool = False) 
     """
     written = 0
     student, x = case.make()
+    x = x[:examples]
     for storage in case.storages:
         built = tiny.built(student, storage)
         if any(node.is_float for node in built.frozen.nodes):

@@ -56,12 +56,13 @@ class FileResult:
     tensors: list[TensorResult] = dataclasses.field(default_factory=list)
 
 
-def read(folder: Path, output: Path) -> Iterator[FileResult]:
+def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileResult]:
     """Yields the results of every file under every set of kernels.
 
     Args:
         folder: What `cases.write_case` wrote.
         output: What `run_files` wrote.
+        default: The kernels that the runtime takes by itself.
 
     Raises:
         OSError: If a result is missing.
@@ -79,9 +80,26 @@ def read(folder: Path, output: Path) -> Iterator[FileResult]:
                 continue
             with np.load(output / f"{stem}.{kernels}.npz") as file:
                 found = dict(file)
-            twin = {end: expected[f"{kernels}/{end}"] for end in found}
+            expected_of = default if kernels == "xnnpack" else kernels
+            twin = {end: expected[f"{expected_of}/{end}"] for end in found}
             tensors = _compared(described, found, twin)
             yield FileResult(stem, kernels, operators, tensors=tensors)
+
+
+def default_kernels(output: Path) -> str:
+    """Returns which kernels a runtime takes by itself, as its codes show.
+
+    Args:
+        output: What `run_files` wrote.
+    """
+    for path in sorted(output.glob("*.xnnpack.npz")):
+        other = path.with_name(path.name.replace(".xnnpack.", ".builtin."))
+        if not other.exists():
+            continue
+        with np.load(path) as first, np.load(other) as second:
+            if any((first[name] != second[name]).any() for name in first):
+                return "xnnpack"
+    return "builtin"
 
 
 def _compared(

@@ -3,11 +3,12 @@
 Nothing here needs TensorFlow.
 """
 
+from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .inspect import FileReport, inspect_tflite
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
 from .quantized_tensor import QuantizedTensor
-from .releases import is_newer, newest
+from .releases import LITERT, TENSORFLOW, is_newer, newest
 from .tflite_graph import (
     End,
     TensorQuantization,
@@ -16,13 +17,16 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import first_release, op_version, runtime_of, xnnpack_has
+from .tflite_operators import first_release, op_version, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
+    "FAULTS",
+    "LITERT",
     "PACKED",
     "SIGNATURE_KEY",
     "SMALLEST_FIRST",
+    "TENSORFLOW",
     "End",
     "FileReport",
     "QuantizedTensor",
@@ -31,10 +35,12 @@ __all__ = [
     "TFLiteTensor",
     "TensorQuantization",
     "ends_of",
+    "faults_of",
     "first_release",
     "from_bytes",
     "inspect_tflite",
     "is_newer",
+    "least_releases",
     "newest",
     "num_packed_bytes",
     "op_version",

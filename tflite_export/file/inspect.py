@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import flatbuffer, metadata
+from .faults import runtime_of
 from .tflite_graph import End, TFLiteGraph, ends_of
-from .tflite_operators import OPERATORS, runtime_of
+from .tflite_operators import OPERATORS
 
 
 @dataclasses.dataclass
@@ -23,7 +24,7 @@ class FileReport:
         file_bytes: Its size.
         sha256: SHA-256 of the whole file.
         description: The description that its writer stored in it.
-        min_runtime: The oldest runtimes that run it; "" if unknown.
+        min_runtime: The runtimes that compute it right; "" if unknown.
         inputs: Its inputs.
         outputs: Its outputs.
         operators: "CODE version" -> how many.
@@ -66,7 +67,7 @@ class FileReport:
             f"{n} bytes {kind}" for kind, n in self.kernel_bytes.items()
         )
         lines += [f"operators: {operators}", f"kernels: {kernels or 'none'}"]
-        lines += [f"needs {self.min_runtime} or newer"] if self.min_runtime else []
+        lines += [f"needs {self.min_runtime}"] if self.min_runtime else []
         return "\n".join(lines + _described_lines(self.described, self.changed))
 
 
@@ -104,7 +105,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
 
 
 def _runtime(graph: TFLiteGraph) -> str:
-    """Returns the oldest runtimes that run a file, "" if an operator is unknown."""
+    """Returns the runtimes of a file, "" if an operator is unknown."""
     try:
         return runtime_of(graph)
     except ValueError:

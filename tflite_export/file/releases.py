@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+TENSORFLOW, LITERT = "TensorFlow Lite", "LiteRT"
 RUNTIME_METADATA = "min_runtime_version"
 _RUNTIME_BYTES = 16  # The field has this size in the files of every tool.
 
 
-def runtime_names(release: str) -> str:
-    """Returns a TensorFlow release and the corresponding LiteRT release.
+def litert_release(release: str) -> str:
+    """Returns the LiteRT release that corresponds to a TensorFlow release.
 
     LiteRT has its own version numbers. Its first release has the kernels of TensorFlow
     2.18, the next has those of 2.19, and 2.1 is the first with INT2.
@@ -18,12 +19,11 @@ def runtime_names(release: str) -> str:
         release: First TensorFlow release that runs a file.
 
     Example:
-        >>> runtime_names("2.12.0"), runtime_names("2.21.0")
-        ('TensorFlow Lite 2.12.0, LiteRT 1.0', 'TensorFlow Lite 2.21.0, LiteRT 2.1')
+        >>> litert_release("2.12.0"), litert_release("2.21.0")
+        ('1.0', '2.1')
     """
     litert = "1.1" if is_newer(release, "2.18.1") else "1.0"
-    litert = "2.1" if is_newer(release, "2.20.0") else litert
-    return f"TensorFlow Lite {release}, LiteRT {litert}"
+    return "2.1" if is_newer(release, "2.20.0") else litert
 
 
 def runtime_metadata(release: str) -> bytes:

@@ -6,8 +6,8 @@ know, so every operator gets the smallest version that covers its use.
 References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc of
 https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were measured
 by running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
-2.14, TensorFlow 2.15 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there gives 2.11
-for INT4, which 2.11 refuses.
+2.14, TensorFlow 2.12 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there gives 2.11
+for INT4, which 2.11 refuses, and 2.12 for depthwise convolutions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from .releases import newest, runtime_names
+from .releases import newest
 from .tflite_graph import TFLiteGraph, TFLiteOp
 
 DTYPES = ("float32", "int8", "int32", "uint8")
@@ -141,15 +141,6 @@ def min_runtime(graph: TFLiteGraph) -> str:
     return newest([*releases, graph.min_runtime])
 
 
-def runtime_of(graph: TFLiteGraph) -> str:
-    """Returns the oldest runtimes that run a file, as readable text.
-
-    Args:
-        graph: The file's graph.
-    """
-    return runtime_names(min_runtime(graph))
-
-
 # --- Special uses --------------------------------------------------------------
 
 
@@ -262,7 +253,7 @@ OPERATORS: dict[str, OperatorRow] = {
         "DepthwiseConv2DOptions",
         1,
         3,
-        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.12.0"},
+        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 7: "2.13.0"},
         weighted=True,
         packed={"int4": 7},
         rule=_depthwise_rule,

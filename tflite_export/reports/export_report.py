@@ -118,7 +118,8 @@ class ExportReport:
         file_bytes: Its size.
         target: What it is for.
         storage: How codes are stored.
-        min_runtime: The oldest TensorFlow Lite, and LiteRT, that run the file.
+        min_runtime: The oldest TensorFlow Lite, and LiteRT, that compute the file
+            right, and newer ones that do not.
         operators: Number of operators by name.
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
@@ -175,7 +176,7 @@ class ExportReport:
         ]
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
-        lines.append(f"runs on              {self.min_runtime} or newer")
+        lines.append(f"runs on              {self.min_runtime}")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
         if self.arena_bytes is not None:
             lines.append(f"arena                {self.arena_bytes} bytes")

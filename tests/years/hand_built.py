@@ -1,0 +1,103 @@
+"""Files that other tools write: operators with zero points in both factors.
+
+No layer becomes one of these; reports also describe the files of other tools.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from harness import cases, run_files
+
+from tflite_export.file import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    faults_of,
+    to_bytes,
+)
+from tflite_export.runtimes import KERNELS
+
+_SHAPE, _OUTPUTS = (8, 64), 48
+_ZERO_POINT = 5
+
+
+def write_files(folder: Path, examples: int) -> int:
+    """Writes the files, their inputs, and the codes of LiteRT on this machine.
+
+    Args:
+        folder: Gets what `cases.write_case` also writes.
+        examples: How many examples the files have.
+
+    Returns:
+        How many files were written.
+    """
+    rng = np.random.default_rng(0)
+    graphs = {
+        f"hand_{make.__name__}_{zero_point}": make(zero_point, rng)
+        for make in (batch_matmul, fully_connected)
+        for zero_point in (0, _ZERO_POINT)
+    }
+    for name, graph in graphs.items():
+        inputs = {
+            end: rng.integers(-127, 128, (examples, *_shape(graph, tensor)))
+            for end, tensor in graph.inputs.items()
+        }
+        _write(folder / name, graph, inputs)
+    return len(graphs)
+
+
+def batch_matmul(zero_point: int, rng: np.random.Generator) -> TFLiteGraph:
+    """Returns the product of two computed matrices, the second with a zero point."""
+    tensors = {
+        "first": _tensor("first", (1, *_SHAPE), 3),
+        "second": _tensor("second", (1, _SHAPE[1], _OUTPUTS), zero_point),
+        "product": _tensor("product", (1, _SHAPE[0], _OUTPUTS), -2, 0.1),
+    }
+    op = TFLiteOp("BATCH_MATMUL", ["first", "second"], ["product"], version=2)
+    op.table = "BatchMatMulOptions"
+    inputs = {"first": "first", "second": "second"}
+    return TFLiteGraph(tensors, [op], inputs, {"product": "product"})
+
+
+def fully_connected(zero_point: int, rng: np.random.Generator) -> TFLiteGraph:
+    """Returns a dense layer whose kernel has a zero point."""
+    kernel = _tensor("kernel", (_OUTPUTS, _SHAPE[1]), zero_point)
+    kernel.data = rng.integers(-127, 128, kernel.shape).astype(np.int8)
+    tensors = {
+        "first": _tensor("first", (1, _SHAPE[1]), 3),
+        "kernel": kernel,
+        "product": _tensor("product", (1, _OUTPUTS), -2, 0.1),
+    }
+    op = TFLiteOp("FULLY_CONNECTED", ["first", "kernel", ""], ["product"])
+    return TFLiteGraph(tensors, [op], {"first": "first"}, {"product": "product"})
+
+
+def _tensor(
+    name: str, shape: tuple[int, ...], zero_point: int, scale: float = 1e-2
+) -> TFLiteTensor:
+    """Returns an int8 tensor."""
+    grid = TensorQuantization(np.array([scale], np.float32), zero_point)
+    return TFLiteTensor(name, shape, "int8", grid)
+
+
+def _shape(graph: TFLiteGraph, tensor: str) -> tuple[int, ...]:
+    """Returns the shape of one example."""
+    return graph.tensors[tensor].shape[1:]
+
+
+def _write(stem: Path, graph: TFLiteGraph, inputs: dict[str, np.ndarray]) -> None:
+    """Writes a file, and what LiteRT on this machine computes."""
+    inputs = {name: codes.astype(np.int8) for name, codes in inputs.items()}
+    path = stem.with_suffix(".tflite")
+    path.write_bytes(to_bytes(graph))
+    codes = {
+        kernels: run_files.run(path, kernels, inputs)  # Names of ends are tensors'.
+        for kernels in KERNELS
+    }
+    faults = faults_of(graph)
+    label = faults[0].name if faults else graph.ops[0].code
+    described = {end: cases.Described(label, label) for end in graph.outputs}
+    cases.write_file(stem, graph, inputs, codes, described)
