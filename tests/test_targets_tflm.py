@@ -100,7 +100,7 @@ def exported(bits, rng, path, *, per_channel_dense=True, **options):
 def test_packed_kernels_are_those_that_tflite_micro_has(bits, rng, tmp_path):
     _, _, report = exported(bits, rng, tmp_path / "model.tflite")
     stored = {layer.name: (layer.container, layer.remark) for layer in report.layers}
-    missing = "tflm has no int2 kernel of {}" if bits == 2 else ""
+    missing = "no int2 for {} on tflm" if bits == 2 else ""
     for name, code in (
         ("pointwise", "CONV_2D"),
         ("depthwise", "DEPTHWISE_CONV_2D"),

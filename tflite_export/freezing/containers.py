@@ -150,7 +150,7 @@ def allowed_containers(
     shared = storage.bias_grid == "packed"
     slow = tuple(c for c in PACKED if not takes_container(target, code, c, channels))
     missing = itertools.takewhile(packed.__ne__, fitting_containers(num_bits))
-    remarks = [f"{target.name} has no {name} kernel of {code}" for name in missing]
+    remarks = [f"no {name} for {code} on {target.name}" for name in missing]
     return dataclasses.replace(
         allowed,
         stored=stored,
