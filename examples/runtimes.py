@@ -9,8 +9,7 @@ training graph and with the other storage, by the integer twin of its runtime:
 
 Trained networks and finished rows are kept in `--models` and not repeated.
 `--emulate 500` runs the files of ResNet-8 on emulated arm64 cores, which needs the
-packages of `make arm`; `--tflite-micro DIR` runs those of the keyword spotter under
-TFLite Micro, after `pip install --pre --target DIR tflite-micro`.
+packages of `make arm`. Those of the keyword spotter run under TFLite Micro.
 """
 
 from __future__ import annotations
@@ -145,18 +144,14 @@ def micro_rows(
             measures.accuracy(graph, trained.y),
             measures.accuracy(found, trained.y),
             measures.agreement(found, graph),
-            *micro_run(file, trained.x[: arguments.sounds], arguments),
+            *micro_run(file, trained.x[: arguments.sounds]),
         )
         yield row(cells)
 
 
-def micro_run(
-    file: BuiltFile, x: np.ndarray, arguments: argparse.Namespace
-) -> tuple[object, object]:
+def micro_run(file: BuiltFile, x: np.ndarray) -> tuple[str, int]:
     """Returns how many codes TFLite Micro computed, and how many the twin does not."""
-    if arguments.tflite_micro is None:
-        return "not run", "not run"
-    codes = measures.on_tflite_micro(file, x, arguments.tflite_micro)
+    codes = measures.on_tflite_micro(file, x)
     expected = measures.output_codes(file, x, TFLM)
     return f"{codes.size:,}", int((codes != expected).sum())
 
@@ -205,7 +200,6 @@ def _arguments() -> argparse.Namespace:
     add("--emulate", type=int, default=0, help="images on emulated arm64 cores")
     add("--core", default="cortex-a76", help="what qemu emulates")
     add("--userland", type=Path, default=Path(".arm64"), help="keeps the emulator")
-    add("--tflite-micro", type=Path, help="folder of the package tflite_micro")
     add("--sounds", type=int, default=500, help="sounds under TFLite Micro")
     add("--smoke", action="store_true", help="use only a few images")
     add("--output", type=Path, help="a Markdown file")

@@ -11,15 +11,15 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tf_keras as keras
+from tflite_micro.python.tflite_micro.runtime import Interpreter
 
 from tflite_export import verification
 from tflite_export.build import BuiltFile
 from tflite_export.file import PACKED
-from tflite_export.runtimes import Runtime
+from tflite_export.runtimes import KERNELS, Runtime
 from tflite_export.twin import build_twin, twin_codes
 
 _BATCH = 100
@@ -156,6 +156,7 @@ def emulated(
     """
     sys.path.append(str(_TESTS))
     from arm64 import userland as arm64
+    from harness import run_files
 
     found: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
     machine = arm64.Userland(userland)
@@ -166,31 +167,25 @@ def emulated(
             [signature] = built.frozen.inputs
             [codes] = verification.input_codes(built.frozen, [x]).values()
             np.savez(folder / f"{stem}.npz", **{signature: codes})
-        script = str(_TESTS / "arm64" / "run_files.py")
-        machine.run(core, script, name, str(folder / "found"))
+        machine.run(core, run_files.__file__, name, str(folder / "found"))
         for stem in files:
-            with np.load(folder / "found" / f"{stem}.npz") as outputs:
-                for key, codes in outputs.items():
-                    found[stem][key.partition("/")[0]] = codes
+            for kernels in KERNELS:
+                with np.load(folder / "found" / f"{stem}.{kernels}.npz") as outputs:
+                    [found[stem][kernels]] = outputs.values()
     return found
 
 
-def on_tflite_micro(built: BuiltFile, x: np.ndarray, package: Path | None) -> Any:
+def on_tflite_micro(built: BuiltFile, x: np.ndarray) -> np.ndarray:
     """Runs a file with one input and one output under TFLite Micro.
 
     Args:
         built: The file.
         x: Examples.
-        package: Folder that holds the package `tflite_micro`; None: it is installed.
 
     Returns:
         The codes of the output.
     """
-    if package is not None:
-        sys.path.append(str(package))
-    from tflite_micro.python.tflite_micro import runtime
-
-    interpreter = runtime.Interpreter.from_bytes(built.content, arena_size=2**24)
+    interpreter = Interpreter.from_bytes(built.content, arena_size=2**24)
     [codes] = verification.input_codes(built.frozen, [x]).values()
     rows = []
     for i in range(len(codes)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
-from pathlib import Path
 
 import ai_edge_litert
 import tensorflow as tf
@@ -93,9 +92,8 @@ def text(
         "TensorFlow": tf.__version__,
         "tf_keras": keras.__version__,
         "ai-edge-litert": ai_edge_litert.__version__,
+        "tflite-micro": importlib.metadata.version("tflite-micro"),
     }
-    if arguments.tflite_micro is not None:
-        versions["tflite-micro"] = _version_in(arguments.tflite_micro)
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     return TEXT.format(
         command=_command(arguments),
@@ -115,18 +113,10 @@ def text(
     )
 
 
-def _version_in(folder: Path) -> str:
-    """Returns the version of TFLite Micro in a folder of packages."""
-    found = importlib.metadata.distributions(path=[str(folder)])
-    [version] = [d.version for d in found if d.name.replace("_", "-") == "tflite-micro"]
-    return version
-
-
 def _command(arguments: argparse.Namespace) -> str:
     """Returns the command that generates the document."""
     parts = ["python examples/runtimes.py --data-dir DIR"]
     parts += ["--resnet8 RESNET8"] * (arguments.resnet8 is not None)
     parts += [f"--epochs {arguments.epochs}"]
     parts += [f"--emulate {arguments.emulate}"] * (arguments.emulate > 0)
-    parts += ["--tflite-micro DIR"] * (arguments.tflite_micro is not None)
     return " ".join([*parts, "--output docs/runtimes_accuracy.md"])
