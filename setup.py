@@ -61,7 +61,7 @@ setup(
         "typer>=0.15",
     ],
     extras_require={
-        "examples": EXAMPLES,
+        "examples": [*EXAMPLES, *ETHOS_U, *TFLM],
         "survey": SURVEY,
         "ethos-u": ETHOS_U,
         "tflm": TFLM,

@@ -50,9 +50,10 @@ def quantize_model(
             or to "float": the layer stays in float, and the file converts before it
             and after it. The name of a nested model stands for all of its layers. If
             several patterns match, the last one applies.
-        target: What the file will run on: "phone", "edgetpu", an Ethos-U
-            ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256"), or "symmetric", for
-            accelerators that need zero points of 0. For "symmetric", activations
+        target: What the file will run on: "phone"; "tflm", a microcontroller with
+            TFLite Micro; an Ethos-U ("ethos-u55-128", "ethos-u65-256",
+            "ethos-u85-256"); "edgetpu"; or "symmetric", for accelerators that need
+            zero points of 0. For "symmetric", activations
             that cannot be negative have at most 7 bits.
         step_init: First value of the steps: "mse", "lsq" (the paper's) or "max", see
             `tf_lsq.lsq.initial_step`. Outputs have "max": nothing is clipped.

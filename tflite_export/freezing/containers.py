@@ -6,11 +6,13 @@ unit is coarse. Two integers divide it without changing a value:
     multiplier   multiplies trained codes, where the container has headroom: up to 15
                  for 4-bit codes in int8, 4 for 2-bit codes in INT4.
     widening     multiplies codes of the input, with an operator before the kernel,
-                 where the container has no headroom. TFLite's own kernels, which run
-                 packed convolutions, also round twice, in units of the accumulator:
-                 without widening, a quarter of the codes of a 4-bit network may be off
-                 by one. Biases compensate for the remaining differences as far as they
-                 can (`rounding`).
+                 where the container has no headroom.
+
+Where the kernels of the target's runtime round once, inputs are widened only as far as
+biases need it to be exact. Where they round twice, in units of the accumulator, a
+quarter of the codes of a packed 4-bit network might be off by one: inputs are widened
+as far as possible, and biases compensate for the remaining differences as far as they
+can (`rounding`).
 
 Their product, which divides the unit of a bias, is a multiple of the multiplier of int8
 storage where there is headroom, and divides it elsewhere. So a bias that is on the
