@@ -123,7 +123,7 @@ def test_biases_on_the_grid_of_a_storage_are_exact_in_its_file(
     assert not any(point.twin_differences for point in found.points)
     stored = {layer.name: layer.container for layer in report.layers}
     conv = "int4" if storage == "packed" and bits <= 4 else "int8"
-    assert stored["depthwise"] == conv
+    assert (stored["conv"], stored["depthwise"]) == (conv, "int8")
     # This layer has 20 inputs, a multiple of 4, so neither container is slower.
     assert stored["dense"] == {2: "int2", 3: "int4", 4: "int4", 8: "int8"}[bits]
 
