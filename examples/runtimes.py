@@ -39,21 +39,20 @@ MICRO_FILES = (("phone", "int8"), ("tflm", "int8"), ("tflm", "packed"))
 NETWORKS = ("resnet8", "residual", "mobilenet_v2", "ds_cnn")
 
 
-def built(trained: networks.Trained, storage: str, **target: str) -> BuiltFile:
+def built(trained: networks.Trained, storage: str, target: str = "phone") -> BuiltFile:
     """Builds the file of a network that was trained for phones.
 
     Args:
         trained: The network.
         storage: How its kernels are stored.
-        **target: What changes in the target of a phone: its name, or its runtime.
+        target: What the file will run on.
     """
-    changed = TARGETS[target.get("name", "phone")]
-    changed = dataclasses.replace(changed, **target)
-    numbers = read_model(trained.student)
     numbers = dataclasses.replace(
-        numbers, target=changed.name, dynamic_batch=changed.dynamic_batch
+        read_model(trained.student),
+        target=target,
+        dynamic_batch=TARGETS[target].dynamic_batch,
     )
-    return build_file(numbers, FileSettings(Storage(storage)), changed)
+    return build_file(numbers, FileSettings(Storage(storage)))
 
 
 def phone_rows(trained: networks.Trained, biases: str, images: int) -> Iterator[str]:
@@ -65,7 +64,6 @@ def phone_rows(trained: networks.Trained, biases: str, images: int) -> Iterator[
     int8 = None
     for storage in ("int8", "packed"):
         file = built(trained, storage)
-        elsewhere = built(trained, storage, runtime="x86-64")
         counts = measures.off_by_one(file, x[:images], ARM64)
         found = measures.outputs(file, student, x, ARM64)
         int8 = found if int8 is None else int8
@@ -81,7 +79,6 @@ def phone_rows(trained: networks.Trained, biases: str, images: int) -> Iterator[
             measures.agreement(found, graph),
             "" if storage == "int8" else measures.agreement(found, int8),
             len(file.graph.ops),
-            len(elsewhere.graph.ops),
         )
         yield row(cells)
     student.set_weights(before)
@@ -133,7 +130,7 @@ def micro_rows(
     for name, storage in MICRO_FILES:
         if storage == "packed" and trained.bits == 8:
             continue
-        file = built(trained, storage, name=name)
+        file = built(trained, storage, name)
         counts = measures.off_by_one(file, trained.x[: arguments.images], TFLM)
         found = measures.outputs(file, trained.student, trained.x, TFLM)
         cells = (

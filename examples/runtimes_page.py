@@ -31,15 +31,13 @@ or any of several that have the largest code.
 LiteRT on arm64. The first column on agreement compares with the training graph, the \
 second with the int8 file of the same graph on the same runtime. Biases: the storage \
 whose grid they are rounded to, "int8" after `fit`, "packed" after \
-`round_biases(student, "packed")`, which changes the training graph. Operators: in \
-the file, and in the file for LiteRT on x86-64, whose kernels round twice, so that it \
-also widens inputs of packed kernels. On arm64 TFLite's own kernels round once in \
-convolutions and dense layers, and twice in depthwise ones.
+`round_biases(student, "packed")`, which changes the training graph, and saves the \
+operators that widen inputs for finer biases. Depthwise kernels stay in int8.
 
 | network | bits | biases | storage | off by one | off by one, packed kernels | top-1, \
 training graph | top-1, file | agreement, training graph | agreement, int8 file | \
-operators | operators, x86-64 |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+operators |
+|---|---|---|---|---|---|---|---|---|---|---|
 {phones}
 
 {emulated}## Microcontrollers

@@ -169,14 +169,16 @@ def test_files_with_little_metadata_are_verified(contents, rng, tmp_path):
     )
     assert report.file_bytes < full.file_bytes - 1000
     if contents == "none":
-        with pytest.raises(ValueError, match="In that case, pass the"):
+        with pytest.raises(ValueError, match="In the second case, pass the"):
             tflite_export.verify_tflite(path, student)
         tflite_export.verify_tflite(path, student, storage="packed")
         with pytest.raises(tflite_export.VerificationError):
             tflite_export.verify_tflite(path, student, storage="int8")
         return
     tflite_export.verify_tflite(path, student)
-    with pytest.raises(ValueError, match="must be those in the metadata"):
+    with pytest.raises(
+        ValueError, match="`storage` must be 'packed', as in the metadata"
+    ):
         tflite_export.verify_tflite(path, student, storage="int8")
     content = path.read_bytes()
     written = json.loads(from_bytes(content).metadata["tf_lsq"])["sha256"]

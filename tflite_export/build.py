@@ -22,7 +22,6 @@ from .freezing import (
     freeze_model,
 )
 from .operators import Builder, write_operator, write_part
-from .targets import Target
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
@@ -78,23 +77,20 @@ class BuiltFile:
 
 
 def build_file(
-    trained: TrainedModel,
-    settings: FileSettings | None = None,
-    target: Target | None = None,
+    trained: TrainedModel, settings: FileSettings | None = None
 ) -> BuiltFile:
     """Builds the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `freezing.read_model`.
         settings: The user's choices; None: int8 everywhere.
-        target: What the file will run on; None: what the model was quantized for.
 
     Raises:
         ValueError: If there are numbers that do not fit an int32 bias, or the metadata
             would not be enough to verify the file.
     """
     settings = FileSettings() if settings is None else settings
-    frozen = freeze_model(trained, settings.storage, target)
+    frozen = freeze_model(trained, settings.storage)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
     if settings.metadata == "none" and "input_type" in described:
@@ -260,7 +256,10 @@ def _kernel(
 
 
 def settings_of(
-    graph: TFLiteGraph, name: str, storage: Storage | None = None
+    graph: TFLiteGraph,
+    name: str,
+    storage: str | None = None,
+    bias_grid: str | None = None,
 ) -> FileSettings:
     """Reads the settings that a file was built with from its metadata.
 
@@ -268,6 +267,7 @@ def settings_of(
         graph: The file's graph.
         name: Name of the file in messages.
         storage: The storage of a file without metadata; None: it is in the metadata.
+        bias_grid: Its bias grid; None: "own", or what is in the metadata.
 
     Raises:
         ValueError: If the storage is neither given nor in the metadata, is not the one
@@ -278,11 +278,19 @@ def settings_of(
         if storage is None:
             raise ValueError(
                 f"`{name}` must contain the metadata that `export_model` writes, so "
-                "that it can be compared with a model. Received a file without: it is "
-                'from another tool, or was exported with metadata="none". In that '
-                "case, pass the `storage` and `bias_grid` that it was exported with."
+                "that it can be compared with a model. Received a file without "
+                "metadata: it is from another tool, or was exported with "
+                'metadata="none". In the second case, pass the `storage` and '
+                "`bias_grid` of that export."
             )
-        return FileSettings(storage, *_io_types(graph), "none")
+        stored = Storage(storage, bias_grid or "own")
+        return FileSettings(stored, *_io_types(graph), "none")
+    for argument, wanted in (("storage", storage), ("bias_grid", bias_grid)):
+        if wanted not in (None, described.get(argument)):
+            raise ValueError(
+                f"`{argument}` must be {described.get(argument)!r}, as in the metadata "
+                f"of `{name}`, or left out. Received: {wanted!r}."
+            )
     try:
         stored = Storage(described.get("storage", ""), described.get("bias_grid", ""))
     except ValueError as error:
@@ -290,11 +298,6 @@ def settings_of(
             f"The metadata of `{name}` must name the storage it was exported with: "
             f"{error}"
         ) from error
-    if storage not in (None, stored):
-        raise ValueError(
-            f"`storage` and `bias_grid` must be those in the metadata of `{name}`, "
-            f"{stored}, or left out. Received: {storage}."
-        )
     contents = "hash" if "sha256" in described else "full"
     if "input_type" in described:
         types = described["input_type"], described.get("output_type", "")

@@ -10,9 +10,8 @@ import numpy as np
 from .build import BuiltFile, FileSettings
 from .freezing import Storage
 from .reports import StorageReport
-from .runtimes import RUNTIMES
 from .targets import STORAGES, TARGETS, option_problems
-from .twin import twin_codes
+from .twin import target_runtime, twin_codes
 from .verification import input_codes
 
 
@@ -31,7 +30,7 @@ def compare_storages(
         examples: Inputs of the model, one array per input.
     """
     frozen, settings = built.frozen, built.settings
-    runtime = RUNTIMES[TARGETS[frozen.target].runtime]
+    runtime = target_runtime(frozen.target)
     inputs = input_codes(frozen, examples)
     codes = twin_codes(frozen, inputs, runtime)
     compared = {

@@ -32,7 +32,7 @@ from .freezing import (
     read_model,
 )
 from .operators import OPERATORS, Compute, Context, exact_output, quantized
-from .runtimes import Runtime, find_runtime
+from .runtimes import RUNTIMES, Runtime, find_runtime
 from .targets import TARGETS
 
 
@@ -50,15 +50,17 @@ def integer_twin(
     The twin has the inputs and outputs of `model`, with each output on the grid of the
     file. `evaluate` and `predict` work as usual; the twin cannot be trained or saved.
 
-    It is exact for integers, where it was compared with the runtimes on their
-    processors. Layers left in float are computed in float, and quantized afterwards.
+    It equals LiteRT on x86-64 and on emulated arm64 cores, and TFLite Micro, in every
+    integer tensor compared. Layers left in float are computed in float, and quantized
+    afterwards.
 
     Args:
         model: A quantized model, trained or calibrated.
         storage: As given to `export_model`.
         bias_grid: As given to `export_model`.
         runtime: What runs the file: "arm64", LiteRT on phones; "x86-64", LiteRT on
-            most other computers. None: that of the target of `model`.
+            most other computers; "tflm", TFLite Micro. None: that of the target of
+            `model`.
         kernels: "xnnpack": LiteRT as it is. "builtin": without XNNPACK.
         input_shapes: As given to `export_model`.
 
@@ -75,9 +77,9 @@ def integer_twin(
     stored = Storage(storage, bias_grid)
     quantized = at_shapes(check_quantized(model), input_shapes)
     trained = read_model(quantized)
-    chosen = find_runtime(
-        TARGETS[trained.target].runtime if runtime is None else runtime
-    )
+    chosen = target_runtime(trained.target)
+    if runtime is not None:
+        chosen = find_runtime(runtime)
     chosen = chosen.with_kernels(kernels)
     twin = build_twin(freeze_model(trained, stored), quantized, chosen)
     if not is_keras3_model(model):
@@ -85,6 +87,15 @@ def integer_twin(
     from tf_lsq.keras3 import ModelView  # Needs the backend TensorFlow.
 
     return ModelView(twin)
+
+
+def target_runtime(name: str) -> Runtime:
+    """Returns what runs the files of a target.
+
+    Args:
+        name: A key of `targets.TARGETS`.
+    """
+    return RUNTIMES[TARGETS[name].runtime]
 
 
 def build_twin(

@@ -45,7 +45,7 @@ INT32_MAX = 2**31 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
 # output itself, a code is then off by one, and never by more.
 LARGEST_BIAS_ERROR = 0.5
-# What float32 leaves of biases on a grid.
+# In output codes: what rounding to float32 leaves of a bias that is on the grid.
 _NO_BIAS_ERROR = 1e-3
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
@@ -114,9 +114,17 @@ class AllowedContainers:
     runtime: str = "arm64"
     remark: str = ""
 
-    def rounds_twice(self, container: str) -> bool:
-        """Returns whether the kernel that runs a container rounds twice."""
-        return self.builtin_rounds_twice and container in self.builtin
+    def compensates(self, container: str) -> bool:
+        """Returns whether biases compensate for the rounding of a container's kernel.
+
+        Files that must compute the same with all kernels cannot.
+        """
+        twice = self.builtin_rounds_twice and container in self.builtin
+        return twice and not self.shared
+
+    def has_finest_grid(self, container: str) -> bool:
+        """Returns whether biases in a container are on the finest grid that fits."""
+        return self.shared or self.compensates(container)
 
 
 def allowed_containers(
@@ -195,7 +203,7 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     holder = next(name for name in larger if multiplier_of(codes, num_bits, name))
     source = node.inputs[0].source_point
     widest = 1
-    widens = holder in PACKED and (allowed.shared or allowed.rounds_twice(holder))
+    widens = holder in PACKED and allowed.has_finest_grid(holder)
     if source is not None and source.point is not None and widens:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, holder)
@@ -273,14 +281,8 @@ def choose_container(
             remarks.append(f"{holder} must have one scale for all channels")
             continue
         products = _divisions(num_bits, most, widest if holder in PACKED else 1)
-        fitting_ones = [d for d in products if fitting.fits(d)] or [1]
-        divisions = max(fitting_ones)
-        if not (allowed.shared or allowed.rounds_twice(holder)):
-            exact = [d for d in fitting_ones if fitting.error(d) < _NO_BIAS_ERROR]
-            least = min((_widening(d, most) for d in exact), default=None)
-            divisions = max(
-                (d for d in exact if _widening(d, most) == least), default=divisions
-            )
+        finest = allowed.has_finest_grid(holder)
+        divisions = _best_divisions(products, most, fitting, finest=finest)
         if holder not in PACKED or fitting.error(divisions) <= LARGEST_BIAS_ERROR:
             break
         moved = fitting.error(divisions)
@@ -291,8 +293,27 @@ def choose_container(
     return Choice(stored, divisions // widening, widening, "; ".join(remarks))
 
 
+def _best_divisions(
+    products: list[int], most: int, fitting: Fitting, *, finest: bool
+) -> int:
+    """Returns how finely a file divides the unit of a bias.
+
+    Args:
+        products: What it may divide by.
+        most: Largest multiplier.
+        fitting: Determines which of them fit, and which are exact.
+        finest: Whether to take the finest grid; else, of those on which biases are
+            exact, the finest that widens the input least.
+    """
+    fitting_grids = [d for d in products if fitting.fits(d)] or [1]
+    exact = [d for d in fitting_grids if fitting.error(d) < _NO_BIAS_ERROR]
+    if finest or not exact:
+        return max(fitting_grids)
+    return min(exact, key=lambda d: (_widening(d, most), -d))
+
+
 def _widening(divisions: int, most: int) -> int:
-    """Returns what divisions of a bias's unit leave to the input.
+    """Returns the factor of the input's codes, beside the largest multiplier.
 
     Args:
         divisions: Product of multiplier and widening.

@@ -177,21 +177,18 @@ class FrozenModel:
 def freeze_model(
     trained: TrainedModel,
     storage: Storage | None = None,
-    target: Target | None = None,
 ) -> FrozenModel:
     """Returns the operators of the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `read_model`.
         storage: How its codes will be stored; None: one byte each.
-        target: What the file will run on; None: what the model was quantized for.
 
     Raises:
         ValueError: If there are numbers that do not fit an int32 bias.
     """
     storage = Storage() if storage is None else storage
-    target = TARGETS[trained.target] if target is None else target
-    freezer = _Freezer(trained, target, storage)
+    freezer = _Freezer(trained, TARGETS[trained.target], storage)
     for node in trained.nodes:
         freezer.add(node)
     return FrozenModel(

@@ -241,7 +241,7 @@ def _bias_codes(
 ) -> np.ndarray:
     """Converts real biases to codes, for the kernel that will add them."""
     codes = bias / scale.astype(np.float64)
-    if allowed.shared or not allowed.rounds_twice(choice.container):
+    if not allowed.compensates(choice.container):
         return np.rint(codes).astype(np.int64)
     return compensate(
         codes,

@@ -46,7 +46,8 @@ class PointReport:
         num_codes: Codes compared.
         off_by_one: How many of them differ by one.
         max_difference: Largest difference, in codes.
-        twin_differences: Codes that the integer twin computes differently.
+        twin_differences: Codes that the integer twin computes differently; None in a
+            prediction.
         statistics: Statistics of its quantization point, if requested, at the first
             tensor on the point's grid.
     """
@@ -56,7 +57,7 @@ class PointReport:
     num_codes: int
     off_by_one: int
     max_difference: int
-    twin_differences: int = 0
+    twin_differences: int | None = None
     statistics: CodeStatistics | None = None
 
 
@@ -69,8 +70,10 @@ class OutputReport:
         agreements: Rows in which both have the same largest value.
         max_code_difference: Largest difference of an output code.
         num_codes: Codes compared with those of the integer twin.
-        twin_differences: Codes that the twin computes differently, end to end.
-        int8_agreements: Rows in which int8 storage has the same largest value.
+        twin_differences: Codes that the twin computes differently, end to end; None in
+            a prediction.
+        int8_agreements: In a prediction, rows in which int8 storage has the same
+            largest value.
         labelled: Rows with a label.
         keras_correct: Rows that the Keras model classifies correctly.
         tflite_correct: Rows that the file classifies correctly.
@@ -80,8 +83,8 @@ class OutputReport:
     agreements: int = 0
     max_code_difference: int = 0
     num_codes: int = 0
-    twin_differences: int = 0
-    int8_agreements: int = 0
+    twin_differences: int | None = None
+    int8_agreements: int | None = None
     labelled: int = 0
     keras_correct: int = 0
     tflite_correct: int = 0
@@ -93,12 +96,15 @@ class OutputReport:
             other: Report of the same output for other examples.
         """
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        sums = {name: ours[name] + theirs[name] for name in ours}
+        sums: dict[str, Any] = {
+            name: None if value is None else value + theirs[name]
+            for name, value in ours.items()
+        }
         largest = max(self.max_code_difference, other.max_code_difference)
         return OutputReport(**{**sums, "max_code_difference": largest})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What a file computes on one runtime, compared with the training graph.
 
@@ -159,14 +165,14 @@ class Comparison:
         }
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Prediction(Comparison):
     """What a file will compute on the target's runtime, by its integer twin."""
 
     @property
     def int8_agreement(self) -> float | None:
         """Share of rows in which int8 storage has the same largest value."""
-        return _share(self._first.int8_agreements, self._first.num_rows)
+        return _share(self._first.int8_agreements or 0, self._first.num_rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data."""
@@ -185,7 +191,7 @@ class Prediction(Comparison):
         return "\n".join(lines)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class VerificationReport(Comparison):
     """A file that ran on this machine, compared with the model it was exported from.
 
@@ -196,8 +202,8 @@ class VerificationReport(Comparison):
             not known how the target rounds.
     """
 
-    weight_codes: int = 0
-    equal_codes: int = 0
+    weight_codes: int
+    equal_codes: int
     prediction: Prediction | None = None
 
     @property
@@ -208,7 +214,7 @@ class VerificationReport(Comparison):
     @property
     def twin_differences(self) -> int:
         """Output codes that the integer twin computes differently, end to end."""
-        return sum(output.twin_differences for output in self.outputs.values())
+        return sum(output.twin_differences or 0 for output in self.outputs.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data."""

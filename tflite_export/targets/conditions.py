@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from ..file import PACKED, TFLiteGraph, TFLiteOp, first_release, is_newer, op_version
-from .types import Target
+from .types import Found, Target
 
 SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
@@ -25,6 +26,19 @@ def constant_values(op: TFLiteOp, graph: TFLiteGraph, number: int) -> list[int]:
     """Returns the values of a constant input."""
     data = graph.tensors[op.inputs[number]].data
     return [] if data is None else data.reshape(-1).tolist()
+
+
+def not_among(operators: Collection[str]) -> Found:
+    """Returns a condition that finds operators outside a list.
+
+    Args:
+        operators: Those that the target has.
+    """
+
+    def found(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+        return "" if op.code in operators else f"the operator {op.code}"
+
+    return found
 
 
 def open_batch(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..file import TFLiteGraph, TFLiteOp
 from . import conditions
 from .phone import KERNELS
 from .types import Found, Rule, Target
@@ -21,11 +20,6 @@ _EDGE_TPU_OPS = frozenset(
     RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX SPACE_TO_DEPTH
     STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
-
-
-def _unknown_operator(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an operator that the Edge TPU does not have."""
-    return "" if op.code in _EDGE_TPU_OPS else f"the operator {op.code}"
 
 
 def _rule(
@@ -85,7 +79,7 @@ _EDGE_TPU_RULES = (
         "supported_operator",
         "",
         "Operators must be among those of the Edge TPU",
-        _unknown_operator,
+        conditions.not_among(_EDGE_TPU_OPS),
         remedy=_LEAVE_FLOAT,
         source=CORAL,
     ),
@@ -211,6 +205,7 @@ EDGETPU = Target(
     fast={},
     rules=_EDGE_TPU_RULES,
     source=CORAL,
+    runtime="arm64",
     predictable=False,
     compiler="edgetpu_compiler",
 )

@@ -1,14 +1,14 @@
 """Arm's Ethos-U: NPUs of microcontrollers, each with one compiler, Vela.
 
-The NPU computes what TFLite's reference kernels compute; what Vela leaves to the CPU,
-TFLite Micro runs there. The rules are those of Vela's report of supported operators,
-and where Vela 5.2 does something else, what it does: every file of the conformance
-tests was compiled, and the operators that it left to the CPU compared with these rules.
+Vela is tested by comparing the NPU bit by bit with TFLite's reference kernels, says its
+README; what it leaves to the CPU, TFLite Micro runs there. The rules are those of
+Vela's report of supported operators, and where Vela 5.2 does something else, what it
+does: every file of the conformance tests was compiled, and the operators that it left
+to the CPU compared with these rules.
 """
 
 from __future__ import annotations
 
-from ..file import TFLiteGraph, TFLiteOp
 from . import conditions
 from . import image_conditions as images
 from .types import Found, Rule, Target
@@ -40,16 +40,6 @@ def _rule(
 ) -> Rule:
     """Returns a rule of Vela's report."""
     return Rule(name, tuple(ops.split()), expected, found, remedy, SUPPORTED, refused)
-
-
-def _not_of_u55(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an operator that the Ethos-U55 and U65 do not have."""
-    return "" if op.code in _U55_OPS else f"the operator {op.code}"
-
-
-def _not_of_u85(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an operator that the Ethos-U85 does not have."""
-    return "" if op.code in _U85_OPS else f"the operator {op.code}"
 
 
 _POOLS = "AVERAGE_POOL_2D MAX_POOL_2D"
@@ -134,7 +124,7 @@ _U55_RULES = (
         "supported_operator",
         "",
         "Operators must be among those of the NPU",
-        _not_of_u55,
+        conditions.not_among(_U55_OPS),
         remedy=_LEAVE_OUT,
     ),
     _rule(
@@ -190,7 +180,7 @@ _U85_RULES = (
         "supported_operator",
         "",
         "Operators must be among those of the NPU",
-        _not_of_u85,
+        conditions.not_among(_U85_OPS),
         remedy=_LEAVE_OUT,
     ),
     _rule(
@@ -230,6 +220,7 @@ def _target(name: str, rules: tuple[Rule, ...]) -> Target:
         rules=rules,
         source=SUPPORTED,
         runtime="tflm",
+        predictable=True,
         refused_options=_REFUSED,
         compiler="vela",
     )

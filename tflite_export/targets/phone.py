@@ -45,4 +45,6 @@ PHONE = Target(
     fast=FAST_ON_CPU,
     rules=XNNPACK_RULES,
     source=SPECIFICATION,
+    runtime="arm64",
+    predictable=True,
 )

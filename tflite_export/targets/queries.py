@@ -14,11 +14,11 @@ from .edgetpu import EDGETPU
 from .ethos_u import ETHOS_U
 from .phone import PHONE
 from .symmetric import SYMMETRIC
-from .tflm import MICRO
+from .tflm import TFLM
 from .types import XNNPACK, Target, Violation
 
 TARGETS = {
-    target.name: target for target in (PHONE, EDGETPU, SYMMETRIC, MICRO, *ETHOS_U)
+    target.name: target for target in (PHONE, EDGETPU, SYMMETRIC, TFLM, *ETHOS_U)
 }
 STORAGES = ("int8", "packed", "auto")
 

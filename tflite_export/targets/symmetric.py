@@ -32,4 +32,6 @@ SYMMETRIC = Target(
     fast=FAST_ON_CPU,
     rules=_SYMMETRIC_RULES,
     source=TENSOR_G5,
+    runtime="arm64",
+    predictable=False,
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from ..file import TFLiteGraph, TFLiteOp
 from . import conditions
 from .types import TFLITE_MICRO, Rule, Target
 
-TFLM = "https://github.com/tensorflow/tflite-micro/blob/main/tensorflow/lite/micro"
-RESOLVER = f"{TFLM}/micro_mutable_op_resolver.h"
-CONVOLUTION = f"{TFLM}/kernels/conv.cc"
-DENSE = f"{TFLM}/kernels/fully_connected.cc"
-SLICE = f"{TFLM}/kernels/strided_slice_common.cc"
-_ALLOCATOR = f"{TFLM}/micro_allocator.cc"
+_SOURCES = "https://github.com/tensorflow/tflite-micro/blob/main/tensorflow/lite/micro"
+RESOLVER = f"{_SOURCES}/micro_mutable_op_resolver.h"
+CONVOLUTION = f"{_SOURCES}/kernels/conv.cc"
+DENSE = f"{_SOURCES}/kernels/fully_connected.cc"
+SLICE = f"{_SOURCES}/kernels/strided_slice_common.cc"
+_ALLOCATOR = f"{_SOURCES}/micro_allocator.cc"
 
 # Operators that differ from their method of `MicroMutableOpResolver` by more than
 # capitals.
@@ -53,11 +52,6 @@ def resolver_method(code: str) -> str:
     return _METHODS.get(code, "Add" + "".join(words).replace("2d", "2D"))
 
 
-def _unknown_operator(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an operator that TFLite Micro does not have."""
-    return "" if op.code in OPERATORS else f"the operator {op.code}"
-
-
 _TFLM_RULES = (
     Rule(
         "static_shapes",
@@ -72,7 +66,7 @@ _TFLM_RULES = (
         "supported_operator",
         (),
         "Operators must be among those of TFLite Micro",
-        _unknown_operator,
+        conditions.not_among(OPERATORS),
         remedy="Leave the layer out of the model, and run it after the file.",
         source=RESOLVER,
         refused=True,
@@ -106,7 +100,7 @@ _TFLM_RULES = (
     ),
 )
 
-MICRO = Target(
+TFLM = Target(
     "tflm",
     device=TFLITE_MICRO,
     dynamic_batch=False,
@@ -121,6 +115,7 @@ MICRO = Target(
     rules=_TFLM_RULES,
     source=RESOLVER,
     runtime="tflm",
+    predictable=True,
     one_scale=("FULLY_CONNECTED",),
     dense_pointwise=False,
 )

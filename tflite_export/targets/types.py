@@ -75,9 +75,9 @@ class Target:
     fast: Mapping[tuple[str, str], int]
     rules: tuple[Rule, ...]
     source: str
-    runtime: str = "arm64"
+    runtime: str
+    predictable: bool
     one_scale: tuple[str, ...] = ()
-    predictable: bool = True
     dense_pointwise: bool = True
     refused_options: Mapping[tuple[str, str], str] = dataclasses.field(
         default_factory=dict[tuple[str, str], str]

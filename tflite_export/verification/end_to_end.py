@@ -16,8 +16,7 @@ from tf_lsq.data import batches, inputs_as_list, num_batches
 from ..build import BuiltFile
 from ..freezing import FrozenModel, Grid
 from ..reports import OutputReport
-from ..runtimes import RUNTIMES, Runner, this_machine
-from ..targets import TARGETS
+from ..runtimes import Runner, Runtime, this_machine
 from ..twin import build_twin
 from .values import file_codes, file_inputs, on_grid
 
@@ -29,7 +28,8 @@ class EndToEnd(NamedTuple):
 
     Attributes:
         measured: What the file computes on this machine.
-        predicted: What its twin computes for the target's runtime.
+        predicted: What its twin computes for the target's runtime; empty if it is not
+            known how that rounds.
     """
 
     measured: dict[str, OutputReport]
@@ -41,6 +41,7 @@ def compare_end_to_end(
     int8: FrozenModel,
     model: keras.Model,
     data: Any,
+    runtime: Runtime | None,
     *,
     verbose: bool,
 ) -> EndToEnd:
@@ -51,11 +52,16 @@ def compare_end_to_end(
         int8: The numbers of the model's file with int8 storage.
         model: The trained model.
         data: As for `verify_tflite`.
+        runtime: The target's runtime; None: nothing is predicted.
         verbose: Whether to show progress.
     """
     frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
     runner = Runner(graph, content=built.content)
-    twins = _twins(frozen, int8, model)
+    build = functools.cache(lambda numbers, on: build_twin(numbers, model, on))
+    twin = build(frozen, this_machine())
+    predictors = []
+    if runtime is not None:
+        predictors = [build(frozen, runtime), build(int8, runtime)]
     total = num_batches(data, BATCH_SIZE)
     found = EndToEnd({}, {})
     for x, y in tqdm(
@@ -63,30 +69,26 @@ def compare_end_to_end(
     ):
         arrays = inputs_as_list(x, model.input_names)
         results = runner.run(file_inputs(graph, frozen, arrays))
-        computed = {m: tf.nest.flatten(m.predict_on_batch(x)) for m in {model, *twins}}
+        computed = {
+            m: tf.nest.flatten(m.predict_on_batch(x))
+            for m in {model, twin, *predictors}
+        }
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(results) else [y] * len(results)
         for number, (name, tensor) in enumerate(frozen.outputs.items()):
             wanted, label = computed[model][number], labels[number]
             compare = functools.partial(_compare, nodes[tensor].grid, wanted, label)
-            ours, predicted, as_int8 = (computed[twin][number] for twin in twins)
-            _join(found.measured, name, compare(results[name], twin=ours))
-            _join(found.predicted, name, compare(predicted, int8=as_int8))
+            batch = compare(results[name], twin=computed[twin][number])
+            _join(found.measured, name, batch)
+            if predictors:
+                predicted, as_int8 = (computed[one][number] for one in predictors)
+                _join(found.predicted, name, compare(predicted, int8=as_int8))
     return found
-
-
-def _twins(
-    frozen: FrozenModel, int8: FrozenModel, model: keras.Model
-) -> list[keras.Model]:
-    """Returns twins for this machine, for the target, and of int8 storage there."""
-    here, target = this_machine(), RUNTIMES[TARGETS[frozen.target].runtime]
-    build = functools.cache(lambda numbers, on: build_twin(numbers, model, on))
-    return [build(frozen, here), build(frozen, target), build(int8, target)]
 
 
 def _join(reports: dict[str, OutputReport], name: str, batch: OutputReport) -> None:
     """Adds the report of a batch to that of the batches before it."""
-    reports[name] = reports.get(name, OutputReport()).joined(batch)
+    reports[name] = reports[name].joined(batch) if name in reports else batch
 
 
 def _compare(
@@ -172,8 +174,8 @@ def _compare_integers(
         agreements=int((difference == 0).sum()),
         max_code_difference=int(difference.max()),
         num_codes=found.size,
-        twin_differences=0 if twin is None else int((found != twin).sum()),
-        int8_agreements=0 if int8 is None else int((found == int8).sum()),
+        twin_differences=None if twin is None else int((found != twin).sum()),
+        int8_agreements=None if int8 is None else int((found == int8).sum()),
     )
 
 

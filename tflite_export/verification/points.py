@@ -48,7 +48,7 @@ def compare_points(
     counter = _PointCounter(frozen) if statistics else None
     return [
         dataclasses.replace(report, twin_differences=differences[report.name])
-        for report in _compare(frozen, codes, name, counter=counter)
+        for report in _compare(frozen, codes, name, frozen.by_name().keys(), counter)
     ]
 
 
@@ -82,15 +82,19 @@ def predict_points(
     }
     affected = {n.name for n in frozen.nodes if moved & {n.name, *n.inputs}}
     reports = _compare(frozen, predicted, f"{name} on {runtime.name}", affected)
-    changed = {report.name: report for report in reports}
-    return [changed.get(report.name, report) for report in measured]
+    known = {
+        report.name: dataclasses.replace(report, twin_differences=None, statistics=None)
+        for report in measured
+    }
+    known |= {report.name: report for report in reports}
+    return [known[report.name] for report in measured]
 
 
 def _compare(
     frozen: FrozenModel,
     codes: dict[str, np.ndarray],
     name: str,
-    wanted: Collection[str] | None = None,
+    wanted: Collection[str],
     counter: _PointCounter | None = None,
 ) -> list[PointReport]:
     """Compares the tensors of a file with the training graph.
@@ -99,7 +103,7 @@ def _compare(
         frozen: The operators of the file.
         codes: What a runtime computed.
         name: Name of the file in messages.
-        wanted: The tensors to compare; None: all.
+        wanted: The tensors to compare.
         counter: Counts how quantization points use their integers.
 
     Raises:
@@ -111,7 +115,7 @@ def _compare(
     for node in frozen.nodes:
         if node.kind == "input":
             continue
-        if wanted is not None and node.name not in wanted and _has_examples(node):
+        if node.name not in wanted and _has_examples(node):
             continue
         values = [
             _real(nodes[source], codes) * node.trained.input_factor

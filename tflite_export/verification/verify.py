@@ -39,8 +39,9 @@ from ..freezing import (
     read_model,
 )
 from ..reports import Prediction, VerificationReport
-from ..runtimes import RUNTIMES, this_machine
+from ..runtimes import this_machine
 from ..targets import TARGETS
+from ..twin import target_runtime
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, predict_points, probe_codes
 from .structure import compare_description, compare_structure, find_load_errors
@@ -83,10 +84,8 @@ def verify_tflite(
     model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
     trained = read_model(model)
-    given = None
-    if storage is not None or bias_grid is not None:
-        given = Storage(storage or "int8", bias_grid or "own")
-    built = rebuild(content, trained, name, given)
+    settings = settings_of(from_bytes(content), name, storage, bias_grid)
+    built = build_file(trained, settings)
     report = verify_content(content, built, name)
     if data is None:
         return report
@@ -129,21 +128,25 @@ def verify_on_data(
             will be.
     """
     frozen, target = built.frozen, TARGETS[built.frozen.target]
+    runtime = target_runtime(target.name) if target.predictable else None
     codes = probe_codes(built.graph, frozen, examples)
     points = compare_points(frozen, codes, name, statistics=statistics)
     prediction = None
-    if target.predictable:
-        runtime = RUNTIMES[target.runtime]
-        predicted = predict_points(frozen, codes, points, runtime, name)
-        prediction = Prediction(target.runtime, predicted)
-    ends = compare_end_to_end(built, int8, model, data, verbose=verbose)
+    if runtime is not None:
+        prediction = Prediction(
+            runtime=runtime.name,
+            points=predict_points(frozen, codes, points, runtime, name),
+        )
+    outputs, predicted = compare_end_to_end(
+        built, int8, model, data, runtime, verbose=verbose
+    )
     if prediction is not None:
-        prediction = dataclasses.replace(prediction, outputs=ends.predicted)
+        prediction = dataclasses.replace(prediction, outputs=predicted)
     return dataclasses.replace(
         report,
         runtime=this_machine().name,
         points=points,
-        outputs=ends.measured,
+        outputs=outputs,
         prediction=prediction,
     )
 
@@ -160,21 +163,18 @@ def _shapes_of(content: bytes, model: keras.Model) -> InputShapes | None:
     }
 
 
-def rebuild(
-    content: bytes, trained: TrainedModel, name: str, storage: Storage | None = None
-) -> BuiltFile:
+def rebuild(content: bytes, trained: TrainedModel, name: str) -> BuiltFile:
     """Builds the file of a model with the settings of another file.
 
     Args:
         content: The bytes of that file.
         trained: The numbers of the model.
         name: Name of the file in messages.
-        storage: The storage of a file without metadata; None: it is in the metadata.
 
     Raises:
         ValueError: If the bytes are not a readable file from this library.
     """
-    return build_file(trained, settings_of(from_bytes(content), name, storage))
+    return build_file(trained, settings_of(from_bytes(content), name))
 
 
 def verify_content(content: bytes, built: BuiltFile, name: str) -> VerificationReport:
