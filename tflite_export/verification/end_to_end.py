@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,9 @@ def compare_end_to_end(
     """
     frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
     runner = Runner(graph, content=built.content)
-    build = functools.cache(lambda numbers, on: build_twin(numbers, model, on))
+    build = functools.cache(
+        lambda numbers, on: _function(build_twin(numbers, model, on))
+    )
     twin = build(frozen, this_machine())
     predictors = []
     if runtime is not None:
@@ -69,14 +72,12 @@ def compare_end_to_end(
     ):
         arrays = inputs_as_list(x, model.input_names)
         results = runner.run(file_inputs(graph, frozen, arrays))
-        computed = {
-            m: tf.nest.flatten(m.predict_on_batch(x))
-            for m in {model, twin, *predictors}
-        }
+        wanted_outputs = tf.nest.flatten(model.predict_on_batch(x))
+        computed = {one: one(x) for one in {twin, *predictors}}
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(results) else [y] * len(results)
         for number, (name, tensor) in enumerate(frozen.outputs.items()):
-            wanted, label = computed[model][number], labels[number]
+            wanted, label = wanted_outputs[number], labels[number]
             compare = functools.partial(_compare, nodes[tensor].grid, wanted, label)
             batch = compare(results[name], twin=computed[twin][number])
             _join(found.measured, name, batch)
@@ -84,6 +85,12 @@ def compare_end_to_end(
                 predicted, as_int8 = (computed[one][number] for one in predictors)
                 _join(found.predicted, name, compare(predicted, int8=as_int8))
     return found
+
+
+def _function(twin: keras.Model) -> Callable[[Any], list[np.ndarray]]:
+    """Returns what computes the outputs of a twin; unlike `predict`, in few traces."""
+    compute = tf.function(lambda x: twin(x, training=False), reduce_retracing=True)
+    return lambda x: [output.numpy() for output in tf.nest.flatten(compute(x))]
 
 
 def _join(reports: dict[str, OutputReport], name: str, batch: OutputReport) -> None:
