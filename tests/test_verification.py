@@ -11,13 +11,17 @@ from harness import tiny
 
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export import build
+from tflite_export import build, verification
 from tflite_export.file import (
     TFLiteOp,
     TFLiteTensor,
     flatbuffer,
     metadata,
 )
+from tflite_export.runtimes import find_runtime
+from tflite_export.targets import TARGETS
+from tflite_export.twin import twin_codes
+from tflite_export.verification.points import predict_points
 
 layers = keras.layers
 
@@ -147,7 +151,6 @@ def test_a_file_with_other_weights_is_rejected(exported):
 @pytest.mark.parametrize("corrupt", [change_a_zero_point, change_a_bias])
 def test_wrong_arithmetic_is_detected_at_the_points(corrupt, exported):
     """The check on data finds the error without the structural check."""
-    from tflite_export import verification
 
     student, path, x = exported
     graph = flatbuffer.from_bytes(path.read_bytes())
@@ -210,3 +213,88 @@ def test_files_that_fail_verification_do_not_replace_old_ones(exported, monkeypa
         tflite_export.export_model(student, path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+# --- Predictions -------------------------------------------------------------------
+
+
+def predicted(rng, target, path, **options):
+    """A report with data of a packed file, and what it is about."""
+    student, x = tiny.calibrated(tiny.residual, rng, target=target)
+    y = rng.integers(0, 5, len(x))
+    report = tflite_export.export_model(
+        student, path, data=(x, y), verbose=False, **options
+    )
+    return student, x, y, report
+
+
+@pytest.mark.parametrize("target", ["phone", "tflm"])
+def test_predictions_are_what_the_twin_computes(target, rng, tmp_path):
+    path = tmp_path / "model.tflite"
+    student, x, y, report = predicted(rng, target, path, storage="packed")
+    found = report.verification.prediction
+    assert found.runtime == TARGETS[target].runtime
+    scores = {
+        storage: tflite_export.integer_twin(student, storage=storage).predict(x)
+        for storage in ("packed", "int8")
+    }
+    choices = {storage: one.argmax(axis=-1) for storage, one in scores.items()}
+    assert found.tflite_accuracy == (choices["packed"] == y).mean()
+    wanted = student.predict(x).argmax(axis=-1)
+    best = scores["packed"].max(axis=-1)  # Classes may have equal codes.
+    for share, other in (
+        (found.top1_agreement, wanted),
+        (found.int8_agreement, choices["int8"]),
+    ):
+        assert share == (scores["packed"][np.arange(len(x)), other] == best).mean()
+    assert f"predicted for {found.runtime}" in str(report)
+
+
+@pytest.mark.parametrize("target", ["phone", "tflm"])
+def test_predicted_tensors_are_compared_with_the_training_graph(target, rng, tmp_path):
+    path = tmp_path / "model.tflite"
+    student, x, _, report = predicted(rng, target, path, storage="packed")
+    frozen = tiny.built(student, "packed").frozen
+    inputs = verification.input_codes(frozen, [x[: verification.BATCH_SIZE]])
+    codes = twin_codes(frozen, inputs, find_runtime(TARGETS[target].runtime))
+    expected = {
+        point.name: (point.num_codes, point.off_by_one)
+        for point in verification.compare_points(frozen, codes, "file")
+    }
+    points = report.verification.prediction.points
+    assert {p.name: (p.num_codes, p.off_by_one) for p in points} == expected
+    measured = {p.name: p.off_by_one for p in report.verification.points}
+    assert measured != {p.name: p.off_by_one for p in points}
+    again = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert again.prediction.points == points
+
+
+@pytest.mark.parametrize("target", ["edgetpu", "symmetric"])
+def test_nothing_is_predicted_where_the_rounding_is_unknown(target, rng, tmp_path):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Flatten()(tiny.conv_bn_relu(inputs))
+    model = keras.Model(inputs, layers.Dense(5)(x))
+    student, x = tiny.calibrated(lambda: model, rng, bits=8, target=target)
+    report = tflite_export.export_model(
+        student, tmp_path / "model.tflite", data=x, verbose=False
+    )
+    assert report.verification.prediction is None
+    assert "predicted for" not in str(report)
+
+
+def test_a_code_that_will_be_off_by_more_than_one_is_refused(rng, monkeypatch):
+    """The file is right on this machine; the other runtime adds 2 to a tensor."""
+    student, x = tiny.calibrated(tiny.residual, rng)
+    frozen = tiny.built(student).frozen
+    graph = tiny.built(student).graph
+    codes = verification.probe_codes(graph, frozen, [x])
+    measured = verification.compare_points(frozen, codes, "file")
+
+    def wrong(frozen, codes, runtime):
+        computed = twin_codes(frozen, codes, runtime)
+        name = next(node.name for node in frozen.nodes if node.kind == "add")
+        return computed | {name: np.maximum(computed[name], -126) - 2}
+
+    monkeypatch.setattr("tflite_export.verification.points.twin_codes", wrong)
+    with pytest.raises(tflite_export.VerificationError, match="file on arm64"):
+        predict_points(frozen, codes, measured, find_runtime("arm64"), "file")
