@@ -26,9 +26,10 @@ import tf_keras as keras
 
 import tf_lsq
 import tflite_export
+from tflite_export.targets.ethos_u import ETHOS_U
 
 layers = keras.layers
-TARGETS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
+TARGETS = tuple(target.name for target in ETHOS_U)
 BITS = (8, 4, 2)
 EXAMPLES = 32
 
@@ -77,20 +78,6 @@ def resnet8() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x), name="resnet8")
 
 
-def ds_cnn() -> keras.Model:
-    """Returns MLPerf Tiny's network that spots keywords, for 49 frames of 10 MFCCs."""
-    inputs = layers.Input((49, 10, 1))
-    x = layers.Conv2D(64, (10, 4), strides=2, padding="same")(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    for _ in range(4):
-        x = layers.DepthwiseConv2D(3, padding="same")(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-        x = layers.Conv2D(64, 1)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(12)(x), name="ds_cnn")
-
-
 def mobilenet() -> keras.Model:
     """Returns MobileNet 0.25 for visual wake words, 96x96 pixels and two classes."""
     return keras.applications.MobileNet(
@@ -107,7 +94,7 @@ def mobilenet_v2() -> keras.Model:
 
 NETWORKS: dict[str, Callable[[], keras.Model]] = {
     "ResNet-8": resnet8,
-    "Keyword spotting DS-CNN": ds_cnn,
+    "Keyword spotting DS-CNN": tf_lsq.models.ds_cnn,
     "MobileNet 0.25": mobilenet,
     "MobileNetV2 0.35": mobilenet_v2,
 }
