@@ -274,9 +274,9 @@ def main() -> None:
         for activations in arguments.mixed
         if not (activations == "kernel" and budget.endswith("/8"))
     ]
-    text = page.text(
-        arguments, comparisons, trainer.float_accuracy(), len(trainer.images.x_test)
-    )
+    others = {width: trainer.results(uniform(width)) for width in arguments.others}
+    tests = len(trainer.images.x_test)
+    text = page.text(arguments, comparisons, others, trainer.float_accuracy(), tests)
     if arguments.resnet8 is not None:
         text += page.compression(compression(arguments.resnet8, arguments.models))
     print(text)
@@ -296,6 +296,7 @@ def _arguments() -> argparse.Namespace:
     )
     add("--budgets", nargs="+", default=["3/3", "2/2"], help="bits of uniform networks")
     add("--mixed", nargs="+", default=["kernel", "8"], help="bits of activations")
+    add("--others", nargs="*", default=["3/8", "2/8"], help="more uniform networks")
     add("--candidates", nargs="+", type=int, default=[2, 3, 4, 8])
     add("--target", choices=TARGETS, default=TARGETS[0])
     add("--epochs", type=int, default=3)

@@ -36,9 +36,9 @@ the last. Budget: the smallest of the compiled files that were trained at this w
 Mixed: the bits of `suggest_bits` with this budget. Activations below 8 bits save no \
 flash on this NPU, so mixed networks have activations of the width of each kernel \
 ("kernel") or of 8 bits. Ahead: mean accuracy minus that of the uniform width, in \
-points.
+points. Batch norms of networks with any 2 bits are re-estimated at the end.
 
-| budget | bits | activations | compiled bytes, seeds {seeds} | in the budget | \
+| budget | bits | activations | compiled bytes, seeds {seeds} | all keep it | \
 accuracy, seeds {seeds} | mean | ahead |
 |---|---|---|---|---|---|--:|--:|
 {rows}
@@ -102,6 +102,7 @@ class Comparison:
 def text(
     arguments: argparse.Namespace,
     comparisons: list[Comparison],
+    others: dict[str, list[dict[str, Any]]],
     float_accuracy: float,
     tests: int,
 ) -> str:
@@ -110,6 +111,7 @@ def text(
     Args:
         arguments: The command line.
         comparisons: What was trained.
+        others: Bits -> results of uniform networks that are no budgets.
         float_accuracy: Accuracy of the float network.
         tests: Number of test images.
     """
@@ -122,7 +124,7 @@ def text(
         versions=_versions(),
         seeds=" and ".join(map(str, arguments.seeds)),
         reserve=arguments.reserve,
-        rows="\n".join(_result_rows(comparisons)),
+        rows="\n".join(_result_rows(comparisons, others)),
         findings=_findings(comparisons),
         moves="\n".join(_move_rows(comparisons)),
         bits="\n".join(_bit_rows(comparisons)),
@@ -171,23 +173,30 @@ def _groups(comparisons: list[Comparison]) -> dict[str, list[Comparison]]:
     return groups
 
 
-def _result_rows(comparisons: list[Comparison]) -> Iterator[str]:
+def _result_rows(
+    comparisons: list[Comparison], others: dict[str, list[dict[str, Any]]]
+) -> Iterator[str]:
     """Yields the rows of the main table."""
-
-    def row(name: str, results: list[dict[str, Any]], kept: str, ahead: str) -> str:
-        return (
-            f"| {name} | {_numbers(results, 'bytes')} | {kept} | "
-            f"{_numbers(results, 'accuracy')} | {mean(results):.2%} | {ahead} |"
-        )
-
     for budget, group in _groups(comparisons).items():
-        start, own = f"{group[0].bytes:,}", group[0].uniform
-        yield row(f"{start} | uniform {budget} | {budget.split('/')[1]}", own, "", "")
-        for one in group:
-            kept = "yes" if max(sizes(one.mixed)) <= one.bytes else "no"
-            ahead = 100 * (mean(one.mixed) - mean(own))
-            name = f"{start} | mixed | {one.activations}"
-            yield row(name, one.mixed, kept, f"{ahead:+.2f}")
+        limit, own = group[0].bytes, group[0].uniform
+
+        def row(name: str, results: list[dict[str, Any]], limit: int = limit) -> str:
+            kept = "yes" if max(sizes(results)) <= limit else "no"
+            return (
+                f"| {limit:,} | {name} | {_numbers(results, 'bytes')} | {kept} | "
+                f"{_numbers(results, 'accuracy')} | {mean(results):.2%}"
+            )
+
+        weights, activations = budget.split("/")
+        yield f"{row(f'uniform {budget} | {activations}', own)} |  |"
+        rows = [
+            (f"uniform {width} | {width.split('/')[1]}", results)
+            for width, results in others.items()
+            if width.split("/")[0] == weights
+        ]
+        rows += [(f"mixed | {one.activations}", one.mixed) for one in group]
+        for name, results in rows:
+            yield f"{row(name, results)} | {100 * (mean(results) - mean(own)):+.2f} |"
 
 
 def _move_rows(comparisons: list[Comparison]) -> Iterator[str]:
