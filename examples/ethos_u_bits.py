@@ -94,9 +94,12 @@ class Trainer:
 
         return self.kept(f"{network.name}_calibrated", measure)["bytes"]
 
-    def results(self, network: Network) -> list[dict[str, Any]]:
+    def results(
+        self, network: Network, seeds: list[int] | None = None
+    ) -> list[dict[str, Any]]:
         """Returns the compiled bytes and the accuracy with each seed."""
-        return [self._result(network, seed) for seed in self.arguments.seeds]
+        seeds = self.arguments.seeds if seeds is None else seeds
+        return [self._result(network, seed) for seed in seeds]
 
     def kept(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns a part from its file, or measures and writes it."""
@@ -131,7 +134,7 @@ class Trainer:
                 "accuracy": accuracy(tflite_export.integer_twin(student), self.images),
             }
 
-        return self.kept(name, measure)
+        return {**self.kept(name, measure), "seed": seed}
 
     def _train(self, network: Network, seed: int, path: Path) -> None:
         """Trains a network from the float one."""
@@ -274,7 +277,10 @@ def main() -> None:
         for activations in arguments.mixed
         if not (activations == "kernel" and budget.endswith("/8"))
     ]
-    others = {width: trainer.results(uniform(width)) for width in arguments.others}
+    others = {
+        width: trainer.results(uniform(width), arguments.other_seeds)
+        for width in arguments.others
+    }
     tests = len(trainer.images.x_test)
     text = page.text(arguments, comparisons, others, trainer.float_accuracy(), tests)
     if arguments.resnet8 is not None:
@@ -297,6 +303,7 @@ def _arguments() -> argparse.Namespace:
     add("--budgets", nargs="+", default=["3/3", "2/2"], help="bits of uniform networks")
     add("--mixed", nargs="+", default=["kernel", "8"], help="bits of activations")
     add("--others", nargs="*", default=["3/8", "2/8"], help="more uniform networks")
+    add("--other-seeds", nargs="+", type=int, help="their seeds, unless all")
     add("--candidates", nargs="+", type=int, default=[2, 3, 4, 8])
     add("--target", choices=TARGETS, default=TARGETS[0])
     add("--epochs", type=int, default=3)

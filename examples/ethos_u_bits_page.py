@@ -35,11 +35,12 @@ Uniform: all layers have these bits of weights / activations, but 8 in the first
 the last. Budget: the smallest of the compiled files that were trained at this width. \
 Mixed: the bits of `suggest_bits` with this budget. Activations below 8 bits save no \
 flash on this NPU, so mixed networks have activations of the width of each kernel \
-("kernel") or of 8 bits. Ahead: mean accuracy minus that of the uniform width, in \
-points. Batch norms of networks with any 2 bits are re-estimated at the end.
+("kernel") or of 8 bits. Ahead: by how many points, as a mean of the seeds, a network is \
+ahead of the uniform one that the budget comes from, with the same seeds. Batch norms \
+of networks with any 2 bits are re-estimated at the end.
 
-| budget | bits | activations | compiled bytes, seeds {seeds} | all keep it | \
-accuracy, seeds {seeds} | mean | ahead |
+| budget | bits | activations | compiled bytes by seed | all keep it | \
+accuracy by seed | mean | ahead |
 |---|---|---|---|---|---|--:|--:|
 {rows}
 
@@ -51,7 +52,7 @@ Calibrated: the compiled file before training, which is what `suggest_bits` meas
 The search of a budget gets it divided by the largest growth of its uniform width, and \
 less {reserve:.1%}; the trained mixed files show whether that was enough.
 
-| budget | bits | given to the search | calibrated | trained, seeds {seeds} | growth |
+| budget | bits | given to the search | calibrated | trained, by seed | growth |
 |---|---|--:|--:|---|---|
 {moves}
 
@@ -122,10 +123,9 @@ def text(
         tests=f"{tests:,}",
         command=_command(arguments),
         versions=_versions(),
-        seeds=" and ".join(map(str, arguments.seeds)),
         reserve=arguments.reserve,
         rows="\n".join(_result_rows(comparisons, others)),
-        findings=_findings(comparisons),
+        findings=_findings(comparisons, others),
         moves="\n".join(_move_rows(comparisons)),
         bits="\n".join(_bit_rows(comparisons)),
     )
@@ -162,7 +162,13 @@ def mean(results: list[dict[str, Any]]) -> float:
 def _numbers(results: list[dict[str, Any]], key: str) -> str:
     """Returns a number of every seed, as text."""
     form = ",.0f" if key == "bytes" else ".2%"
-    return ", ".join(format(result[key], form) for result in results)
+    return ", ".join(f"{result['seed']}: {result[key]:{form}}" for result in results)
+
+
+def _gains(results: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[float]:
+    """Returns by how many points results are ahead of others with the same seeds."""
+    before = {other["seed"]: other["accuracy"] for other in others}
+    return [100 * (one["accuracy"] - before[one["seed"]]) for one in results]
 
 
 def _groups(comparisons: list[Comparison]) -> dict[str, list[Comparison]]:
@@ -196,7 +202,8 @@ def _result_rows(
         ]
         rows += [(f"mixed | {one.activations}", one.mixed) for one in group]
         for name, results in rows:
-            yield f"{row(name, results)} | {100 * (mean(results) - mean(own)):+.2f} |"
+            gains = _gains(results, own)
+            yield f"{row(name, results)} | {np.mean(gains):+.2f} |"
 
 
 def _move_rows(comparisons: list[Comparison]) -> Iterator[str]:
@@ -223,22 +230,27 @@ def _bit_rows(comparisons: list[Comparison]) -> Iterator[str]:
         yield f"| {one.bytes:,} | {one.activations} | {weights} | {inputs} |"
 
 
-def _findings(comparisons: list[Comparison]) -> str:
+def _findings(
+    comparisons: list[Comparison], others: dict[str, list[dict[str, Any]]]
+) -> str:
     """Returns sentences on who is ahead, and whether budgets were kept."""
     kept = [size <= one.bytes for one in comparisons for size in sizes(one.mixed)]
     lines = [f"{sum(kept)} of {len(kept)} trained mixed files keep their budget."]
     for one in comparisons:
-        gains = [
-            100 * (new["accuracy"] - old["accuracy"])
-            for new, old in zip(one.mixed, one.uniform, strict=True)
-        ]
-        gain = float(np.mean(gains))
-        word = "ahead of" if gain > 0 else "behind"
-        each = ", ".join(f"{own:+.2f}" for own in gains)
-        lines.append(
-            f"Mixed bits with activations {one.activations} are {word} uniform "
-            f"{one.budget} by {abs(gain):.2f} points (by seed: {each})."
-        )
+        widths = {one.budget: one.uniform}
+        for width, results in others.items():
+            weights, activations = width.split("/")
+            if (weights, activations) == (one.budget.split("/")[0], one.activations):
+                widths[width] = results
+        for width, results in widths.items():
+            gains = [-gain for gain in _gains(results, one.mixed)]
+            word = "ahead of" if np.mean(gains) > 0 else "behind"
+            each = ", ".join(f"{gain:+.2f}" for gain in gains)
+            lines.append(
+                f"In {one.bytes:,} bytes, mixed bits with activations "
+                f"{one.activations} are {word} uniform {width} by "
+                f"{abs(np.mean(gains)):.2f} points (by seed: {each})."
+            )
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -246,8 +258,10 @@ def _command(arguments: argparse.Namespace) -> str:
     """Returns the command, with the options that change numbers."""
     parts = ["python examples/ethos_u_bits.py --float-model FLOAT --data-dir DIR"]
     parts += ["--resnet8 RESNET8"] if arguments.resnet8 is not None else []
-    for name in ("budgets", "mixed", "candidates", "seeds"):
-        parts.append(f"--{name} {' '.join(map(str, getattr(arguments, name)))}")
+    for name in ("budgets", "mixed", "others", "other_seeds", "candidates", "seeds"):
+        values = getattr(arguments, name)
+        if values:
+            parts.append(f"--{name.replace('_', '-')} {' '.join(map(str, values))}")
     for name in ("epochs", "reserve", "attempts", "target"):
         parts.append(f"--{name} {getattr(arguments, name)}")
     parts += ["--smoke"] if arguments.smoke else []
