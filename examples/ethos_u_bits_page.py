@@ -35,8 +35,8 @@ Uniform: all layers have these bits of weights / activations, but 8 in the first
 the last. Budget: the smallest of the compiled files that were trained at this width. \
 Mixed: the bits of `suggest_bits` with this budget. Activations below 8 bits save no \
 flash on this NPU, so mixed networks have activations of the width of each kernel \
-("kernel") or of 8 bits. Ahead: by how many points, as a mean of the seeds, a network is \
-ahead of the uniform one that the budget comes from, with the same seeds. Batch norms \
+("kernel") or of 8 bits. Ahead: by how many points, as a mean of the seeds, a network \
+beats the uniform one that the budget comes from, with the same seeds. Batch norms \
 of networks with any 2 bits are re-estimated at the end.
 
 | budget | bits | activations | compiled bytes by seed | all keep it | \
