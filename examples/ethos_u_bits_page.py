@@ -37,7 +37,8 @@ Mixed: the bits of `suggest_bits` with this budget. Activations below 8 bits sav
 flash on this NPU, so mixed networks have activations of the width of each kernel \
 ("kernel") or of 8 bits. Ahead: by how many points, as a mean of the seeds, a network \
 beats the uniform one that the budget comes from, with the same seeds. Batch norms \
-of networks with any 2 bits are re-estimated at the end.
+of networks with any 2 bits are re-estimated at the end. \
+Rows and seeds that are missing were not trained.
 
 | budget | bits | activations | compiled bytes by seed | all keep it | \
 accuracy by seed | mean | ahead |
