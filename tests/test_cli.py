@@ -164,6 +164,13 @@ def test_inspect_shows_the_contents_of_a_file(files):
     assert found["kernel_bytes"] == {"int8": 8 * (27 + 72 + 72) + 40}
 
 
+def test_cpp_is_only_for_tflite_micro(files, tmp_path):
+    path = tmp_path / "model.tflite"
+    result = run("export", files / "student.keras", path, "--snippet", "cpp", code=3)
+    assert "`--snippet` must be 'python', 'kotlin' or 'swift'" in result.output
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "_quant", "_large_int8", "_large_float"],

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "examples"))
 
 from datasets import Images, training_batches  # noqa: E402
+from ethos_u import resnet8  # noqa: E402
 
 
 def finished(script, *arguments):
@@ -69,6 +70,26 @@ def test_the_ethos_u_example_compiles_and_writes_its_document(tmp_path):
     assert shown.splitlines()[-2].startswith("| 2/2 |")
     for text in ("## ResNet-8, ethos-u55-128", "Shared_Sram", "with Vela 5."):
         assert text in path.read_text()
+
+
+@pytest.mark.slow
+def test_mixed_bits_are_trained_within_the_bytes_of_one_width(real_data, tmp_path):
+    model, output = tmp_path / "float.keras", tmp_path / "ethos_u_bits.md"
+    resnet8().save(model)
+    options = ("--smoke", "--float-model", model, "--data-dir", real_data / "tfds")
+    options += ("--epochs", 1, "--seeds", 0, "--budgets", "3/8", "--candidates", 2, 3)
+    options += ("--models", tmp_path, "--output", output)
+    run("ethos_u_bits.py", *options)
+    text = output.read_text()
+    assert not [line for line in text.splitlines() if "{" in line]
+    for row in ("| uniform 3/8 | 8 |", "| mixed | 8 |", "| mixed, 8 |"):
+        assert row in text
+    # A second run trains nothing.
+    trained = {path: path.stat().st_mtime for path in tmp_path.glob("*.keras")}
+    output.unlink()
+    run("ethos_u_bits.py", *options)
+    assert output.read_text() == text
+    assert trained == {path: path.stat().st_mtime for path in tmp_path.glob("*.keras")}
 
 
 SMALL_RUN = ("--smoke", "--images", 8, "--tests", 32, "--networks")

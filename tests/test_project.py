@@ -133,6 +133,7 @@ TRAINING = [
 ]
 EXPORT = [
     "atomic_file",
+    "cpp",
     "errors",
     "pictures",
     "quiet",

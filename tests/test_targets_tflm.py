@@ -19,7 +19,8 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import verification
-from tflite_export.file import from_bytes, to_bytes
+from tflite_export.file import from_bytes, metadata, to_bytes
+from tflite_export.reports import micro_snippet
 from tflite_export.runtimes import find_runtime
 from tflite_export.targets import (
     NOT_MEASURED,
@@ -188,7 +189,7 @@ def test_files_with_little_metadata_are_verified(contents, rng, tmp_path):
     content = path.read_bytes()
     written = json.loads(from_bytes(content).metadata["tf_lsq"])["sha256"]
     path.write_bytes(content.replace(written.encode(), written[::-1].encode()))
-    with pytest.raises(tflite_export.VerificationError, match="its hash is"):
+    with pytest.raises(tflite_export.VerificationError, match="for 'sha256'"):
         tflite_export.verify_tflite(path, student)
 
 
@@ -238,6 +239,17 @@ def test_the_snippet_has_the_operators_and_the_arena(rng, tmp_path):
     assert f"kArenaSize = {report.arena_bytes};" in code
 
 
+def test_the_snippet_avoids_words_of_the_language(rng):
+    inputs = layers.Input((4,), name="register")
+    names = ("nullptr", "kTfLiteOk", "out.1")
+    outputs = [layers.Dense(2, name=name)(inputs) for name in names]
+    student = tf_lsq.quantize_model(keras.Model(inputs, outputs), target="tflm")
+    tf_lsq.calibrate(student, rng.normal(size=(8, 4)))
+    code = micro_snippet(tiny.built(student).graph, "m.tflite", ["AddAdd"], 1)
+    for variable in ("register_", "nullptr_", "kTfLiteOk_", "out_1"):
+        assert f"float* {variable}" in code
+
+
 def test_a_c_source_has_the_bytes_of_the_file(rng, tmp_path):
     path = tmp_path / "model.tflite"
     exported(4, rng, path)
@@ -253,7 +265,11 @@ def test_a_c_source_has_the_bytes_of_the_file(rng, tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "name", "expected"),
-    [("net.c", "net", "must end with"), ("net.cc", "1net", "must consist of letters")],
+    [
+        ("net.c", "net", "must end with"),
+        ("net.cc", "1net", "must consist of letters"),
+        ("net.cc", "int", "not be a keyword"),
+    ],
 )
 def test_other_c_sources_are_refused(source, name, expected, rng, tmp_path):
     path = tmp_path / "model.tflite"
@@ -271,6 +287,45 @@ def test_the_twin_is_a_keras_model(rng):
     expected = tflite_export.integer_twin(student).predict(x, verbose=0)
     [codes] = found.values()
     np.testing.assert_array_equal((codes + 128.0) / 256, expected)
+
+
+def test_metadata_with_more_than_a_hash_is_refused(rng, tmp_path):
+    """Else a changed description with a hash beside it would not be compared."""
+    path = tmp_path / "model.tflite"
+    student, _, _ = exported(4, rng, path)
+    graph = from_bytes(path.read_bytes())
+    described = json.loads(graph.metadata["tf_lsq"])
+    described["sha256"] = metadata.hashed(described)["sha256"]
+    for entry in described["tensors"].values():
+        entry["bits"] = 2
+    graph.metadata["tf_lsq"] = json.dumps(described).encode()
+    path.write_bytes(to_bytes(graph))
+    with pytest.raises(tflite_export.VerificationError, match="'tensors'"):
+        tflite_export.verify_tflite(path, student)
+
+
+@pytest.mark.parametrize("content", ['["sha256"]', '"sha256"', "[]", "null", "{}"])
+def test_metadata_that_is_no_description_is_refused(content, rng, tmp_path):
+    path = tmp_path / "model.tflite"
+    student, _, _ = exported(4, rng, path)
+    graph = from_bytes(path.read_bytes())
+    graph.metadata["tf_lsq"] = content.encode()
+    path.write_bytes(to_bytes(graph))
+    for read in (
+        lambda: tflite_export.verify_tflite(path, student),
+        lambda: tflite_export.inspect_tflite(path),
+    ):
+        with pytest.raises(ValueError, match="must be a JSON object"):
+            read()
+
+
+def test_one_grid_for_all_storages_leaves_dense_kernels_one_scale(rng, tmp_path):
+    path = tmp_path / "model.tflite"
+    options = {"per_channel_dense": False, "bias_grid": "packed"}
+    _, _, report = exported(4, rng, path, **options)
+    [dense] = [layer for layer in report.layers if layer.name == "dense"]
+    assert dense.container == "int4"
+    micro.load(path.read_bytes())
 
 
 @pytest.mark.slow

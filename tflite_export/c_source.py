@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from .atomic_file import check_writable, write_atomically
+from .cpp import KEYWORDS
 from .file import from_bytes
 
 SUFFIXES = (".cc", ".cpp")
@@ -42,10 +43,10 @@ def write_c_source(
             f"`source` must end with one of {list(SUFFIXES)}. Received: "
             f"{str(source)!r}."
         )
-    if not _IDENTIFIER.fullmatch(name):
+    if not _IDENTIFIER.fullmatch(name) or name in KEYWORDS:
         raise ValueError(
-            "`name` must consist of letters, digits and underscores, and not begin "
-            f"with a digit. Received: {name!r}."
+            "`name` must consist of letters, digits and underscores, not begin with a "
+            f"digit, and not be a keyword of C++. Received: {name!r}."
         )
     content = Path(path).read_bytes()
     from_bytes(content)

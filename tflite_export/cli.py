@@ -263,8 +263,11 @@ def export(
         if html is not None:
             check_writable(html)
         arrays = None if data is None else _read_data(data)
+        student = _load(model, unsafe)
+        if snippet == "cpp":
+            _check_micro(tflite_export.check_model(student).target)
         report = tflite_export.export_model(
-            _load(model, unsafe),
+            student,
             file,
             storage=storage,
             bias_grid=bias_grid,
@@ -278,7 +281,7 @@ def export(
         if html is not None:
             tflite_export.write_html_report(report, html)
         if snippet is not None and not as_json:
-            typer.echo(_snippet(report, snippet))
+            typer.echo(report.snippets[snippet])
         return report, True
 
     _run(work, as_json)
@@ -373,18 +376,17 @@ def main() -> None:
     app(prog_name="tf-lsq")
 
 
-def _snippet(report: Any, language: str) -> str:
-    """Returns the code of a report in a language.
+def _check_micro(target: str) -> None:
+    """Checks that files for a target run under TFLite Micro.
 
     Raises:
-        ValueError: If there is none for the target.
+        ValueError: If they do not.
     """
-    if language not in report.snippets:
+    if target != "tflm":
         raise ValueError(
-            f"`snippet` must be one of {sorted(report.snippets)} for the target "
-            f"{report.target!r}. Received: {language!r}."
+            "`snippet` must be 'python', 'kotlin' or 'swift' unless the target is "
+            f"'tflm'. Received: 'cpp' for the target {target!r}."
         )
-    return report.snippets[language]
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

@@ -52,7 +52,9 @@ def integer_twin(
 
     It equals LiteRT on x86-64 and on emulated arm64 cores, and TFLite Micro, in every
     integer tensor compared. Layers left in float are computed in float, and quantized
-    afterwards.
+    afterwards. Inputs are quantized as by the code in a report's `snippets`, which
+    rounds ties to even; in a file with float32 inputs, TFLite Micro rounds them away
+    from zero.
 
     Args:
         model: A quantized model, trained or calibrated.

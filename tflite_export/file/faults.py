@@ -127,8 +127,8 @@ def runtime_of(graph: TFLiteGraph) -> str:
 
 def _moved_factor(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether the second factor of a product has a zero point."""
-    grid = graph.tensors[op.inputs[1]].quantization
-    return grid is not None and grid.zero_point != 0
+    factors = [graph.tensors[name].quantization for name in op.inputs[1:2] if name]
+    return any(grid is not None and grid.zero_point != 0 for grid in factors)
 
 
 def _in_int8(op: TFLiteOp, graph: TFLiteGraph) -> bool:

@@ -100,7 +100,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
         operators=dict(operators),
         kernel_bytes=_kernel_bytes(graph),
         described=described,
-        changed=[] if described is None else _changed(graph, described["tensors"]),
+        changed=[] if described is None else _changed(graph, described),
     )
 
 
@@ -131,10 +131,10 @@ def _kernel_bytes(graph: TFLiteGraph) -> dict[str, int]:
     return dict(num_bytes)
 
 
-def _changed(graph: TFLiteGraph, tensors: dict[str, Any]) -> list[str]:
+def _changed(graph: TFLiteGraph, described: dict[str, Any]) -> list[str]:
     """Returns the kernels whose codes do not have the hash in the metadata."""
     changed: list[str] = []
-    for name, entry in tensors.items():
+    for name, entry in described.get("tensors", {}).items():
         if not (isinstance(entry, dict) and "sha256" in entry):
             continue
         tensor = graph.tensors.get(name)
@@ -159,7 +159,7 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
     lines = [f"written by tf_lsq: {', '.join(head)}"]
     if "sha256" in described:
         lines.append(f"  described by its hash only: {described['sha256']}")
-    for name, value in described["tensors"].items():
+    for name, value in described.get("tensors", {}).items():
         entry = cast("dict[str, Any]", value if isinstance(value, dict) else {})
         steps = entry.get("step")
         if isinstance(steps, list):

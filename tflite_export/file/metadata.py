@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,21 +33,20 @@ def encode(described: dict[str, Any], contents: str) -> dict[str, bytes]:
     """
     if contents == "none":
         return {}
-    if contents == "hash":
-        settings = {key: described[key] for key in _SETTINGS if key in described}
-        described = {**settings, "sha256": description_hash(described)}
+    described = hashed(described) if contents == "hash" else described
     return {METADATA_NAME: json.dumps(described, sort_keys=True).encode()}
 
 
-def description_hash(described: dict[str, Any]) -> str:
-    """Returns the SHA-256 of a description, without the versions of the libraries.
+def hashed(described: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a description, and a SHA-256 of all but the versions.
 
     Args:
         described: Plain data.
     """
-    hashed = {k: value for k, value in described.items() if k not in _NOT_HASHED}
-    content = json.dumps(hashed, sort_keys=True).encode()
-    return hashlib.sha256(content).hexdigest()
+    rest = {key: value for key, value in described.items() if key not in _NOT_HASHED}
+    content = json.dumps(rest, sort_keys=True).encode()
+    settings = {key: described[key] for key in _SETTINGS if key in described}
+    return {**settings, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def read(graph: TFLiteGraph) -> dict[str, Any] | None:
@@ -66,17 +65,28 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        described = json.loads(content)
-        if "sha256" in described:
-            described.setdefault("tensors", {})
-        if described["format"] != FORMAT or not isinstance(described["tensors"], dict):
+        described = _object(json.loads(content))
+        if described["format"] != FORMAT:
             raise ValueError(f"its format is {described['format']}, expected {FORMAT}")
+        if "sha256" not in described:
+            _object(described["tensors"])
         return described
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The metadata {METADATA_NAME!r} of the file must be a JSON object that "
             f"`export_model` wrote. Received: {type(error).__name__}: {error}."
         ) from error
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+        TypeError: If it is another value.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"it has {value!r} in place of an object")
+    return cast("dict[str, Any]", value)
 
 
 def code_hash(codes: np.ndarray) -> str:

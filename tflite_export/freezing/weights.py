@@ -228,8 +228,8 @@ def _may_be_per_tensor(choice: Choice, allowed: AllowedContainers) -> bool:
     Older runtimes support only that for fully connected operators; packed kernels of
     XNNPACK, and those that must equal them, have one scale per channel.
     """
-    packed = choice.container in PACKED and not allowed.one_scale
-    return allowed.kind == "dense" and not (allowed.shared or packed)
+    several = allowed.shared or choice.container in PACKED
+    return allowed.kind == "dense" and (allowed.one_scale or not several)
 
 
 def _bias_codes(

@@ -102,7 +102,7 @@ class StorageReport:
 
     def __str__(self) -> str:
         """Returns one line."""
-        share = self.different_codes / self.num_codes
+        share = self.different_codes / max(self.num_codes, 1)
         return (
             f"{self.storage}: {self.file_bytes} bytes, {share:.4%} of codes differ, "
             f"top-1 agreement {self.top1_agreement:.2%}"

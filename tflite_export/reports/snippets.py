@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from ..cpp import KEYWORDS
 from ..file import End, TFLiteGraph, ends_of
 from .templating import render
 
@@ -29,13 +30,11 @@ _TAKEN = {
     *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
     *("List", "UInt8", "listOf", "mapOf"),
 }
-_TAKEN_IN_C = {
-    *("alignas", "and", "arena", "asm", "auto", "bool", "char", "code", "const"),
-    *("delete", "double", "explicit", "export", "extern", "float", "friend", "goto"),
-    *("i", "inline", "int", "interpreter", "kArenaSize", "long", "micro", "mutable"),
-    *("namespace", "new", "or", "register", "resolver", "short", "signed", "sizeof"),
-    *("std", "template", "tflite", "this", "typedef", "typename", "union", "unsigned"),
-    *("using", "virtual", "void", "volatile", "xor"),
+# Of the template for TFLite Micro.
+_TAKEN_IN_C = KEYWORDS | {
+    *("Predict", "Start", "arena", "code", "g_model", "i", "interpreter", "int16_t"),
+    *("int32_t", "int64_t", "int8_t", "kArenaSize", "kTfLiteOk", "micro", "resolver"),
+    *("size_t", "std", "tflite", "uint8_t"),
 }
 
 

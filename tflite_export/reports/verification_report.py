@@ -180,9 +180,10 @@ class Prediction(Comparison):
 
     def __str__(self) -> str:
         """Returns a few readable lines."""
-        lines = [
-            f"predicted for {self.runtime}",
-            f"  codes off by one   {self.off_by_one:.4%}",
+        lines = [f"predicted for {self.runtime}"]
+        if self.points:
+            lines.append(f"  codes off by one   {self.off_by_one:.4%}")
+        lines += [
             f"  top-1 agreement    {self.top1_agreement:.2%}, "
             f"{self.int8_agreement:.2%} with int8 storage",
         ]

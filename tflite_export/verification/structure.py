@@ -34,9 +34,14 @@ def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
         return []  # The settings say so.
     expected = describe(built.frozen, graph, built.settings)
     if built.settings.metadata == "hash":
-        wanted = metadata.description_hash(expected)
-        found = described["sha256"]
-        return [] if found == wanted else [f"its hash is {found}, expected {wanted}"]
+        wanted = metadata.hashed(expected)
+        keys = sorted(wanted.keys() | described.keys())
+        return [
+            f"its metadata has {described.get(key)!r} for {key!r}, expected "
+            f"{wanted.get(key)!r}"
+            for key in keys
+            if described.get(key) != wanted.get(key)
+        ]
     mismatches = [
         f"its metadata has {described.get(key)!r} for {key!r}, expected {value!r}"
         for key, value in expected.items()
