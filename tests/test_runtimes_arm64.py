@@ -72,7 +72,7 @@ def test_an_emulated_core_computes_the_codes_of_the_twin(tmp_path):
     chosen = [case for case in cases.conformance_cases() if case.name in wanted]
     assert len(chosen) == len(wanted)
     for case in chosen:
-        cases.write_case(case, tmp_path, find_runtime("arm64"))
+        cases.write_case(case, tmp_path, find_runtime("arm64"), examples=2)
     counts = differences(Userland(USERLAND), tmp_path, ["cortex-a53"], examples=2)
     assert sum(row["codes"] for row in counts.values()) > 1000
     assert not any(row["cortex-a53"] for row in counts.values())
