@@ -36,7 +36,7 @@ def prove(recipe, path):
     x = rng.uniform(-1, 1, (NUM_EXAMPLES, *recipe.shape)).astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "These tensors use less than")
-        # As is said of a network whose ReLU lets nothing through; it is exported exactly.
+        # A ReLU may let nothing through; the network is exported exactly all the same.
         warnings.filterwarnings("ignore", "These quantization points have received")
         tf_lsq.calibrate(student, x)
     tf_lsq.round_biases(student)
