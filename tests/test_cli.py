@@ -322,6 +322,34 @@ def test_an_interrupt_leaves_no_traceback(seconds, files):
         assert b"Traceback" not in errors, errors.decode()
 
 
+_INTERRUPTED_FINALIZER = """
+import os, signal, sys, time, types
+from tflite_export.command import main
+
+class Tensor:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def work():
+    Tensor()
+    for _ in range(500):
+        time.sleep(0.1)
+
+sys.modules["tflite_export.cli"] = types.SimpleNamespace(main=work)
+main()
+"""
+
+
+def test_an_interrupt_in_a_finalizer_is_not_lost():
+    process = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_FINALIZER],
+        capture_output=True,
+        timeout=50,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (process.returncode, process.stderr) == (130, b"Aborted.\n")
+
+
 def test_kernels_of_float16_are_counted(tmp_path):
     inputs = layers.Input((8, 8, 3))
     model = keras.Model(inputs, layers.Conv2D(4, 3)(inputs))

@@ -1,13 +1,17 @@
 """Starts the command `tf-lsq`, so that Ctrl-C ends it without a traceback at any time.
 
-Importing the command takes a while; nothing is imported before the interrupt is caught.
+Importing the command takes a while; only `sys` is imported before interrupts are caught.
 """
 
+import sys
+
 INTERRUPTED = 130  # As shells report SIGINT.
+_MOMENT = 0.01  # Seconds.
 
 
 def main() -> None:
     """Runs the command."""
+    sys.unraisablehook = _again
     try:
         from .cli import main as run
 
@@ -21,6 +25,18 @@ def main() -> None:
 
         os.write(2, b"Aborted.\n")
         os._exit(INTERRUPTED)
+
+
+def _again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Repeats an interrupt that Python ignored, as it came in a finalizer."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+        return
+    import _thread
+    import threading
+
+    # Not from here, where it would be ignored again.
+    threading.Timer(_MOMENT, _thread.interrupt_main).start()
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
