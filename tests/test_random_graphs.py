@@ -87,6 +87,15 @@ FOUND = {
         storage="packed",
         seed=0,
     ),
+    "a_tie_of_float32_in_a_softmax": Recipe(
+        shape=(11, 5, 1),
+        steps=(("average_pool", 2, 1, "same", 1),),
+        head=("mean", 4, "softmax"),
+        bits=(2, 4, 3),
+        per_channel=True,
+        storage="int8",
+        seed=285,
+    ),
     "transposed_convolution_smaller_than_its_stride": Recipe(
         shape=(10, 8, 3),
         steps=(("transposed", 0, 1, 1, "same", 2),),

@@ -125,6 +125,11 @@ def _small(x, size):
     return min(size, x.shape[1], x.shape[2])
 
 
+def _channels(x, size):
+    """A second channel where oneDNN would fail: a depthwise kernel of one number."""
+    return layers.Concatenate()([x, x]) if size == x.shape[-1] == 1 else x
+
+
 def _conv(x, _, filters, size, padding, stride, norm, activation):
     size = _small(x, size)
     x = layers.Conv2D(filters, size, stride, padding, use_bias=not norm)(x)
@@ -134,13 +139,16 @@ def _conv(x, _, filters, size, padding, stride, norm, activation):
 
 def _depthwise(x, _, multiplier, size, padding, stride, norm, activation):
     size = _small(x, size)
+    x = _channels(x, size)
     x = layers.DepthwiseConv2D(size, stride, padding, multiplier, use_bias=not norm)(x)
     x = layers.BatchNormalization()(x) if norm else x
     return layers.ReLU(6.0)(x) if activation == "relu6" else _activate(x, activation)
 
 
 def _separable(x, _, filters, size, activation):
-    x = layers.SeparableConv2D(filters, _small(x, size), padding="same")(x)
+    size = _small(x, size)
+    x = _channels(x, size)
+    x = layers.SeparableConv2D(filters, size, padding="same")(x)
     return _activate(x, activation if activation != "relu6" else "relu")
 
 

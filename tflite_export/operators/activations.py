@@ -132,22 +132,11 @@ class Softmax(PlainOperator):
         return tf.nn.softmax(inputs[0])
 
     def integers(self, context: Context) -> Compute:
-        """Computes the softmax in float64, and rounds; or in integers."""
-        scale, output = context.source_grid.scale, context.grid.scale
-        if context.runtime.softmax == "integers":
-            return lambda inputs: context.limited(
-                softmax.integer(integers_of(inputs[0]), *context.scales)
-            )
-        if context.runtime.softmax == "fixed":
-            return lambda inputs: context.limited(
-                softmax.fixed(integers_of(inputs[0]), context.scales[0])
-            )
-
-        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
-            shares = tf.nn.softmax(tf.cast(inputs[0], tf.float64) * scale)
-            return context.limited(tf.round(shares / output))
-
-        return compute
+        """Computes the softmax as the kernel of the runtime does."""
+        kind, scales = context.runtime.softmax, context.scales
+        return lambda inputs: context.limited(
+            softmax.compute(kind, integers_of(inputs[0]), *scales)
+        )
 
 
 class Abs(PlainOperator, MovingOperator):

@@ -1,11 +1,11 @@
-"""Reproduces SOFTMAX of the runtimes that do not compute it in floating point.
+"""Reproduces SOFTMAX as each runtime computes it.
 
 TensorFlow operators on int64 tensors.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +33,53 @@ _THIRD = 715827883
 _48_OVER_17, _32_OVER_17 = 1515870810, 1010580540  # 29 bits after the point.
 
 
+def compute(
+    kind: Literal["floats", "integers", "fixed"],
+    codes: tf.Tensor,
+    scale: Any,
+    output_scale: Any,
+) -> tf.Tensor:
+    """Returns a softmax over the last axis.
+
+    Args:
+        kind: How the runtime computes it, as its attribute `softmax`.
+        codes: int64 codes, with any zero point.
+        scale: float32 scale of the input.
+        output_scale: float32 scale of the output; 1/256 if `kind` is "fixed".
+
+    Returns:
+        int64 codes minus the zero point of the output.
+    """
+    if kind == "fixed":
+        return fixed(codes, scale)
+    return {"floats": floats, "integers": integer}[kind](codes, scale, output_scale)
+
+
+def floats(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
+    """Returns a softmax over the last axis, as TFLite's kernel for x86-64 computes it.
+
+    Exponentials are float32 numbers from a table, added one after the other.
+
+    Args:
+        codes: int64 codes, with any zero point.
+        scale: float32 scale of the input.
+        output_scale: float32 scale of the output.
+
+    Returns:
+        int64 codes minus the zero point of the output.
+
+    Reference: `Softmax` in tflite/kernels/internal/optimized/optimized_ops.h
+    """
+    table = tf.constant(_float_exponentials(scale))
+    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
+    powers = tf.gather(table, codes - largest + (_TABLE_SIZE - 1))
+    # `reduce_sum` adds several numbers at once, which rounds differently.
+    total = tf.cumsum(powers, axis=-1)[..., -1:]
+    shares = powers * _one_over(total * np.float32(output_scale))
+    # Exact, since float64 holds the sum of a float32 number and 1/2.
+    return tf.cast(tf.cast(shares, tf.float64) + 0.5, tf.int64)
+
+
 def integer(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
     """Returns a softmax over the last axis, as TFLite's kernel for arm64 computes it.
 
@@ -49,14 +96,13 @@ def integer(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
 
     Reference: `SoftmaxInt8LUT` in tflite/kernels/internal/optimized/optimized_ops.h
     """
-    steps = np.arange(_TABLE_SIZE, dtype=np.float32) - np.float32(_TABLE_SIZE - 1)
-    exponentials = np.exp(np.float32(scale) * steps) * np.float32(_SOFTMAX_ONE)
+    exponentials = _float_exponentials(scale) * np.float32(_SOFTMAX_ONE)
     table = (exponentials.astype(np.float64) + 0.5).astype(np.int64)
     largest = tf.reduce_max(codes, axis=-1, keepdims=True)
     limited = tf.constant(np.minimum(table, _SOFTMAX_ONE))
     powers = tf.gather(limited, codes - largest + (_TABLE_SIZE - 1))
     total = tf.cast(tf.reduce_sum(powers, axis=-1, keepdims=True), tf.float32)
-    bits = tf.bitcast(1 / (total * np.float32(output_scale)), tf.int32)
+    bits = tf.bitcast(_one_over(total * np.float32(output_scale)), tf.int32)
     # The 24 bits of its fraction are those of a 31-bit multiplier in [0.5, 1).
     fraction = tf.cast((bits & 0x7FFFFF) | 0x800000, tf.int64) * (1 << 7)
     right = 126 - tf.cast(tf.bitwise.right_shift(bits, 23), tf.int64)
@@ -92,6 +138,21 @@ def fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
     normal = tf.bitwise.left_shift(total, headroom + 1) - (1 << MULTIPLIER_BITS)
     product = _product(_reciprocal(normal), powers)
     return _divide_by_power(product, _SUM_BITS - 1 - headroom + MULTIPLIER_BITS - 8)
+
+
+def _float_exponentials(scale: Any) -> np.ndarray:
+    """Returns exponentials of minus 255 to 0 times a scale, rounded to float32."""
+    steps = np.arange(_TABLE_SIZE, dtype=np.float32) - np.float32(_TABLE_SIZE - 1)
+    # NumPy's exponential of float32 depends on the processor.
+    return np.exp((np.float32(scale) * steps).astype(np.float64)).astype(np.float32)
+
+
+def _one_over(x: tf.Tensor) -> tf.Tensor:
+    """Returns the reciprocal of float32 numbers, rounded to the nearest.
+
+    In float64, because TensorFlow's graphs approximate that of float32.
+    """
+    return tf.cast(1 / tf.cast(x, tf.float64), tf.float32)
 
 
 def _exponentials(scale: Any) -> tf.Tensor:
