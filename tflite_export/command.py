@@ -1,6 +1,6 @@
 """Starts the command `tf-lsq`, so that Ctrl-C ends it without a traceback at any time.
 
-Importing the command takes a while; only `sys` is imported before interrupts are caught.
+Importing the command takes a while; nothing but `sys` is imported before that works.
 """
 
 import sys
