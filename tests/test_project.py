@@ -147,6 +147,7 @@ EXPORT = [
     "file.metadata",
     "file.inspect",
     "file",
+    "targets.tool",
     "targets.types",
     "targets.conditions",
     "targets.phone",
