@@ -268,19 +268,6 @@ def table_of_squares(
     return rounded - output_zero_point
 
 
-def rounded(values: np.ndarray, family: str) -> np.ndarray:
-    """Returns float32 values, rounded as kernels round the entries of a table.
-
-    Args:
-        values: float32.
-        family: "xnnpack": half to even. "builtin": half away from zero.
-    """
-    if family == "xnnpack":
-        return np.rint(values).astype(np.int64)
-    away = np.copysign(np.floor(np.abs(values.astype(np.float64)) + 0.5), values)
-    return away.astype(np.int64)
-
-
 def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:
     """Returns ``table[code + 128]`` for int8 codes.
 
