@@ -77,16 +77,28 @@ def test_tables_next_to_ties(code, kernels, rng):
         np.testing.assert_array_equal(found, modelled(code, *grids, kernels))
 
 
-def test_other_kernels_fill_other_tables(rng):
-    """The ties are close enough to tell the models apart."""
-    different = {code: 0 for code in GRIDS}
-    for code in GRIDS:
-        for _ in range(150):
-            grids = grids_next_to_a_tie(code, rng)
-            first = modelled(code, *grids, "builtin")
-            second = modelled(code, *grids, "xnnpack", own=False)
-            different[code] += int((first != second).sum())
-    assert all(different.values())
+@pytest.mark.parametrize("code", GRIDS)
+def test_the_other_rounding_gives_other_codes(code, rng):
+    """The grids are close enough to ties to tell the kernels apart."""
+    different = 0
+    for _ in range(150):
+        grids = grids_next_to_a_tie(code, rng)
+        both = (modelled(code, *grids, kernels) for kernels in KERNELS)
+        different += not np.array_equal(*both)
+    assert different > 10
+
+
+def test_the_sigmoid_of_other_kernels_gives_other_codes(rng):
+    """What differs is only in which type a sigmoid is computed."""
+    different = 0
+    for _ in range(150):
+        (scale, _), (output, zero_point) = grids_next_to_a_tie("LOGISTIC", rng)
+        x = CODES.astype(np.float32) * scale
+        values = (tables.sigmoid(x, kernels) for kernels in KERNELS)
+        grid = np.float32(output), zero_point
+        codes = (tables.to_codes(y, *grid, "builtin") for y in values)
+        different += not np.array_equal(*codes)
+    assert different > 10
 
 
 @pytest.mark.parametrize("code", GRIDS)

@@ -11,7 +11,7 @@ _MOMENT = 0.01  # Seconds.
 
 def main() -> None:
     """Runs the command."""
-    sys.unraisablehook = _again
+    sys.unraisablehook = _repeat_interrupt
     try:
         from .cli import main as run
 
@@ -27,7 +27,7 @@ def main() -> None:
         os._exit(INTERRUPTED)
 
 
-def _again(unraisable: "sys.UnraisableHookArgs") -> None:
+def _repeat_interrupt(unraisable: "sys.UnraisableHookArgs") -> None:
     """Repeats an interrupt that Python ignored, as it came in a finalizer."""
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)

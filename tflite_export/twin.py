@@ -51,10 +51,11 @@ def integer_twin(
     file. `evaluate` and `predict` work as usual; the twin cannot be trained or saved.
 
     It equals LiteRT on x86-64 and on emulated arm64 cores, and TFLite Micro, in every
-    integer tensor compared. Layers left in float are computed in float, and quantized
-    afterwards. Inputs are quantized as by the code in a report's `snippets`, which
-    rounds ties to even; in a file with float32 inputs, TFLite Micro rounds them away
-    from zero.
+    integer tensor compared. Next to ties, TANH and ELU depend on the C library of a
+    device: their codes can be off by one there. Layers left in float are computed in
+    float, and quantized afterwards. Inputs are quantized as by the code in a report's
+    `snippets`, which rounds ties to even; in a file with float32 inputs, TFLite Micro
+    rounds them away from zero.
 
     Args:
         model: A quantized model, trained or calibrated.

@@ -51,28 +51,18 @@ def compute(
         int64 codes minus the zero point of the output.
     """
     if kind == "fixed":
-        return fixed(codes, scale)
-    return {"floats": floats, "integers": integer}[kind](codes, scale, output_scale)
+        return _fixed(codes, scale)
+    return {"floats": _floats, "integers": _integers}[kind](codes, scale, output_scale)
 
 
-def floats(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
-    """Returns a softmax over the last axis, as TFLite's kernel for x86-64 computes it.
+def _floats(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
+    """Computes a softmax as TFLite's kernel for x86-64 does.
 
     Exponentials are float32 numbers from a table, added one after the other.
 
-    Args:
-        codes: int64 codes, with any zero point.
-        scale: float32 scale of the input.
-        output_scale: float32 scale of the output.
-
-    Returns:
-        int64 codes minus the zero point of the output.
-
     Reference: `Softmax` in tflite/kernels/internal/optimized/optimized_ops.h
     """
-    table = tf.constant(_float_exponentials(scale))
-    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
-    powers = tf.gather(table, codes - largest + (_TABLE_SIZE - 1))
+    powers = _looked_up(_float_exponentials(scale), codes)
     # `reduce_sum` adds several numbers at once, which rounds differently.
     total = tf.cumsum(powers, axis=-1)[..., -1:]
     shares = powers * _one_over(total * np.float32(output_scale))
@@ -80,27 +70,17 @@ def floats(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
     return tf.cast(tf.cast(shares, tf.float64) + 0.5, tf.int64)
 
 
-def integer(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
-    """Returns a softmax over the last axis, as TFLite's kernel for arm64 computes it.
+def _integers(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
+    """Computes a softmax as TFLite's kernel for arm64 does.
 
     Exponentials are 16-bit integers from a table, and the sum's reciprocal is a
     fixed-point number.
-
-    Args:
-        codes: int64 codes, with any zero point.
-        scale: float32 scale of the input.
-        output_scale: float32 scale of the output.
-
-    Returns:
-        int64 codes minus the zero point of the output.
 
     Reference: `SoftmaxInt8LUT` in tflite/kernels/internal/optimized/optimized_ops.h
     """
     exponentials = _float_exponentials(scale) * np.float32(_SOFTMAX_ONE)
     table = (exponentials.astype(np.float64) + 0.5).astype(np.int64)
-    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
-    limited = tf.constant(np.minimum(table, _SOFTMAX_ONE))
-    powers = tf.gather(limited, codes - largest + (_TABLE_SIZE - 1))
+    powers = _looked_up(np.minimum(table, _SOFTMAX_ONE), codes)
     total = tf.cast(tf.reduce_sum(powers, axis=-1, keepdims=True), tf.float32)
     bits = tf.bitcast(_one_over(total * np.float32(output_scale)), tf.int32)
     # The 24 bits of its fraction are those of a 31-bit multiplier in [0.5, 1).
@@ -111,17 +91,10 @@ def integer(codes: tf.Tensor, scale: Any, output_scale: Any) -> tf.Tensor:
     return shift_right(high + half, right)
 
 
-def fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
-    """Returns a softmax over the last axis, as TFLite's reference kernel computes it.
+def _fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
+    """Computes a softmax as TFLite's reference kernel does, on a grid of 1/256.
 
     Exponentials, their sum and its reciprocal are fixed-point numbers.
-
-    Args:
-        codes: int64 codes, with any zero point.
-        scale: float32 scale of the input.
-
-    Returns:
-        int64 codes minus the zero point of the output, whose scale is 1/256.
 
     Reference: tflite/kernels/internal/reference/softmax.h, and fixedpoint/fixedpoint.h
     of https://github.com/google/gemmlowp
@@ -138,6 +111,12 @@ def fixed(codes: tf.Tensor, scale: Any) -> tf.Tensor:
     normal = tf.bitwise.left_shift(total, headroom + 1) - (1 << MULTIPLIER_BITS)
     product = _product(_reciprocal(normal), powers)
     return _divide_by_power(product, _SUM_BITS - 1 - headroom + MULTIPLIER_BITS - 8)
+
+
+def _looked_up(table: np.ndarray, codes: tf.Tensor) -> tf.Tensor:
+    """Returns the entries of codes in a table that ends with the largest code's."""
+    largest = tf.reduce_max(codes, axis=-1, keepdims=True)
+    return tf.gather(tf.constant(table), codes - largest + (_TABLE_SIZE - 1))
 
 
 def _float_exponentials(scale: Any) -> np.ndarray:

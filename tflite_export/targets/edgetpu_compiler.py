@@ -55,10 +55,11 @@ def compile_for_edgetpu(content: bytes) -> list[Mapping] | None:
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
         arguments = [command, "--show_operations", "--out_dir", folder, str(path)]
-        log = run_tool(COMMAND, arguments)
-    mappings = [Mapping(code, int(n), text) for code, n, text in _ROW.findall(log)]
+        done = run_tool(COMMAND, arguments)
+    rows = _ROW.findall(done.stdout)
+    mappings = [Mapping(code, int(n), text) for code, n, text in rows]
     if not mappings:
         raise RuntimeError(
-            f"{COMMAND} must say where it maps operators. Received:\n{last_lines(log)}"
+            f"{COMMAND} must say where it maps operators. Received:\n{last_lines(done)}"
         )
     return mappings

@@ -70,4 +70,5 @@ def measure_arena(content: bytes) -> int | None:
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
         arguments = [sys.executable, "-c", _SCRIPT, str(path)]
-        return int(run_tool("TFLite Micro", arguments, "load the file").split()[-1])
+        done = run_tool("TFLite Micro", arguments, "load the file")
+    return int(done.stdout.split()[-1])

@@ -9,7 +9,9 @@ TIMEOUT = 600  # Seconds; most networks take less than one, large ones take minu
 _LINES = 40  # The end of a long log says what went wrong.
 
 
-def run_tool(name: str, arguments: Sequence[str], task: str = "accept the file") -> str:
+def run_tool(
+    name: str, arguments: Sequence[str], task: str = "accept the file"
+) -> subprocess.CompletedProcess[str]:
     """Runs a tool.
 
     Args:
@@ -18,7 +20,7 @@ def run_tool(name: str, arguments: Sequence[str], task: str = "accept the file")
         task: What it is expected to do, as an infinitive.
 
     Returns:
-        What it prints to standard output.
+        The finished process, with what it printed.
 
     Raises:
         RuntimeError: If it fails or does not finish.
@@ -35,11 +37,11 @@ def run_tool(name: str, arguments: Sequence[str], task: str = "accept the file")
     if done.returncode:
         raise RuntimeError(
             f"{name} must {task}. Received exit code {done.returncode}:\n"
-            f"{last_lines(done.stdout + done.stderr)}"
+            f"{last_lines(done)}"
         )
-    return done.stdout
+    return done
 
 
-def last_lines(log: str) -> str:
-    """Returns the end of a log."""
-    return "\n".join(log.strip().splitlines()[-_LINES:])
+def last_lines(done: subprocess.CompletedProcess[str]) -> str:
+    """Returns the end of what a process printed."""
+    return "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LINES:])

@@ -148,7 +148,7 @@ def compile_with_vela(content: bytes, target: str) -> CompiledFile | None:
         path.write_bytes(content)
         options = str(settings).split()
         arguments = [command, str(path), *options, "--output-dir", folder]
-        log = run_tool(COMMAND, arguments)
+        done = run_tool(COMMAND, arguments)
         try:
             compiled = Path(folder, "model_vela.tflite").read_bytes()
             [summary] = Path(folder).glob("model_summary_*.csv")
@@ -156,14 +156,14 @@ def compile_with_vela(content: bytes, target: str) -> CompiledFile | None:
         except (OSError, ValueError, KeyError) as error:
             raise RuntimeError(
                 f"{COMMAND} must write a compiled file and one summary. Received: "
-                f"{error}\n{last_lines(log)}"
+                f"{error}\n{last_lines(done)}"
             ) from error
 
 
 @functools.cache
 def _version(command: str) -> str:
     """Returns the version of Vela."""
-    return run_tool(COMMAND, [command, "--version"]).strip()
+    return run_tool(COMMAND, [command, "--version"]).stdout.strip()
 
 
 def _read(
