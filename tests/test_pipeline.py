@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
+from tflite_export import atomic_file, pipeline
 from tflite_export import build as building
-from tflite_export import pipeline
 from tflite_export.file import QuantizedTensor
 from tflite_export.freezing import freeze_model, read_model
 
@@ -304,6 +305,19 @@ def test_a_killed_process_leaves_the_old_file_or_none(old, tmp_path):
     process = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert (path.read_bytes() if path.exists() else None) == old
+
+
+def test_pipes_and_devices_are_written_to_and_stay(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    number = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, link):
+        atomic_file.check_writable(path)
+        atomic_file.write_atomically(path, b"content")
+        assert path.is_fifo()
+        assert os.read(number, 100) == b"content"
+    os.close(number)
 
 
 def test_quantized_tensors_check_their_invariants():

@@ -1,4 +1,7 @@
-"""Writes files atomically: complete, or not at all."""
+"""Writes files atomically: complete, or not at all.
+
+Devices and pipes, such as `/dev/null`, are written to and stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,10 @@ def check_writable(path: Path) -> None:
         raise IsADirectoryError(
             f"`path` must be a file. Received the directory {str(path)!r}."
         )
+    if _is_special(path):
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"`path` must be writable. Received: {str(path)!r}.")
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"The directory of `path` must exist. Received: {str(path)!r}."
@@ -35,12 +42,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file atomically, replacing an existing one.
 
     Args:
-        path: The file.
+        path: The file; or a device or a pipe, which is not replaced.
         content: All its bytes.
 
     Raises:
         OSError: If it cannot be written; no partial file is left in that case.
     """
+    if _is_special(path):
+        path.write_bytes(content)
+        return
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
@@ -54,6 +64,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _is_special(path: Path) -> bool:
+    """Returns whether a path is a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _default_mode() -> int:
