@@ -23,6 +23,7 @@ TRAINING = [
     "_compat3",
     "_compat",
     "data",
+    "pixels",
     "lsq.ranges",
     "lsq.plain",
     "lsq.first_steps",
@@ -35,6 +36,7 @@ TRAINING = [
     "layers.attributes",
     "layers.wrapper",
     "layers.point",
+    "layers.pixel_point",
     "layers.loans",
     "layers",
     "graph.functions",
@@ -77,6 +79,7 @@ TRAINING = [
     "graph.fusing",
     "graph.folding",
     "graph.pairing",
+    "graph.rewriting",
     "graph.evaluation",
     "graph.keras3.graph",
     "graph.keras3.recorder",
@@ -98,6 +101,7 @@ TRAINING = [
     "training.arrivals",
     "training.narrow_ranges",
     "training.lost_values",
+    "training.pixel_ranges",
     "training.first_batch",
     "training.range_watch",
     "training.losses",
@@ -114,6 +118,7 @@ TRAINING = [
     "training.diagnostics",
     "training",
     "policy",
+    "pixel_inputs",
     "plan",
     "gamma",
     "layout",
@@ -230,13 +235,13 @@ OPEN |= {"tflite_export.runtimes.softmax"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}
 # What the exporter may import from the training library, besides its public names,
-# `data` and Keras itself.
+# `data`, `pixels` and Keras itself.
 KNOWN_TO_EXPORT = {
     "bits.mixed_bits": {"graph", "policy"},
     "bits.search": {"graph", "policy"},
     "bits.sensitivity": {"graph", "layers", "lsq.lsq_plus"},
     "bits.suggestion": {"training.plots"},
-    "check": {"graph", "training"},
+    "check": {"graph", "layers", "training"},
     "freezing": {"training"},
     "freezing.containers": {"graph"},
     "freezing.sizes": {"graph", "training"},
@@ -246,7 +251,7 @@ KNOWN_TO_EXPORT = {
     "reports.html_report": {"training.plots"},
     "twin": {"keras3"},
 }
-FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
+FREE_FOR_EXPORT = {"", "_compat", "data", "lsq", "pixels"}
 
 
 def name_of(path):

@@ -194,14 +194,15 @@ def describe(
         Versions, model, target and storage; the types of the ends, if there are some
         without a grid, which have their own; and under "tensors", by the name of the
         tensor in the file: the layer, the bits, whether integers are signed, the
-        trained step in the unit of the training graph, and for kernels also the
+        trained step in the unit of the training graph; for an input that is pixels how
+        the values that the model takes encode bytes; and for kernels also the
         container, the integers by which trained codes, and those of the input, were
         multiplied, and the SHA-256 of the codes as int8 in the order of the file.
     """
     tensors = {}
     for node in frozen.nodes:
         if node.point is not None and node.grid is not None:
-            tensors[node.name] = _activation(node.point)
+            tensors[node.name] = _activation(node, node.point)
         kernel, name = node.trained.kernel, f"{node.name}/weight"
         if isinstance(kernel, QuantizedKernel) and not node.is_float:
             tensors[name] = _kernel(node, kernel, graph.tensors[name])
@@ -224,17 +225,20 @@ def describe(
     }
 
 
-def _activation(point: TrainedPoint) -> dict[str, Any]:
+def _activation(node: FrozenNode, point: TrainedPoint) -> dict[str, Any]:
     """Describes the trained quantizer of an activation tensor."""
-    entry = {
+    entry: dict[str, Any] = {
         "kind": "activation",
         "layer": point.layer,
         "bits": point.num_bits,
         "signed": point.q_min < 0,
         "step": point.step,
     }
+    if node.pixels is not None:
+        entry["pixels"] = node.pixels.to_dict()
     # Others begin at 0 or at -2^(b-1).
-    return entry | {"smallest": point.q_min} if point.has_offset else entry
+    elsewhere = point.has_offset or point.pixel_grid is not None
+    return entry | {"smallest": point.q_min} if elsewhere else entry
 
 
 def _kernel(

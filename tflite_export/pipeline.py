@@ -13,6 +13,7 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
+from tf_lsq.pixels import Pixels
 from tf_lsq.training import measured_narrow_ranges
 
 from .atomic_file import check_writable, write_atomically
@@ -186,6 +187,7 @@ def export_model(
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
         snippets=_snippets(built.graph, path.name, resolved, tools),
+        pixels=_pixels(built),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
         compiler=tools.lines,
@@ -197,6 +199,19 @@ def export_model(
     )
     write_atomically(path, built.content)
     return report
+
+
+def _pixels(built: BuiltFile) -> list[str]:
+    """Returns what file and model take, for inputs that are pixels."""
+    lines, nodes = [], built.frozen.by_name()
+    codes = {"int8": "byte - 128", "uint8": "byte"}
+    for name, tensor in built.frozen.inputs.items():
+        grid = nodes[tensor].pixel_grid
+        if grid is not None:
+            takes = str(Pixels(grid.zero, grid.divisor))
+            takes = codes.get(built.settings.input_type, takes)
+            lines.append(f"{name}: {takes}, where the model takes {grid.pixels}")
+    return lines
 
 
 def _snippets(

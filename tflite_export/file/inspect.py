@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from tf_lsq.pixels import Pixels
+
 from . import flatbuffer, metadata
 from .faults import runtime_of
 from .tflite_graph import End, TFLiteGraph, ends_of
@@ -169,10 +171,21 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
         sign = _range_of(entry)
         lines.append(
             f"  {name}: {entry.get('kind')} of {entry.get('layer')!r}, "
-            f"{entry.get('bits')} bits {sign}, {step}"
+            f"{entry.get('bits')} bits {sign}, {step}{_pixels_of(entry)}"
         )
     lines += [f"CHANGED since it was exported: `{name}`" for name in changed]
     return lines
+
+
+def _pixels_of(entry: dict[str, Any]) -> str:
+    """Returns what the model takes for bytes, "" if a tensor is no pixels."""
+    pixels = entry.get("pixels")
+    if not isinstance(pixels, dict):
+        return ""
+    try:
+        return f"; pixels, trained on {Pixels(**cast('dict[str, Any]', pixels))}"
+    except (TypeError, ValueError):
+        return "; pixels that cannot be read"
 
 
 def _range_of(entry: dict[str, Any]) -> str:

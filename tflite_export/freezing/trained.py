@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tf_lsq.pixels import PixelGrid
+
 from ..file import TFLiteGraph
 from .grids import Grid
 
@@ -31,6 +33,7 @@ class TrainedPoint:
         float_input: Whether the operator before it was left in float.
         grid: The grid on which its codes are computed.
         clipped: The grid that clips them, None if that is not needed.
+        pixel_grid: Grid of bytes, of an input that is pixels.
     """
 
     layer: str
@@ -42,6 +45,7 @@ class TrainedPoint:
     float_input: bool
     grid: Grid
     clipped: Grid | None
+    pixel_grid: PixelGrid | None = None
 
     @property
     def final_grid(self) -> Grid:

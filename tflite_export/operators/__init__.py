@@ -18,7 +18,7 @@ from . import (
     regridding,
     resizing,
 )
-from .base import Compute, Context, Operator, quantized
+from .base import Compute, Context, Operator, decoded, quantized
 from .builder import Builder
 from .foreign import FLOAT_PART, write_part
 from .limits import float_limits, limited, write_limits
@@ -72,6 +72,7 @@ __all__ = [
     "Compute",
     "Context",
     "Operator",
+    "decoded",
     "exact_output",
     "quantized",
     "write_operator",

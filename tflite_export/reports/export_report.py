@@ -126,6 +126,7 @@ class ExportReport:
         verification: The file compared with the model; on data if there was any.
         snippets: "python", "kotlin" and "swift" -> a function that runs the file with
             the scales of its inputs and outputs; "cpp" for TFLite Micro.
+        pixels: Inputs that are pixels, each with what the model and the file take.
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
@@ -150,6 +151,7 @@ class ExportReport:
     layers: list[LayerReport]
     verification: VerificationReport
     snippets: dict[str, str]
+    pixels: list[str] = dataclasses.field(default_factory=list[str])
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
     narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
@@ -174,6 +176,7 @@ class ExportReport:
             f"{self.path}: {self.file_bytes} bytes for {self.target}",
             *self._layer_lines(),
         ]
+        lines += [f"pixels               {line}" for line in self.pixels]
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime}")
