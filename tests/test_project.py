@@ -142,6 +142,8 @@ EXPORT = [
     "errors",
     "pictures",
     "quiet",
+    "file.checked_bytes",
+    "file.attached_files",
     "file.packing",
     "file.quantized_tensor",
     "file.releases",
@@ -150,6 +152,12 @@ EXPORT = [
     "file.faults",
     "file.flatbuffer",
     "file.metadata",
+    "file.rewriting",
+    "file.labels",
+    "file.metadata_schema",
+    "file.metadata_format",
+    "file.standard_metadata",
+    "file.metadata_additions",
     "file.inspect",
     "file",
     "targets.types",
@@ -230,7 +238,8 @@ EXPORT = [
 ]
 # A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
-OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
+OPEN |= {"tflite_export.file.metadata", "tflite_export.file.standard_metadata"}
+OPEN |= {"tflite_export.runtimes.arithmetic"}
 OPEN |= {"tflite_export.runtimes.softmax"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}

@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from tf_lsq.pixels import Pixels
 
-from . import flatbuffer, metadata
+from . import flatbuffer, metadata, standard_metadata
 from .faults import runtime_of
+from .standard_metadata import StandardMetadata
 from .tflite_graph import End, TFLiteGraph, ends_of
 from .tflite_operators import OPERATORS
 
@@ -34,6 +35,7 @@ class FileReport:
         described: How the integers were trained, as `export_model` writes it; None in
             files from other tools.
         changed: Kernels whose codes differ from those that the metadata describes.
+        standard: TFLite's standard metadata, such as labels; None if it has none.
     """
 
     path: str
@@ -47,6 +49,12 @@ class FileReport:
     kernel_bytes: dict[str, int]
     described: dict[str, Any] | None
     changed: list[str]
+    standard: StandardMetadata | None
+
+    @property
+    def damaged(self) -> list[str]:
+        """What differs from what was written: kernels, and the standard metadata."""
+        return self.changed + ([] if self.standard is None else self.standard.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data."""
@@ -70,6 +78,7 @@ class FileReport:
         )
         lines += [f"operators: {operators}", f"kernels: {kernels or 'none'}"]
         lines += [f"needs {self.min_runtime}"] if self.min_runtime else []
+        lines += [] if self.standard is None else [str(self.standard)]
         return "\n".join(lines + _described_lines(self.described, self.changed))
 
 
@@ -80,8 +89,8 @@ def inspect_tflite(path: str | Path) -> FileReport:
         path: The file.
 
     Returns:
-        Inputs, outputs, operators and containers, and how the integers were trained if
-        the file describes it; prints as a table.
+        Inputs, outputs, operators and containers, labels and other standard metadata,
+        and how the integers were trained if the file describes it; prints as a table.
 
     Raises:
         OSError: If `path` cannot be opened.
@@ -103,6 +112,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
         kernel_bytes=_kernel_bytes(graph),
         described=described,
         changed=[] if described is None else _changed(graph, described),
+        standard=standard_metadata.read(graph),
     )
 
 
