@@ -10,7 +10,7 @@ from .labels import Labels, read_labels
 from .metadata_additions import Additions, additions_missing, with_additions
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
 from .quantized_tensor import QuantizedTensor
-from .releases import LITERT, TENSORFLOW, is_newer, newest
+from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
 from .rewriting import with_metadata
 from .standard_metadata import (
     SCORE_TYPES,
@@ -57,6 +57,7 @@ __all__ = [
     "inspect_tflite",
     "is_newer",
     "least_releases",
+    "litert_release",
     "newest",
     "num_packed_bytes",
     "op_version",

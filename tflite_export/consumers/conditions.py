@@ -1,0 +1,310 @@
+"""Conditions of rules: functions that describe how a file breaks a rule."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Collection, Iterable
+
+import numpy as np
+
+from ..file import (
+    LITERT,
+    PACKED,
+    End,
+    TFLiteOp,
+    ends_of,
+    faults_of,
+    first_release,
+    is_newer,
+    litert_release,
+    op_version,
+)
+from ..targets import TARGETS, takes_container
+from .types import Consumer, FileFacts, Found
+
+_IMAGE_AXES, _RGB = 4, 3
+_BYTES = np.arange(256)
+# Mean and standard deviation of bytes in the usual forms of images: the byte itself,
+# from 0 to 1, and from -1 to 1.
+_USUAL_FORMS = ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+
+
+def _inputs(file: FileFacts) -> list[End]:
+    """Returns the inputs of a file."""
+    return ends_of(file.graph, file.graph.inputs)
+
+
+def _outputs(file: FileFacts) -> list[End]:
+    """Returns the outputs of a file."""
+    return ends_of(file.graph, file.graph.outputs)
+
+
+def _listed(found: Iterable[str]) -> str:
+    """Returns descriptions as one text."""
+    return ", ".join(found)
+
+
+# --- Ends ----------------------------------------------------------------------
+
+
+def other_input_types(file: FileFacts, consumer: Consumer) -> str:
+    """Finds inputs of types that a consumer does not take."""
+    ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
+    return _listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+
+
+def other_output_types(file: FileFacts, consumer: Consumer) -> str:
+    """Finds outputs of types that a consumer does not take."""
+    ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
+    return _listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+
+
+def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
+    """Finds outputs of which some, but not all, are integers."""
+    integers = [end.name for end in _outputs(file) if end.dtype != "float32"]
+    if len(integers) in (0, len(file.graph.outputs)):
+        return ""
+    return f"{len(integers)} of {len(file.graph.outputs)} outputs are integers"
+
+
+def several_inputs(file: FileFacts, consumer: Consumer) -> str:
+    """Finds more than one input."""
+    count = len(file.graph.inputs)
+    return f"{count} inputs" if count != 1 else ""
+
+
+def several_outputs(file: FileFacts, consumer: Consumer) -> str:
+    """Finds more than one output."""
+    count = len(file.graph.outputs)
+    return f"{count} outputs" if count != 1 else ""
+
+
+def no_color_image(file: FileFacts, consumer: Consumer) -> str:
+    """Finds inputs other than one image with three channels."""
+    return _listed(
+        f"input `{end.name}` has the shape {list(end.shape)}"
+        for end in _inputs(file)
+        if len(end.shape) != _IMAGE_AXES
+        or abs(end.shape[0]) != 1  # -1 for a batch of any size.
+        or end.shape[-1] != _RGB
+    )
+
+
+def no_list_of_scores(axes: Collection[int] = ()) -> Found:
+    """Returns a condition that finds outputs other than one score per class.
+
+    Args:
+        axes: How many axes outputs may have; (): any number.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        return _listed(
+            f"output `{end.name}` has the shape {list(end.shape)}"
+            for end in _outputs(file)
+            if (axes and len(end.shape) not in axes) or _is_map(end)
+        )
+
+    return found
+
+
+def _is_map(end: End) -> bool:
+    """Returns whether an output has scores at several positions."""
+    return math.prod(end.shape[1:]) != end.shape[-1] or len(end.shape) < 2
+
+
+# --- What images become ----------------------------------------------------------
+
+
+def no_normalization(file: FileFacts, consumer: Consumer) -> str:
+    """Finds float32 images without a normalization in the metadata."""
+    known = {} if file.standard is None else file.standard.normalization
+    return _listed(
+        f"input `{end.name}` is float32, and no metadata say how bytes become numbers"
+        for end in _inputs(file)
+        if end.dtype == "float32" and end.name not in known
+    )
+
+
+def learned_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images whose codes are not bytes, as the file itself says."""
+    return _listed(
+        f"input `{end.name}` has a learned scale, {end.scale:.6g}, so its codes are "
+        "not the bytes that the consumer writes there"
+        for end in _byte_inputs(file)
+        if _is_learned(file, end) and not _usual_form(end)
+    )
+
+
+def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images of which the file does not say what bytes stand for."""
+    return _listed(
+        f"not known from the file: whether the model of `{end.name}` was trained on "
+        f"{_form(end)}, for which it takes a byte"
+        for end in _byte_inputs(file)
+        if not _are_pixels(file, end)
+        and not (_is_learned(file, end) and not _usual_form(end))
+    )
+
+
+def _byte_inputs(file: FileFacts) -> list[End]:
+    """Returns the uint8 inputs that have a grid."""
+    return [e for e in _inputs(file) if e.dtype == "uint8" and e.scale is not None]
+
+
+def _described(file: FileFacts, end: End) -> Collection[str]:
+    """Returns the keys of what a file says of the quantizer of an input."""
+    tensor = file.graph.inputs[end.name]
+    inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
+    tensors = {} if file.described is None else file.described.get("tensors", {})
+    return next((tensors[name] for name in [tensor, *inner] if name in tensors), {})
+
+
+def _are_pixels(file: FileFacts, end: End) -> bool:
+    """Returns whether a file says that the codes of an input are bytes."""
+    return "pixels" in _described(file, end)
+
+
+def _is_learned(file: FileFacts, end: End) -> bool:
+    """Returns whether a file says that the step of an input was learned."""
+    return "step" in _described(file, end) and not _are_pixels(file, end)
+
+
+def _usual_form(end: End) -> bool:
+    """Returns whether every byte is its own code in one of the usual forms."""
+    if end.scale is None or end.zero_point is None:
+        return False
+    for mean, std in _USUAL_FORMS:
+        codes = np.rint((_BYTES - mean) / std / end.scale) + end.zero_point
+        allowed = 0 if mean.is_integer() else 1  # There, no grid has the byte's value.
+        if np.abs(codes - _BYTES).max() <= allowed:
+            return True
+    return False
+
+
+def _form(end: End) -> str:
+    """Returns what a byte stands for."""
+    mean, std = end.zero_point or 0, 1 / (end.scale or 1)
+    text = f"(byte - {mean})" if mean else "byte"
+    return text if std == 1 else f"{text} / {std:.6g}"
+
+
+# --- Metadata ----------------------------------------------------------------------
+
+
+def unreadable_metadata(file: FileFacts, consumer: Consumer) -> str:
+    """Finds faults of the standard metadata."""
+    return "" if file.standard is None else "; ".join(file.standard.problems)
+
+
+def no_labels(file: FileFacts, consumer: Consumer) -> str:
+    """Finds outputs without labels."""
+    known = {} if file.standard is None else file.standard.labels
+    names = [name for name in file.graph.outputs if name not in known]
+    return f"no labels: {_listed(map('`{}`'.format, names))}" if names else ""
+
+
+# --- Operators -----------------------------------------------------------------
+
+
+def newer_operators(file: FileFacts, consumer: Consumer) -> str:
+    """Finds operators that came after the release of a consumer."""
+    needed = _releases(file, consumer.product)
+    return _listed(
+        f"{what} needs {consumer.product} {release}"
+        for what, release in needed.items()
+        if release and is_newer(release, consumer.release)
+    )
+
+
+def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
+    """Finds operators of which it is not known which release runs them."""
+    unknown = [what for what, at in _releases(file, LITERT).items() if not at]
+    return f"not known which releases run {_listed(unknown)}" if unknown else ""
+
+
+def faulty_operators(file: FileFacts, consumer: Consumer) -> str:
+    """Finds operators that the release of a consumer computes wrongly."""
+    return _listed(
+        fault.name
+        for fault in faults_of(file.graph)
+        if any(span.has(consumer.product, consumer.release) for span in fault.spans)
+    )
+
+
+def _releases(file: FileFacts, product: str) -> dict[str, str]:
+    """Returns the first release of a product that runs each operator, "" if unknown."""
+    releases: dict[str, str] = {}
+    for op in file.graph.ops:
+        release = first_release(op, file.graph) or file.graph.min_runtime
+        if release and product == LITERT:
+            release = litert_release(release)
+        use = f"{op.code} {_packed_weights(op, file)}".strip()
+        releases[f"{use} v{op_version(op, file.graph)}"] = release
+    return releases
+
+
+def _packed_weights(op: TFLiteOp, file: FileFacts) -> str:
+    """Returns the packed container of an operator's weights, "" for others."""
+    tensors = [file.graph.tensors[name] for name in op.inputs[1:2] if name]
+    return next((t.dtype for t in tensors if t.dtype in PACKED), "")
+
+
+def packed_weights(*codes: str) -> Found:
+    """Returns a condition that finds packed weights.
+
+    Args:
+        *codes: Operators that they belong to; none: all.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        def packed(op: TFLiteOp) -> str:
+            container = _packed_weights(op, file)
+            wanted = container and (not codes or op.code in codes)
+            return f"{op.code} {container}" if wanted else ""
+
+        return _counted(file, packed)
+
+    return found
+
+
+def unknown_weights(file: FileFacts, consumer: Consumer) -> str:
+    """Finds packed weights of which it is not known whether a consumer has them."""
+    found = packed_weights()(file, consumer)
+    return f"not known whether it runs {found}" if found else ""
+
+
+def slow_weights(file: FileFacts, consumer: Consumer) -> str:
+    """Finds packed weights that XNNPACK leaves to TFLite's own kernels."""
+
+    def slow(op: TFLiteOp) -> str:
+        container = _packed_weights(op, file)
+        if not container:
+            return ""
+        channels = file.graph.tensors[op.inputs[0]].shape[-1]
+        fast = takes_container(TARGETS["phone"], op.code, container, channels)
+        return "" if fast else f"{op.code} {container}"
+
+    return _counted(file, slow)
+
+
+def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
+    """Finds int8 1x1 convolutions with strides."""
+
+    def strided(op: TFLiteOp) -> bool:
+        if op.code != "CONV_2D":
+            return False
+        source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
+        strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
+        return (
+            source.dtype == "int8" and weight.shape[1:3] == (1, 1) and strides != {1}
+        )
+
+    names = [op.outputs[0] for op in file.graph.ops if strided(op)]
+    return f"1x1 convolutions with strides: {_listed(names)}" if names else ""
+
+
+def _counted(file: FileFacts, name: Callable[[TFLiteOp], str]) -> str:
+    """Returns how many operators have each name but ""."""
+    counts = collections.Counter(name(op) for op in file.graph.ops)
+    return _listed(f"{count} {use}" for use, count in counts.items() if use)

@@ -1,0 +1,115 @@
+"""Runtimes that apps call themselves: they get the arrays that the file takes."""
+
+from __future__ import annotations
+
+from ..file import LITERT, TENSORFLOW
+from . import conditions
+from .rules import MEASURED, MICROCONTROLLERS, operator_rules, slow_weights
+from .types import Consumer, Rule
+
+_ALL = ("int8", "uint8", "float32", "int16", "int32", "int64", "bool")
+_GPU = "measured with ai-edge-litert 2.3.0 and software Vulkan"
+_PLAY_SERVICES = "https://ai.google.dev/edge/litert/android/play_services"
+_YEARS = "measured by `make runtimes`, see docs/runtimes.md"
+
+LITERT_INTERPRETER = Consumer(
+    "litert",
+    title="LiteRT's Interpreter",
+    version="2.3.0",
+    rules=(*operator_rules(_YEARS), slow_weights(_YEARS)),
+    source=_YEARS,
+    input_types=_ALL,
+    output_types=_ALL,
+    product=LITERT,
+    release="2.3.0",
+)
+
+COMPILED_MODEL = Consumer(
+    "compiled_model",
+    title="LiteRT's CompiledModel on the CPU",
+    version="2.3.0",
+    rules=(*operator_rules(MEASURED), slow_weights(MEASURED)),
+    source=MEASURED,
+    input_types=_ALL,
+    output_types=_ALL,
+    product=LITERT,
+    release="2.3.0",
+    excluded_targets=MICROCONTROLLERS,
+)
+
+GPU = Consumer(
+    "gpu",
+    title="LiteRT's CompiledModel on a GPU by WebGPU",
+    version="2.3.0",
+    rules=(
+        *operator_rules(_GPU),
+        Rule(
+            "int4_convolutions",
+            "refuses",
+            "Kernels of convolutions must be int8; the CPU runs others",
+            conditions.packed_weights("CONV_2D", "DEPTHWISE_CONV_2D"),
+            remedy='Export with storage="int8".',
+            source=_GPU,
+        ),
+        Rule(
+            "strided_1x1",
+            "is wrong",
+            "1x1 convolutions must have no strides, which it ignores",
+            conditions.strided_1x1,
+            remedy='Export with consumer="gpu", which picks the pixels first.',
+            source=_GPU,
+        ),
+    ),
+    source=_GPU,
+    input_types=_ALL,
+    output_types=_ALL,
+    product=LITERT,
+    release="2.3.0",
+    strided_1x1="pick",
+    excluded_targets=MICROCONTROLLERS,
+)
+
+TENSORFLOW_INTERPRETER = Consumer(
+    "tensorflow",
+    title="TensorFlow's tf.lite.Interpreter",
+    version="2.21.0",
+    rules=(*operator_rules(_YEARS), slow_weights(_YEARS)),
+    source=_YEARS,
+    input_types=_ALL,
+    output_types=_ALL,
+    product=TENSORFLOW,
+    release="2.21.0",
+)
+
+TFLITE_RUNTIME = Consumer(
+    "tflite_runtime",
+    title="tflite-runtime's Interpreter",
+    version="2.14.0",
+    rules=operator_rules(_YEARS),
+    source=_YEARS,
+    input_types=_ALL,
+    output_types=_ALL,
+    product=TENSORFLOW,
+    release="2.14.0",
+)
+
+PLAY_SERVICES = Consumer(
+    "play_services",
+    title="LiteRT in Google Play services",
+    version="",
+    rules=(
+        Rule(
+            "packed_weights",
+            "note",
+            "It must be known whether the release on a phone has packed weights",
+            conditions.unknown_weights,
+            remedy='storage="int8" runs everywhere.',
+            source=_PLAY_SERVICES,
+        ),
+        *operator_rules(_PLAY_SERVICES),
+    ),
+    source=f"{_PLAY_SERVICES}, not measured",
+    input_types=_ALL,
+    output_types=_ALL,
+    excluded_targets=MICROCONTROLLERS,
+)
