@@ -160,6 +160,7 @@ EXPORT = [
     "file.metadata_additions",
     "file.inspect",
     "file",
+    "targets.tool",
     "targets.types",
     "targets.conditions",
     "targets.phone",

@@ -210,7 +210,8 @@ def fixed_image_mean(
 
     TFLite has a separate kernel for it. It rounds the input's zero point separately,
     so codes can be off by one; and it rounds channels in vectors of sixteen in one way,
-    the remaining channels in another.
+    the remaining channels in another. Several threads share the channels evenly, and
+    each makes its own vectors; here there is one.
 
     Args:
         acc: int64 sums of codes, including zero points, channels last.
