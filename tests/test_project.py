@@ -222,6 +222,7 @@ EXPORT = [
     "verification",
     "storages",
     "c_source",
+    "metadata_files",
     "check",
     "pipeline",
     "bits.knapsack",

@@ -10,7 +10,14 @@ import tensorflow as tf
 import tf_lsq
 from tf_lsq._compat import keras
 
-from .file import TFLiteGraph, TFLiteTensor, metadata, to_bytes
+from .file import (
+    Additions,
+    TFLiteGraph,
+    TFLiteTensor,
+    metadata,
+    to_bytes,
+    with_additions,
+)
 from .freezing import (
     ConvertedPart,
     FrozenModel,
@@ -25,6 +32,7 @@ from .operators import Builder, write_operator, write_part
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
+_NOTHING = Additions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +45,14 @@ class FileSettings:
         output_type: The same for all outputs.
         metadata: What the file says about how its integers were trained, one of
             `metadata.CONTENTS`.
+        additions: What to write into TFLite's standard metadata.
     """
 
     storage: Storage = dataclasses.field(default_factory=Storage)
     input_type: str = "int8"
     output_type: str = "int8"
     metadata: str = "full"
+    additions: Additions = _NOTHING
 
     def __post_init__(self) -> None:
         """Checks the types and the metadata."""
@@ -86,8 +96,8 @@ def build_file(
         settings: The user's choices; None: int8 everywhere.
 
     Raises:
-        ValueError: If there are numbers that do not fit an int32 bias, or the metadata
-            would not be enough to verify the file.
+        ValueError: If there are numbers that do not fit an int32 bias, the metadata
+            would not be enough to verify the file, or labels do not fit an output.
     """
     settings = FileSettings() if settings is None else settings
     frozen = freeze_model(trained, settings.storage)
@@ -104,6 +114,8 @@ def build_file(
         metadata=metadata.encode(described, settings.metadata),
         description=f"{frozen.name}, quantized with tf_lsq {tf_lsq.__version__}",
     )
+    if settings.additions:
+        graph = with_additions(graph, settings.additions)
     return BuiltFile(frozen, graph, to_bytes(graph), settings)
 
 

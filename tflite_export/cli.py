@@ -1,4 +1,4 @@
-"""The command `tf-lsq`: check, suggest, export, verify and inspect, from a shell.
+"""The command `tf-lsq`: check, suggest, export, verify, inspect, from a shell.
 
 Exit codes: 0 yes, 1 no (the target refuses the model, no file fits the budget, the
 file does not equal the model, codes were changed), 2 wrong usage, 3 something could not
@@ -34,6 +34,7 @@ MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 END_TYPES = ("int8", "uint8", "float32")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
+SCORE_TYPES = ("probabilities", "logits")
 LANGUAGES = ("python", "kotlin", "swift", "cpp")
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,9 +81,9 @@ def _options(
     """Takes the options of the command itself."""
 
 
-def _tflite(path: Path) -> Path:
+def _tflite(path: Path | None) -> Path | None:
     """Checks and returns the path of a file to write."""
-    if path.suffix != ".tflite":
+    if path is not None and path.suffix != ".tflite":
         raise typer.BadParameter(f"It must end with .tflite. Received: {path}.")
     return path
 
@@ -97,6 +98,13 @@ Unsafe = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(help="Inputs as .npy, or as .npz with the arrays x and (optional) y."),
+]
+LabelFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A text file with one label per line; OUTPUT=FILE for one of several "
+        "outputs, repeated for more."
+    ),
 ]
 Storage = Annotated[str, _choice(STORAGES, "How codes are stored.")]
 
@@ -242,6 +250,7 @@ def export(
     metadata: Annotated[
         str, _choice(METADATA, "What the file says about its training.")
     ] = "full",
+    labels: LabelFiles = None,
     data: Data = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
@@ -274,6 +283,7 @@ def export(
             input_type=input_type,
             output_type=output_type,
             metadata=metadata,
+            labels=_labels(labels),
             data=arrays,
             benchmark=benchmark,
             verbose=_is_interactive(),
@@ -338,6 +348,84 @@ def c_source(
     _run(work, as_json)
 
 
+@app.command("metadata")
+def describe(
+    file: File,
+    labels: LabelFiles = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it does.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Its licence.")
+    ] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(help="The input is (byte - mean) / std; repeat for 3 channels."),
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
+    score_type: Annotated[
+        str | None, _choice(SCORE_TYPES, "What the output with labels holds.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write.", callback=_tflite),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes labels and other standard metadata into a .tflite file, or prints them."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        info = tflite_export.ModelInfo(
+            name, description, model_version, author, license_
+        )
+        given = (labels, mean, std, score_type, output)
+        if not info.said() and all(option is None for option in given):
+            report = tflite_export.read_metadata(file)
+            return report, report.standard is None or not report.standard.problems
+        report = tflite_export.write_metadata(
+            file,
+            output,
+            labels=_labels(labels),
+            info=info,
+            normalization=_normalization(mean, std),
+            score_type=score_type,
+        )
+        return report, True
+
+    _run(work, as_json)
+
+
+def _labels(files: list[str] | None) -> Any:
+    """Returns files of labels: one path, or paths by the name of the output."""
+    if files is None:
+        return None
+    if len(files) == 1 and ("=" not in files[0] or Path(files[0]).exists()):
+        return files[0]
+    named = [file.partition("=") for file in files]
+    if not all(path for _, _, path in named):
+        raise ValueError(
+            "`labels` must be OUTPUT=FILE for each of several outputs. Received: "
+            f"{files}."
+        )
+    return {output: path for output, _, path in named}
+
+
+def _normalization(mean: list[float] | None, std: list[float] | None) -> Any:
+    """Returns how inputs are made of bytes, None if it is not given."""
+    import tflite_export
+
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ValueError(
+            f"`mean` and `std` must be given together. Received: {mean} and {std}."
+        )
+    return tflite_export.Normalization(tuple(mean), tuple(std))
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
     """Files that a command wrote.
@@ -365,7 +453,7 @@ def inspect(file: File, as_json: Json = False) -> None:
         import tflite_export
 
         report = tflite_export.inspect_tflite(file)
-        return report, not report.changed
+        return report, not report.damaged
 
     _run(work, as_json)
 

@@ -18,7 +18,7 @@ from tf_lsq.training import measured_narrow_ranges
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
-from .file import TFLiteGraph, runtime_of
+from .file import Additions, Labels, ModelInfo, TFLiteGraph, read_labels, runtime_of
 from .freezing import (
     FrozenNode,
     InputShapes,
@@ -73,6 +73,8 @@ def export_model(
     input_type: str = "int8",
     output_type: str = "int8",
     metadata: str = "full",
+    labels: Labels | Mapping[str, Labels] | None = None,
+    info: ModelInfo | None = None,
     target: str | None = None,
     input_shapes: InputShapes | None = None,
     data: Any = None,
@@ -102,6 +104,12 @@ def export_model(
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
             "hash", one hash of all that; "none", for `verify_tflite` you then need the
             `storage` and `bias_grid`.
+        labels: What the classes of the output are called, in the order of its last
+            axis: a list, or the path of a text file with one per line; for several
+            outputs a dict by name of either. Apps read them from the file's standard
+            metadata.
+        info: Name, description, version, author and licence of the model, for the
+            same.
         target: What the file will run on; None: the target that the model was
             quantized for.
         input_shapes: Shapes of the inputs without the batch, for a model that was
@@ -121,11 +129,12 @@ def export_model(
         writes it as a page.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `data` is not data.
+        TypeError: If `model` is not a Keras model, `data` is not data, or labels are
+            not texts.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, or if the target refuses the file or an option; the message names
-            every cause.
+            shapes, if labels do not fit an output, or if the target refuses the file or
+            an option; the message names every cause.
         RuntimeError: If `model` was never trained or calibrated, or if a tool of the
             target, `edgetpu_compiler`, `vela` or `tflite-micro`, is installed and
             refuses the file.
@@ -138,6 +147,11 @@ def export_model(
     )
     check_writable(path)
     model = check_quantized(model)
+    additions = Additions(
+        info=ModelInfo() if info is None else info,
+        labels=read_labels(labels, model.output_names),
+    )
+    settings = dataclasses.replace(settings, additions=additions)
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)

@@ -60,6 +60,11 @@ class Additions:
     )
     score_types: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
+    def __post_init__(self) -> None:
+        """Checks the type of `info`."""
+        if type(self.info) is not ModelInfo:
+            raise TypeError(f"`info` must be a `ModelInfo`. Received: {self.info!r}.")
+
     def __bool__(self) -> bool:
         """Returns whether there is something to write."""
         return bool(self.facts())

@@ -111,6 +111,7 @@ def _write_table(builder: Any, table: str, tree: Tree) -> int:
             f"Fields of {table} must be among {list(fields)}. Received: {unknown}. "
             "Metadata with newer fields cannot be changed without losing them."
         )
+    tree = {name: tree[name] for name in fields if name in tree}
     written = {
         name: _write(builder, fields[name], value)
         for name, value in tree.items()
