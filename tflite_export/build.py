@@ -28,7 +28,8 @@ from .freezing import (
     TrainedPoint,
     freeze_model,
 )
-from .operators import Builder, write_operator, write_part
+from .operators import PICKED, STRIDED_1X1, Builder, write_operator, write_part
+from .targets import TARGETS, XNNPACK
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
@@ -46,6 +47,9 @@ class FileSettings:
         metadata: What the file says about how its integers were trained, one of
             `metadata.CONTENTS`.
         additions: What to write into TFLite's standard metadata.
+        strided_1x1: How 1x1 convolutions with strides are written: "conv", or "pick",
+            which computes the same integers in two operators, for GPUs that would
+            ignore the strides.
     """
 
     storage: Storage = dataclasses.field(default_factory=Storage)
@@ -53,13 +57,15 @@ class FileSettings:
     output_type: str = "int8"
     metadata: str = "full"
     additions: Additions = _NOTHING
+    strided_1x1: str = "conv"
 
     def __post_init__(self) -> None:
-        """Checks the types and the metadata."""
+        """Checks the types, the metadata and the form of convolutions."""
         options = {
             "input_type": IO_TYPES,
             "output_type": IO_TYPES,
             "metadata": metadata.CONTENTS,
+            "strided_1x1": STRIDED_1X1,
         }
         for name, allowed in options.items():
             value = getattr(self, name)
@@ -97,9 +103,16 @@ def build_file(
 
     Raises:
         ValueError: If there are numbers that do not fit an int32 bias, the metadata
-            would not be enough to verify the file, or labels do not fit an output.
+            would not be enough to verify the file, labels do not fit an output, or
+            `strided_1x1` is "pick" for a target that is no phone.
     """
     settings = FileSettings() if settings is None else settings
+    if settings.strided_1x1 == "pick" and TARGETS[trained.target].device != XNNPACK:
+        raise ValueError(
+            f'`strided_1x1` must be "conv" for the target {trained.target!r}, which '
+            'computes strides right. Received: "pick", which is for GPUs of phones and '
+            'computers: quantize the model for the target "phone".'
+        )
     frozen = freeze_model(trained, settings.storage)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
@@ -124,7 +137,7 @@ class _Integerizer:
 
     def __init__(self, frozen: FrozenModel, settings: FileSettings) -> None:
         self._frozen, self._settings = frozen, settings
-        self._builder = Builder(frozen)
+        self._builder = Builder(frozen, settings.strided_1x1)
 
     def graph(self) -> TFLiteGraph:
         """Returns the graph of the file."""
@@ -300,7 +313,7 @@ def settings_of(
                 "`bias_grid` of that export."
             )
         stored = Storage(storage, bias_grid or "own")
-        return FileSettings(stored, *_io_types(graph), "none")
+        return FileSettings(stored, *_io_types(graph), "none", _strided_1x1(graph))
     for argument, wanted in (("storage", storage), ("bias_grid", bias_grid)):
         if wanted not in (None, described.get(argument)):
             raise ValueError(
@@ -317,8 +330,23 @@ def settings_of(
     contents = "hash" if "sha256" in described else "full"
     if "input_type" in described:
         types = described["input_type"], described.get("output_type", "")
-        return FileSettings(stored, *types, contents)
-    return FileSettings(stored, *_io_types(graph), contents)
+    else:
+        types = _io_types(graph)
+    return FileSettings(stored, *types, contents, _strided_1x1(graph))
+
+
+def _strided_1x1(graph: TFLiteGraph) -> str:
+    """Returns how a file's 1x1 convolutions with strides are written.
+
+    Files without one are the same with either setting.
+    """
+    picked = any(
+        op.code == "MAX_POOL_2D"
+        and op.outputs[0].endswith(PICKED)
+        and op.options["filter_height"] == op.options["filter_width"] == 1
+        for op in graph.ops
+    )
+    return "pick" if picked else "conv"
 
 
 def _io_types(graph: TFLiteGraph) -> tuple[str, str]:
