@@ -12,14 +12,9 @@ if TYPE_CHECKING:
     from .c_source import write_c_source
     from .check import CheckReport, check_model
     from .errors import BudgetError, VerificationError
-    from .file import (
-        FileReport,
-        ModelInfo,
-        Normalization,
-        QuantizedTensor,
-        inspect_tflite,
-    )
+    from .file import ModelInfo, Normalization, QuantizedTensor
     from .freezing import round_biases
+    from .inspection import FileReport, inspect_tflite
     from .metadata_files import MetadataReport, read_metadata, write_metadata
     from .pipeline import export_model
     from .reports import ExportReport, VerificationReport
@@ -34,14 +29,9 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "c_source": ["write_c_source"],
         "check": ["CheckReport", "check_model"],
         "errors": ["BudgetError", "VerificationError"],
-        "file": [
-            "FileReport",
-            "ModelInfo",
-            "Normalization",
-            "QuantizedTensor",
-            "inspect_tflite",
-        ],
+        "file": ["ModelInfo", "Normalization", "QuantizedTensor"],
         "freezing": ["round_biases"],
+        "inspection": ["FileReport", "inspect_tflite"],
         "metadata_files": ["MetadataReport", "read_metadata", "write_metadata"],
         "pipeline": ["export_model"],
         "reports": ["ExportReport", "VerificationReport"],

@@ -46,18 +46,18 @@ class FileSettings:
         output_type: The same for all outputs.
         metadata: What the file says about how its integers were trained, one of
             `metadata.CONTENTS`.
-        additions: What to write into TFLite's standard metadata.
         strided_1x1: How 1x1 convolutions with strides are written: "conv", or "pick",
             which computes the same integers in two operators, for GPUs that would
             ignore the strides.
+        additions: What to write into TFLite's standard metadata.
     """
 
     storage: Storage = dataclasses.field(default_factory=Storage)
     input_type: str = "int8"
     output_type: str = "int8"
     metadata: str = "full"
-    additions: Additions = _NOTHING
     strided_1x1: str = "conv"
+    additions: Additions = _NOTHING
 
     def __post_init__(self) -> None:
         """Checks the types, the metadata and the form of convolutions."""

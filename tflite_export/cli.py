@@ -23,6 +23,7 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
+from .consumers import CONSUMERS
 from .errors import BudgetError, VerificationError
 from .pictures import PLOT_SUFFIXES
 from .quiet import silence_libraries
@@ -241,12 +242,22 @@ def suggest(
 def export(
     model: Model,
     file: Annotated[Path, typer.Argument(help="A .tflite file.", callback=_tflite)],
-    storage: Storage = "int8",
+    consumer: Annotated[
+        str | None, _choice(CONSUMERS, "What will read the file; decides its form.")
+    ] = None,
+    storage: Annotated[
+        str | None, _choice(STORAGES, "How codes are stored; by default int8.")
+    ] = None,
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
     ] = "own",
-    input_type: Annotated[str, _choice(END_TYPES, "Type of the inputs.")] = "int8",
-    output_type: Annotated[str, _choice(END_TYPES, "Type of the outputs.")] = "int8",
+    input_type: Annotated[
+        str | None,
+        _choice(END_TYPES, "Type of the inputs; by default int8, or the consumer's."),
+    ] = None,
+    output_type: Annotated[
+        str | None, _choice(END_TYPES, "Type of the outputs; the same.")
+    ] = None,
     metadata: Annotated[
         str, _choice(METADATA, "What the file says about its training.")
     ] = "full",
@@ -278,6 +289,7 @@ def export(
         report = tflite_export.export_model(
             student,
             file,
+            consumer=consumer,
             storage=storage,
             bias_grid=bias_grid,
             input_type=input_type,

@@ -13,11 +13,12 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
-from tf_lsq.pixels import Pixels
+from tf_lsq.pixels import PixelGrid, Pixels
 from tf_lsq.training import measured_narrow_ranges
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
+from .consumers import check_consumer, choose, judge_all, resolve_consumer
 from .file import Additions, Labels, ModelInfo, TFLiteGraph, read_labels, runtime_of
 from .freezing import (
     FrozenNode,
@@ -25,6 +26,7 @@ from .freezing import (
     IntegerWeight,
     QuantizedKernel,
     Storage,
+    TrainedNode,
     at_shapes,
     check_quantized,
     read_model,
@@ -68,10 +70,11 @@ def export_model(
     model: keras.Model,
     path: str | Path,
     *,
-    storage: str = "int8",
+    consumer: str | None = None,
+    storage: str | None = None,
     bias_grid: str = "own",
-    input_type: str = "int8",
-    output_type: str = "int8",
+    input_type: str | None = None,
+    output_type: str | None = None,
     metadata: str = "full",
     labels: Labels | Mapping[str, Labels] | None = None,
     info: ModelInfo | None = None,
@@ -89,17 +92,23 @@ def export_model(
     Args:
         model: A model from `tf_lsq.quantize_model`, trained or calibrated.
         path: The file to write; an existing one is replaced atomically.
+        consumer: What will read the file, such as "mediapipe", "web" or "gpu"; see
+            the report's table of consumers for all. It decides what is left open
+            below, and how 1x1 convolutions with strides are written. A file that it
+            would refuse or compute wrongly is not written; what is slow there, or not
+            known, is a warning. None: it is not known.
         storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
             that costs no time on the target. Targets of the Ethos-U take "int8" and
-            "auto".
+            "auto". None: "int8".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
             kernels. Targets of the Ethos-U refuse it.
-        input_type: Type of the file's inputs: "int8", "uint8" or "float32".
-        output_type: Type of its outputs.
+        input_type: Type of the file's inputs: "int8", "uint8" or "float32". None:
+            "int8", or what the consumer takes.
+        output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
             "hash", one hash of all that; "none", for `verify_tflite` you then need the
@@ -133,8 +142,8 @@ def export_model(
             not texts.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, if labels do not fit an output, or if the target refuses the file or
-            an option; the message names every cause.
+            shapes, if labels do not fit an output, or if the target or the consumer
+            refuses the file or an option; the message names every cause.
         RuntimeError: If `model` was never trained or calibrated, or if a tool of the
             target, `edgetpu_compiler`, `vela` or `tflite-micro`, is installed and
             refuses the file.
@@ -142,8 +151,12 @@ def export_model(
         VerificationError: If the file would not equal the model.
     """
     path = Path(path)
+    # Wrong options are refused before a model is read.
     settings = FileSettings(
-        Storage(storage, bias_grid), input_type, output_type, metadata
+        Storage(storage or "int8", bias_grid),
+        input_type or "int8",
+        output_type or "int8",
+        metadata,
     )
     check_writable(path)
     model = check_quantized(model)
@@ -151,16 +164,32 @@ def export_model(
         info=ModelInfo() if info is None else info,
         labels=read_labels(labels, model.output_names),
     )
-    settings = dataclasses.replace(settings, additions=additions)
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
-    check_options(resolved, storage=storage, bias_grid=bias_grid)
+    reader = resolve_consumer(consumer, resolved)
+    choice = choose(
+        reader,
+        storage=storage,
+        input_type=input_type,
+        output_type=output_type,
+        pixels=all(_pixel_grid(node) is not None for node in trained.inputs),
+    )
+    check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
+    settings = dataclasses.replace(
+        settings,
+        input_type=choice.input_type,
+        output_type=choice.output_type,
+        strided_1x1=choice.strided_1x1,
+        additions=additions,
+    )
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
     int8_settings = dataclasses.replace(settings, storage=Storage())
     on_cpu = check_graph(built.graph, resolved)
+    if reader is not None:
+        check_consumer(built.graph, reader)
     verification = verify_content(built.content, built, str(path))
     storages: list[StorageReport] = []
     narrow: list[str] = []
@@ -192,7 +221,7 @@ def export_model(
         path=str(path),
         file_bytes=len(built.content),
         target=resolved.name,
-        storage=storage,
+        storage=choice.storage,
         min_runtime=runtime_of(built.graph),
         operators=dict(collections.Counter(op.code for op in built.graph.ops)),
         float_layers=[
@@ -202,6 +231,8 @@ def export_model(
         verification=verification,
         snippets=_snippets(built.graph, path.name, resolved, tools),
         pixels=_pixels(built),
+        consumer=consumer or "",
+        consumers=judge_all(built.graph),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
         compiler=tools.lines,
@@ -213,6 +244,11 @@ def export_model(
     )
     write_atomically(path, built.content)
     return report
+
+
+def _pixel_grid(node: TrainedNode) -> PixelGrid | None:
+    """Returns the grid of bytes of an input that is pixels, else None."""
+    return None if node.point is None else node.point.pixel_grid
 
 
 def _pixels(built: BuiltFile) -> list[str]:

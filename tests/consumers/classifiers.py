@@ -106,7 +106,9 @@ class _Builder:
         x = self._kernel(
             "FULLY_CONNECTED", x, (batch, spec.classes), (spec.classes, features), None
         )
-        x = self._op("SOFTMAX", [x], "softmax", (batch, spec.classes), _SCORES, beta=1.0)
+        x = self._op(
+            "SOFTMAX", [x], "softmax", (batch, spec.classes), _SCORES, beta=1.0
+        )
         if not spec.output_shape:
             return x
         target = self._constant("shape", np.array(spec.output_shape, np.int32))

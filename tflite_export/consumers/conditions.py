@@ -10,6 +10,7 @@ import numpy as np
 
 from ..file import (
     LITERT,
+    OPERATORS,
     PACKED,
     End,
     TFLiteOp,
@@ -71,13 +72,13 @@ def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
 def several_inputs(file: FileFacts, consumer: Consumer) -> str:
     """Finds more than one input."""
     count = len(file.graph.inputs)
-    return f"{count} inputs" if count != 1 else ""
+    return f"it has {count} inputs" if count != 1 else ""
 
 
 def several_outputs(file: FileFacts, consumer: Consumer) -> str:
     """Finds more than one output."""
     count = len(file.graph.outputs)
-    return f"{count} outputs" if count != 1 else ""
+    return f"it has {count} outputs" if count != 1 else ""
 
 
 def no_color_image(file: FileFacts, consumer: Consumer) -> str:
@@ -139,8 +140,8 @@ def learned_codes(file: FileFacts, consumer: Consumer) -> str:
 def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
     """Finds uint8 images of which the file does not say what bytes stand for."""
     return _listed(
-        f"not known from the file: whether the model of `{end.name}` was trained on "
-        f"{_form(end)}, for which it takes a byte"
+        f"`{end.name}` takes bytes as {_form(end)}; not known from the file whether "
+        "its model was trained so"
         for end in _byte_inputs(file)
         if not _are_pixels(file, end)
         and not (_is_learned(file, end) and not _usual_form(end))
@@ -220,7 +221,7 @@ def newer_operators(file: FileFacts, consumer: Consumer) -> str:
 def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators of which it is not known which release runs them."""
     unknown = [what for what, at in _releases(file, LITERT).items() if not at]
-    return f"not known which releases run {_listed(unknown)}" if unknown else ""
+    return f"no release is known to run {_listed(unknown)}" if unknown else ""
 
 
 def faulty_operators(file: FileFacts, consumer: Consumer) -> str:
@@ -236,7 +237,9 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
     """Returns the first release of a product that runs each operator, "" if unknown."""
     releases: dict[str, str] = {}
     for op in file.graph.ops:
-        release = first_release(op, file.graph) or file.graph.min_runtime
+        release = first_release(op, file.graph)
+        if op.code not in OPERATORS:  # As the file's own writer says.
+            release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
         use = f"{op.code} {_packed_weights(op, file)}".strip()
@@ -271,7 +274,7 @@ def packed_weights(*codes: str) -> Found:
 def unknown_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights of which it is not known whether a consumer has them."""
     found = packed_weights()(file, consumer)
-    return f"not known whether it runs {found}" if found else ""
+    return f"it may not run {found}" if found else ""
 
 
 def slow_weights(file: FileFacts, consumer: Consumer) -> str:
@@ -285,7 +288,8 @@ def slow_weights(file: FileFacts, consumer: Consumer) -> str:
         fast = takes_container(TARGETS["phone"], op.code, container, channels)
         return "" if fast else f"{op.code} {container}"
 
-    return _counted(file, slow)
+    found = _counted(file, slow)
+    return f"XNNPACK has no kernel for {found}" if found else ""
 
 
 def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
@@ -296,12 +300,11 @@ def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
             return False
         source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
         strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
-        return (
-            source.dtype == "int8" and weight.shape[1:3] == (1, 1) and strides != {1}
-        )
+        point = weight.shape[1:3] == (1, 1)
+        return source.dtype == "int8" and point and strides != {1}
 
     names = [op.outputs[0] for op in file.graph.ops if strided(op)]
-    return f"1x1 convolutions with strides: {_listed(names)}" if names else ""
+    return f"{_listed(names)} are 1x1 convolutions with strides" if names else ""
 
 
 def _counted(file: FileFacts, name: Callable[[TFLiteOp], str]) -> str:

@@ -97,7 +97,7 @@ ML_KIT = Consumer(
         ),
         Rule(
             "packed_weights",
-            "note",
+            "unknown",
             "It must be known whether its runtime has packed weights",
             conditions.unknown_weights,
             remedy='storage="int8" runs everywhere.',

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
-
 from ..file import TFLiteGraph, metadata, standard_metadata
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
@@ -23,7 +19,6 @@ from .types import (
     ConsumerReport,
     FileFacts,
     Finding,
-    Rule,
 )
 from .web import TFJS_TFLITE, WEB
 
@@ -78,9 +73,7 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
         consumer: What reads it.
     """
     findings = [
-        Finding(
-            rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source
-        )
+        Finding(rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source)
         for rule in consumer.rules
         if (found := rule.found(file, consumer))
     ]

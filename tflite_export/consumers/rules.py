@@ -41,7 +41,7 @@ def operator_rules(source: str) -> tuple[Rule, ...]:
         ),
         Rule(
             "unknown_operators",
-            "note",
+            "unknown",
             "It must be known which releases run an operator",
             conditions.unknown_operators,
             remedy="",

@@ -100,7 +100,7 @@ PLAY_SERVICES = Consumer(
     rules=(
         Rule(
             "packed_weights",
-            "note",
+            "unknown",
             "It must be known whether the release on a phone has packed weights",
             conditions.unknown_weights,
             remedy='storage="int8" runs everywhere.',

@@ -1,8 +1,8 @@
 """Consumers of finished files and their rules, as data.
 
-A target shapes training: which operators, which zero points. A consumer reads a finished
-file: it decides the types of its ends, its form and its metadata. `export_model` chooses
-what a consumer takes and refuses the rest before it writes anything; `inspect_tflite`
+A target shapes training: its operators and zero points. A consumer reads a finished
+file, and decides the types of its ends, its form and its metadata. `export_model` has
+what a consumer takes, and refuses the rest before it writes anything; `inspect_tflite`
 and the report of an export say of every consumer what it does with a file.
 """
 
@@ -14,14 +14,16 @@ from typing import Any, Literal, get_args
 
 from ..file import StandardMetadata, TFLiteGraph
 
-# What a consumer does with a file that breaks a rule, the worst first. A note changes
-# nothing: it says what cannot be known from the file, or what an app does without.
-Effect = Literal["refuses", "is wrong", "is slow", "note"]
+# What a consumer does with a file that breaks a rule, the worst first; "unknown": that
+# is known neither from the file nor of the consumer. A note changes nothing: the file
+# runs, but does not say what it was trained on, or has no labels.
+Effect = Literal["refuses", "is wrong", "unknown", "is slow", "note"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
-Verdict = Literal["refused", "wrong", "runs slowly", "runs"]
+Verdict = Literal["refused", "wrong", "not known", "runs slowly", "runs"]
 VERDICTS: dict[Effect, Verdict] = {
     "refuses": "refused",
     "is wrong": "wrong",
+    "unknown": "not known",
     "is slow": "runs slowly",
     "note": "runs",
 }
@@ -136,7 +138,7 @@ class ConsumerReport:
         consumer: Name of the consumer.
         title: What developers call it.
         version: The version that this is about; "" if it is not known.
-        verdict: "runs", "runs slowly", "wrong" or "refused".
+        verdict: One of `VERDICTS`.
         findings: Why, the worst first, and notes.
     """
 
@@ -147,11 +149,31 @@ class ConsumerReport:
     findings: list[Finding]
 
     @property
-    def reasons(self) -> list[str]:
-        """Why the verdict is not "runs", and notes after it, in a few words each."""
-        return [finding.found for finding in self.findings]
-
-    @property
     def about(self) -> str:
         """Title and version."""
         return f"{self.title} {self.version}".strip()
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it does not just run, in a few words each."""
+        return [finding.found for finding in self.findings if finding.effect != "note"]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else to know, where the file runs."""
+        if self.verdict in ("refused", "wrong"):
+            return []
+        return [finding.found for finding in self.findings if finding.effect == "note"]
+
+    @property
+    def remedies(self) -> list[str]:
+        """What to do about the reasons and notes, each once."""
+        shown = {*self.reasons, *self.notes}
+        remedies = [f.remedy for f in self.findings if f.found in shown and f.remedy]
+        return list(dict.fromkeys(remedies))
+
+    def __str__(self) -> str:
+        """Returns one line."""
+        because = f" because {'; '.join(self.reasons)}" if self.reasons else ""
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.consumer:<15} {self.verdict}{because}{notes}"

@@ -5,7 +5,6 @@ Nothing here needs TensorFlow.
 
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
-from .inspect import FileReport, inspect_tflite
 from .labels import Labels, read_labels
 from .metadata_additions import Additions, additions_missing, with_additions
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
@@ -26,12 +25,13 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import first_release, op_version, xnnpack_has
+from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
     "FAULTS",
     "LITERT",
+    "OPERATORS",
     "PACKED",
     "SCORE_TYPES",
     "SIGNATURE_KEY",
@@ -39,7 +39,6 @@ __all__ = [
     "TENSORFLOW",
     "Additions",
     "End",
-    "FileReport",
     "Labels",
     "ModelInfo",
     "Normalization",
@@ -54,7 +53,6 @@ __all__ = [
     "faults_of",
     "first_release",
     "from_bytes",
-    "inspect_tflite",
     "is_newer",
     "least_releases",
     "litert_release",

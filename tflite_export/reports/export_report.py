@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ..consumers import ConsumerReport
 from ..targets import CompiledFile
 from .verification_report import CodeStatistics, VerificationReport
 
@@ -127,6 +128,8 @@ class ExportReport:
         snippets: "python", "kotlin" and "swift" -> a function that runs the file with
             the scales of its inputs and outputs; "cpp" for TFLite Micro.
         pixels: Inputs that are pixels, each with what the model and the file take.
+        consumer: What the file was written for, "" if that was left open.
+        consumers: What each consumer does with the file.
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
@@ -152,6 +155,10 @@ class ExportReport:
     verification: VerificationReport
     snippets: dict[str, str]
     pixels: list[str] = dataclasses.field(default_factory=list[str])
+    consumer: str = ""
+    consumers: list[ConsumerReport] = dataclasses.field(
+        default_factory=list[ConsumerReport]
+    )
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
     narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
@@ -177,6 +184,7 @@ class ExportReport:
             *self._layer_lines(),
         ]
         lines += [f"pixels               {line}" for line in self.pixels]
+        lines += ["consumers:", *(f"  {consumer}" for consumer in self.consumers)]
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime}")

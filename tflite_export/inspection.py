@@ -11,11 +11,18 @@ from typing import Any, cast
 
 from tf_lsq.pixels import Pixels
 
-from . import flatbuffer, metadata, standard_metadata
-from .faults import runtime_of
-from .standard_metadata import StandardMetadata
-from .tflite_graph import End, TFLiteGraph, ends_of
-from .tflite_operators import OPERATORS
+from .consumers import ConsumerReport, judge_all
+from .file import (
+    OPERATORS,
+    End,
+    StandardMetadata,
+    TFLiteGraph,
+    ends_of,
+    from_bytes,
+    metadata,
+    runtime_of,
+    standard_metadata,
+)
 
 
 @dataclasses.dataclass
@@ -36,6 +43,7 @@ class FileReport:
             files from other tools.
         changed: Kernels whose codes differ from those that the metadata describes.
         standard: TFLite's standard metadata, such as labels; None if it has none.
+        consumers: What each consumer does with the file.
     """
 
     path: str
@@ -50,6 +58,7 @@ class FileReport:
     described: dict[str, Any] | None
     changed: list[str]
     standard: StandardMetadata | None
+    consumers: list[ConsumerReport]
 
     @property
     def damaged(self) -> list[str]:
@@ -79,7 +88,8 @@ class FileReport:
         lines += [f"operators: {operators}", f"kernels: {kernels or 'none'}"]
         lines += [f"needs {self.min_runtime}"] if self.min_runtime else []
         lines += [] if self.standard is None else [str(self.standard)]
-        return "\n".join(lines + _described_lines(self.described, self.changed))
+        lines += _described_lines(self.described, self.changed)
+        return "\n".join([*lines, "consumers:", *(f"  {c}" for c in self.consumers)])
 
 
 def inspect_tflite(path: str | Path) -> FileReport:
@@ -90,14 +100,15 @@ def inspect_tflite(path: str | Path) -> FileReport:
 
     Returns:
         Inputs, outputs, operators and containers, labels and other standard metadata,
-        and how the integers were trained if the file describes it; prints as a table.
+        how the integers were trained if the file describes it, and what each consumer
+        does with the file; prints as a table.
 
     Raises:
         OSError: If `path` cannot be opened.
         ValueError: If the file cannot be read.
     """
     content = Path(path).read_bytes()
-    graph = flatbuffer.from_bytes(content)
+    graph = from_bytes(content)
     described = metadata.read(graph)
     operators = collections.Counter(f"{op.code} v{op.version}" for op in graph.ops)
     return FileReport(
@@ -113,6 +124,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
         described=described,
         changed=[] if described is None else _changed(graph, described),
         standard=standard_metadata.read(graph),
+        consumers=judge_all(graph),
     )
 
 
