@@ -44,7 +44,7 @@ class Pixels:
 
     def __post_init__(self) -> None:
         """Checks the attributes, and turns them into plain numbers."""
-        problems = []
+        problems: list[str] = []
         for name in ("mean", "std"):
             given = getattr(self, name)
             numbers = _numbers(given)
@@ -118,9 +118,10 @@ class Pixels:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the attributes as plain data."""
-        plain = {name: getattr(self, name) for name in ("mean", "std")}
-        lists = {n: list(v) if isinstance(v, tuple) else v for n, v in plain.items()}
-        return {**lists, "order": self.order}
+        mean, std = (
+            list(n) if isinstance(n, tuple) else n for n in (self.mean, self.std)
+        )
+        return {"mean": mean, "std": std, "order": self.order}
 
     def __str__(self) -> str:
         """Returns the formula, with numbers to 6 digits."""

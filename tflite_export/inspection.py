@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from tf_lsq.pixels import Pixels
-
 from .consumers import ConsumerReport, judge_all
 from .file import (
     OPERATORS,
@@ -204,10 +202,10 @@ def _pixels_of(entry: dict[str, Any]) -> str:
     pixels = entry.get("pixels")
     if not isinstance(pixels, dict):
         return ""
-    try:
-        return f"; pixels, trained on {Pixels(**cast('dict[str, Any]', pixels))}"
-    except (TypeError, ValueError):
-        return "; pixels that cannot be read"
+    numbers = cast("dict[str, Any]", pixels)
+    order = ", channels reversed" if numbers.get("order") == "bgr" else ""
+    mean, std = numbers.get("mean"), numbers.get("std")
+    return f"; pixels, trained on (byte - {mean}) / {std}{order}"
 
 
 def _range_of(entry: dict[str, Any]) -> str:

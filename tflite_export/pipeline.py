@@ -13,20 +13,28 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
-from tf_lsq.pixels import PixelGrid, Pixels
-from tf_lsq.training import measured_narrow_ranges
+from tf_lsq.layers import PixelPoint
+from tf_lsq.pixels import Pixels
+from tf_lsq.training import measured_narrow_ranges, pixel_points
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
 from .consumers import check_consumer, choose, judge_all, resolve_consumer
-from .file import Additions, Labels, ModelInfo, TFLiteGraph, read_labels, runtime_of
+from .file import (
+    Additions,
+    Labels,
+    ModelInfo,
+    Normalization,
+    TFLiteGraph,
+    read_labels,
+    runtime_of,
+)
 from .freezing import (
     FrozenNode,
     InputShapes,
     IntegerWeight,
     QuantizedKernel,
     Storage,
-    TrainedNode,
     at_shapes,
     check_quantized,
     read_model,
@@ -160,12 +168,8 @@ def export_model(
     )
     check_writable(path)
     model = check_quantized(model)
-    additions = Additions(
-        info=ModelInfo() if info is None else info,
-        labels=read_labels(labels, model.output_names),
-    )
     model = at_shapes(model, input_shapes)
-    trained = read_model(model)
+    trained, pixels = read_model(model), pixel_points(model)
     resolved = resolve_target(target, trained.target)
     reader = resolve_consumer(consumer, resolved)
     choice = choose(
@@ -173,7 +177,7 @@ def export_model(
         storage=storage,
         input_type=input_type,
         output_type=output_type,
-        pixels=all(_pixel_grid(node) is not None for node in trained.inputs),
+        pixels=pixels.keys() == {*model.input_names},
     )
     check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
     settings = dataclasses.replace(
@@ -181,7 +185,11 @@ def export_model(
         input_type=choice.input_type,
         output_type=choice.output_type,
         strided_1x1=choice.strided_1x1,
-        additions=additions,
+        additions=Additions(
+            info=ModelInfo() if info is None else info,
+            labels=read_labels(labels, model.output_names),
+            normalization=_normalization(pixels, choice.input_type),
+        ),
     )
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
@@ -246,9 +254,17 @@ def export_model(
     return report
 
 
-def _pixel_grid(node: TrainedNode) -> PixelGrid | None:
-    """Returns the grid of bytes of an input that is pixels, else None."""
-    return None if node.point is None else node.point.pixel_grid
+def _normalization(
+    pixels: Mapping[str, PixelPoint], input_type: str
+) -> dict[str, Normalization]:
+    """Returns how the float32 inputs that are pixels are made of bytes."""
+    if input_type != "float32":
+        return {}
+    grids = {name: point.pixel_grid for name, point in pixels.items()}
+    return {
+        name: Normalization((float(grid.zero),), (grid.divisor,))
+        for name, grid in grids.items()
+    }
 
 
 def _pixels(built: BuiltFile) -> list[str]:

@@ -8,7 +8,7 @@ import warnings
 from ..file import TFLiteGraph
 from ..targets import Target
 from .queries import facts_of, find_consumer, judge
-from .types import Consumer, ConsumerReport
+from .types import VERDICTS, Consumer, ConsumerReport
 
 _CODES, _BYTES, _NUMBERS = "int8", "uint8", "float32"
 
@@ -104,12 +104,13 @@ def check_consumer(graph: TFLiteGraph, consumer: Consumer) -> ConsumerReport:
     report = judge(facts_of(graph), consumer)
     faults = [f for f in report.findings if f.effect in ("refuses", "is wrong")]
     if faults:
-        listed = "\n  ".join(f"It {fault.effect}: {fault}" for fault in faults)
+        listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
         raise ValueError(
-            f"The file must be right for the consumer {consumer.name!r}, "
-            f"{report.about}:\n  {listed}"
+            f"The consumer {consumer.name!r}, {report.about}, must run the file right. "
+            f"Received:\n  {listed}"
         )
     for finding in report.findings:
         if finding.effect != "note":
-            warnings.warn(f"{report.about}: {finding.effect}. {finding}", stacklevel=2)
+            verdict = VERDICTS[finding.effect]
+            warnings.warn(f"{report.about}: {verdict}. {finding}", stacklevel=3)
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Callable, Collection, Iterable
+from typing import cast
 
 import numpy as np
 
@@ -155,10 +156,12 @@ def _byte_inputs(file: FileFacts) -> list[End]:
 
 def _described(file: FileFacts, end: End) -> Collection[str]:
     """Returns the keys of what a file says of the quantizer of an input."""
+    if file.described is None or "tensors" not in file.described:
+        return ()
     tensor = file.graph.inputs[end.name]
     inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
-    tensors = {} if file.described is None else file.described.get("tensors", {})
-    return next((tensors[name] for name in [tensor, *inner] if name in tensors), {})
+    tensors = cast("dict[str, Collection[str]]", file.described["tensors"])
+    return next((tensors[name] for name in [tensor, *inner] if name in tensors), ())
 
 
 def _are_pixels(file: FileFacts, end: End) -> bool:

@@ -13,7 +13,9 @@ MICROCONTROLLERS = tuple(
     if target.device == TFLITE_MICRO or target.compiler == "vela"
 )
 MEASURED = "measured by `make consumers`, see docs/consumers.md"
-_REEXPORT = "Export again with `consumer` set to this consumer."
+_OPEN_TYPES = (
+    "Export with this `consumer`, and leave `input_type` and `output_type` open."
+)
 
 
 def operator_rules(source: str) -> tuple[Rule, ...]:
@@ -80,7 +82,7 @@ def end_types(source: str, *, inputs: str, outputs: str) -> tuple[Rule, ...]:
             "refuses",
             f"Inputs must be {inputs}",
             conditions.other_input_types,
-            remedy=_REEXPORT,
+            remedy=_OPEN_TYPES,
             source=source,
         ),
         Rule(
@@ -88,7 +90,7 @@ def end_types(source: str, *, inputs: str, outputs: str) -> tuple[Rule, ...]:
             "refuses",
             f"Outputs must be {outputs}",
             conditions.other_output_types,
-            remedy=_REEXPORT,
+            remedy=_OPEN_TYPES,
             source=source,
         ),
     )

@@ -8,14 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from tf_lsq.pixels import PixelGrid, Pixels
-
 from ..file import PACKED
 from ..targets import TARGETS, Target
 from .containers import AllowedContainers, Storage, allowed_containers
 from .grids import Grid, fixed_grid, widened
 from .trained import (
     ConvertedPart,
+    PixelGrid,
+    Pixels,
     QuantizedKernel,
     TrainedModel,
     TrainedNode,

@@ -28,7 +28,6 @@ from tf_lsq.graph import (
     tf_keras_model,
 )
 from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, PixelPoint
-from tf_lsq.pixels import PixelGrid
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -46,6 +45,7 @@ from .trained import (
     ConvertedPart,
     Folded,
     ForeignLayer,
+    PixelGrid,
     QuantizedKernel,
     Scaling,
     TrainedKernel,

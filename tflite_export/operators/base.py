@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq.pixels import LARGEST_BYTE, PixelGrid
+from tf_lsq.pixels import LARGEST_BYTE
 
-from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
+from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid, PixelGrid
 from ..runtimes import Runtime, arithmetic, fixed_point
 from .builder import FUSED, Builder
 
