@@ -124,8 +124,10 @@ class ExportReport:
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
         verification: The file compared with the model; on data if there was any.
-        snippets: "python", "kotlin" and "swift" -> a function that runs the file with
-            the scales of its inputs and outputs; "cpp" for TFLite Micro.
+        snippets: Language -> functions that run the file with the scales of its inputs
+            and outputs: "python", "javascript", "kotlin", "kotlin-compiled-model",
+            "kotlin-mediapipe" and "swift", without those whose library refuses the
+            file; "cpp" for TFLite Micro.
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
