@@ -36,7 +36,15 @@ END_TYPES = ("int8", "uint8", "float32")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
 SCORE_TYPES = ("probabilities", "logits")
-LANGUAGES = ("python", "kotlin", "swift", "cpp")
+LANGUAGES = (
+    "python",
+    "javascript",
+    "kotlin",
+    "kotlin-compiled-model",
+    "kotlin-mediapipe",
+    "swift",
+    "cpp",
+)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -284,8 +292,8 @@ def export(
             check_writable(html)
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
-        if snippet == "cpp":
-            _check_micro(tflite_export.check_model(student).target)
+        if snippet is not None:
+            _check_snippet(snippet, student, input_type, output_type)
         report = tflite_export.export_model(
             student,
             file,
@@ -476,17 +484,41 @@ def main() -> None:
     app(prog_name="tf-lsq")
 
 
-def _check_micro(target: str) -> None:
-    """Checks that files for a target run under TFLite Micro.
+def _check_snippet(
+    snippet: str, student: Any, input_type: str, output_type: str
+) -> None:
+    """Checks that code in a language could run the file of a model.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If it could not.
     """
-    if target != "tflm":
-        raise ValueError(
-            "`snippet` must be 'python', 'kotlin' or 'swift' unless the target is "
-            f"'tflm'. Received: 'cpp' for the target {target!r}."
+    from .check import check_model
+    from .file import End
+    from .freezing import check_quantized
+    from .reports import snippet_refusal
+
+    if snippet == "cpp":
+        target = check_model(student).target
+        if target != "tflm":
+            raise ValueError(
+                "`snippet` must not be 'cpp' unless the target is 'tflm'. Received: "
+                f"the target {target!r}."
+            )
+        return
+    model = check_quantized(student)
+    inputs, outputs = (
+        [
+            End(name, dtype, (-1, *tensor.shape[1:]), None, None)
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
+        for names, tensors, dtype in (
+            (model.input_names, model.inputs, input_type),
+            (model.output_names, model.outputs, output_type),
         )
+    )
+    refusal = snippet_refusal(snippet, inputs, outputs)
+    if refusal:
+        raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

@@ -5,8 +5,8 @@ python run_consumer.py CONSUMER FILE RESULT
 NAME.tflite is run by "mediapipe" or "tflite_support" on images/*.png next to it, by
 "interpreter" or "compiled_model" on the arrays of NAME.npz. RESULT is an .npz of what
 it answers: by the number of an output its scores, in the order of the classes, and as
-"labels" their names; or by output what it computes. Where the file cannot be run, the
-script ends with the consumer's message.
+"labels" their names; or by output what it computes. Where the file cannot be run,
+RESULT has the consumer's message as "error".
 """
 
 from __future__ import annotations
@@ -60,6 +60,15 @@ def _answers(results):
     return found | {"labels": np.array(json.dumps(labels))}
 
 
+def interpreter(path):
+    """Returns what TensorFlow Lite's or LiteRT's Interpreter computes."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from harness import run_files
+
+    with np.load(path.with_suffix(".npz")) as file:
+        return run_files.run(path, "xnnpack", dict(file))
+
+
 def compiled_model(path):
     """Returns what LiteRT's CompiledModel computes on the CPU."""
     from ai_edge_litert.compiled_model import CompiledModel
@@ -91,6 +100,7 @@ def _read(buffer, details):
 CONSUMERS = {
     "mediapipe": mediapipe,
     "tflite_support": tflite_support,
+    "interpreter": interpreter,
     "compiled_model": compiled_model,
 }
 
@@ -100,7 +110,7 @@ def main(consumer, path, result):
     try:
         found = CONSUMERS[consumer](Path(path))
     except Exception as error:  # Each consumer has errors of its own.
-        sys.exit(f"{type(error).__name__}: {error}")
+        found = {"error": np.array(f"{type(error).__name__}: {error}")}
     with Path(result).open("wb") as file:
         np.savez(file, **found)
 

@@ -196,9 +196,35 @@ def _form(end: End) -> str:
 # --- Metadata ----------------------------------------------------------------------
 
 
-def unreadable_metadata(file: FileFacts, consumer: Consumer) -> str:
-    """Finds faults of the standard metadata."""
-    return "" if file.standard is None else "; ".join(file.standard.problems)
+def unfit_metadata(file: FileFacts, consumer: Consumer) -> str:
+    """Finds faults of the standard metadata that stop all readers."""
+    if file.standard is None:
+        return ""
+    unnamed = file.standard.unnamed
+    return "; ".join(one for one in file.standard.problems if one not in unnamed)
+
+
+def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
+    """Finds outputs that have no name in the metadata."""
+    return "" if file.standard is None else "; ".join(file.standard.unnamed)
+
+
+def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
+    """Finds normalizations by other than one or three numbers."""
+    known = {} if file.standard is None else file.standard.normalization
+    return _listed(
+        f"`{name}` is normalized by {len(numbers)} numbers"
+        for name, one in known.items()
+        for numbers in (max(one.mean, one.std, key=len),)
+        if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
+    )
+
+
+def gray_images(file: FileFacts, consumer: Consumer) -> str:
+    """Finds images that are gray as the metadata say."""
+    colors = {} if file.standard is None else file.standard.colors
+    names = [f"`{name}`" for name, color in colors.items() if color == "GRAYSCALE"]
+    return f"{_listed(names)} is gray in the metadata" if names else ""
 
 
 def no_labels(file: FileFacts, consumer: Consumer) -> str:

@@ -130,6 +130,22 @@ def image_rules(source: str) -> tuple[Rule, ...]:
             source=source,
         ),
         Rule(
+            "numbers_of_normalization",
+            "refuses",
+            "A normalization must have one number, or one per channel",
+            conditions.unfit_normalization,
+            remedy="Write it again, by `tf-lsq metadata`.",
+            source=source,
+        ),
+        Rule(
+            "rgb",
+            "refuses",
+            "An image must not be gray in the metadata",
+            conditions.gray_images,
+            remedy="Write the metadata again, by `tf-lsq metadata`.",
+            source=source,
+        ),
+        Rule(
             "codes_of_bytes",
             "is wrong",
             "The codes of a uint8 image must be its bytes",
@@ -160,7 +176,7 @@ def metadata_rules(source: str) -> tuple[Rule, ...]:
             "metadata",
             "refuses",
             "The standard metadata must fit the file",
-            conditions.unreadable_metadata,
+            conditions.unfit_metadata,
             remedy="Write them again, by `labels` of `export_model` or by `tf-lsq "
             "metadata`.",
             source=source,

@@ -92,6 +92,7 @@ class StandardMetadata:
         colors: Input that is an image -> "RGB" or "GRAYSCALE".
         files: Names of the attached files.
         problems: What is wrong with it, one sentence each.
+        unnamed: Those of them that stop MediaPipe only: outputs without a name.
     """
 
     info: ModelInfo = dataclasses.field(default_factory=ModelInfo)
@@ -106,6 +107,7 @@ class StandardMetadata:
     colors: dict[str, str] = dataclasses.field(default_factory=dict[str, str])
     files: list[str] = dataclasses.field(default_factory=list[str])
     problems: list[str] = dataclasses.field(default_factory=list[str])
+    unnamed: list[str] = dataclasses.field(default_factory=list[str])
 
     def facts(self) -> dict[str, Any]:
         """Returns each fact by a name of its own, to compare it with another's."""
@@ -217,6 +219,7 @@ def read(graph: TFLiteGraph) -> StandardMetadata | None:
         colors={end.name: color for end, entry in inputs if (color := _color(entry))},
         files=[*graph.files],
         problems=_problems(tree, graph),
+        unnamed=_unnamed(tree, graph),
     )
 
 
@@ -298,6 +301,15 @@ def attached_names(tree: Tree) -> list[str]:
     return [table.get("name", "") for table in tables]
 
 
+def _unnamed(tree: Tree, graph: TFLiteGraph) -> list[str]:
+    """Returns which outputs have no name in the metadata."""
+    return [
+        f"the entry of `{end.name}` has no name: MediaPipe crashes"
+        for end, entry in _described(tree, graph, "outputs")
+        if not entry.get("name")
+    ]
+
+
 def _problems(tree: Tree, graph: TFLiteGraph) -> list[str]:
     """Returns where metadata, the attached files and the graph do not fit."""
     found: list[str] = []
@@ -311,9 +323,8 @@ def _problems(tree: Tree, graph: TFLiteGraph) -> list[str]:
         ends, entries = len(getattr(graph, what)), len(entries_of(tree, what))
         if entries not in (0, ends):
             found.append(f"it describes {entries} {what}, but the file has {ends}")
+    found += _unnamed(tree, graph)
     for end, entry in _described(tree, graph, "outputs"):
-        if not entry.get("name"):
-            found.append(f"the entry of `{end.name}` has no name: MediaPipe crashes")
         text = _label_text(entry, graph)
         if text is not None:
             found += label_texts.label_faults(end, label_texts.from_text(text))

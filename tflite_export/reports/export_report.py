@@ -125,8 +125,10 @@ class ExportReport:
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
         verification: The file compared with the model; on data if there was any.
-        snippets: "python", "kotlin" and "swift" -> a function that runs the file with
-            the scales of its inputs and outputs; "cpp" for TFLite Micro.
+        snippets: Language -> functions that run the file with the scales of its inputs
+            and outputs: "python", "javascript", "kotlin", "kotlin-compiled-model",
+            "kotlin-mediapipe" and "swift", without those whose library refuses the
+            file; "cpp" for TFLite Micro.
         pixels: Inputs that are pixels, each with what the model and the file take.
         consumer: What the file was written for, "" if that was left open.
         consumers: What each consumer does with the file.
