@@ -1,12 +1,12 @@
-"""Runs a file in a consumer; needs nothing else but NumPy and the consumer.
+"""Runs files in a consumer; needs nothing else but NumPy and the consumer.
 
-python run_consumer.py CONSUMER FILE RESULT
+python run_consumer.py CONSUMER OUTPUT FILE...
 
 NAME.tflite is run by "mediapipe" or "tflite_support" on images/*.png next to it, by
-"interpreter" or "compiled_model" on the arrays of NAME.npz. RESULT is an .npz of what
-it answers: by the number of an output its scores, in the order of the classes, and as
-"labels" their names; or by output what it computes. Where the file cannot be run,
-RESULT has the consumer's message as "error".
+"interpreter" or "compiled_model" on the arrays of NAME.npz. OUTPUT/NAME.npz is what it
+answers: by the number of an output its scores, in the order of the classes, and as
+"labels" their names; or by output what it computes. Where a file cannot be run, it has
+the consumer's message as "error".
 """
 
 from __future__ import annotations
@@ -105,14 +105,15 @@ CONSUMERS = {
 }
 
 
-def main(consumer, path, result):
-    """Runs a file."""
-    try:
-        found = CONSUMERS[consumer](Path(path))
-    except Exception as error:  # Each consumer has errors of its own.
-        found = {"error": np.array(f"{type(error).__name__}: {error}")}
-    with Path(result).open("wb") as file:
-        np.savez(file, **found)
+def main(consumer, output, *paths):
+    """Runs files."""
+    for path in map(Path, paths):
+        try:
+            found = CONSUMERS[consumer](path)
+        except Exception as error:  # Each consumer has errors of its own.
+            found = {"error": np.array(f"{type(error).__name__}: {error}")}
+        with Path(output, f"{path.stem}.npz").open("wb") as file:
+            np.savez(file, **found)
 
 
 if __name__ == "__main__":
