@@ -115,12 +115,14 @@ SPECS = {
     "int4_dense_one_scale": Spec(containers=(_I8, _I8, _I8, "int4"), dense_scales=1),
     "int2_dense": Spec(containers=(_I8, _I8, _I8, "int2")),
     "strided_pointwise": Spec(stride=2),
-    "learned_step": Spec(grid=_SYMMETRIC, trained=_STANDARD, learned=True),
+    "learned_step": Spec(grid=_SYMMETRIC, trained=_STANDARD, says="learned"),
     "other_symmetric": Spec(grid=_SYMMETRIC, trained=_STANDARD),
     "other_range": Spec(grid=_RANGE, trained=_STANDARD),
     "bytes_as_values": Spec(grid=(1.0, -128), trained=(0.0, 1.0)),
     "newest_version": Spec(newest=True),
+    "dense_zero_point": Spec(dense_scales=1, zero_point=50),
     "labels": Spec(),
+    "pixels": Spec(says="pixels"),
     "normalization": _FLOAT_INPUT,
     "normalization_of_channels": _FLOAT_INPUT,
     "normalization_of_two": _FLOAT_INPUT,
@@ -132,6 +134,7 @@ SPECS = {
 }
 _METADATA = {
     "labels": _with(Additions(labels={"scores": _LABELS})),
+    "pixels": _with(Additions(labels={"scores": _LABELS})),
     "normalization": _with(
         Additions(normalization={"image": Normalization((0.0,), (255.0,))})
     ),

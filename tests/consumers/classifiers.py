@@ -44,7 +44,9 @@ class Spec:
         second_output: Type of a second output; "": there is none.
         images: How many inputs there are, 1 or 2.
         trained: Mean and standard deviation of bytes by which the model was trained.
-        learned: Whether the file says that the input's step was learned.
+        says: What the file says about its input: its step was "learned", its codes are
+            "pixels", or nothing.
+        zero_point: Zero point of the dense kernel.
         newest: Whether an operator has a version that no release knows.
     """
 
@@ -61,7 +63,8 @@ class Spec:
     second_output: str = ""
     images: int = 1
     trained: tuple[float, float] = (0.0, 255.0)
-    learned: bool = False
+    says: str = ""
+    zero_point: int = 0
     newest: bool = False
 
 
@@ -90,8 +93,8 @@ class _Builder:
             self._output(scores, "second", spec.second_output)
         if spec.newest:
             self.graph.ops[-1].version = _UNKNOWN_VERSION
-        if spec.learned:
-            self.graph.metadata |= _learned_step(spec)
+        if spec.says:
+            self.graph.metadata |= _described(spec)
 
     def _layers(self, x: str) -> str:
         """Adds all layers; returns the output of the last one."""
@@ -188,10 +191,13 @@ class _Builder:
         count = channels if many else 1
         scale = np.full(count, 6 / container.high / np.prod(kernel[1:]) ** 0.5)
         scale = (scale * self._rng.uniform(0.5, 1, count)).astype(np.float32)
+        zero_point = spec.zero_point if code == "FULLY_CONNECTED" else 0
         name = f"{code.lower()}_{number}"
         weight = self._constant(f"{name}/weight", codes.astype(np.int8))
         self.graph.tensors[weight].dtype = spec.containers[place]
-        self.graph.tensors[weight].quantization = TensorQuantization(scale, 0, axis)
+        self.graph.tensors[weight].quantization = TensorQuantization(
+            scale, zero_point, axis
+        )
         bias = self._constant(f"{name}/bias", np.zeros(channels, np.int32))
         source_grid = self.graph.tensors[source].quantization
         unit = TensorQuantization(scale * source_grid.scale, 0)
@@ -220,12 +226,11 @@ def _grid(grid: Grid) -> TensorQuantization:
     return TensorQuantization(np.array([grid[0]], np.float32), grid[1])
 
 
-def _learned_step(spec: Spec) -> dict[str, bytes]:
-    """Returns what `export_model` writes of an input whose step was learned."""
-    entry = {"kind": "activation", "layer": "image", "bits": 8, "signed": True}
-    image = entry | {"step": spec.grid[0]}
-    return {
-        metadata.METADATA_NAME: json.dumps(
-            {"format": metadata.FORMAT, "tensors": {"image": image}}
-        ).encode()
-    }
+def _described(spec: Spec) -> dict[str, bytes]:
+    """Returns what `export_model` writes about an input."""
+    image = {"kind": "activation", "layer": "image", "bits": 8, "step": spec.grid[0]}
+    if spec.says == "pixels":
+        mean, std = spec.trained
+        image |= {"pixels": {"mean": mean, "std": std, "order": "rgb"}}
+    described = {"format": metadata.FORMAT, "tensors": {"image": image}}
+    return {metadata.METADATA_NAME: json.dumps(described).encode()}

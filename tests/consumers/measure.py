@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tflite_export.file import TFLiteGraph, from_bytes
+from tflite_export.file import TensorQuantization, TFLiteGraph, from_bytes
 
 from . import run_consumer
 from .programs import Program
@@ -27,12 +27,14 @@ class Outcome:
         numbers: How many numbers it answers.
         differ: How many differ from the right ones.
         most: By how much, at most, in codes.
+        classes: How many classes it finds where there are others, 0: the right ones.
     """
 
     message: str = ""
     numbers: int = 0
     differ: int = 0
     most: float = 0.0
+    classes: int = 0
 
 
 def run_program(
@@ -107,20 +109,26 @@ def compare(
         expected: Outputs by name.
         graph: The file's graph.
     """
-    steps = []
+    steps, classes = [], 0
     for number, (name, right) in enumerate(expected.items()):
         grid = graph.tensors[graph.outputs[name]].quantization
-        scale, zero_point = (
-            (1 / 256, 0) if grid is None else (grid.scale[0], grid.zero_point)
-        )
+        scale = 1 / 256 if grid is None else float(grid.scale[0])
         answer = found.get(name)
         if answer is None:  # A score, not a code.
-            answer = found[str(number)]
-            if grid is not None:
-                right = (right.astype(np.float32) - zero_point) * scale
-        in_codes = answer.dtype.kind in "iu"
+            answer, right = found[str(number)], _scores(right, grid)
+            if answer.shape[-1] != right.shape[-1]:
+                classes = answer.shape[-1]
+        unit = 1 if answer.dtype.kind in "iu" else scale
         difference = answer.reshape(right.shape).astype(float) - right.astype(float)
-        steps.append(np.abs(difference) / (1 if in_codes else scale))
+        steps.append(np.abs(difference) / unit)
     most = max(float(one.max()) for one in steps)
     differ = sum(int((one > 0).sum()) for one in steps)
-    return Outcome("", sum(one.size for one in steps), differ, round(most, 3))
+    numbers = sum(one.size for one in steps)
+    return Outcome("", numbers, differ, round(most, 3), classes)
+
+
+def _scores(values: np.ndarray, grid: TensorQuantization | None) -> np.ndarray:
+    """Returns the values of codes, float32; values as they are."""
+    if grid is None:
+        return values
+    return (values.astype(np.float32) - grid.zero_point) * grid.scale[0]

@@ -28,6 +28,7 @@ the model was trained. The right answers are those of LiteRT {litert} on this ma
 
 - `=`: the right answers.
 - `±2`: some answers are off by so many codes, at most.
+- `10 classes`: it reads a map of scores as so many classes.
 - `refused`: the reasons are below.
 
 {table}
@@ -150,6 +151,8 @@ def cell(outcome: Outcome) -> str:
     """Returns a few characters on what a program does with a file."""
     if outcome.message:
         return "refused"
+    if outcome.classes:
+        return f"{outcome.classes} classes"
     return f"±{outcome.most:.3g}" if outcome.differ else "="
 
 

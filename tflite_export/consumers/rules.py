@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..targets import TARGETS, TFLITE_MICRO
+from ..targets import TARGETS, TFLITE_MICRO, XNNPACK
 from . import conditions
 from .types import Rule
 
+# Targets whose operators are not those of LiteRT on a phone's processor.
+NOT_PHONES = tuple(name for name, one in TARGETS.items() if one.device != XNNPACK)
 # Targets that run no apps.
 MICROCONTROLLERS = tuple(
     name
@@ -18,38 +20,47 @@ _OPEN_TYPES = (
 )
 
 
-def operator_rules(source: str) -> tuple[Rule, ...]:
-    """Returns the rules on operators of consumers whose release is known.
+UNKNOWN_OPERATORS = Rule(
+    "unknown_operators",
+    "unknown",
+    "It must be known which releases run an operator",
+    conditions.unknown_operators,
+    remedy="",
+    source="tflite_export/file/tflite_operators.py",
+)
+FAULTS = Rule(
+    "faults",
+    "is wrong",
+    "Its release must compute all operators right",
+    conditions.faulty_operators,
+    remedy="Use another release.",
+    source="docs/runtimes.md",
+)
+
+
+def operators(source: str) -> Rule:
+    """Returns the rule on operators of consumers whose release is known.
 
     Args:
-        source: Source of the rules.
+        source: Source of the rule.
     """
-    return (
-        Rule(
-            "operators",
-            "refuses",
-            "All operators must be in its release",
-            conditions.newer_operators,
-            remedy='Export with storage="int8".',
-            source=source,
-        ),
-        Rule(
-            "faults",
-            "is wrong",
-            "Its release must compute all operators right",
-            conditions.faulty_operators,
-            remedy="Use a newer release.",
-            source="docs/runtimes.md",
-        ),
-        Rule(
-            "unknown_operators",
-            "unknown",
-            "It must be known which releases run an operator",
-            conditions.unknown_operators,
-            remedy="",
-            source="tflite_export/file/tflite_operators.py",
-        ),
+    return Rule(
+        "operators",
+        "refuses",
+        "All operators must be in its release",
+        conditions.newer_operators,
+        remedy='Export with storage="int8".',
+        source=source,
     )
+
+
+def operator_rules(source: str) -> tuple[Rule, ...]:
+    """Returns the rules on operators of consumers that compute by XNNPACK.
+
+    Args:
+        source: Source of the rule on releases.
+    """
+    return operators(source), FAULTS, UNKNOWN_OPERATORS
 
 
 def slow_weights(source: str) -> Rule:

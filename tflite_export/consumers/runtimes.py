@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from ..file import LITERT, TENSORFLOW
 from . import conditions
-from .rules import MEASURED, MICROCONTROLLERS, operator_rules, slow_weights
+from .rules import (
+    MEASURED,
+    MICROCONTROLLERS,
+    NOT_PHONES,
+    UNKNOWN_OPERATORS,
+    end_types,
+    operator_rules,
+    operators,
+    slow_weights,
+)
 from .types import Consumer, Rule
 
 _ALL = ("int8", "uint8", "float32", "int16", "int32", "int64", "bool")
+# Types of its buffers in Python.
+_OF_BUFFERS = ("int8", "uint8", "float32", "int32", "bool")
+_TEXT = "int8, uint8, float32, int32 or bool, in Python"
 _GPU = "measured with ai-edge-litert 2.3.0 and software Vulkan"
 _PLAY_SERVICES = "https://ai.google.dev/edge/litert/android/play_services"
 _YEARS = "measured by `make runtimes`, see docs/runtimes.md"
@@ -28,10 +40,14 @@ COMPILED_MODEL = Consumer(
     "compiled_model",
     title="LiteRT's CompiledModel on the CPU",
     version="2.3.0",
-    rules=(*operator_rules(MEASURED), slow_weights(MEASURED)),
+    rules=(
+        *end_types(MEASURED, inputs=_TEXT, outputs=_TEXT),
+        *operator_rules(MEASURED),
+        slow_weights(MEASURED),
+    ),
     source=MEASURED,
-    input_types=_ALL,
-    output_types=_ALL,
+    input_types=_OF_BUFFERS,
+    output_types=_OF_BUFFERS,
     product=LITERT,
     release="2.3.0",
     excluded_targets=MICROCONTROLLERS,
@@ -66,7 +82,7 @@ GPU = Consumer(
     product=LITERT,
     release="2.3.0",
     strided_1x1="pick",
-    excluded_targets=MICROCONTROLLERS,
+    excluded_targets=NOT_PHONES,
 )
 
 TENSORFLOW_INTERPRETER = Consumer(
@@ -85,7 +101,7 @@ TFLITE_RUNTIME = Consumer(
     "tflite_runtime",
     title="tflite-runtime's Interpreter",
     version="2.14.0",
-    rules=operator_rules(_YEARS),
+    rules=(operators(_YEARS), UNKNOWN_OPERATORS),  # The faults are XNNPACK's.
     source=_YEARS,
     input_types=_ALL,
     output_types=_ALL,
@@ -106,7 +122,7 @@ PLAY_SERVICES = Consumer(
             remedy='storage="int8" runs everywhere.',
             source=_PLAY_SERVICES,
         ),
-        *operator_rules(_PLAY_SERVICES),
+        UNKNOWN_OPERATORS,
     ),
     source=f"{_PLAY_SERVICES}, not measured",
     input_types=_ALL,
