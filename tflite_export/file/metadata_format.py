@@ -26,7 +26,9 @@ from .releases import newest
 Tree = dict[str, Any]
 _NUMPY = {"int": np.int32, "uint": np.uint32, "float": np.float32}
 _BYTES_ALIGNMENT = 16  # `force_align` of the only vector of bytes.
-_SHARING = 16  # How often writers may use the same text or table, on average.
+_SHARING = 4  # How often writers may use the same text or table, on average.
+_ELEMENT_BYTES = 4  # Numbers, and offsets of texts and tables.
+_TABLE_BYTES = 8  # Its offset to the vtable, and one field or the offset to it.
 _NEWER = "field "  # Fields that the schema does not have, by their number.
 
 
@@ -212,7 +214,7 @@ class _Reader:
         return self._table(schema.ROOT, self._at(0))
 
     def _take(self, size: int) -> None:
-        """Counts tables, elements and bytes that were read."""
+        """Counts the bytes of what was read."""
         self._left -= size
         if self._left < 0:
             raise ValueError(f"it has more than {_SHARING} times its bytes")
@@ -234,7 +236,7 @@ class _Reader:
 
     def _table(self, table: str, position: int) -> Tree:
         """Returns a table."""
-        self._take(1)
+        self._take(_TABLE_BYTES)
         layout = position - self._unpack("<i", position)
         slots = _slots(table)
         num_slots = (self._unpack("<H", layout) - 4) // 2
@@ -272,9 +274,9 @@ class _Reader:
         element = kind[1:-1]
         if element == "ubyte":
             return self._text(first, size)
-        self._take(size)
-        # All of them have 4 bytes.
-        return [self._value(element, first + 4 * i) for i in range(size)]
+        places = range(first, first + _ELEMENT_BYTES * size, _ELEMENT_BYTES)
+        self._take(_ELEMENT_BYTES * size)
+        return [self._value(element, place) for place in places]
 
 
 def _named(kind: str, number: int) -> str:
