@@ -111,6 +111,13 @@ def test_scores_of_unknown_range_are_logits_without_numbers():
     assert entries(found, "outputs")[0]["stats"] == {}
 
 
+def test_operators_that_read_themselves_end_the_search():
+    graph = classifier()
+    graph.ops = [TFLiteOp("QUANTIZE", ["scores"], ["scores"])]
+    found = with_additions(graph, Additions(labels={"scores": NAMES}))
+    assert standard_metadata.read(found).score_types == {"scores": "logits"}
+
+
 @pytest.mark.parametrize(
     ("channels", "norm", "color"),
     [(3, None, "RGB"), (1, None, ""), (1, Normalization((0,), (255,)), "GRAYSCALE")],

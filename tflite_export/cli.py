@@ -1,8 +1,8 @@
-"""The command `tf-lsq`: check, suggest, export, verify, inspect, from a shell.
+"""The command `tf-lsq`: files from models, and what files contain, from a shell.
 
 Exit codes: 0 yes, 1 no (the target refuses the model, no file fits the budget, the
-file does not equal the model, codes were changed), 2 wrong usage, 3 something could not
-be read or written.
+file does not equal the model, codes were changed, metadata are damaged), 2 wrong usage,
+3 something could not be read or written.
 """
 
 from __future__ import annotations

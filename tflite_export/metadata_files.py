@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -165,7 +166,7 @@ def _replaced(
     had = {} if before is None else before.facts()
     has = {} if after is None else after.facts()
     return [
-        f"replaced the {what}: {had[what]!r}"
+        f"replaced the {what}: {reprlib.repr(had[what])}"
         for what in had
         if had[what] != has.get(what)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,11 +193,22 @@ def score_type_of(graph: TFLiteGraph, output: str) -> str:
         graph: The file's graph.
         output: Name of the output.
     """
-    producers, tensor = graph.producers(), graph.outputs[output]
-    while tensor in producers and producers[tensor].code in _CONVERT:
-        tensor = producers[tensor].inputs[0]
-    last = producers[tensor].code if tensor in producers else ""
+    *_, (_, last) = _writers(graph, graph.outputs[output])
     return PROBABILITIES if last in _COMPUTE_PROBABILITIES else LOGITS
+
+
+def _writers(graph: TFLiteGraph, tensor: str) -> Iterator[tuple[str, str]]:
+    """Yields a tensor and those that it is converted from, with their operators.
+
+    The operator is "" for an input or a constant.
+    """
+    for op in reversed(graph.ops):
+        if tensor in op.outputs:
+            yield tensor, op.code
+            if op.code not in _CONVERT or not op.inputs:
+                return
+            tensor = op.inputs[0]
+    yield tensor, ""
 
 
 # --- Tables ------------------------------------------------------------------
@@ -263,15 +274,14 @@ def _score_stats(graph: TFLiteGraph, end: End, kind: str) -> Tree:
     """Returns the smallest and largest score of an output."""
     if kind == PROBABILITIES:
         return PROBABILITY_STATS
-    producers, name = graph.producers(), graph.outputs[end.name]
-    while (grid := graph.tensors[name].quantization) is None:
-        if name not in producers or producers[name].code not in _CONVERT:
-            return {}
-        name = producers[name].inputs[0]
-    limits = np.iinfo(graph.tensors[name].dtype)
-    scale = float(grid.scale[0])
-    low, high = ((int(c) - grid.zero_point) * scale for c in (limits.min, limits.max))
-    return {"max": [high], "min": [low]}
+    for name, _ in _writers(graph, graph.outputs[end.name]):
+        tensor = graph.tensors[name]
+        if tensor.quantization is not None:
+            grid, limits = tensor.quantization, np.iinfo(tensor.dtype)
+            codes = (int(limits.min), int(limits.max))
+            low, high = ((code - grid.zero_point) * grid.scale[0] for code in codes)
+            return {"max": [float(high)], "min": [float(low)]}
+    return {}
 
 
 # --- Labels ------------------------------------------------------------------

@@ -26,6 +26,9 @@ from .releases import newest
 Tree = dict[str, Any]
 _NUMPY = {"int": np.int32, "uint": np.uint32, "float": np.float32}
 _BYTES_ALIGNMENT = 16  # `force_align` of the only vector of bytes.
+_SHARING = 4  # How often writers may use the same text or table, on average.
+_ELEMENT_BYTES = 4  # Numbers, and offsets of texts and tables.
+_TABLE_BYTES = 8  # Its offset to the vtable, and one field or the offset to it.
 _NEWER = "field "  # Fields that the schema does not have, by their number.
 
 
@@ -197,18 +200,29 @@ def decode(content: bytes) -> Tree:
 
 
 class _Reader:
-    """Reads the tables of one flatbuffer; each value is read at most a few times.
+    """Reads the tables of one flatbuffer, up to a limit.
 
-    Without a limit, small files whose vectors share elements would take forever.
+    Without it, small files whose vectors share elements would take forever.
     """
 
     def __init__(self, content: bytes) -> None:
         self._content = CheckedBytes(content)
-        self._left = len(content)
+        self._left = _SHARING * len(content)
 
     def root(self) -> Tree:
         """Returns the root table."""
         return self._table(schema.ROOT, self._at(0))
+
+    def _take(self, size: int) -> None:
+        """Counts the bytes of what was read."""
+        self._left -= size
+        if self._left < 0:
+            raise ValueError(f"it has more than {_SHARING} times its bytes")
+
+    def _text(self, first: int, size: int) -> bytes:
+        """Returns bytes."""
+        self._take(size)
+        return bytes(self._content[first : first + size])
 
     def _unpack(self, form: str, position: int) -> Any:
         """Returns a number at a position."""
@@ -222,9 +236,7 @@ class _Reader:
 
     def _table(self, table: str, position: int) -> Tree:
         """Returns a table."""
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError("it has more tables than bytes")
+        self._take(_TABLE_BYTES)
         layout = position - self._unpack("<i", position)
         slots = _slots(table)
         num_slots = (self._unpack("<H", layout) - 4) // 2
@@ -258,18 +270,13 @@ class _Reader:
             return self._table(kind, start)
         size, first = self._unpack("<I", start), start + 4
         if kind == "string":
-            return bytes(self._content[first : first + size]).decode()
+            return self._text(first, size).decode()
         element = kind[1:-1]
         if element == "ubyte":
-            return bytes(self._content[first : first + size])
-        if size > self._left:
-            raise ValueError("it has more values than bytes")
-        return [self._value_of(element, first + 4 * i) for i in range(size)]
-
-    def _value_of(self, element: str, at: int) -> Any:
-        """Returns an element of a vector; all of them have 4 bytes."""
-        self._left -= 1
-        return self._value(element, at)
+            return self._text(first, size)
+        places = range(first, first + _ELEMENT_BYTES * size, _ELEMENT_BYTES)
+        self._take(_ELEMENT_BYTES * size)
+        return [self._value(element, place) for place in places]
 
 
 def _named(kind: str, number: int) -> str:

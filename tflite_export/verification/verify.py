@@ -87,7 +87,7 @@ def verify_tflite(
         VerificationError: If the file differs from the model: in its structure or a
             weight code, in its labels, or by more than 1 in a code at a quantization
             point.
-        ValueError: If the file cannot be read.
+        ValueError: If the file cannot be read, or `labels` do not fit its outputs.
         OSError: If `path` cannot be opened.
     """
     content, name = Path(path).read_bytes(), str(path)
