@@ -205,7 +205,7 @@ def test_unknown_consumers_are_refused(of_pixels, tmp_path):
 @pytest.mark.parametrize(
     ("consumer", "expected"),
     [
-        ("web", "LiteRT.js 2.5: runs slowly. Weights should be int8"),
+        ("web", "LiteRT.js 2.5.3: runs slowly. Weights should be int8"),
         ("mediapipe", "runs slowly. XNNPACK must have a kernel"),
         ("mlkit", "not known. It must be known whether its runtime has"),
     ],

@@ -39,10 +39,13 @@ class Spec:
             the 1x1 convolution and the dense layer.
         dense_scales: How many scales the dense kernel has.
         stride: Stride of the 1x1 convolution.
+        groups: Groups of the 1x1 convolution.
+        depthwise: Height and width, and multiplier, of the depthwise convolution.
         classes: How many there are.
         output_shape: Shape of the output; (): batch and classes.
         second_output: Type of a second output; "": there is none.
-        images: How many inputs there are, 1 or 2.
+        images: How many images there are, 1 or 2.
+        number: Type of another input, that nothing uses; "": there is none.
         trained: Mean and standard deviation of bytes by which the model was trained.
         says: What the file says about its input: its step was "learned", its codes are
             "pixels", or nothing.
@@ -58,10 +61,13 @@ class Spec:
     containers: tuple[str, str, str, str] = ("int8", "int8", "int8", "int8")
     dense_scales: int = 5
     stride: int = 1
+    groups: int = 1
+    depthwise: tuple[int, int] = (3, 1)
     classes: int = 5
     output_shape: tuple[int, ...] = ()
     second_output: str = ""
     images: int = 1
+    number: str = ""
     trained: tuple[float, float] = (0.0, 255.0)
     says: str = ""
     zero_point: int = 0
@@ -87,6 +93,9 @@ class _Builder:
         sources = [self._input(name) for name in names]
         if spec.images > 1:
             sources = [self._op("ADD", sources, "sum", spec.shape, spec.grid)]
+        if spec.number:
+            self.graph.tensors["number"] = TFLiteTensor("number", (1,), spec.number)
+            self.graph.inputs["number"] = "number"
         scores = self._layers(sources[0])
         self._output(scores, "scores", spec.output_type)
         if spec.second_output:
@@ -100,10 +109,14 @@ class _Builder:
         """Adds all layers; returns the output of the last one."""
         spec, batch = self._spec, self._spec.shape[0]
         if len(spec.shape) == 4:
-            half, last = (batch, 4, 4, CHANNELS), 4 // spec.stride
-            x = self._kernel("CONV_2D", x, half, (CHANNELS, 3, 3, spec.shape[3]), 2)
-            x = self._kernel("DEPTHWISE_CONV_2D", x, half, (1, 3, 3, CHANNELS), 1)
-            shape, kernel = (batch, last, last, CHANNELS), (CHANNELS, 1, 1, CHANNELS)
+            window, multiplier = spec.depthwise
+            last, wide = 4 // spec.stride, CHANNELS * multiplier
+            shape, kernel = (batch, 4, 4, CHANNELS), (CHANNELS, 3, 3, spec.shape[3])
+            x = self._kernel("CONV_2D", x, shape, kernel, 2)
+            shape, kernel = (batch, 4, 4, wide), (1, window, window, wide)
+            x = self._kernel("DEPTHWISE_CONV_2D", x, shape, kernel, 1)
+            shape = (batch, last, last, CHANNELS)
+            kernel = (CHANNELS, 1, 1, wide // spec.groups)
             x = self._kernel("CONV_2D", x, shape, kernel, spec.stride)
         features = int(np.prod(self.graph.tensors[x].shape[1:]))
         x = self._kernel(
@@ -206,7 +219,7 @@ class _Builder:
         if stride is not None:
             options |= {"stride_h": stride, "stride_w": stride, "padding": "SAME"}
         if code == "DEPTHWISE_CONV_2D":
-            options["depth_multiplier"] = 1
+            options["depth_multiplier"] = spec.depthwise[1]
         grid = _INNER if stride is not None else _LOGITS
         return self._op(code, [source, weight, bias], name, shape, grid, **options)
 

@@ -82,11 +82,14 @@ def _inputs(
     values = (shaped - np.float64(mean)) / std
     inputs = {}
     for name, tensor_name in graph.inputs.items():
-        grid = graph.tensors[tensor_name].quantization
-        if grid is None:
-            inputs[name] = values.astype(np.float32)
-            continue
-        limits = np.iinfo(graph.tensors[tensor_name].dtype)
-        codes = np.rint(values / grid.scale[0]) + grid.zero_point
-        inputs[name] = codes.clip(limits.min, limits.max).astype(limits.dtype)
+        tensor = graph.tensors[tensor_name]
+        dtype, grid = tensor.dtype, tensor.quantization
+        if dtype == spec.number:
+            inputs[name] = np.zeros(IMAGES, dtype)
+        elif grid is None:
+            inputs[name] = values.astype(dtype)
+        else:
+            limits = np.iinfo(dtype)
+            codes = np.rint(values / grid.scale[0]) + grid.zero_point
+            inputs[name] = codes.clip(limits.min, limits.max).astype(dtype)
     return inputs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import cast
 
 import numpy as np
@@ -322,18 +323,71 @@ def slow_weights(file: FileFacts, consumer: Consumer) -> str:
 
 
 def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
-    """Finds int8 1x1 convolutions with strides."""
+    """Finds 1x1 convolutions of integers with strides."""
+    found = [
+        one.name
+        for one in _convolutions(file, "CONV_2D")
+        if one.of_integers and one.window == (1, 1) and one.strided
+    ]
+    return f"1x1 convolutions with strides: {_listed(found)}" if found else ""
 
-    def strided(op: TFLiteOp) -> bool:
-        if op.code != "CONV_2D":
-            return False
+
+def grouped(file: FileFacts, consumer: Consumer) -> str:
+    """Finds convolutions with groups."""
+    found = [
+        one.name
+        for one in _convolutions(file, "CONV_2D")
+        if one.kernel_channels != one.channels
+    ]
+    return f"convolutions with groups: {_listed(found)}" if found else ""
+
+
+def multiplied_1x1(file: FileFacts, consumer: Consumer) -> str:
+    """Finds depthwise 1x1 convolutions with several outputs for an input."""
+    found = [
+        one.name
+        for one in _convolutions(file, "DEPTHWISE_CONV_2D")
+        if one.window == (1, 1) and one.kernel_channels != one.channels
+    ]
+    return f"depthwise 1x1 convolutions: {_listed(found)}" if found else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+    """An operator with a window.
+
+    Attributes:
+        name: Its output.
+        window: Height and width.
+        strided: Whether it has strides.
+        of_integers: Whether its input is int8 or uint8.
+        channels: Channels of its input.
+        kernel_channels: The last size of its kernel.
+    """
+
+    name: str
+    window: tuple[int, ...]
+    strided: bool
+    of_integers: bool
+    channels: int
+    kernel_channels: int
+
+
+def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
+    """Yields the operators of a kind."""
+    for op in file.graph.ops:
+        if op.code != code:
+            continue
         source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
         strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
-        point = weight.shape[1:3] == (1, 1)
-        return source.dtype == "int8" and point and strides != {1}
-
-    names = [op.outputs[0] for op in file.graph.ops if strided(op)]
-    return f"{_listed(names)} are 1x1 convolutions with strides" if names else ""
+        yield _Convolution(
+            op.outputs[0],
+            weight.shape[1:3],
+            strides != {1},
+            source.dtype in ("int8", "uint8"),
+            source.shape[-1],
+            weight.shape[-1],
+        )
 
 
 def _counted(file: FileFacts, name: Callable[[TFLiteOp], str]) -> str:

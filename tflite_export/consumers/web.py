@@ -7,14 +7,14 @@ from . import conditions
 from .rules import MICROCONTROLLERS, end_types, operator_rules
 from .types import Consumer, Rule
 
-_LITERT_JS = "measured with @litertjs/core 2.5 in Chromium"
+_LITERT_JS = "measured with @litertjs/core 2.5.3 in Chromium"
 _TFJS = "measured with @tensorflow/tfjs-tflite 0.0.1-alpha.10 in Chromium"
 _TYPES = ("float32", "uint8", "int32")
 
 WEB = Consumer(
     "web",
     title="LiteRT.js",
-    version="2.5",
+    version="2.5.3",
     rules=(
         *end_types(_LITERT_JS, inputs=", ".join(_TYPES), outputs=", ".join(_TYPES)),
         *operator_rules(_LITERT_JS),
