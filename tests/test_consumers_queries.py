@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,14 @@ def test_a_file_with_pixels_and_labels_runs_everywhere(name):
     [
         ("int8_int8", "mediapipe", "refused", "input `image` is int8"),
         ("int8_int8", "web", "refused", "output `scores` is int8"),
-        ("learned_step", "mlkit", "wrong", "a learned scale, 0.019685"),
+        (
+            "learned_step",
+            "mlkit",
+            "wrong",
+            "scale 0.019685 and the zero point 128, which were learned",
+        ),
+        ("normalized_otherwise", "mediapipe", "wrong", "another normalization in its"),
+        ("normalized_as_codes", "mediapipe", "runs", "(no labels: `scores`)"),
         ("other_symmetric", "mlkit", "runs", "(byte - 128) / 50.8; not known"),
         ("other_range", "mediapipe", "runs", "(byte - 115) / 56.1; not known"),
         ("int4_convolution", "web", "runs slowly", "1 CONV_2D int4"),
@@ -218,6 +226,22 @@ def _with_scale(scale):
     grid.scale[:] = scale
     graph.tensors["image"].quantization = grid
     return facts_of(graph)
+
+
+def test_ends_of_any_shape_are_judged():
+    graph = graph_of("uint8_uint8")
+    for ends in (graph.inputs, graph.outputs):
+        for tensor in ends.values():
+            graph.tensors[tensor].shape = ()
+    reports = {one.consumer: one for one in judge_all(graph)}
+    assert reports["mediapipe"].verdict == reports["mlkit"].verdict == "refused"
+
+
+def test_descriptions_that_are_none_say_nothing():
+    graph = graph_of("learned_step")
+    described = {"format": 1, "tensors": {"image": None}}
+    graph.metadata["tf_lsq"] = json.dumps(described).encode()
+    assert judge(facts_of(graph), CONSUMERS["mediapipe"]).verdict == "runs"
 
 
 # --- Files ---------------------------------------------------------------------------

@@ -160,11 +160,11 @@ def export_model(
     """
     path = Path(path)
     # Wrong options are refused before a model is read.
+    given = {"input_type": input_type, "output_type": output_type}
     settings = FileSettings(
-        Storage(storage or "int8", bias_grid),
-        input_type or "int8",
-        output_type or "int8",
-        metadata,
+        Storage("int8" if storage is None else storage, bias_grid),
+        metadata=metadata,
+        **{name: value for name, value in given.items() if value is not None},
     )
     check_writable(path)
     model = check_quantized(model)

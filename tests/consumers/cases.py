@@ -121,6 +121,8 @@ SPECS = {
     "learned_step": Spec(grid=_SYMMETRIC, trained=_STANDARD, says="learned"),
     "other_symmetric": Spec(grid=_SYMMETRIC, trained=_STANDARD),
     "other_range": Spec(grid=_RANGE, trained=_STANDARD),
+    "normalized_otherwise": Spec(grid=_SYMMETRIC, trained=_STANDARD),
+    "normalized_as_codes": Spec(grid=_RANGE, trained=_STANDARD),
     "bytes_as_values": Spec(grid=(1.0, -128), trained=(0.0, 1.0)),
     "newest_version": Spec(newest=True),
     "dense_zero_point": Spec(dense_scales=1, zero_point=50),
@@ -135,6 +137,9 @@ SPECS = {
     "labels_not_attached": Spec(),
     "few_labels": Spec(),
 }
+_OF_STANDARD = Additions(
+    normalization={"image": Normalization((_STANDARD[0],), (_STANDARD[1],))}
+)
 _METADATA = {
     "labels": _with(Additions(labels={"scores": _LABELS})),
     "pixels": _with(Additions(labels={"scores": _LABELS})),
@@ -144,6 +149,8 @@ _METADATA = {
     "normalization_of_channels": _with(
         Additions(normalization={"image": Normalization((0.0,) * 3, (255.0,) * 3)})
     ),
+    "normalized_otherwise": _with(_OF_STANDARD),
+    "normalized_as_codes": _with(_OF_STANDARD),
     "normalization_of_two": _changed(_two_numbers),
     "said_to_be_gray": _changed(_gray),
     "empty_entry": _changed(_empty_entry),

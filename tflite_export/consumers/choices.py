@@ -59,9 +59,9 @@ def choose(
         own_output = _CODES if _CODES in consumer.output_types else _NUMBERS
         strided_1x1 = consumer.strided_1x1
     return Choice(
-        storage or "int8",
-        input_type or own_input,
-        output_type or own_output,
+        "int8" if storage is None else storage,
+        own_input if input_type is None else input_type,
+        own_output if output_type is None else output_type,
         strided_1x1,
     )
 

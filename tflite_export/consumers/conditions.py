@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ..file import (
     OPERATORS,
     PACKED,
     End,
+    Normalization,
     TFLiteOp,
     ends_of,
     faults_of,
@@ -27,10 +28,10 @@ from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-_BYTES = np.arange(256)
+_BYTES = np.arange(256)[:, np.newaxis]
 # Mean and standard deviation of bytes in the usual forms of images: the byte itself,
 # from 0 to 1, and from -1 to 1.
-_USUAL_FORMS = ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+_USUAL = ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -113,7 +114,7 @@ def no_list_of_scores(axes: Collection[int] = ()) -> Found:
 
 def _is_map(end: End) -> bool:
     """Returns whether an output has scores at several positions."""
-    return math.prod(end.shape[1:]) != end.shape[-1] or len(end.shape) < 2
+    return len(end.shape) < 2 or math.prod(end.shape[1:]) != end.shape[-1]
 
 
 # --- What images become ----------------------------------------------------------
@@ -121,7 +122,7 @@ def _is_map(end: End) -> bool:
 
 def no_normalization(file: FileFacts, consumer: Consumer) -> str:
     """Finds float32 images without a normalization in the metadata."""
-    known = {} if file.standard is None else file.standard.normalization
+    known = _normalizations(file)
     return _listed(
         f"input `{end.name}` is float32, and no metadata say how bytes become numbers"
         for end in _inputs(file)
@@ -129,13 +130,14 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
     )
 
 
-def learned_codes(file: FileFacts, consumer: Consumer) -> str:
+def other_codes(file: FileFacts, consumer: Consumer) -> str:
     """Finds uint8 images whose codes are not bytes, as the file itself says."""
     return _listed(
-        f"input `{end.name}` has a learned scale, {end.scale:.6g}, so its codes are "
-        "not the bytes that the consumer writes there"
+        f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
+        f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
+        "writes there"
         for end in _byte_inputs(file)
-        if _is_learned(file, end) and not _usual_form(end)
+        if (why := _why_not_bytes(file, end))
     )
 
 
@@ -145,46 +147,56 @@ def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
         f"`{end.name}` takes bytes as {_form(end)}; not known from the file whether "
         "its model was trained so"
         for end in _byte_inputs(file)
-        if not _are_pixels(file, end)
-        and not (_is_learned(file, end) and not _usual_form(end))
+        if "pixels" not in _described(file, end)
+        and end.name not in _normalizations(file)
+        and not _why_not_bytes(file, end)
     )
+
+
+def _why_not_bytes(file: FileFacts, end: End) -> str:
+    """Returns how a file shows that codes are not bytes, "" if it does not."""
+    described, one = _described(file, end), _normalizations(file).get(end.name)
+    if "pixels" in described:
+        return ""
+    if one is not None:
+        same = _codes_are_bytes(end, np.array(one.mean), np.array(one.std))
+        return "" if same else "but another normalization in its metadata"
+    if "step" not in described:
+        return ""
+    usual = any(_codes_are_bytes(end, np.array(m), np.array(s)) for m, s in _USUAL)
+    return "" if usual else "which were learned"
 
 
 def _byte_inputs(file: FileFacts) -> list[End]:
     """Returns the uint8 inputs that have a grid."""
-    return [e for e in _inputs(file) if e.dtype == "uint8" and e.scale is not None]
+    return [e for e in _inputs(file) if e.dtype == "uint8" and e.scale]
 
 
 def _described(file: FileFacts, end: End) -> Collection[str]:
     """Returns the keys of what a file says of the quantizer of an input."""
-    if file.described is None or "tensors" not in file.described:
+    if file.described is None:
         return ()
     tensor = file.graph.inputs[end.name]
     inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
-    tensors = cast("dict[str, Collection[str]]", file.described["tensors"])
-    return next((tensors[name] for name in [tensor, *inner] if name in tensors), ())
+    tensors = cast("dict[str, Any]", file.described.get("tensors", {}))
+    found = next((tensors[name] for name in [tensor, *inner] if name in tensors), None)
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else ()
 
 
-def _are_pixels(file: FileFacts, end: End) -> bool:
-    """Returns whether a file says that the codes of an input are bytes."""
-    return "pixels" in _described(file, end)
+def _normalizations(file: FileFacts) -> dict[str, Normalization]:
+    """Returns the normalizations of inputs that a file names."""
+    return {} if file.standard is None else file.standard.normalization
 
 
-def _is_learned(file: FileFacts, end: End) -> bool:
-    """Returns whether a file says that the step of an input was learned."""
-    return "step" in _described(file, end) and not _are_pixels(file, end)
+def _codes_are_bytes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
+    """Returns whether the code of each byte is the byte, for `(byte - mean) / std`.
 
-
-def _usual_form(end: End) -> bool:
-    """Returns whether every byte is its own code in one of the usual forms."""
-    if end.scale is None or end.zero_point is None:
-        return False
-    for mean, std in _USUAL_FORMS:
-        codes = np.rint((_BYTES - mean) / std / end.scale) + end.zero_point
-        allowed = 0 if mean.is_integer() else 1  # There, no grid has the byte's value.
-        if np.abs(codes - _BYTES).max() <= allowed:
-            return True
-    return False
+    Where the mean is on no byte, 0 is not either, and codes are off by up to one.
+    """
+    values = (_BYTES - mean) / std
+    codes = np.rint(values / (end.scale or 1)) + (end.zero_point or 0)
+    allowed = 0 if np.all(mean % 1 == 0) else 1
+    return bool(np.abs(codes - _BYTES).max() <= allowed)
 
 
 def _form(end: End) -> str:
@@ -212,10 +224,9 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
     """Finds normalizations by other than one or three numbers."""
-    known = {} if file.standard is None else file.standard.normalization
     return _listed(
         f"`{name}` is normalized by {len(numbers)} numbers"
-        for name, one in known.items()
+        for name, one in _normalizations(file).items()
         for numbers in (max(one.mean, one.std, key=len),)
         if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
     )

@@ -19,7 +19,6 @@ _OPEN_TYPES = (
     "Export with this `consumer`, and leave `input_type` and `output_type` open."
 )
 
-
 UNKNOWN_OPERATORS = Rule(
     "unknown_operators",
     "unknown",
@@ -49,7 +48,7 @@ def operators(source: str) -> Rule:
         "refuses",
         "All operators must be in its release",
         conditions.newer_operators,
-        remedy='Export with storage="int8".',
+        remedy='Use a newer release, or export with storage="int8".',
         source=source,
     )
 
@@ -160,7 +159,7 @@ def image_rules(source: str) -> tuple[Rule, ...]:
             "codes_of_bytes",
             "is wrong",
             "The codes of a uint8 image must be its bytes",
-            conditions.learned_codes,
+            conditions.other_codes,
             remedy="Quantize with `inputs=tf_lsq.Pixels(mean=..., std=...)`, or put a "
             "Rescaling layer at the front of the model.",
             source=MEASURED,

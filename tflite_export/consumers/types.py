@@ -1,9 +1,9 @@
 """Consumers of finished files and their rules, as data.
 
 A target shapes training: its operators and zero points. A consumer reads a finished
-file, and decides the types of its ends, its form and its metadata. `export_model` has
-what a consumer takes, and refuses the rest before it writes anything; `inspect_tflite`
-and the report of an export say of every consumer what it does with a file.
+file, and decides the types of its ends, its form and its metadata. `export_model`
+chooses what a consumer takes, and refuses the rest before it writes anything;
+`inspect_tflite` and the report of an export say what each consumer does with a file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Consumer:
         version: The version that the rules are about; "" if it is not known.
         rules: What it requires of a file.
         source: Where these facts come from.
-        input_types: Types of inputs that it takes, first the one to choose.
+        input_types: Types of inputs that it takes.
         output_types: The same of outputs.
         takes_images: Whether it makes the inputs itself, of the bytes of an image.
         product: Whose operators it has, "TensorFlow Lite" or "LiteRT"; "": unknown.
