@@ -267,7 +267,7 @@ KNOWN_TO_EXPORT = {
     "freezing.sizes": {"graph", "training"},
     "freezing.reader": {"graph", "layers", "training"},
     "loading": {"graph"},
-    "pipeline": {"layers", "training"},
+    "pipeline": {"training"},
     "reports.html_report": {"training.plots"},
     "twin": {"keras3"},
 }

@@ -293,7 +293,7 @@ def export(
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
         if snippet is not None:
-            _check_snippet(snippet, student, input_type, output_type)
+            _check_snippet(snippet, student, consumer, input_type, output_type)
         report = tflite_export.export_model(
             student,
             file,
@@ -485,7 +485,11 @@ def main() -> None:
 
 
 def _check_snippet(
-    snippet: str, student: Any, input_type: str, output_type: str
+    snippet: str,
+    student: Any,
+    consumer: str | None,
+    input_type: str | None,
+    output_type: str | None,
 ) -> None:
     """Checks that code in a language could run the file of a model.
 
@@ -495,6 +499,7 @@ def _check_snippet(
     from .check import check_model
     from .file import End
     from .freezing import check_quantized
+    from .pipeline import choose_for
     from .reports import snippet_refusal
 
     if snippet == "cpp":
@@ -506,14 +511,16 @@ def _check_snippet(
             )
         return
     model = check_quantized(student)
+    reader = None if consumer is None else CONSUMERS[consumer]
+    choice = choose_for(model, reader, None, input_type, output_type)
     inputs, outputs = (
         [
             End(name, dtype, (-1, *tensor.shape[1:]), None, None)
             for name, tensor in zip(names, tensors, strict=True)
         ]
         for names, tensors, dtype in (
-            (model.input_names, model.inputs, input_type),
-            (model.output_names, model.outputs, output_type),
+            (model.input_names, model.inputs, choice.input_type),
+            (model.output_names, model.outputs, choice.output_type),
         )
     )
     refusal = snippet_refusal(snippet, inputs, outputs)

@@ -13,13 +13,19 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
-from tf_lsq.layers import PixelPoint
 from tf_lsq.pixels import Pixels
 from tf_lsq.training import measured_narrow_ranges, pixel_points
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
-from .consumers import check_consumer, choose, judge_all, resolve_consumer
+from .consumers import (
+    Choice,
+    Consumer,
+    check_consumer,
+    choose,
+    judge_all,
+    resolve_consumer,
+)
 from .file import (
     Additions,
     Labels,
@@ -160,25 +166,19 @@ def export_model(
     """
     path = Path(path)
     # Wrong options are refused before a model is read.
-    given = {"input_type": input_type, "output_type": output_type}
     settings = FileSettings(
         Storage("int8" if storage is None else storage, bias_grid),
-        metadata=metadata,
-        **{name: value for name, value in given.items() if value is not None},
+        "int8" if input_type is None else input_type,
+        "int8" if output_type is None else output_type,
+        metadata,
     )
     check_writable(path)
     model = check_quantized(model)
     model = at_shapes(model, input_shapes)
-    trained, pixels = read_model(model), pixel_points(model)
+    trained = read_model(model)
     resolved = resolve_target(target, trained.target)
     reader = resolve_consumer(consumer, resolved)
-    choice = choose(
-        reader,
-        storage=storage,
-        input_type=input_type,
-        output_type=output_type,
-        pixels=pixels.keys() == {*model.input_names},
-    )
+    choice = choose_for(model, reader, storage, input_type, output_type)
     check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
     settings = dataclasses.replace(
         settings,
@@ -188,7 +188,7 @@ def export_model(
         additions=Additions(
             info=ModelInfo() if info is None else info,
             labels=read_labels(labels, model.output_names),
-            normalization=_normalization(pixels, choice.input_type),
+            normalization=_normalization(model, choice.input_type),
         ),
     )
     # Reports compare the file with others; each is built once.
@@ -254,13 +254,36 @@ def export_model(
     return report
 
 
-def _normalization(
-    pixels: Mapping[str, PixelPoint], input_type: str
-) -> dict[str, Normalization]:
+def choose_for(
+    model: keras.Model,
+    consumer: Consumer | None,
+    storage: str | None,
+    input_type: str | None,
+    output_type: str | None,
+) -> Choice:
+    """Returns the form of a model's file.
+
+    Args:
+        model: A quantized model.
+        consumer: What will read the file; None: it is not known.
+        storage: As given to `export_model`.
+        input_type: The same.
+        output_type: The same.
+    """
+    return choose(
+        consumer,
+        storage=storage,
+        input_type=input_type,
+        output_type=output_type,
+        pixels=pixel_points(model).keys() == {*model.input_names},
+    )
+
+
+def _normalization(model: keras.Model, input_type: str) -> dict[str, Normalization]:
     """Returns how the float32 inputs that are pixels are made of bytes."""
     if input_type != "float32":
         return {}
-    grids = {name: point.pixel_grid for name, point in pixels.items()}
+    grids = {name: point.pixel_grid for name, point in pixel_points(model).items()}
     return {
         name: Normalization((float(grid.zero),), (grid.divisor,))
         for name, grid in grids.items()

@@ -1,11 +1,12 @@
 """What reads a finished file, and what it does with it; needs no TensorFlow."""
 
-from .choices import check_consumer, choose, resolve_consumer
+from .choices import Choice, check_consumer, choose, resolve_consumer
 from .queries import CONSUMERS, facts_of, find_consumer, judge, judge_all
 from .types import Consumer, ConsumerReport, Finding
 
 __all__ = [
     "CONSUMERS",
+    "Choice",
     "Consumer",
     "ConsumerReport",
     "Finding",
