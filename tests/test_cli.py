@@ -167,8 +167,28 @@ def test_inspect_shows_the_contents_of_a_file(files):
 def test_cpp_is_only_for_tflite_micro(files, tmp_path):
     path = tmp_path / "model.tflite"
     result = run("export", files / "student.keras", path, "--snippet", "cpp", code=3)
-    assert "`--snippet` must be 'python', 'kotlin' or 'swift'" in result.output
+    assert "`--snippet` must not be 'cpp' unless" in result.output
     assert not path.exists()
+
+
+@pytest.mark.parametrize("language", ["javascript", "kotlin-mediapipe"])
+def test_snippets_are_only_for_files_that_their_library_takes(
+    language, files, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    arguments = ["export", files / "student.keras", path, "--snippet", language]
+    result = run(*arguments, code=3)
+    assert f"`--snippet` cannot be '{language}'" in result.output
+    assert "--input-type" in result.output and not path.exists()
+    ends = ["--input-type", "uint8", "--output-type", "float32"]
+    assert "classify" in run(*arguments, *ends, *labels(tmp_path)).output
+
+
+def labels(folder):
+    """The options for labels of the student's five classes."""
+    path = folder / "labels.txt"
+    path.write_text("a\nb\nc\nd\ne\n")
+    return ["--labels", path]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_least_runtime_is_one_that_computes_right(rng):
     graph = hand_built.fully_connected(5, rng)
     assert least_releases(graph) == {"LiteRT": "2.1.5"}
     assert runtime_of(graph) == (
-        "LiteRT 2.1.5 or newer; wrong in TensorFlow Lite 2.20.0 and older "
+        "LiteRT 2.1.5 or newer; wrong in TensorFlow Lite 2.21.0 and older "
         "(FULLY_CONNECTED with a zero point in its kernel)"
     )
     graph = hand_built.fully_connected(0, rng)

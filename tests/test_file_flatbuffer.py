@@ -53,6 +53,15 @@ def fully_connected():
     )
 
 
+def test_ends_are_read_in_the_order_of_the_subgraph():
+    graph = fully_connected()
+    graph.outputs = {"first": "y", "second": "x"}
+    model, _ = flatbuffer.object_tree(flatbuffer.to_bytes(graph))
+    model.signatureDefs[0].outputs.reverse()
+    found = flatbuffer.from_bytes(flatbuffer.finished(model))
+    assert [*found.outputs.items()] == [*graph.outputs.items()]
+
+
 def test_a_graph_survives_writing_and_reading():
     graph = fully_connected()
     content = flatbuffer.to_bytes(graph)

@@ -23,6 +23,7 @@ TRAINING = [
     "_compat3",
     "_compat",
     "data",
+    "pixels",
     "lsq.ranges",
     "lsq.plain",
     "lsq.first_steps",
@@ -35,6 +36,7 @@ TRAINING = [
     "layers.attributes",
     "layers.wrapper",
     "layers.point",
+    "layers.pixel_point",
     "layers.loans",
     "layers",
     "graph.functions",
@@ -77,6 +79,7 @@ TRAINING = [
     "graph.fusing",
     "graph.folding",
     "graph.pairing",
+    "graph.rewriting",
     "graph.evaluation",
     "graph.keras3.graph",
     "graph.keras3.recorder",
@@ -98,6 +101,7 @@ TRAINING = [
     "training.arrivals",
     "training.narrow_ranges",
     "training.lost_values",
+    "training.pixel_ranges",
     "training.first_batch",
     "training.range_watch",
     "training.losses",
@@ -114,6 +118,7 @@ TRAINING = [
     "training.diagnostics",
     "training",
     "policy",
+    "pixel_inputs",
     "plan",
     "gamma",
     "layout",
@@ -137,6 +142,8 @@ EXPORT = [
     "errors",
     "pictures",
     "quiet",
+    "file.checked_bytes",
+    "file.attached_files",
     "file.packing",
     "file.quantized_tensor",
     "file.releases",
@@ -145,7 +152,12 @@ EXPORT = [
     "file.faults",
     "file.flatbuffer",
     "file.metadata",
-    "file.inspect",
+    "file.rewriting",
+    "file.labels",
+    "file.metadata_schema",
+    "file.metadata_format",
+    "file.standard_metadata",
+    "file.metadata_additions",
     "file",
     "targets.tool",
     "targets.types",
@@ -161,6 +173,16 @@ EXPORT = [
     "targets.tflm_arena",
     "targets.vela",
     "targets",
+    "consumers.types",
+    "consumers.conditions",
+    "consumers.rules",
+    "consumers.image_apps",
+    "consumers.runtimes",
+    "consumers.web",
+    "consumers.queries",
+    "consumers.choices",
+    "consumers",
+    "inspection",
     "runtimes.rounding",
     "runtimes.arithmetic",
     "runtimes.softmax",
@@ -210,6 +232,7 @@ EXPORT = [
     "verification",
     "storages",
     "c_source",
+    "metadata_files",
     "check",
     "pipeline",
     "bits.knapsack",
@@ -227,18 +250,19 @@ EXPORT = [
 ]
 # A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
-OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
+OPEN |= {"tflite_export.file.metadata", "tflite_export.file.standard_metadata"}
+OPEN |= {"tflite_export.runtimes.arithmetic"}
 OPEN |= {"tflite_export.runtimes.softmax", "tflite_export.runtimes.tables"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}
 # What the exporter may import from the training library, besides its public names,
-# `data` and Keras itself.
+# `data`, `pixels` and Keras itself.
 KNOWN_TO_EXPORT = {
     "bits.mixed_bits": {"graph", "policy"},
     "bits.search": {"graph", "policy"},
     "bits.sensitivity": {"graph", "layers", "lsq.lsq_plus"},
     "bits.suggestion": {"training.plots"},
-    "check": {"graph", "training"},
+    "check": {"graph", "layers", "training"},
     "freezing": {"training"},
     "freezing.containers": {"graph"},
     "freezing.sizes": {"graph", "training"},
@@ -248,7 +272,7 @@ KNOWN_TO_EXPORT = {
     "reports.html_report": {"training.plots"},
     "twin": {"keras3"},
 }
-FREE_FOR_EXPORT = {"", "_compat", "data", "lsq"}
+FREE_FOR_EXPORT = {"", "_compat", "data", "lsq", "pixels"}
 
 
 def name_of(path):

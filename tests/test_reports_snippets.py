@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import functools
+import json
+import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +22,24 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export.reports import snippets_of
+from tflite_export.file import (
+    Additions,
+    End,
+    Normalization,
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    to_bytes,
+    with_additions,
+)
+from tflite_export.reports import snippet_refusal, snippets_of
+from tflite_export.reports.snippets import LANGUAGES
 
 layers = keras.layers
+ROOT = Path(__file__).resolve().parents[1]
+MODULES_VARIABLE = "TF_LSQ_NODE_MODULES"
+NAMES = ['a "b"', "$c\\d", "größe\t", "\x0c\u2028", "日本"]
 
 
 def odd_names():
@@ -27,44 +50,298 @@ def odd_names():
     return keras.Model(inputs, outputs, name="odd")
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
-def test_the_python_snippet_computes_what_the_file_does(
-    dtype, rng, tmp_path, monkeypatch
-):
+@pytest.fixture(scope="module")
+def odd():
+    """A student with odd names, data, and its outputs; made once."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
     student = tf_lsq.quantize_model(odd_names())
     data = [rng.normal(size=(32, 4)).astype(np.float32) for _ in range(2)]
     tf_lsq.calibrate(student, data)
     tf_lsq.round_biases(student)
-    path = tmp_path / "odd.tflite"
-    report = tflite_export.export_model(
-        student, path, input_type=dtype, output_type=dtype
+    return student, data, tflite_export.integer_twin(student).predict(data, verbose=0)
+
+
+def odd_graph(odd, dtype):
+    return tiny.built(odd[0], input_type=dtype, output_type=dtype).graph
+
+
+@functools.cache
+def plain_classifier(dtype):
+    rng = np.random.default_rng(0)
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    return tiny.built(student, input_type=dtype, output_type=dtype).graph
+
+
+def node():
+    """The path of Node.js."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("no Node.js: `apt-get install nodejs`")
+    return found
+
+
+def node_modules():
+    """A folder with LiteRT.js from npm."""
+    folder = Path(os.environ.get(MODULES_VARIABLE, ROOT / ".web/node_modules"))
+    if not (folder / "@litertjs/core").is_dir():
+        pytest.skip(
+            f"no LiteRT.js: `npm install @litertjs/core`, and set {MODULES_VARIABLE} "
+            "to its folder node_modules"
+        )
+    return folder
+
+
+def run_javascript(code, graph, calls, folder):
+    """What calls of functions of a snippet return, under Node.js."""
+    (folder / "snippet.mjs").write_text(code)
+    (folder / "m.tflite").write_bytes(to_bytes(graph))
+    harness = ROOT / "tests/harness/litert_js.mjs"
+    done = subprocess.run(
+        [node(), harness, node_modules(), folder],
+        input=json.dumps(calls),
+        capture_output=True,
+        text=True,
     )
-    monkeypatch.chdir(tmp_path)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "outputs.json").read_text())
+
+
+def run_python(code, graph, folder, monkeypatch):
+    """The functions of a snippet."""
+    (folder / "m.tflite").write_bytes(to_bytes(graph))
+    monkeypatch.chdir(folder)
     scope = {}
-    exec(report.snippets["python"], scope)
-    found = scope["predict"](*data)
-    expected = tflite_export.integer_twin(student).predict(data, verbose=0)
-    for one, other in zip(found, expected, strict=True):
+    exec(code, scope)
+    return scope
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_the_python_snippet_computes_what_the_file_does(
+    dtype, odd, tmp_path, monkeypatch
+):
+    _, data, expected = odd
+    graph = odd_graph(odd, dtype)
+    code = snippets_of(graph, "m.tflite")["python"]
+    scope = run_python(code, graph, tmp_path, monkeypatch)
+    for one, other in zip(scope["predict"](*data), expected, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert "classify" not in scope
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_javascript_snippet_computes_what_the_file_does(dtype, odd, tmp_path):
+    _, data, expected = odd
+    graph = odd_graph(odd, dtype)
+    code = snippets_of(graph, "m.tflite")["javascript"]
+    calls = [
+        ["predict", *(["Float32Array", one[i].tolist()] for one in data)]
+        for i in range(8)
+    ]
+    for i, found in enumerate(run_javascript(code, graph, calls, tmp_path)):
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(np.float32(one), other[i])
+
+
+def copying():
+    """A file whose output has the codes of its input."""
+    grid = TensorQuantization(np.float32([0.5]), 10)
+    tensors = {name: TFLiteTensor(name, (1, 8), "uint8", grid) for name in "xy"}
+    ops = [TFLiteOp("QUANTIZE", ["x"], ["y"])]
+    return TFLiteGraph(tensors, ops, {"x": "x"}, {"y": "y"})
+
+
+# In steps: halves go to the even neighbour, as in `np.rint`; the ends of the range.
+STEPS = [-1.5, -2.5, 0.5, 1.5, 2.5, 2.4999, 1e6, -1e6]
+ROUNDED = [-2.0, -2.0, 0.0, 2.0, 2.0, 2.0, 245.0, -10.0]
+
+
+def test_python_rounds_as_the_library_does(tmp_path, monkeypatch):
+    code = snippets_of(copying(), "m.tflite")["python"]
+    scope = run_python(code, copying(), tmp_path, monkeypatch)
+    found = scope["predict"](np.float32([STEPS]) / 2)
+    np.testing.assert_array_equal(found, np.float32([ROUNDED]) / 2)
+
+
+def test_javascript_rounds_as_the_library_does(tmp_path):
+    code = snippets_of(copying(), "m.tflite")["javascript"]
+    calls = [["predict", ["Float32Array", [one / 2 for one in STEPS]]]]
+    [found] = run_javascript(code, copying(), calls, tmp_path)
+    assert found == [one / 2 for one in ROUNDED]
+
+
+NORMS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+def classifier(dtype):
+    """A graph with labels whose input is made of bytes.
+
+    Codes of integer inputs are bytes; a float32 input is standardised by channel.
+    """
+    graph = copy.deepcopy(plain_classifier(dtype))
+    norm = Normalization((0.0,), (255.0,))
+    if dtype == "float32":
+        norm = Normalization(*NORMS)
+    else:
+        grid = TensorQuantization(np.float32([1 / 255]), -128 if dtype == "int8" else 0)
+        graph.tensors[graph.inputs["image"]].quantization = grid
+    additions = Additions(labels={"scores": NAMES}, normalization={"image": norm})
+    return with_additions(graph, additions)
+
+
+def codes_of(graph, images):
+    """The file's integers for inputs as they are in the file."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    run = Interpreter(model_content=to_bytes(graph)).get_signature_runner()
+    return run(image=images)["scores"]
+
+
+def expected_scores(graph, images):
+    """The real scores of images of bytes."""
+    tensor = graph.tensors[graph.inputs["image"]]
+    if tensor.dtype == "float32":
+        mean, std = NORMS
+        values = (images.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    else:
+        offset = 128 if tensor.dtype == "int8" else 0
+        values = (images.astype(int) - offset).astype(tensor.dtype)
+    scores = codes_of(graph, values)
+    grid = graph.tensors[graph.outputs["scores"]].quantization
+    if grid is None:
+        return scores
+    return (scores.astype(np.float32) - grid.zero_point) * grid.scale[0]
+
+
+def ranked(scores):
+    """Labels with their scores, the largest first."""
+    pairs = zip(NAMES, scores.tolist(), strict=True)
+    return sorted(pairs, key=lambda pair: -pair[1])
+
+
+@pytest.fixture
+def images(rng):
+    return rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_python_takes_bytes_and_returns_labels(dtype, images, tmp_path, monkeypatch):
+    graph = classifier(dtype)
+    code = snippets_of(graph, "m.tflite")["python"]
+    scope = run_python(code, graph, tmp_path, monkeypatch)
+    expected = expected_scores(graph, images)
+    np.testing.assert_array_equal(scope["predict"](images), expected)
+    assert scope["classify"](images[:1]) == ranked(expected[0])
+    with pytest.raises(TypeError, match=r"must be bytes, uint8. Received: float32"):
+        scope["predict"](images.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_javascript_takes_bytes_and_returns_labels(dtype, images, tmp_path):
+    graph = classifier(dtype)
+    code = snippets_of(graph, "m.tflite")["javascript"]
+    arguments = [["Uint8Array", one.ravel().tolist()] for one in images]
+    calls = [["predict", one] for one in arguments] + [["classify", arguments[0]]]
+    *found, pairs = run_javascript(code, graph, calls, tmp_path)
+    expected = expected_scores(graph, images)
+    np.testing.assert_array_equal(np.float32(found), expected)
+    assert pairs == [list(pair) for pair in ranked(expected[0])]
+
+
+@pytest.mark.parametrize("scale", [1 / 254, 2.0])
+def test_bytes_are_no_codes_on_another_grid(scale):
+    graph = classifier("uint8")
+    assert "np.rint" not in snippets_of(graph, "m")["python"]
+    tensor = graph.tensors[graph.inputs["image"]]
+    tensor.quantization = TensorQuantization(np.float32([scale]), 0)
+    for code in ("np.rint", "np.float32([255.0])"):
+        assert code in snippets_of(graph, "m")["python"]
+
+
+def test_int8_codes_are_bytes_less_by_128():
+    snippets = snippets_of(classifier("int8"), "m")
+    assert "(image ^ 128).view(np.int8)" in snippets["python"]
+    assert "xor 0x80" in snippets["kotlin"]
+    assert "xor 0x80" in snippets["kotlin-compiled-model"]
+    assert "{ $0 ^ 0x80 }" in snippets["swift"]
 
 
 GRAMMARS = {"kotlin": tree_sitter_kotlin, "swift": tree_sitter_swift}
+FOR_PHONES = [name for name in LANGUAGES if name.split("-")[0] in GRAMMARS]
 
 
-@pytest.mark.parametrize("language", GRAMMARS)
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
-def test_snippets_for_phones_are_well_formed(language, dtype, rng):
-    student = tf_lsq.quantize_model(odd_names())
-    tf_lsq.calibrate(student, [rng.normal(size=(32, 4)) for _ in range(2)])
-    graph = tiny.built(student, input_type=dtype, output_type=dtype).graph
-    code = snippets_of(graph, 'a "file".tflite')[language]
-    parser = tree_sitter.Parser(tree_sitter.Language(GRAMMARS[language].language()))
+def parser_of(language):
+    grammar = GRAMMARS[language.split("-")[0]]
+    return tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+
+
+def check_syntax(language, code):
+    parser = parser_of(language)
     assert not parser.parse(code.encode()).root_node.has_error, code
     assert parser.parse(f"{code} }}{{".encode()).root_node.has_error
+    assert "Only the syntax of this code was checked." in code
+
+
+@pytest.mark.parametrize("language", ["kotlin", "kotlin-compiled-model", "swift"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_snippets_for_phones_are_well_formed(language, dtype, odd):
+    graph = odd_graph(odd, dtype)
+    code = snippets_of(graph, 'a "file".tflite')[language]
+    check_syntax(language, code)
     for tensor in (*graph.inputs.values(), *graph.outputs.values()):
         grid = graph.tensors[tensor].quantization
         if grid is not None:
             assert str(grid.scale[0]) in code
+
+
+@pytest.mark.parametrize("language", FOR_PHONES)
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_snippets_with_bytes_and_labels_are_well_formed(language, dtype):
+    snippets = snippets_of(classifier(dtype), "m.tflite")
+    assert ("kotlin-mediapipe" in snippets) == (dtype != "int8")
+    if language in snippets:
+        check_syntax(language, snippets[language])
+        assert "classify" in snippets[language]
+
+
+@pytest.mark.parametrize("language", ["kotlin", "kotlin-compiled-model", "swift"])
+@pytest.mark.parametrize("dtype", ["int32", "int64", "bool", "uint8", "int8"])
+def test_integers_without_a_grid_are_integers_in_snippets(language, dtype):
+    graph = copy.deepcopy(plain_classifier("float32"))
+    for ends in (graph.inputs, graph.outputs):
+        for name in ends.values():
+            tensor = graph.tensors[name]
+            graph.tensors[name] = dataclasses.replace(tensor, dtype=dtype)
+    code = snippets_of(graph, "m.tflite")[language]
+    check_syntax(language, code)
+    types = {"int32": "Int", "int64": "Long|Int64", "bool": "Bool"}
+    assert re.search(types.get(dtype, "Byte|U?Int8"), code)
+    assert not re.search(r"Float(?!32)", code)
+
+
+def test_javascript_is_well_formed(odd, tmp_path):
+    graphs = [odd_graph(odd, "uint8"), classifier("uint8"), classifier("float32")]
+    for graph in graphs:
+        path = tmp_path / "snippet.mjs"
+        path.write_text(snippets_of(graph, 'a "file".tflite')["javascript"])
+        subprocess.run([node(), "--check", path], check=True)
+        path.write_text(f"{path.read_text()} }}{{")
+        assert subprocess.run([node(), "--check", path], capture_output=True).returncode
+
+
+def test_libraries_that_refuse_a_file_have_no_snippet():
+    image = End("image", "uint8", (-1, 8, 8, 3), None, None)
+    scores = End("scores", "int8", (-1, 5), None, None)
+    assert snippet_refusal("kotlin", [image], [scores]) == ""
+    for language in ("javascript", "kotlin-mediapipe"):
+        message = snippet_refusal(language, [image], [scores])
+        assert "Received: {'scores': 'int8'}. Export with" in message
+    gray = dataclasses.replace(image, shape=(-1, 8, 8, 1))
+    scores = dataclasses.replace(scores, dtype="uint8")
+    assert snippet_refusal("javascript", [gray], [scores]) == ""
+    for inputs in ([gray], [image, image]):
+        assert "one input" in snippet_refusal("kotlin-mediapipe", inputs, [scores])
 
 
 def test_a_snippet_of_one_input_and_output_is_short(exported_report):

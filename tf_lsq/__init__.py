@@ -9,6 +9,7 @@ from ._compat import keras3_runs_on_tensorflow
 from .comparison import compare
 from .graph import from_keras3, register_layer
 from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
+from .pixels import Pixels
 from .quantize import quantize_model
 from .scheme import LSQQuantizeScheme
 from .to_float import to_float
@@ -48,6 +49,7 @@ __all__ = [
     "LSQQuantizeScheme",
     "LSQWeightQuantizer",
     "OscillationTracking",
+    "Pixels",
     "SGDWithL2",
     "calibrate",
     "compare",

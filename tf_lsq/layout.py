@@ -18,6 +18,7 @@ from .layers import (
     LSQActivationQuantizer,
     LSQQuantizeConfig,
     LSQWrapper,
+    PixelPoint,
     QuantizationPoint,
 )
 from .plan import Plan, PointSpec, plan_points
@@ -243,7 +244,9 @@ class _Builder:
                 "trainable": spec.trainable,
                 "name": spec.name,
             }
-            if spec.fixed_step is None:
+            if spec.pixel_grid is not None:
+                point = PixelPoint(spec.pixel_grid, **settings)
+            elif spec.fixed_step is None:
                 point = QuantizationPoint(quantizer, **settings)
             else:
                 point = FixedPoint(quantizer, fixed_step=spec.fixed_step, **settings)

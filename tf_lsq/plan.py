@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from . import lsq
 from .graph import Graph, Node, takes_as_is
+from .pixels import PixelGrid
 from .policy import Bits
 
 # Activations that an unsigned point computes itself.
@@ -34,6 +35,7 @@ class PointSpec:
         absorbed_relu: Name of the ReLU before it that the point replaces.
         max_value: Largest value of that ReLU, None if it has none.
         is_output: Whether it defines the grid of an output of the model.
+        pixel_grid: Grid of bytes, of an input that is pixels.
     """
 
     name: str
@@ -45,6 +47,7 @@ class PointSpec:
     absorbed_relu: str | None = None
     max_value: float | None = None
     is_output: bool = False
+    pixel_grid: PixelGrid | None = None
 
 
 @dataclasses.dataclass
@@ -114,6 +117,7 @@ class _Planner:
                 or source.properties.fixed_step
                 or source.is_output
                 or "limits" in source.options
+                or "pixels" in source.options
                 or self._bits[source].is_float
             )
             if free and set(source.consumers) == {node}:
@@ -125,7 +129,12 @@ class _Planner:
         """Returns the point after one operator."""
         is_float = self._bits[node].is_float
         if node.properties.keeps_grid and not is_float:
-            return self._grid(node.inputs[0], node)
+            grid = self._grid(node.inputs[0], node)
+            if grid.pixel_grid is None:
+                return grid
+            return _pixel_point(f"quantize_{node.name}", grid.pixel_grid.of_itself())
+        if "pixels" in node.options:
+            return _pixel_point(f"quantize_{node.name}", node.options["pixels"])
         fixed = None if is_float else node.properties.fixed_step
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
@@ -177,6 +186,17 @@ class _Planner:
         if source in self._plan.after:
             return self._plan.after[source]
         return self._grid(source.inputs[0], source)
+
+
+def _pixel_point(name: str, grid: PixelGrid) -> PointSpec:
+    """Returns a point on the grid of bytes."""
+    return PointSpec(
+        name,
+        lsq.MAX_NUM_BITS,
+        signed=grid.zero > 0,
+        fixed_step=grid.step,
+        pixel_grid=grid,
+    )
 
 
 def _is_trainable(node: Node) -> bool:

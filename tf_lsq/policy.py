@@ -15,6 +15,7 @@ from typing import Any
 from . import lsq
 from .graph import Graph, Node, takes_as_is
 from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .pixels import Pixels
 from .training import DEFAULT_STEP_CLIP, check_step_clip
 
 FLOAT = "float"
@@ -46,6 +47,7 @@ class Options:
     step_init: str = "mse"
     asymmetric_activations: bool = False
     step_clip: float | None = DEFAULT_STEP_CLIP
+    inputs: Pixels | Mapping[str, Pixels | None] | None = None
 
     def __post_init__(self) -> None:
         """Checks every option."""
@@ -64,6 +66,7 @@ class Options:
                 f"The target {self.target!r} needs zero points of 0. Received: "
                 "asymmetric_activations=True. Leave it out, or choose another target."
             )
+        _check_inputs(self.inputs)
         overrides = {
             pattern: _checked_override(value, f"overrides[{pattern!r}]")
             for pattern, value in (self.overrides or {}).items()
@@ -71,6 +74,23 @@ class Options:
         object.__setattr__(self, "overrides", overrides or None)
         for pattern in overrides:
             re.compile(pattern)
+
+
+def _check_inputs(inputs: Any) -> None:
+    """Refuses what is neither pixels nor a mapping to pixels.
+
+    Raises:
+        ValueError: If it is; the names are checked with the model.
+    """
+    if inputs is None or isinstance(inputs, Pixels):
+        return
+    entries = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+    wrong = [e for e in entries if not (e is None or isinstance(e, Pixels))]
+    if wrong:
+        raise ValueError(
+            "`inputs` must be `tf_lsq.Pixels(mean, std)`, or map names of inputs to "
+            f"that, or to None for values that are no bytes. Received: {wrong}."
+        )
 
 
 def _checked_override(value: Any, name: str) -> Override:
@@ -142,13 +162,14 @@ def assign_bits(
     for node in graph.nodes:
         config = (configs or {}).get(node.origin)
         override = _override(node, options)
-        left_out = configs is not None and node.origin not in configs
-        if node.kind == "input" or (override != FLOAT and not left_out):
-            bits[node] = _bits_of(node, options, node in ends, override, config)
-        else:
+        if stays_float(node, options, configs):
             bits[node] = IN_FLOAT
+        else:
+            bits[node] = _bits_of(node, options, node in ends, override, config)
     for node in reversed(graph.nodes):
         if node.kind == "foreign" and node.is_integer and _loses_nothing(node, bits):
+            bits[node] = IN_FLOAT
+        if node.options.get("of_input") and _read_in_float(node, bits):
             bits[node] = IN_FLOAT
     graph.check(lambda node: bits[node].is_float)
     _check_integers(graph, bits)
@@ -157,14 +178,34 @@ def assign_bits(
     return bits
 
 
+def stays_float(
+    node: Node, options: Options, configs: Mapping[str, Any] | None
+) -> bool:
+    """Returns whether the user leaves an operator in float.
+
+    Args:
+        node: An operator.
+        options: Checked options.
+        configs: As for `assign_bits`.
+    """
+    if node.kind == "input" or node.options.get("of_input"):
+        return False
+    left_out = configs is not None and node.origin not in configs
+    return left_out or _override(node, options) == FLOAT
+
+
+def _read_in_float(node: Node, bits: Mapping[Node, Bits]) -> bool:
+    """Returns whether only operators in float read a tensor."""
+    return all(bits[reader].is_float for reader in node.consumers)
+
+
 def _loses_nothing(node: Node, bits: Mapping[Node, Bits]) -> bool:
     """Returns whether integers come from integers, or go only to layers in float.
 
     Such an operator needs no override to stay as it is.
     """
     read = all(source.is_integer for source in node.inputs)
-    readers = node.consumers
-    return read or (bool(readers) and all(bits[reader].is_float for reader in readers))
+    return read or (bool(node.consumers) and _read_in_float(node, bits))
 
 
 def _check_integers(graph: Graph, bits: Mapping[Node, Bits]) -> None:
@@ -276,7 +317,7 @@ def _check_patterns(graph: Graph, options: Options) -> None:
         nodes = [
             node
             for node in graph.nodes
-            if node.kind != "input"
+            if not (node.kind == "input" or node.options.get("of_input"))
             and any(re.fullmatch(pattern, name) for name in _names(node))
         ]
         if not nodes:

@@ -10,6 +10,8 @@ from typing import Any
 from ._compat import is_keras3_model, keras3_runs_on_tensorflow
 from .graph import analyze, float_model, is_keras3_file
 from .layout import build_model
+from .pixel_inputs import settle_pixels
+from .pixels import Pixels
 from .policy import Options, Override, assign_bits
 from .training import DEFAULT_STEP_CLIP, LSQModel, quantization_points
 
@@ -26,6 +28,7 @@ def quantize_model(
     step_init: str = "mse",
     asymmetric_activations: bool = False,
     step_clip: float | None = DEFAULT_STEP_CLIP,
+    inputs: Pixels | Mapping[str, Pixels | None] | None = None,
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
@@ -65,6 +68,14 @@ def quantize_model(
             the step's first value, see `tf_lsq.prepare_optimizer`. It is saved with
             the model. None: gradients as in the paper, which the steps of small layers
             do not always survive.
+        inputs: `tf_lsq.Pixels(mean, std)`: the model's only input takes
+            ``(byte - mean) / std`` of the bytes of images, so that an app copies bytes
+            into the file: the codes of its input are the bytes, and nothing is learned
+            there. Or a mapping of input names to that; None for an input whose step is
+            learned as always. An input that is missing is pixels if its type is uint8,
+            or if it is an image of 1, 3 or 4 channels that the model itself normalises
+            as only bytes are: with `Rescaling`, `Normalization` or a
+            `preprocess_input`. For "symmetric", only what is given here is.
 
     Returns:
         A model of the Keras of `model`, uncompiled. For a tf_keras student of a Keras 3
@@ -74,7 +85,8 @@ def quantize_model(
     Raises:
         TypeError: If `model` is not a Keras model.
         ValueError: If an option is out of range, a pattern matches nothing, or the
-            model has layers without an exact integer form; the error names them all.
+            model has layers without an exact integer form, or `inputs` says what
+            cannot be; the error names them all.
 
     Example:
         >>> import tf_keras as keras
@@ -98,6 +110,7 @@ def quantize_model(
         step_init=step_init,
         asymmetric_activations=asymmetric_activations,
         step_clip=step_clip,
+        inputs=inputs,
     )
     wants_keras3 = keras3_runs_on_tensorflow() and _is_of_keras3(model)
     model = float_model(model)
@@ -107,6 +120,7 @@ def quantize_model(
             f"`model` must be a float model. Received: `{model.name}`, which is "
             "already quantized."
         )
+    settle_pixels(graph, options)
     student = build_model(model, graph, assign_bits(graph, options), options)
     if not quantization_points(student):
         origins = sorted({f"`{n.origin}`" for n in graph.nodes if n.kind != "input"})

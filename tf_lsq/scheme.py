@@ -9,6 +9,7 @@ from ._compat import keras, tfmot
 from .graph import analyze
 from .layers import LSQQuantizeConfig
 from .layout import build_model
+from .pixel_inputs import settle_pixels
 from .policy import Options, assign_bits
 from .training import LSQModel
 
@@ -43,6 +44,7 @@ class LSQLayoutTransform(tfmot.quantization.keras.QuantizeLayoutTransform):
         }
         _check_configs(configs)
         graph = analyze(model)
+        settle_pixels(graph, self.options, configs)
         bits = assign_bits(graph, self.options, configs)
         return build_model(model, graph, bits, self.options), {}
 

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from ._compat import is_keras3_model, keras, model_structure, name_outputs, nodes_of
 from .graph import ForeignCall, Layer, copied, tensors_of
-from .layers import LSQWrapper, QuantizationPoint
+from .layers import LSQWrapper, PixelPoint, QuantizationPoint
+from .pixels import LARGEST_BYTE
 from .training import check_calibrated, quantization_points, trained_model
 
 
@@ -93,12 +94,24 @@ def _plain(student: keras.Model, *, quantize_activations: bool) -> keras.Model:
 
 def _rounded(x: Any, point: QuantizationPoint, *, quantize: bool) -> Any:
     """Returns a tensor on the grid of a point, or what its ReLU leaves of it."""
+    if isinstance(point, PixelPoint):
+        return _pixels(x, point, quantize=quantize)
     if not quantize:
         return point.quantizer.clipped(x)
     step, integers = float(point.step), point.integer_range
     codes = tf.round(tf.cast(x, tf.float32) / step)
     codes = tf.clip_by_value(codes, float(integers.q_min), float(integers.q_max))
     return tf.cast(codes * step, x.dtype)
+
+
+def _pixels(x: Any, point: PixelPoint, *, quantize: bool) -> Any:
+    """Returns what the bytes of an input stand for; not rounded, what values do."""
+    grid = point.pixel_grid
+    decoded = grid.pixels.decode(tf.cast(x, tf.float32))
+    if quantize:
+        decoded = tf.clip_by_value(tf.round(decoded), 0.0, float(LARGEST_BYTE))
+    values = grid.represented(decoded)
+    return tf.cast(values, x.dtype) if x.dtype.is_floating else values
 
 
 def _values(layer: Layer) -> list[Any]:

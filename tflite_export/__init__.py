@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from .c_source import write_c_source
     from .check import CheckReport, check_model
     from .errors import BudgetError, VerificationError
-    from .file import FileReport, QuantizedTensor, inspect_tflite
+    from .file import ModelInfo, Normalization, QuantizedTensor
     from .freezing import round_biases
+    from .inspection import FileReport, inspect_tflite
+    from .metadata_files import MetadataReport, read_metadata, write_metadata
     from .pipeline import export_model
     from .reports import ExportReport, VerificationReport
     from .reports.html_report import write_html_report
@@ -27,8 +29,10 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "c_source": ["write_c_source"],
         "check": ["CheckReport", "check_model"],
         "errors": ["BudgetError", "VerificationError"],
-        "file": ["FileReport", "QuantizedTensor", "inspect_tflite"],
+        "file": ["ModelInfo", "Normalization", "QuantizedTensor"],
         "freezing": ["round_biases"],
+        "inspection": ["FileReport", "inspect_tflite"],
+        "metadata_files": ["MetadataReport", "read_metadata", "write_metadata"],
         "pipeline": ["export_model"],
         "reports": ["ExportReport", "VerificationReport"],
         "reports.html_report": ["write_html_report"],
@@ -43,6 +47,9 @@ __all__ = [
     "CheckReport",
     "ExportReport",
     "FileReport",
+    "MetadataReport",
+    "ModelInfo",
+    "Normalization",
     "QuantizedTensor",
     "VerificationError",
     "VerificationReport",
@@ -50,9 +57,11 @@ __all__ = [
     "export_model",
     "inspect_tflite",
     "integer_twin",
+    "read_metadata",
     "round_biases",
     "suggest_bits",
     "verify_tflite",
     "write_c_source",
     "write_html_report",
+    "write_metadata",
 ]

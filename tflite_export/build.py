@@ -10,7 +10,14 @@ import tensorflow as tf
 import tf_lsq
 from tf_lsq._compat import keras
 
-from .file import TFLiteGraph, TFLiteTensor, metadata, to_bytes
+from .file import (
+    Additions,
+    TFLiteGraph,
+    TFLiteTensor,
+    metadata,
+    to_bytes,
+    with_additions,
+)
 from .freezing import (
     ConvertedPart,
     FrozenModel,
@@ -21,10 +28,12 @@ from .freezing import (
     TrainedPoint,
     freeze_model,
 )
-from .operators import Builder, write_operator, write_part
+from .operators import PICKED, STRIDED_1X1, Builder, write_operator, write_part
+from .targets import TARGETS, XNNPACK
 
 IO_TYPES = ("int8", "uint8", "float32")
 _UINT8_OFFSET = 128
+_NOTHING = Additions()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,19 +46,26 @@ class FileSettings:
         output_type: The same for all outputs.
         metadata: What the file says about how its integers were trained, one of
             `metadata.CONTENTS`.
+        strided_1x1: How 1x1 convolutions with strides are written: "conv", or "pick",
+            which computes the same integers in two operators, for GPUs that would
+            ignore the strides.
+        additions: What to write into TFLite's standard metadata.
     """
 
     storage: Storage = dataclasses.field(default_factory=Storage)
     input_type: str = "int8"
     output_type: str = "int8"
     metadata: str = "full"
+    strided_1x1: str = "conv"
+    additions: Additions = _NOTHING
 
     def __post_init__(self) -> None:
-        """Checks the types and the metadata."""
+        """Checks the types, the metadata and the form of convolutions."""
         options = {
             "input_type": IO_TYPES,
             "output_type": IO_TYPES,
             "metadata": metadata.CONTENTS,
+            "strided_1x1": STRIDED_1X1,
         }
         for name, allowed in options.items():
             value = getattr(self, name)
@@ -86,10 +102,17 @@ def build_file(
         settings: The user's choices; None: int8 everywhere.
 
     Raises:
-        ValueError: If there are numbers that do not fit an int32 bias, or the metadata
-            would not be enough to verify the file.
+        ValueError: If there are numbers that do not fit an int32 bias, the metadata
+            would not be enough to verify the file, labels do not fit an output, or
+            `strided_1x1` is "pick" for a target that is no phone.
     """
     settings = FileSettings() if settings is None else settings
+    if settings.strided_1x1 == "pick" and TARGETS[trained.target].device != XNNPACK:
+        raise ValueError(
+            f'`strided_1x1` must be "conv" for the target {trained.target!r}, which '
+            'computes strides right. Received: "pick", which is for GPUs of phones and '
+            'computers: quantize the model for the target "phone".'
+        )
     frozen = freeze_model(trained, settings.storage)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
@@ -104,6 +127,8 @@ def build_file(
         metadata=metadata.encode(described, settings.metadata),
         description=f"{frozen.name}, quantized with tf_lsq {tf_lsq.__version__}",
     )
+    if settings.additions:
+        graph = with_additions(graph, settings.additions)
     return BuiltFile(frozen, graph, to_bytes(graph), settings)
 
 
@@ -112,7 +137,7 @@ class _Integerizer:
 
     def __init__(self, frozen: FrozenModel, settings: FileSettings) -> None:
         self._frozen, self._settings = frozen, settings
-        self._builder = Builder(frozen)
+        self._builder = Builder(frozen, settings.strided_1x1)
 
     def graph(self) -> TFLiteGraph:
         """Returns the graph of the file."""
@@ -194,14 +219,15 @@ def describe(
         Versions, model, target and storage; the types of the ends, if there are some
         without a grid, which have their own; and under "tensors", by the name of the
         tensor in the file: the layer, the bits, whether integers are signed, the
-        trained step in the unit of the training graph, and for kernels also the
+        trained step in the unit of the training graph; for an input that is pixels how
+        the values that the model takes encode bytes; and for kernels also the
         container, the integers by which trained codes, and those of the input, were
         multiplied, and the SHA-256 of the codes as int8 in the order of the file.
     """
     tensors = {}
     for node in frozen.nodes:
         if node.point is not None and node.grid is not None:
-            tensors[node.name] = _activation(node.point)
+            tensors[node.name] = _activation(node, node.point)
         kernel, name = node.trained.kernel, f"{node.name}/weight"
         if isinstance(kernel, QuantizedKernel) and not node.is_float:
             tensors[name] = _kernel(node, kernel, graph.tensors[name])
@@ -224,17 +250,20 @@ def describe(
     }
 
 
-def _activation(point: TrainedPoint) -> dict[str, Any]:
+def _activation(node: FrozenNode, point: TrainedPoint) -> dict[str, Any]:
     """Describes the trained quantizer of an activation tensor."""
-    entry = {
+    entry: dict[str, Any] = {
         "kind": "activation",
         "layer": point.layer,
         "bits": point.num_bits,
         "signed": point.q_min < 0,
         "step": point.step,
     }
+    if node.pixels is not None:
+        entry["pixels"] = node.pixels.to_dict()
     # Others begin at 0 or at -2^(b-1).
-    return entry | {"smallest": point.q_min} if point.has_offset else entry
+    elsewhere = point.has_offset or point.pixel_grid is not None
+    return entry | {"smallest": point.q_min} if elsewhere else entry
 
 
 def _kernel(
@@ -284,7 +313,7 @@ def settings_of(
                 "`bias_grid` of that export."
             )
         stored = Storage(storage, bias_grid or "own")
-        return FileSettings(stored, *_io_types(graph), "none")
+        return FileSettings(stored, *_io_types(graph), "none", _strided_1x1(graph))
     for argument, wanted in (("storage", storage), ("bias_grid", bias_grid)):
         if wanted not in (None, described.get(argument)):
             raise ValueError(
@@ -301,8 +330,23 @@ def settings_of(
     contents = "hash" if "sha256" in described else "full"
     if "input_type" in described:
         types = described["input_type"], described.get("output_type", "")
-        return FileSettings(stored, *types, contents)
-    return FileSettings(stored, *_io_types(graph), contents)
+    else:
+        types = _io_types(graph)
+    return FileSettings(stored, *types, contents, _strided_1x1(graph))
+
+
+def _strided_1x1(graph: TFLiteGraph) -> str:
+    """Returns how a file's 1x1 convolutions with strides are written.
+
+    Files without one are the same with either setting.
+    """
+    picked = any(
+        op.code == "MAX_POOL_2D"
+        and op.outputs[0].endswith(PICKED)
+        and op.options["filter_height"] == op.options["filter_width"] == 1
+        for op in graph.ops
+    )
+    return "pick" if picked else "conv"
 
 
 def _io_types(graph: TFLiteGraph) -> tuple[str, str]:

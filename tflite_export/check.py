@@ -13,10 +13,13 @@ import tf_lsq
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_pair, first_batch
 from tf_lsq.graph import tf_keras_model
+from tf_lsq.layers import PixelPoint
+from tf_lsq.pixels import LARGEST_BYTE
 from tf_lsq.training import (
     NarrowRange,
     is_calibrated,
     measured_narrow_ranges,
+    pixel_points,
     quantization_points,
     set_first_values,
 )
@@ -226,14 +229,25 @@ def _with_steps(
     copy.set_weights(student.get_weights())
     if data is not None:
         return copy, set_first_values(copy, data, _DATA_EXAMPLES).narrow
-    rng = np.random.default_rng(_SEED)
+    rng, pixels = np.random.default_rng(_SEED), pixel_points(copy)
     arrays = [
-        rng.uniform(low, 1, (_EXAMPLES, *tensor.shape[1:])).astype(tensor.dtype.name)
-        for tensor in copy.inputs
-        for low in (-1 if tensor.dtype.is_floating else 0,)
+        _random(rng, tensor, pixels.get(name))
+        for name, tensor in zip(copy.input_names, copy.inputs, strict=True)
     ]
     set_first_values(copy, as_batch(arrays, copy.input_names))
     return copy, []
+
+
+def _random(
+    rng: np.random.Generator, tensor: Any, point: PixelPoint | None
+) -> np.ndarray:
+    """Returns random values for an input: from -1 to 1, or those of random bytes."""
+    shape, dtype = (_EXAMPLES, *tensor.shape[1:]), tensor.dtype
+    if point is not None:
+        pixels = rng.integers(0, LARGEST_BYTE + 1, shape)
+        return point.pixel_grid.pixels.encode(pixels).astype(dtype.name)
+    low = -1 if dtype.is_floating else 0
+    return rng.uniform(low, 1, shape).astype(dtype.name)
 
 
 def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:

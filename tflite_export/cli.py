@@ -1,8 +1,8 @@
-"""The command `tf-lsq`: check, suggest, export, verify and inspect, from a shell.
+"""The command `tf-lsq`: files from models, and what files contain, from a shell.
 
 Exit codes: 0 yes, 1 no (the target refuses the model, no file fits the budget, the
-file does not equal the model, codes were changed), 2 wrong usage, 3 something could not
-be read or written.
+file does not equal the model, codes were changed, metadata are damaged), 2 wrong usage,
+3 something could not be read or written.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
+from .consumers import CONSUMERS
 from .errors import BudgetError, VerificationError
 from .pictures import PLOT_SUFFIXES
 from .quiet import silence_libraries
@@ -34,7 +35,16 @@ MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 END_TYPES = ("int8", "uint8", "float32")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
-LANGUAGES = ("python", "kotlin", "swift", "cpp")
+SCORE_TYPES = ("probabilities", "logits")
+LANGUAGES = (
+    "python",
+    "javascript",
+    "kotlin",
+    "kotlin-compiled-model",
+    "kotlin-mediapipe",
+    "swift",
+    "cpp",
+)
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -80,9 +90,9 @@ def _options(
     """Takes the options of the command itself."""
 
 
-def _tflite(path: Path) -> Path:
+def _tflite(path: Path | None) -> Path | None:
     """Checks and returns the path of a file to write."""
-    if path.suffix != ".tflite":
+    if path is not None and path.suffix != ".tflite":
         raise typer.BadParameter(f"It must end with .tflite. Received: {path}.")
     return path
 
@@ -97,6 +107,13 @@ Unsafe = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(help="Inputs as .npy, or as .npz with the arrays x and (optional) y."),
+]
+LabelFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A text file with one label per line; OUTPUT=FILE for one of several "
+        "outputs, repeated for more."
+    ),
 ]
 Storage = Annotated[str, _choice(STORAGES, "How codes are stored.")]
 
@@ -233,15 +250,26 @@ def suggest(
 def export(
     model: Model,
     file: Annotated[Path, typer.Argument(help="A .tflite file.", callback=_tflite)],
-    storage: Storage = "int8",
+    consumer: Annotated[
+        str | None, _choice(CONSUMERS, "What will read the file; decides its form.")
+    ] = None,
+    storage: Annotated[
+        str | None, _choice(STORAGES, "How codes are stored; by default int8.")
+    ] = None,
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
     ] = "own",
-    input_type: Annotated[str, _choice(END_TYPES, "Type of the inputs.")] = "int8",
-    output_type: Annotated[str, _choice(END_TYPES, "Type of the outputs.")] = "int8",
+    input_type: Annotated[
+        str | None,
+        _choice(END_TYPES, "Type of the inputs; by default int8, or the consumer's."),
+    ] = None,
+    output_type: Annotated[
+        str | None, _choice(END_TYPES, "Type of the outputs; the same.")
+    ] = None,
     metadata: Annotated[
         str, _choice(METADATA, "What the file says about its training.")
     ] = "full",
+    labels: LabelFiles = None,
     data: Data = None,
     benchmark: Annotated[
         bool, typer.Option("--benchmark", help="Measure latencies on this machine.")
@@ -264,16 +292,18 @@ def export(
             check_writable(html)
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
-        if snippet == "cpp":
-            _check_micro(tflite_export.check_model(student).target)
+        if snippet is not None:
+            _check_snippet(snippet, student, consumer, input_type, output_type)
         report = tflite_export.export_model(
             student,
             file,
+            consumer=consumer,
             storage=storage,
             bias_grid=bias_grid,
             input_type=input_type,
             output_type=output_type,
             metadata=metadata,
+            labels=_labels(labels),
             data=arrays,
             benchmark=benchmark,
             verbose=_is_interactive(),
@@ -338,6 +368,84 @@ def c_source(
     _run(work, as_json)
 
 
+@app.command("metadata")
+def describe(
+    file: File,
+    labels: LabelFiles = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it does.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Its licence.")
+    ] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(help="The input is (byte - mean) / std; repeat for 3 channels."),
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
+    score_type: Annotated[
+        str | None, _choice(SCORE_TYPES, "What the output with labels holds.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write.", callback=_tflite),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes labels and other standard metadata into a .tflite file, or prints them."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        info = tflite_export.ModelInfo(
+            name, description, model_version, author, license_
+        )
+        given = (labels, mean, std, score_type, output)
+        if not info.said() and all(option is None for option in given):
+            report = tflite_export.read_metadata(file)
+            return report, report.standard is None or not report.standard.problems
+        report = tflite_export.write_metadata(
+            file,
+            output,
+            labels=_labels(labels),
+            info=info,
+            normalization=_normalization(mean, std),
+            score_type=score_type,
+        )
+        return report, True
+
+    _run(work, as_json)
+
+
+def _labels(files: list[str] | None) -> Any:
+    """Returns files of labels: one path, or paths by the name of the output."""
+    if files is None:
+        return None
+    if len(files) == 1 and ("=" not in files[0] or Path(files[0]).exists()):
+        return files[0]
+    named = [file.partition("=") for file in files]
+    if not all(path for _, _, path in named):
+        raise ValueError(
+            "`labels` must be OUTPUT=FILE for each of several outputs. Received: "
+            f"{files}."
+        )
+    return {output: path for output, _, path in named}
+
+
+def _normalization(mean: list[float] | None, std: list[float] | None) -> Any:
+    """Returns how inputs are made of bytes, None if it is not given."""
+    import tflite_export
+
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise ValueError(
+            f"`mean` and `std` must be given together. Received: {mean} and {std}."
+        )
+    return tflite_export.Normalization(tuple(mean), tuple(std))
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
     """Files that a command wrote.
@@ -365,7 +473,7 @@ def inspect(file: File, as_json: Json = False) -> None:
         import tflite_export
 
         report = tflite_export.inspect_tflite(file)
-        return report, not report.changed
+        return report, not report.damaged
 
     _run(work, as_json)
 
@@ -376,17 +484,48 @@ def main() -> None:
     app(prog_name="tf-lsq")
 
 
-def _check_micro(target: str) -> None:
-    """Checks that files for a target run under TFLite Micro.
+def _check_snippet(
+    snippet: str,
+    student: Any,
+    consumer: str | None,
+    input_type: str | None,
+    output_type: str | None,
+) -> None:
+    """Checks that code in a language could run the file of a model.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If it could not.
     """
-    if target != "tflm":
-        raise ValueError(
-            "`snippet` must be 'python', 'kotlin' or 'swift' unless the target is "
-            f"'tflm'. Received: 'cpp' for the target {target!r}."
+    from .check import check_model
+    from .file import End
+    from .freezing import check_quantized
+    from .pipeline import choose_for
+    from .reports import snippet_refusal
+
+    if snippet == "cpp":
+        target = check_model(student).target
+        if target != "tflm":
+            raise ValueError(
+                "`snippet` must not be 'cpp' unless the target is 'tflm'. Received: "
+                f"the target {target!r}."
+            )
+        return
+    model = check_quantized(student)
+    reader = None if consumer is None else CONSUMERS[consumer]
+    choice = choose_for(model, reader, None, input_type, output_type)
+    inputs, outputs = (
+        [
+            End(name, dtype, (-1, *tensor.shape[1:]), None, None)
+            for name, tensor in zip(names, tensors, strict=True)
+        ]
+        for names, tensors, dtype in (
+            (model.input_names, model.inputs, choice.input_type),
+            (model.output_names, model.outputs, choice.output_type),
         )
+    )
+    refusal = snippet_refusal(snippet, inputs, outputs)
+    if refusal:
+        raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

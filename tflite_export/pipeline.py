@@ -13,11 +13,28 @@ import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
-from tf_lsq.training import measured_narrow_ranges
+from tf_lsq.pixels import Pixels
+from tf_lsq.training import measured_narrow_ranges, pixel_points
 
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
-from .file import TFLiteGraph, runtime_of
+from .consumers import (
+    Choice,
+    Consumer,
+    check_consumer,
+    choose,
+    judge_all,
+    resolve_consumer,
+)
+from .file import (
+    Additions,
+    Labels,
+    ModelInfo,
+    Normalization,
+    TFLiteGraph,
+    read_labels,
+    runtime_of,
+)
 from .freezing import (
     FrozenNode,
     InputShapes,
@@ -67,11 +84,14 @@ def export_model(
     model: keras.Model,
     path: str | Path,
     *,
-    storage: str = "int8",
+    consumer: str | None = None,
+    storage: str | None = None,
     bias_grid: str = "own",
-    input_type: str = "int8",
-    output_type: str = "int8",
+    input_type: str | None = None,
+    output_type: str | None = None,
     metadata: str = "full",
+    labels: Labels | Mapping[str, Labels] | None = None,
+    info: ModelInfo | None = None,
     target: str | None = None,
     input_shapes: InputShapes | None = None,
     data: Any = None,
@@ -86,21 +106,33 @@ def export_model(
     Args:
         model: A model from `tf_lsq.quantize_model`, trained or calibrated.
         path: The file to write; an existing one is replaced atomically.
+        consumer: What will read the file, such as "mediapipe", "web" or "gpu"; see
+            the report's table of consumers for all. It decides what is left open
+            below, and how 1x1 convolutions with strides are written. A file that it
+            would refuse or compute wrongly is not written; what is slow there, or not
+            known, is a warning. None: it is not known.
         storage: "int8": one byte per weight code, the fastest on a CPU. "packed":
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
             that costs no time on the target. Targets of the Ethos-U take "int8" and
-            "auto".
+            "auto". None: "int8".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
             kernels. Targets of the Ethos-U refuse it.
-        input_type: Type of the file's inputs: "int8", "uint8" or "float32".
-        output_type: Type of its outputs.
+        input_type: Type of the file's inputs: "int8", "uint8" or "float32". None:
+            "int8", or what the consumer takes.
+        output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
             "hash", one hash of all that; "none", for `verify_tflite` you then need the
             `storage` and `bias_grid`.
+        labels: What the classes of the output are called, in the order of its last
+            axis: a list, or the path of a text file with one per line; for several
+            outputs a dict by name of either. Apps read them from the file's standard
+            metadata.
+        info: Name, description, version, author and licence of the model, for the
+            same.
         target: What the file will run on; None: the target that the model was
             quantized for.
         input_shapes: Shapes of the inputs without the batch, for a model that was
@@ -120,11 +152,12 @@ def export_model(
         writes it as a page.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `data` is not data.
+        TypeError: If `model` is not a Keras model, `data` is not data, or labels are
+            not texts.
         ValueError: If an option is unknown, or `model` is not quantized, was
             quantized for another target or by another scheme, or has dynamic
-            shapes, or if the target refuses the file or an option; the message names
-            every cause.
+            shapes, if labels do not fit an output, or if the target or the consumer
+            refuses the file or an option; the message names every cause.
         RuntimeError: If `model` was never trained or calibrated, or if a tool of the
             target, `edgetpu_compiler`, `vela` or `tflite-micro`, is installed and
             refuses the file.
@@ -132,20 +165,39 @@ def export_model(
         VerificationError: If the file would not equal the model.
     """
     path = Path(path)
+    # Wrong options are refused before a model is read.
     settings = FileSettings(
-        Storage(storage, bias_grid), input_type, output_type, metadata
+        Storage("int8" if storage is None else storage, bias_grid),
+        "int8" if input_type is None else input_type,
+        "int8" if output_type is None else output_type,
+        metadata,
     )
     check_writable(path)
     model = check_quantized(model)
     model = at_shapes(model, input_shapes)
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
-    check_options(resolved, storage=storage, bias_grid=bias_grid)
+    reader = resolve_consumer(consumer, resolved)
+    choice = choose_for(model, reader, storage, input_type, output_type)
+    check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
+    settings = dataclasses.replace(
+        settings,
+        input_type=choice.input_type,
+        output_type=choice.output_type,
+        strided_1x1=choice.strided_1x1,
+        additions=Additions(
+            info=ModelInfo() if info is None else info,
+            labels=read_labels(labels, model.output_names),
+            normalization=_normalization(model, choice.input_type),
+        ),
+    )
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
     int8_settings = dataclasses.replace(settings, storage=Storage())
     on_cpu = check_graph(built.graph, resolved)
+    if reader is not None:
+        check_consumer(built.graph, reader)
     verification = verify_content(built.content, built, str(path))
     storages: list[StorageReport] = []
     narrow: list[str] = []
@@ -177,7 +229,7 @@ def export_model(
         path=str(path),
         file_bytes=len(built.content),
         target=resolved.name,
-        storage=storage,
+        storage=choice.storage,
         min_runtime=runtime_of(built.graph),
         operators=dict(collections.Counter(op.code for op in built.graph.ops)),
         float_layers=[
@@ -186,6 +238,9 @@ def export_model(
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
         snippets=_snippets(built.graph, path.name, resolved, tools),
+        pixels=_pixels(built),
+        consumer=consumer or "",
+        consumers=judge_all(built.graph),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
         compiler=tools.lines,
@@ -197,6 +252,55 @@ def export_model(
     )
     write_atomically(path, built.content)
     return report
+
+
+def choose_for(
+    model: keras.Model,
+    consumer: Consumer | None,
+    storage: str | None,
+    input_type: str | None,
+    output_type: str | None,
+) -> Choice:
+    """Returns the form of a model's file.
+
+    Args:
+        model: A quantized model.
+        consumer: What will read the file; None: it is not known.
+        storage: As given to `export_model`.
+        input_type: The same.
+        output_type: The same.
+    """
+    return choose(
+        consumer,
+        storage=storage,
+        input_type=input_type,
+        output_type=output_type,
+        pixels=pixel_points(model).keys() == {*model.input_names},
+    )
+
+
+def _normalization(model: keras.Model, input_type: str) -> dict[str, Normalization]:
+    """Returns how the float32 inputs that are pixels are made of bytes."""
+    if input_type != "float32":
+        return {}
+    grids = {name: point.pixel_grid for name, point in pixel_points(model).items()}
+    return {
+        name: Normalization((float(grid.zero),), (grid.divisor,))
+        for name, grid in grids.items()
+    }
+
+
+def _pixels(built: BuiltFile) -> list[str]:
+    """Returns what file and model take, for inputs that are pixels."""
+    lines, nodes = [], built.frozen.by_name()
+    codes = {"int8": "byte - 128", "uint8": "byte"}
+    for name, tensor in built.frozen.inputs.items():
+        grid = nodes[tensor].pixel_grid
+        if grid is not None:
+            takes = str(Pixels(grid.zero, grid.divisor))
+            takes = codes.get(built.settings.input_type, takes)
+            lines.append(f"{name}: {takes}, where the model takes {grid.pixels}")
+    return lines
 
 
 def _snippets(

@@ -31,7 +31,7 @@ from .freezing import (
     freeze_model,
     read_model,
 )
-from .operators import OPERATORS, Compute, Context, exact_output, quantized
+from .operators import OPERATORS, Compute, Context, decoded, exact_output, quantized
 from .runtimes import RUNTIMES, Runtime, find_runtime
 from .targets import TARGETS
 
@@ -118,7 +118,10 @@ def build_twin(
             tensor = inputs[node.name] = _input_like(model, node.trained.layer)
             if node.grid is not None:
                 codes = f"{_plain(node.name)}_codes"
-                tensor = _Operator(quantized(node.grid), codes)(tensor)
+                to_codes = quantized(node.grid)
+                if node.pixel_grid is not None:
+                    to_codes = decoded(node.pixel_grid)
+                tensor = _Operator(to_codes, codes)(tensor)
             tensors[node.name] = tensor
         else:
             layer = _Operator(operators[node.name], _plain(node.name))

@@ -33,16 +33,16 @@ CRASHED = "the process ended"
 
 
 def run(path, kernels, inputs):
-    """Returns the outputs of a file by signature name, one example at a time."""
+    """Returns the outputs of a file by signature name, one batch at a time."""
     interpreter = Interpreter(
         str(path), experimental_op_resolver_type=RESOLVERS[kernels], num_threads=1
     )
     interpreter.allocate_tensors()  # Older releases start XNNPACK here only.
     runner = interpreter.get_signature_runner()
-    count = len(next(iter(inputs.values())))
+    size = int(interpreter.get_input_details()[0]["shape"][0])
     rows = []
-    for i in range(count):
-        row = runner(**{name: x[i : i + 1] for name, x in inputs.items()})
+    for i in range(0, len(next(iter(inputs.values()))), size):
+        row = runner(**{name: x[i : i + size] for name, x in inputs.items()})
         rows.append({name: np.array(value) for name, value in row.items()})
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 

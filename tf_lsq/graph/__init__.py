@@ -5,7 +5,14 @@ from .evaluation import Values
 from .expansions import register_layer
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization
 from .float_part import FloatPart, convert_float_part, try_float_part
-from .folding import affine_part, bias_unit, code_multiplier, input_factor, point_of
+from .folding import (
+    LARGEST_INT8,
+    affine_part,
+    bias_unit,
+    code_multiplier,
+    input_factor,
+    point_of,
+)
 from .fusing import analyze
 from .integers import takes_as_is
 from .keras3.layer import Keras3Layer
@@ -19,10 +26,20 @@ from .keras3.models import (
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
 from .pairing import paired_tensors
+from .rewriting import (
+    bypass,
+    insert_reversal,
+    insert_scaling,
+    is_scaling,
+    replace_scaling,
+    scaling_numbers,
+    unique_name,
+)
 from .unary import KINDS
 
 __all__ = [
     "KINDS",
+    "LARGEST_INT8",
     "FloatPart",
     "ForeignCall",
     "Graph",
@@ -36,20 +53,27 @@ __all__ = [
     "affine_part",
     "analyze",
     "bias_unit",
+    "bypass",
     "code_multiplier",
     "convert_float_part",
     "copied",
     "float_model",
     "from_keras3",
     "input_factor",
+    "insert_reversal",
+    "insert_scaling",
     "is_keras3_file",
+    "is_scaling",
     "load_keras3",
     "override_for",
     "paired_tensors",
     "point_of",
     "register_layer",
+    "replace_scaling",
+    "scaling_numbers",
     "takes_as_is",
     "tensors_of",
     "tf_keras_model",
     "try_float_part",
+    "unique_name",
 ]

@@ -16,6 +16,7 @@ from ..layers import (
     FixedPoint,
     LSQWrapper,
     MultiplyConstant,
+    PixelPoint,
     QuantizationPoint,
 )
 from .activations import activation_layer, relu_layer, with_activation
@@ -326,6 +327,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.Lambda: LayerRule(single("identity"), refuse_lambda),
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
+    PixelPoint: LayerRule(quantization_point),
 }
 # Layers that users do not write themselves: the analysis puts them into models.
 INTERNAL = {
@@ -352,6 +354,7 @@ INTERNAL = {
     layers.Lambda,
     QuantizationPoint,
     FixedPoint,
+    PixelPoint,
 }
 PUBLIC_LAYERS = set(LAYERS) - INTERNAL
 

@@ -37,6 +37,7 @@ from .optimizers import (
 )
 from .oscillation import OscillationTracking
 from .other_keras import as_tf_keras, replaced
+from .pixel_ranges import pixel_points
 from .recipes import recipe
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "checked_pair",
     "is_calibrated",
     "measured_narrow_ranges",
+    "pixel_points",
     "prepare_optimizer",
     "quantization_points",
     "recipe",

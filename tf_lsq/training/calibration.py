@@ -12,6 +12,7 @@ from .first_batch import FirstValues, initialise_steps, warn_of_zeros
 from .learned_steps import quantization_points, trained_model, trained_variables
 from .model import LSQModel
 from .narrow_ranges import warn_of_narrow_ranges
+from .pixel_ranges import warn_of_pixels
 
 
 def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None:
@@ -28,7 +29,8 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
 
     It warns about points that receive only zeros, and about tensors that use few codes
     of a grid that they share with larger ones: boxes in pixels and scores in one
-    tensor, for example.
+    tensor, for example; and about inputs that are pixels, if their values are hardly
+    what bytes encode.
 
     Args:
         model: A quantized model.
@@ -42,6 +44,7 @@ def calibrate(model: keras.Model, data: Any, *, num_examples: int = 256) -> None
     found = set_first_values(model, data, num_examples)
     warn_of_zeros(found.empty)
     warn_of_narrow_ranges(found.narrow)
+    warn_of_pixels(found.pixels)
 
 
 def set_first_values(

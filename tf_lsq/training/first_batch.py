@@ -14,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras, nodes_of
-from ..layers import QuantizationPoint
+from ..layers import PixelPoint, QuantizationPoint
 from .arrivals import Arrivals, visited
 from .distribution import assign_chiefs_values
 from .learned_steps import check_calibrated, quantization_points
 from .lost_values import explained
 from .narrow_ranges import NarrowRange, has_untrained_norms, narrow_ranges
+from .pixel_ranges import UnlikelyPixels, unlikely_pixels
 
 # Smallest and largest value; NaN if any value is not finite.
 Extremes = tuple[float, float]
@@ -32,10 +33,12 @@ class FirstValues:
     Attributes:
         empty: Names of the points that received only zeros.
         narrow: The tensors that use few of the codes of a grid that they share.
+        pixels: The inputs whose values are hardly those of images.
     """
 
     empty: list[str]
     narrow: list[NarrowRange]
+    pixels: list[UnlikelyPixels]
 
 
 def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValues:
@@ -78,7 +81,11 @@ def initialise_steps(model: keras.Model, x: Any, *, training: bool) -> FirstValu
         if name != "step"
     ]
     assign_chiefs_values(model.distribute_strategy, first_values)
-    return FirstValues(empty, _narrow_ranges(model, first.arrivals, training))
+    return FirstValues(
+        empty,
+        _narrow_ranges(model, first.arrivals, training),
+        unlikely_pixels(model, first.pixels),
+    )
 
 
 def _narrow_ranges(
@@ -147,15 +154,19 @@ class _FirstBatch:
     Attributes:
         extremes: Point -> smallest and largest of the values that set its step.
         arrivals: What every point received.
+        pixels: What the points of inputs that are pixels received.
     """
 
     def __init__(self) -> None:
         self.extremes: dict[str, Extremes] = {}
+        self.pixels: dict[str, np.ndarray] = {}
         self.arrivals = Arrivals()
 
     def __call__(self, point: QuantizationPoint, inputs: tf.Tensor) -> None:
         """Sets a step that has no value."""
         self.arrivals(point, inputs)
+        if isinstance(point, PixelPoint):
+            self.pixels[point.name] = inputs.numpy()
         if not point.is_initialised():
             self.note_extremes(point, inputs)
             point.initialise(inputs)

@@ -46,6 +46,7 @@ from .losses import resolve
 from .narrow_ranges import warn_of_narrow_ranges
 from .optimizers import DEFAULT_STEP_CLIP, chosen_step_clip, prepare_optimizer
 from .other_keras import as_tf_keras, check_callbacks, check_tensorboard
+from .pixel_ranges import warn_of_pixels
 from .range_watch import MANY, RangeWatch
 
 NO_EXPORT = (
@@ -291,6 +292,7 @@ class StepTraining(_Trained):
         """Sets the steps from a batch; returns the points that received only zeros."""
         found = initialise_steps(self.quantized, x, training=True)
         warn_of_narrow_ranges(found.narrow)
+        warn_of_pixels(found.pixels)
         self.quantized.watch_ranges(x, found.empty)
         return found.empty
 

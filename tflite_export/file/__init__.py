@@ -5,10 +5,18 @@ Nothing here needs TensorFlow.
 
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
-from .inspect import FileReport, inspect_tflite
+from .labels import Labels, read_labels
+from .metadata_additions import Additions, additions_missing, with_additions
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
 from .quantized_tensor import QuantizedTensor
-from .releases import LITERT, TENSORFLOW, is_newer, newest
+from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
+from .rewriting import with_metadata
+from .standard_metadata import (
+    SCORE_TYPES,
+    ModelInfo,
+    Normalization,
+    StandardMetadata,
+)
 from .tflite_graph import (
     End,
     TensorQuantization,
@@ -17,35 +25,45 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import first_release, op_version, xnnpack_has
+from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
     "FAULTS",
     "LITERT",
+    "OPERATORS",
     "PACKED",
+    "SCORE_TYPES",
     "SIGNATURE_KEY",
     "SMALLEST_FIRST",
     "TENSORFLOW",
+    "Additions",
     "End",
-    "FileReport",
+    "Labels",
+    "ModelInfo",
+    "Normalization",
     "QuantizedTensor",
+    "StandardMetadata",
     "TFLiteGraph",
     "TFLiteOp",
     "TFLiteTensor",
     "TensorQuantization",
+    "additions_missing",
     "ends_of",
     "faults_of",
     "first_release",
     "from_bytes",
-    "inspect_tflite",
     "is_newer",
     "least_releases",
+    "litert_release",
     "newest",
     "num_packed_bytes",
     "op_version",
+    "read_labels",
     "runtime_of",
     "tensor_type",
     "to_bytes",
+    "with_additions",
+    "with_metadata",
     "xnnpack_has",
 ]

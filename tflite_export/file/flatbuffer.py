@@ -12,16 +12,17 @@ Reference: tflite/schema/schema.fbs of https://github.com/google-ai-edge/LiteRT
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
-import struct
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from . import packing, releases, tflite_operators
+from . import attached_files, packing, releases, tflite_operators
+from .checked_bytes import READ_ERRORS, CheckedBytes
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 IDENTIFIER = b"TFL3"
@@ -29,17 +30,6 @@ SIGNATURE_KEY = "serving_default"
 _ALIGNMENT = 16  # schema.fbs requires it for buffers; some kernels rely on it.
 _SCHEMA_VERSION = 3
 _LARGEST_OLD_CODE = 127  # Larger codes do not fit the deprecated 8-bit field.
-_READ_ERRORS = (
-    struct.error,
-    IndexError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-)
-
 _ENUMS = {
     "padding": schema.Padding,
     "fused_activation_function": schema.ActivationFunctionType,
@@ -69,7 +59,7 @@ class _Numbers(dict[str, int]):
         )
 
 
-class _AlignedBuffer(schema.BufferT):
+class AlignedBuffer(schema.BufferT):
     """A buffer whose bytes have the alignment that schema.fbs requires.
 
     The generated Python code ignores `force_align`.
@@ -81,7 +71,8 @@ class _AlignedBuffer(schema.BufferT):
         Args:
             builder: Builder of the file.
         """
-        builder.Prep(_ALIGNMENT, len(self.data))
+        if self.data is not None:
+            builder.Prep(_ALIGNMENT, len(self.data))
         return super().Pack(builder)
 
 
@@ -118,7 +109,8 @@ class _SharedQuantization(schema.QuantizationParametersT):
 def to_bytes(graph: TFLiteGraph) -> bytes:
     """Returns the bytes of the file; the same graph gives the same bytes.
 
-    The bytes also contain the oldest TFLite release that runs the file.
+    The bytes also contain the oldest TFLite release that runs the file, and the
+    attached files.
 
     Args:
         graph: Tensors, operators, inputs and outputs.
@@ -128,6 +120,17 @@ def to_bytes(graph: TFLiteGraph) -> bytes:
             operator, option or type that this library does not write.
     """
     return _Writer(graph).content()
+
+
+def finished(model: Any) -> bytes:
+    """Returns the bytes of a file's object tree.
+
+    Args:
+        model: A `schema.ModelT`.
+    """
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
+    return bytes(builder.Output())
 
 
 class _Writer:
@@ -154,9 +157,7 @@ class _Writer:
             metadata[releases.RUNTIME_METADATA] = releases.runtime_metadata(runtime)
         model.metadata = [self._metadata(*entry) for entry in metadata.items()]
         model.buffers = self._buffers
-        builder = flatbuffers.Builder(1 << 20)
-        builder.Finish(model.Pack(builder), file_identifier=IDENTIFIER)
-        return bytes(builder.Output())
+        return attached_files.join(finished(model), self._graph.files)
 
     def _subgraph(self) -> Any:
         """Returns the subgraph."""
@@ -171,7 +172,7 @@ class _Writer:
 
     def _buffer(self, data: bytes) -> int:
         """Adds a separate buffer and returns its index."""
-        buffer = _AlignedBuffer()
+        buffer = AlignedBuffer()
         buffer.data = np.frombuffer(data, np.uint8)
         self._buffers.append(buffer)
         return len(self._buffers) - 1
@@ -305,16 +306,6 @@ def _operator_code(code: str, version: int) -> Any:
 # --- Reading -----------------------------------------------------------------
 
 
-class _Bytes(bytearray):
-    """Bytes whose slices are never silently truncated."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """Returns bytes; a slice past the end is an error, as an index is."""
-        if isinstance(key, slice) and (key.stop or 0) > len(self):
-            raise IndexError(f"{key.stop} is past the end, {len(self)}")
-        return super().__getitem__(key)
-
-
 def from_bytes(data: bytes) -> TFLiteGraph:
     """Reads the graph of a file, written by this library or another tool.
 
@@ -328,21 +319,45 @@ def from_bytes(data: bytes) -> TFLiteGraph:
         ValueError: If the bytes are not a readable file, or contain something that
             `TFLiteGraph` cannot represent.
     """
+    model, files = object_tree(data)
+    try:
+        return dataclasses.replace(_read_model(model), files=files)
+    except READ_ERRORS as error:
+        raise _unreadable(data, error) from error
+
+
+def object_tree(data: bytes) -> tuple[Any, dict[str, bytes]]:
+    """Reads the object tree of a file, and the files attached to it.
+
+    Args:
+        data: The bytes of a `.tflite` file.
+
+    Returns:
+        A `schema.ModelT`; and name -> content.
+
+    Raises:
+        ValueError: If the bytes are not a readable file.
+    """
     if len(data) < 8 or data[4:8] != IDENTIFIER:
         raise ValueError(
             "This is not a readable .tflite file: it must have the identifier "
             f"{IDENTIFIER!r}. Received {len(data)} bytes that start with "
             f"{bytes(data[:8])!r}. Check the path and the download."
         )
+    flat, files = attached_files.split(data)
     try:
-        model = schema.ModelT.InitFromPackedBuf(_Bytes(data), 0)
-        return _read_model(model)
-    except _READ_ERRORS as error:
-        raise ValueError(
-            "This is not a readable .tflite file: it is truncated, corrupted, or uses "
-            f"what this reader does not support ({type(error).__name__}: {error}). "
-            f"Received {len(data)} bytes. Check the download."
-        ) from error
+        return schema.ModelT.InitFromPackedBuf(CheckedBytes(flat), 0), files
+    except READ_ERRORS as error:
+        raise _unreadable(data, error) from error
+
+
+def _unreadable(data: bytes, error: Exception) -> ValueError:
+    """Returns the error for a file that cannot be read."""
+    return ValueError(
+        "This is not a readable .tflite file: it is truncated, corrupted, or uses "
+        f"what this reader does not support ({type(error).__name__}: {error}). "
+        f"Received {len(data)} bytes. Check the download."
+    )
 
 
 def _read_model(model: Any) -> TFLiteGraph:
@@ -358,8 +373,8 @@ def _read_model(model: Any) -> TFLiteGraph:
     inputs = {name: name for name in _at(names, subgraph.inputs)}
     outputs = {name: name for name in _at(names, subgraph.outputs)}
     for signature in model.signatureDefs or []:
-        inputs = _read_ends(signature.inputs, names)
-        outputs = _read_ends(signature.outputs, names)
+        inputs = _read_ends(signature.inputs, names, subgraph.inputs)
+        outputs = _read_ends(signature.outputs, names, subgraph.outputs)
     metadata = {_text(m.name): _buffer(model, m.buffer) for m in model.metadata or []}
     runtime = metadata.pop(releases.RUNTIME_METADATA, b"")
     return TFLiteGraph(
@@ -373,9 +388,16 @@ def _read_model(model: Any) -> TFLiteGraph:
     )
 
 
-def _read_ends(entries: Any, names: list[str]) -> dict[str, str]:
-    """Returns the inputs or outputs of a signature: their names and tensors."""
-    return {_text(entry.name): names[entry.tensorIndex] for entry in entries or []}
+def _read_ends(entries: Any, names: list[str], order: Any) -> dict[str, str]:
+    """Returns the inputs or outputs of a signature: their names and tensors.
+
+    They are in the order of the subgraph, as runtimes and metadata number them.
+    """
+    places = {number: place for place, number in reversed([*enumerate(_ints(order))])}
+    entries = sorted(
+        entries or [], key=lambda entry: places.get(entry.tensorIndex, len(places))
+    )
+    return {_text(entry.name): names[entry.tensorIndex] for entry in entries}
 
 
 def _at(names: list[str], numbers: Any) -> list[str]:

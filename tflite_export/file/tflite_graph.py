@@ -118,6 +118,7 @@ class TFLiteGraph:
         description: One line.
         min_runtime: Oldest TFLite release that runs the operators that this library
             does not write itself; "" if there are none.
+        files: Attached files, by name, such as labels.
     """
 
     tensors: dict[str, TFLiteTensor]
@@ -127,6 +128,7 @@ class TFLiteGraph:
     metadata: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
     description: str = ""
     min_runtime: str = ""
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
 
     def constants(self) -> dict[str, np.ndarray]:
         """Returns the values of the constant tensors by name."""

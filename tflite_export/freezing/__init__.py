@@ -11,6 +11,7 @@ from .sizes import InputShapes, at_shapes
 from .trained import (
     CONSTANT,
     ConvertedPart,
+    PixelGrid,
     QuantizedKernel,
     TrainedKernel,
     TrainedModel,
@@ -35,6 +36,7 @@ __all__ = [
     "InputShapes",
     "IntegerWeight",
     "KernelWeight",
+    "PixelGrid",
     "QuantizedKernel",
     "Storage",
     "TrainedKernel",

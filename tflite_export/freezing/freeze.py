@@ -14,6 +14,8 @@ from .containers import AllowedContainers, Storage, allowed_containers
 from .grids import Grid, fixed_grid, widened
 from .trained import (
     ConvertedPart,
+    PixelGrid,
+    Pixels,
     QuantizedKernel,
     TrainedModel,
     TrainedNode,
@@ -73,6 +75,22 @@ class FrozenNode:
         """What reports call it: the layer with its kernel, else its output tensor."""
         kernel = self.trained.kernel
         return self.name if kernel is None else kernel.layer
+
+    @property
+    def pixel_grid(self) -> PixelGrid | None:
+        """The grid of bytes of an input that is pixels, else None."""
+        if self.kind != "input" or self.point is None:
+            return None
+        return self.point.pixel_grid
+
+    @property
+    def pixels(self) -> Pixels | None:
+        """How the values that the model takes encode the bytes that the file takes.
+
+        None for what is no input, or no pixels. A float32 end takes neither, but the
+        values of `grid`: bytes if its scale is 1, or normalised bytes.
+        """
+        return None if self.pixel_grid is None else self.pixel_grid.pixels
 
     @property
     def own_point(self) -> TrainedPoint:

@@ -27,7 +27,7 @@ from tf_lsq.graph import (
     takes_as_is,
     tf_keras_model,
 )
-from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, PixelPoint
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -45,6 +45,7 @@ from .trained import (
     ConvertedPart,
     Folded,
     ForeignLayer,
+    PixelGrid,
     QuantizedKernel,
     Scaling,
     TrainedKernel,
@@ -210,6 +211,7 @@ class _Reader:
                 clipped=clipped_grid(
                     step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
                 ),
+                pixel_grid=_pixel_grid(node),
             )
         return self._points[id(point)]
 
@@ -221,6 +223,12 @@ def _integer_range(node: Node) -> tuple[int, int]:
         return int(point.integer_range.q_min), int(point.integer_range.q_max)
     ends = np.rint((point(np.float32(limits)) / point.step).numpy())
     return int(ends[0]), int(ends[1])
+
+
+def _pixel_grid(node: Node) -> PixelGrid | None:
+    """Returns the grid of bytes of the point of an input, None if it is no pixels."""
+    of_pixels = isinstance(node.layer, PixelPoint) and node.inputs[0].kind == "input"
+    return node.layer.pixel_grid if of_pixels else None
 
 
 def _kernel(node: Node) -> TrainedKernel | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,56 @@ from .grids import Grid
 AFFINE = ("affine", "hard_sigmoid")
 # Operators whose second input is a constant with its own grid.
 CONSTANT = ("add_constant", "multiply_constant")
+
+
+class Pixels(Protocol):
+    """How the values that a model takes encode bytes: a `tf_lsq.Pixels`."""
+
+    @property
+    def mean(self) -> float | tuple[float, ...]:
+        """Subtracted from bytes."""
+        ...
+
+    @property
+    def std(self) -> float | tuple[float, ...]:
+        """Divides the difference."""
+        ...
+
+    @property
+    def order(self) -> str:
+        """Order of the channels, "rgb" or "bgr"."""
+        ...
+
+    def decode(self, x: Any) -> Any:
+        """Returns the bytes of float32 values, not rounded, `[..., channels]`."""
+        ...
+
+    def bytes_of(self, x: np.ndarray) -> np.ndarray:
+        """Returns the bytes of values, uint8, `[..., channels]`."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the attributes as plain data."""
+        ...
+
+
+class PixelGrid(Protocol):
+    """The grid of an input whose codes are bytes: a `tf_lsq.pixels.PixelGrid`."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """How the values that the model takes encode bytes."""
+        ...
+
+    @property
+    def zero(self) -> int:
+        """The byte that stands for 0."""
+        ...
+
+    @property
+    def divisor(self) -> float:
+        """How many bytes stand for 1."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +81,7 @@ class TrainedPoint:
         float_input: Whether the operator before it was left in float.
         grid: The grid on which its codes are computed.
         clipped: The grid that clips them, None if that is not needed.
+        pixel_grid: Grid of bytes, of an input that is pixels.
     """
 
     layer: str
@@ -42,6 +93,7 @@ class TrainedPoint:
     float_input: bool
     grid: Grid
     clipped: Grid | None
+    pixel_grid: PixelGrid | None = None
 
     @property
     def final_grid(self) -> Grid:

@@ -18,8 +18,8 @@ from . import (
     regridding,
     resizing,
 )
-from .base import Compute, Context, Operator, quantized
-from .builder import Builder
+from .base import Compute, Context, Operator, decoded, quantized
+from .builder import PICKED, STRIDED_1X1, Builder
 from .foreign import FLOAT_PART, write_part
 from .limits import float_limits, limited, write_limits
 
@@ -68,10 +68,13 @@ def write_operator(builder: Builder, node: FrozenNode, inputs: list[str]) -> Non
 __all__ = [
     "FLOAT_PART",
     "OPERATORS",
+    "PICKED",
+    "STRIDED_1X1",
     "Builder",
     "Compute",
     "Context",
     "Operator",
+    "decoded",
     "exact_output",
     "quantized",
     "write_operator",

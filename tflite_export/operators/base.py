@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid
+from tf_lsq.pixels import LARGEST_BYTE
+
+from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid, PixelGrid
 from ..runtimes import Runtime, arithmetic, fixed_point
 from .builder import FUSED, Builder
 
@@ -167,6 +169,16 @@ def quantized(grid: Grid) -> Compute:
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         values = tf.cast(inputs[0], tf.float32)
         return limited(tf.round(values / np.float32(grid.scale)), grid)
+
+    return compute
+
+
+def decoded(grid: PixelGrid) -> Compute:
+    """Returns values that encode bytes -> codes minus their zero point."""
+
+    def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+        whole = tf.round(grid.pixels.decode(tf.cast(inputs[0], tf.float32)))
+        return tf.clip_by_value(whole, 0.0, float(LARGEST_BYTE)) - grid.zero
 
     return compute
 

@@ -13,6 +13,11 @@ from ..file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 from ..freezing import ONE, FrozenModel, FrozenNode, Grid
 
 FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
+# How 1x1 convolutions with strides are written:
+#   conv   a CONV_2D with strides
+#   pick   a MAX_POOL_2D of single pixels with the strides, then a CONV_2D without
+STRIDED_1X1 = ("conv", "pick")
+PICKED = "/picked"  # The tensor of the pixels is the operator's, with this suffix.
 _ONE_NAME = "rescale/one"
 
 
@@ -21,10 +26,12 @@ class Builder:
 
     Args:
         frozen: The model whose operators are written.
+        strided_1x1: How strided 1x1 convolutions are written, one of `STRIDED_1X1`.
     """
 
-    def __init__(self, frozen: FrozenModel) -> None:
+    def __init__(self, frozen: FrozenModel, strided_1x1: str = "conv") -> None:
         self.dynamic_batch = frozen.dynamic_batch
+        self.strided_1x1 = strided_1x1
         self.nodes = frozen.by_name()
         self.graph = TFLiteGraph(tensors={}, ops=[], inputs={}, outputs={})
 
@@ -133,6 +140,7 @@ class Builder:
         inputs: list[str],
         *,
         before: Sequence[str] = (),
+        picked: Sequence[int] = (1, 1),
         **options: Any,
     ) -> None:
         """Adds an operator on images; reshapes other tensors before and after it.
@@ -142,19 +150,54 @@ class Builder:
             code: Name of the TFLite operator.
             inputs: The image, and the inputs after it.
             before: The inputs before the image.
+            picked: Strides with which the operator's pixels are picked from the image.
             **options: Options of the operator.
         """
         source = self.nodes[node.inputs[0]]
-        if len(source.shape) == 4:
-            self.op(code, [*before, *inputs], self.output(node), **options)
-            return
         grid = None if node.is_float else source.grid
-        shape = image_shape(source.shape)
-        image = self.reshape(inputs[0], f"{node.name}/image", shape, grid)
+        image, shape = inputs[0], image_shape(source.shape)
+        if len(source.shape) != 4:
+            image = self.reshape(image, f"{node.name}/image", shape, grid)
+        if max(picked) > 1:
+            image = self._picked(image, f"{node.name}{PICKED}", shape, grid, picked)
+        if len(source.shape) == 4:
+            sources = [*before, image, *inputs[1:]]
+            self.op(code, sources, self.output(node), **options)
+            return
         output_shape = image_shape(node.shape)
         output = self.tensor(f"{node.name}/image_output", output_shape, node.grid)
         self.op(code, [*before, image, *inputs[1:]], output, **options)
         self.reshape(output, node.name, node.shape, node.grid)
+
+    def _picked(
+        self,
+        image: str,
+        name: str,
+        shape: tuple[int, ...],
+        grid: Grid | None,
+        strides: Sequence[int],
+    ) -> str:
+        """Adds a MAX_POOL_2D of single pixels.
+
+        It is faster than STRIDED_SLICE and AVERAGE_POOL_2D, see
+        `benchmarks/strided_1x1.py`.
+        """
+        sizes = [
+            -(-size // stride) for size, stride in zip(shape[1:3], strides, strict=True)
+        ]
+        output = self.tensor(name, (shape[0], *sizes, shape[3]), grid)
+        self.op(
+            "MAX_POOL_2D",
+            [image],
+            output,
+            padding="VALID",
+            stride_h=int(strides[0]),
+            stride_w=int(strides[1]),
+            filter_height=1,
+            filter_width=1,
+            fused_activation_function="NONE",
+        )
+        return output
 
 
 def per_tensor(scale: float, zero_point: int) -> TensorQuantization:

@@ -205,14 +205,29 @@ class Conv(KernelOperator):
         )
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a CONV_2D."""
+        """Adds a CONV_2D; where strides are picked, after a MAX_POOL_2D of pixels."""
+        strides, picked = _strides(node), (1, 1)
+        if builder.strided_1x1 == "pick" and _is_strided_1x1(node):
+            picked = node.trained.options["strides"]
+            strides |= {"stride_h": 1, "stride_w": 1}
         builder.on_image(
             node,
             "CONV_2D",
             [inputs[0], *self.constants(builder, node)],
+            picked=picked,
             fused_activation_function=FUSED[node.activation],
-            **_strides(node),
+            **strides,
         )
+
+
+def _is_strided_1x1(node: FrozenNode) -> bool:
+    """Returns whether an integer convolution of single pixels skips some of them.
+
+    Float convolutions compute right everywhere.
+    """
+    sizes = node.trained.any_kernel.values.shape[:2]
+    strided = max(node.trained.options["strides"]) > 1
+    return set(sizes) == {1} and strided and not node.is_float
 
 
 class Depthwise(KernelOperator):

@@ -3,7 +3,7 @@
 from .code_statistics import activation_statistics, kernel_statistics
 from .export_report import ExportReport, Latency, LayerReport, StorageReport
 from .latency import describe_setting, measure_latency, processor
-from .snippets import micro_snippet, snippets_of
+from .snippets import micro_snippet, snippet_refusal, snippets_of
 from .verification_report import (
     CodeStatistics,
     OutputReport,
@@ -28,5 +28,6 @@ __all__ = [
     "measure_latency",
     "micro_snippet",
     "processor",
+    "snippet_refusal",
     "snippets_of",
 ]

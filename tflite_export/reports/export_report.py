@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ..consumers import ConsumerReport
 from ..targets import CompiledFile
 from .verification_report import CodeStatistics, VerificationReport
 
@@ -124,8 +125,13 @@ class ExportReport:
         float_layers: Operators left in float, by name.
         layers: Operators with a kernel.
         verification: The file compared with the model; on data if there was any.
-        snippets: "python", "kotlin" and "swift" -> a function that runs the file with
-            the scales of its inputs and outputs; "cpp" for TFLite Micro.
+        snippets: Language -> functions that run the file with the scales of its inputs
+            and outputs: "python", "javascript", "kotlin", "kotlin-compiled-model",
+            "kotlin-mediapipe" and "swift", without those whose library refuses the
+            file; "cpp" for TFLite Micro.
+        pixels: Inputs that are pixels, each with what the model and the file take.
+        consumer: What the file was written for, "" if that was left open.
+        consumers: What each consumer does with the file.
         on_cpu: Operators that the target runs on the CPU, and why.
         narrow: With data, tensors that use few codes of a grid that they share, each
             with its remedy.
@@ -150,6 +156,11 @@ class ExportReport:
     layers: list[LayerReport]
     verification: VerificationReport
     snippets: dict[str, str]
+    pixels: list[str] = dataclasses.field(default_factory=list[str])
+    consumer: str = ""
+    consumers: list[ConsumerReport] = dataclasses.field(
+        default_factory=list[ConsumerReport]
+    )
     on_cpu: list[str] = dataclasses.field(default_factory=list[str])
     narrow: list[str] = dataclasses.field(default_factory=list[str])
     compiler: list[str] = dataclasses.field(default_factory=list[str])
@@ -174,6 +185,8 @@ class ExportReport:
             f"{self.path}: {self.file_bytes} bytes for {self.target}",
             *self._layer_lines(),
         ]
+        lines += [f"pixels               {line}" for line in self.pixels]
+        lines += ["consumers:", *(f"  {consumer}" for consumer in self.consumers)]
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime}")

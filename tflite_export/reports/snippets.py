@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import keyword
 import math
 import re
@@ -11,11 +10,57 @@ import re
 import numpy as np
 
 from ..cpp import KEYWORDS
-from ..file import End, TFLiteGraph, ends_of
+from ..file import (
+    End,
+    Normalization,
+    StandardMetadata,
+    TFLiteGraph,
+    ends_of,
+    standard_metadata,
+)
 from .templating import render
 
-# Language -> suffix of its template.
-LANGUAGES = {"python": "py", "kotlin": "kt", "swift": "swift"}
+# Language, and library where there are several -> its template.
+LANGUAGES = {
+    "python": "snippet.py.j2",
+    "javascript": "snippet.js.j2",
+    "kotlin": "snippet.kt.j2",
+    "kotlin-compiled-model": "snippet.compiled_model.kt.j2",
+    "kotlin-mediapipe": "snippet.mediapipe.kt.j2",
+    "swift": "snippet.swift.j2",
+}
+# Types in the languages of phones, of arrays and of their elements.
+_KOTLIN = {
+    "bool": "Boolean",
+    "float32": "Float",
+    "int8": "Byte",
+    "int32": "Int",
+    "int64": "Long",
+    "uint8": "Byte",
+}
+_SWIFT = {
+    "bool": "Bool",
+    "float32": "Float",
+    "int8": "Int8",
+    "int32": "Int32",
+    "int64": "Int64",
+    "uint8": "UInt8",
+}
+_JAVASCRIPT = {
+    "float32": "Float32Array",
+    "int32": "Int32Array",
+    "uint8": "Uint8Array",
+}
+# Language -> the library that refuses ends of other types than these.
+_LIBRARIES = {
+    "javascript": ("LiteRT.js", ("uint8", "float32", "int32")),
+    "kotlin-mediapipe": ("MediaPipe", ("uint8", "float32")),
+}
+_IMAGE_AXES, _RGB = 4, 3
+_BYTE_OFFSETS = {"uint8": 0, "int8": -128}
+# Of more variables for an input or output.
+_ENDINGS = ("Codes", "Labels", "Values", "_labels")
+_LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
 # Words that cannot name a variable in one of the languages, or that the templates use.
 _TAKEN = {
     *keyword.kwlist,
@@ -29,6 +74,19 @@ _TAKEN = {
     *("val", "var", "when", "where", "while", "max", "min"),
     *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
     *("List", "UInt8", "listOf", "mapOf"),
+    *("arguments", "async", "await", "byte", "const", "debugger", "delete", "eval"),
+    *("export", "function", "implements", "instanceof", "new", "of", "void", "yield"),
+    *("Math", "Object", "Tensor", "classify", "code", "model", "roundEven", "tensor"),
+    *(
+        "Accelerator",
+        "pixels",
+        "CompiledModel",
+        "inputs",
+        "outputs",
+        "classifier",
+        "context",
+        "zip",
+    ),
 }
 # Of the template for TFLite Micro.
 _TAKEN_IN_C = KEYWORDS | {
@@ -40,11 +98,31 @@ _TAKEN_IN_C = KEYWORDS | {
 
 @dataclasses.dataclass(frozen=True)
 class _Value:
-    """An input or output in the form of the templates; numbers are source text."""
+    """An input or output in the form of the templates; numbers are source text.
+
+    Attributes:
+        variable: Its name in the code.
+        name: Its name in the file.
+        dtype: Type of its codes.
+        shape: Sizes, the batch as 1.
+        size: Number of elements.
+        num_bytes: Size of its codes.
+        scale: Of its grid; "" without one.
+        plus: The addition of the zero point.
+        minus: Its subtraction.
+        low: Smallest code.
+        high: Largest code.
+        pixels: "bytes" if bytes of pixels are codes of an input, after the
+            subtraction of 128 in int8; "values" if they become values by `mean` and
+            `std`; "" for other inputs.
+        mean: See `pixels`; one number or one per channel.
+        std: The same.
+        labels: Of the last axis of an output.
+        is_list: Whether an output is one score for each label.
+    """
 
     variable: str
-    text: str
-    kotlin_text: str
+    name: str
     dtype: str
     shape: str
     size: int
@@ -54,6 +132,11 @@ class _Value:
     minus: str = ""
     low: int = 0
     high: int = 0
+    pixels: str = ""
+    mean: tuple[str, ...] = ()
+    std: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    is_list: bool = False
 
     @property
     def c_type(self) -> str:
@@ -65,27 +148,78 @@ class _Value:
         """Type in C++ of the numbers that it stands for."""
         return "float" if self.scale else self.c_type
 
+    @property
+    def given(self) -> str:
+        """Type of what the functions take and return."""
+        if self.pixels:
+            return "uint8"
+        return "float32" if self.scale else self.dtype
+
+    @property
+    def kotlin(self) -> str:
+        """Type of the elements of what the functions take and return, in Kotlin."""
+        return _KOTLIN[self.given]
+
+    @property
+    def swift(self) -> str:
+        """The same in Swift."""
+        return _SWIFT[self.given]
+
 
 def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
-    """Generates a function that runs a file, in Python, Kotlin and Swift.
+    """Generates functions that run a file, for apps and pages.
 
-    Each function takes and returns real numbers; it quantizes and dequantizes with the
-    scales and zero points of the file.
+    They take and return real numbers, and quantize and dequantize with the scales and
+    zero points of the file. Where its standard metadata say how an input is made of
+    bytes of pixels, they take the bytes; where they have labels, another function
+    returns these with their scores.
 
     Args:
         graph: The file's graph.
         file_name: Name of the file.
 
     Returns:
-        "python", "kotlin" and "swift" -> source text. Python needs `ai-edge-litert`,
-        Kotlin needs LiteRT for Android, Swift needs the pod TensorFlowLiteSwift.
+        Language, of `LANGUAGES` -> source text, without those that cannot run the file.
+        Python needs `ai-edge-litert`, JavaScript `@litertjs/core`, Kotlin LiteRT or
+        MediaPipe for Android, Swift the pod TensorFlowLiteSwift.
     """
-    ends = _ends(graph, _TAKEN)
-    values = {"file": json.dumps(file_name, ensure_ascii=False), **ends}
+    inputs, outputs = (ends_of(graph, ends) for ends in (graph.inputs, graph.outputs))
+    values = {"file": file_name, "arrays": _JAVASCRIPT, **_ends(graph, _TAKEN)}
     return {
-        language: render(f"snippet.{suffix}.j2", autoescape=False, values=values)
-        for language, suffix in LANGUAGES.items()
+        language: render(
+            template, autoescape=False, filters={"quote": _quoted}, values=values
+        ).rstrip()
+        + "\n"
+        for language, template in LANGUAGES.items()
+        if not snippet_refusal(language, inputs, outputs)
     }
+
+
+def snippet_refusal(language: str, inputs: list[End], outputs: list[End]) -> str:
+    """Returns why code in a language could not run a file; "" if it can.
+
+    Args:
+        language: Of `LANGUAGES`.
+        inputs: The file's inputs.
+        outputs: The file's outputs.
+    """
+    if language not in _LIBRARIES:
+        return ""
+    library, types = _LIBRARIES[language]
+    others = {e.name: e.dtype for e in (*inputs, *outputs) if e.dtype not in types}
+    if others:
+        return (
+            f"{library} takes inputs and outputs of the types {list(types)}. Received: "
+            f'{others}. Export with input_type="uint8" and output_type="uint8", or '
+            '"float32".'
+        )
+    images = [len(end.shape) == _IMAGE_AXES and end.shape[-1] == _RGB for end in inputs]
+    if language == "kotlin-mediapipe" and images != [True]:
+        return (
+            "MediaPipe's ImageClassifier needs one input, with 4 axes and 3 channels. "
+            f"Received: {[list(end.shape) for end in inputs]}."
+        )
+    return ""
 
 
 def micro_snippet(
@@ -113,21 +247,55 @@ def _ends(graph: TFLiteGraph, taken: set[str]) -> dict[str, list[_Value]]:
         taken: Names that a variable cannot have.
     """
     taken = set(taken)
-    return {
-        what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
-        for what in ("inputs", "outputs")
-    }
+    described = standard_metadata.read(graph) or StandardMetadata()
+    inputs = [
+        _input(end, taken, described.normalization.get(end.name))
+        for end in ends_of(graph, graph.inputs)
+    ]
+    outputs = [
+        dataclasses.replace(
+            _value(end, taken),
+            labels=tuple(described.labels.get(end.name, ())),
+            is_list=len(end.shape) == 2,
+        )
+        for end in ends_of(graph, graph.outputs)
+    ]
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
+    """Converts an input for the templates, with what makes it of bytes."""
+    value = _value(end, taken)
+    if one is None:
+        return value
+    mean, std = np.broadcast_arrays(
+        np.array(one.mean, np.float32), np.array(one.std, np.float32)
+    )
+    return dataclasses.replace(
+        value,
+        pixels="bytes" if _bytes_are_codes(end, mean, std) else "values",
+        mean=tuple(map(str, mean)),
+        std=tuple(map(str, std)),
+    )
+
+
+def _bytes_are_codes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
+    """Returns whether the code of every byte is the byte, or less by 128 in int8."""
+    if end.scale is None or end.zero_point is None or end.dtype not in _BYTE_OFFSETS:
+        return False
+    codes = np.arange(256)[:, None]
+    values = (np.float32(codes) - mean) / std
+    found = np.rint(values / np.float32(end.scale)) + end.zero_point
+    return bool((found == codes + _BYTE_OFFSETS[end.dtype]).all())
 
 
 def _value(end: End, taken: set[str]) -> _Value:
     """Converts an input or output for the templates, with a name that is not taken."""
-    text = json.dumps(end.name, ensure_ascii=False)
     shape = (1, *end.shape[1:])
     size = math.prod(shape)
     value = _Value(
         variable=_variable(end.name, taken),
-        text=text,
-        kotlin_text=text.replace("$", "\\$"),
+        name=end.name,
         dtype=end.dtype,
         shape=str(list(shape)),
         size=size,
@@ -146,6 +314,30 @@ def _value(end: End, taken: set[str]) -> _Value:
     )
 
 
+def _quoted(text: str, language: str) -> str:
+    r"""Returns a text as the source of a string.
+
+    Args:
+        text: Any text.
+        language: "python", "javascript", "kotlin" or "swift".
+
+    Example:
+        >>> _quoted('"$1"', "kotlin"), _quoted("a	b", "swift")
+        ('"\"\$1\""', '"a\u{9}b"')
+    """
+    special = '"\\$' if language == "kotlin" else '"\\'
+    number = "\\u{{{:x}}}" if language == "swift" else "\\u{:04x}"
+    parts = [
+        f"\\{char}"
+        if char in special
+        else number.format(ord(char))
+        if not char.isprintable() and ord(char) <= _LAST_SHORT
+        else char
+        for char in text
+    ]
+    return f'"{"".join(parts)}"'
+
+
 def _signed(number: int) -> str:
     """Returns "+ 3" or "- 3"."""
     return f"{'-' if number < 0 else '+'} {abs(number)}"
@@ -156,7 +348,7 @@ def _variable(name: str, taken: set[str]) -> str:
     variable = re.sub(r"[^0-9A-Za-z_]", "_", name)
     if not variable[0].isalpha():
         variable = f"x{variable}"
-    while variable in taken or f"{variable}Codes" in taken:
+    while taken & (names := {variable, *(variable + ending for ending in _ENDINGS)}):
         variable += "_"
-    taken |= {variable, f"{variable}Codes"}
+    taken |= names
     return variable

@@ -16,7 +16,7 @@ from .queries import (
 )
 from .tflm import resolver_method
 from .tflm_arena import NOT_MEASURED, measure_arena
-from .types import TFLITE_MICRO, Target, Violation
+from .types import TFLITE_MICRO, XNNPACK, Target, Violation
 from .vela import VELA_MISSING, CompiledFile, check_vela, compile_with_vela
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "TARGETS",
     "TFLITE_MICRO",
     "VELA_MISSING",
+    "XNNPACK",
     "CompiledFile",
     "Target",
     "Violation",

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..build import BuiltFile, describe
-from ..file import TFLiteGraph, TFLiteOp, TFLiteTensor, from_bytes, metadata
+from ..file import (
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    additions_missing,
+    from_bytes,
+    metadata,
+    standard_metadata,
+)
 from ..operators import FLOAT_PART
 from ..runtimes import KERNELS, Runner, start
 
@@ -20,6 +28,21 @@ def compare_structure(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
     # As read from a file: with every option and every version.
     expected = from_bytes(built.content)
     return _float_tensors(graph, built) + _structure(graph, expected)
+
+
+def compare_standard_metadata(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
+    """Returns what is wrong with a file's standard metadata, or missing in them.
+
+    Args:
+        graph: The file's graph.
+        built: The file that the model exports to; its settings say what was asked.
+    """
+    faults = [
+        f"its standard metadata are damaged: {problem}"
+        for problem in standard_metadata.problems(graph)
+    ]
+    additions = built.settings.additions
+    return faults + (additions_missing(graph, additions) if additions else [])
 
 
 def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..file import TFLiteGraph
-from ..freezing import FrozenModel, Grid
+from ..freezing import FrozenModel, FrozenNode, Grid
 
 
 def file_inputs(
     graph: TFLiteGraph, frozen: FrozenModel, arrays: list[np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Converts the inputs of a model to the type and grid of the file's inputs.
+
+    A float32 input that is pixels takes the values of its grid, which need not be those
+    that the model takes.
 
     Args:
         graph: The file's graph.
@@ -21,14 +24,18 @@ def file_inputs(
     Returns:
         Arrays by signature name.
     """
-    codes = input_codes(frozen, arrays)
+    codes, nodes = input_codes(frozen, arrays), frozen.by_name()
     converted = {}
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
-        dtype = graph.tensors[graph.inputs[name]].dtype
+        dtype, node = graph.tensors[graph.inputs[name]].dtype, nodes[tensor]
         if dtype == "uint8":
             converted[name] = (codes[tensor].astype(np.int16) + 128).astype(dtype)
+        elif dtype == "int8":
+            converted[name] = codes[tensor]
+        elif node.pixels is not None:
+            converted[name] = _values(codes[tensor], node.integer_grid)
         else:
-            converted[name] = codes[tensor] if dtype == "int8" else array.astype(dtype)
+            converted[name] = array.astype(dtype)
     return converted
 
 
@@ -42,15 +49,28 @@ def input_codes(frozen: FrozenModel, arrays: list[np.ndarray]) -> dict[str, np.n
     Returns:
         Name of the tensor -> int8 codes.
     """
-    nodes, codes = frozen.by_name(), {}
-    for tensor, array in zip(frozen.inputs.values(), arrays, strict=True):
-        grid = nodes[tensor].grid
-        codes[tensor] = array
-        if grid is not None:
-            quotient = array.astype(np.float32) / np.float32(grid.scale)
-            rounded = np.rint(quotient) + grid.zero_point
-            codes[tensor] = np.clip(rounded, -128, 127).astype(np.int8)
-    return codes
+    nodes = frozen.by_name()
+    return {
+        tensor: _codes(nodes[tensor], array)
+        for tensor, array in zip(frozen.inputs.values(), arrays, strict=True)
+    }
+
+
+def _codes(node: FrozenNode, array: np.ndarray) -> np.ndarray:
+    """Converts one input of a model to int8 codes, if it has a grid."""
+    grid = node.grid
+    if node.pixels is not None:
+        return (node.pixels.bytes_of(array).astype(np.int16) - 128).astype(np.int8)
+    if grid is None:
+        return array
+    rounded = np.rint(array.astype(np.float32) / np.float32(grid.scale))
+    return np.clip(rounded + grid.zero_point, -128, 127).astype(np.int8)
+
+
+def _values(codes: np.ndarray, grid: Grid) -> np.ndarray:
+    """Converts int8 codes to the values that they stand for, float32."""
+    distances = codes.astype(np.float32) - np.float32(grid.zero_point)
+    return distances * np.float32(grid.scale)
 
 
 def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:

@@ -17,6 +17,7 @@ its integer twin, and compared in the same way.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tf_lsq.data import as_data, first_examples
 
 from ..build import BuiltFile, build_file, settings_of
 from ..errors import VerificationError
-from ..file import from_bytes
+from ..file import Additions, Labels, from_bytes, read_labels
 from ..freezing import (
     FrozenModel,
     InputShapes,
@@ -44,7 +45,12 @@ from ..targets import TARGETS
 from ..twin import target_runtime
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, predict_points, probe_codes
-from .structure import compare_description, compare_structure, find_load_errors
+from .structure import (
+    compare_description,
+    compare_standard_metadata,
+    compare_structure,
+    find_load_errors,
+)
 from .weights import compare_weights
 
 
@@ -55,6 +61,7 @@ def verify_tflite(
     *,
     storage: str | None = None,
     bias_grid: str | None = None,
+    labels: Labels | Mapping[str, Labels] | None = None,
     point_examples: int = BATCH_SIZE,
     verbose: bool = True,
 ) -> VerificationReport:
@@ -67,6 +74,8 @@ def verify_tflite(
             structure and weights are checked.
         storage: As given to `export_model`; needed for a file without metadata.
         bias_grid: The same; None: "own", or what the metadata say.
+        labels: The labels that the file must have, as for `export_model`; None: any, if
+            its standard metadata are whole.
         point_examples: How many of the first examples to check each quantization point
             with; the end-to-end check uses all of `data`.
         verbose: Whether to show progress.
@@ -76,23 +85,26 @@ def verify_tflite(
 
     Raises:
         VerificationError: If the file differs from the model: in its structure or a
-            weight code, or by more than 1 in a code at a quantization point.
-        ValueError: If the file cannot be read.
+            weight code, in its labels, or by more than 1 in a code at a quantization
+            point.
+        ValueError: If the file cannot be read, or `labels` do not fit its outputs.
         OSError: If `path` cannot be opened.
     """
     content, name = Path(path).read_bytes(), str(path)
     model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
     trained = read_model(model)
-    settings = settings_of(from_bytes(content), name, storage, bias_grid)
-    built = build_file(trained, settings)
+    graph = from_bytes(content)
+    asked = Additions(labels=read_labels(labels, [*graph.outputs]))
+    settings = settings_of(graph, name, storage, bias_grid)
+    built = build_file(trained, dataclasses.replace(settings, additions=asked))
     report = verify_content(content, built, name)
     if data is None:
         return report
     data = as_data(data, len(model.inputs))
     examples = first_examples(data, model.input_names, point_examples)
     int8 = freeze_model(trained, Storage())
-    built = dataclasses.replace(built, graph=from_bytes(content), content=content)
+    built = dataclasses.replace(built, graph=graph, content=content)
     return verify_on_data(
         report, built, int8, model, data, examples, name, verbose=verbose
     )
@@ -197,6 +209,7 @@ def verify_content(content: bytes, built: BuiltFile, name: str) -> VerificationR
     equal, total, wrong = compare_weights(graph, built.frozen)
     if not mismatches and not wrong:
         mismatches = compare_description(graph, built)
+        mismatches += compare_standard_metadata(graph, built)
         mismatches = mismatches or find_load_errors(graph, content)
     if mismatches or wrong:
         raise VerificationError(f"`{name}`", mismatches + wrong)

@@ -9,10 +9,18 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from . import flatbuffer, metadata
-from .faults import runtime_of
-from .tflite_graph import End, TFLiteGraph, ends_of
-from .tflite_operators import OPERATORS
+from .consumers import ConsumerReport, judge_all
+from .file import (
+    OPERATORS,
+    End,
+    StandardMetadata,
+    TFLiteGraph,
+    ends_of,
+    from_bytes,
+    metadata,
+    runtime_of,
+    standard_metadata,
+)
 
 
 @dataclasses.dataclass
@@ -32,6 +40,8 @@ class FileReport:
         described: How the integers were trained, as `export_model` writes it; None in
             files from other tools.
         changed: Kernels whose codes differ from those that the metadata describes.
+        standard: TFLite's standard metadata, such as labels; None if it has none.
+        consumers: What each consumer does with the file.
     """
 
     path: str
@@ -45,6 +55,13 @@ class FileReport:
     kernel_bytes: dict[str, int]
     described: dict[str, Any] | None
     changed: list[str]
+    standard: StandardMetadata | None
+    consumers: list[ConsumerReport]
+
+    @property
+    def damaged(self) -> list[str]:
+        """What differs from what was written: kernels, and the standard metadata."""
+        return self.changed + ([] if self.standard is None else self.standard.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as plain data."""
@@ -68,7 +85,9 @@ class FileReport:
         )
         lines += [f"operators: {operators}", f"kernels: {kernels or 'none'}"]
         lines += [f"needs {self.min_runtime}"] if self.min_runtime else []
-        return "\n".join(lines + _described_lines(self.described, self.changed))
+        lines += [] if self.standard is None else [str(self.standard)]
+        lines += _described_lines(self.described, self.changed)
+        return "\n".join([*lines, "consumers:", *(f"  {c}" for c in self.consumers)])
 
 
 def inspect_tflite(path: str | Path) -> FileReport:
@@ -78,15 +97,16 @@ def inspect_tflite(path: str | Path) -> FileReport:
         path: The file.
 
     Returns:
-        Inputs, outputs, operators and containers, and how the integers were trained if
-        the file describes it; prints as a table.
+        Inputs, outputs, operators and containers, labels and other standard metadata,
+        how the integers were trained if the file describes it, and what each consumer
+        does with the file; prints as a table.
 
     Raises:
         OSError: If `path` cannot be opened.
         ValueError: If the file cannot be read.
     """
     content = Path(path).read_bytes()
-    graph = flatbuffer.from_bytes(content)
+    graph = from_bytes(content)
     described = metadata.read(graph)
     operators = collections.Counter(f"{op.code} v{op.version}" for op in graph.ops)
     return FileReport(
@@ -101,6 +121,8 @@ def inspect_tflite(path: str | Path) -> FileReport:
         kernel_bytes=_kernel_bytes(graph),
         described=described,
         changed=[] if described is None else _changed(graph, described),
+        standard=standard_metadata.read(graph),
+        consumers=judge_all(graph),
     )
 
 
@@ -169,10 +191,21 @@ def _described_lines(described: dict[str, Any] | None, changed: list[str]) -> li
         sign = _range_of(entry)
         lines.append(
             f"  {name}: {entry.get('kind')} of {entry.get('layer')!r}, "
-            f"{entry.get('bits')} bits {sign}, {step}"
+            f"{entry.get('bits')} bits {sign}, {step}{_pixels_of(entry)}"
         )
     lines += [f"CHANGED since it was exported: `{name}`" for name in changed]
     return lines
+
+
+def _pixels_of(entry: dict[str, Any]) -> str:
+    """Returns what the model takes for bytes, "" if a tensor is no pixels."""
+    pixels = entry.get("pixels")
+    if not isinstance(pixels, dict):
+        return ""
+    numbers = cast("dict[str, Any]", pixels)
+    order = ", channels reversed" if numbers.get("order") == "bgr" else ""
+    mean, std = numbers.get("mean"), numbers.get("std")
+    return f"; pixels, trained on (byte - {mean}) / {std}{order}"
 
 
 def _range_of(entry: dict[str, Any]) -> str:

@@ -1,0 +1,111 @@
+"""Runs files in consumers, each in an environment of its own.
+
+python -m consumers                                   # everything; some minutes
+python -m consumers --programs "mediapipe, mediapipe==1.2.3"
+python -m consumers --markdown docs/consumers.md      # also writes page and results
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+from years.releases import python_of
+
+from tflite_export.reports.latency import processor
+
+from . import files, measure, page, trained
+from .cases import SPECS
+from .programs import PROGRAMS, Program, find_program
+
+_CLASSIFIER = "mediapipe"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 1 if MediaPipe answers otherwise than the twin.
+
+    Args:
+        arguments: Of the command line; None: those that were given.
+    """
+    args = _arguments(arguments)
+    programs = [find_program(name) for name in args.programs] or list(PROGRAMS)
+    pythons = {
+        program: python_of(program.release, args.cache)
+        for program in tqdm(programs, "installing", disable=None)
+    }
+    with tempfile.TemporaryDirectory() as name:
+        outcomes = _run_all(pythons, Path(name))
+        classified = _classify(pythons, Path(name))
+    results = page.Results(
+        f"Python {platform.python_version()}, on {platform.machine()} {processor()}",
+        importlib.metadata.version("ai-edge-litert"),
+        trained.IMAGES,
+        outcomes,
+        classified,
+    )
+    if args.markdown:
+        page.write_results(args.markdown.with_suffix("") / "results.jsonl", results)
+        args.markdown.write_text(page.page(results))
+    print(page.page(results))
+    differ = sum(one.differ + one.labels for one in classified.values())
+    print(f"{differ} scores and labels differ from the twin's.")
+    return int(differ > 0)
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Returns the arguments of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m consumers", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--cache", type=Path, default=Path(".runtimes"))
+    parser.add_argument("--programs", nargs="+", default=[], help="names of programs")
+    parser.add_argument("--markdown", type=Path, help="also write the page here")
+    return parser.parse_args(arguments)
+
+
+def _run_all(
+    pythons: dict[Program, Path], folder: Path
+) -> dict[str, dict[str, measure.Outcome]]:
+    """Returns what programs do with the files."""
+    source = folder / "files"
+    source.mkdir()
+    files.write_files(source)
+    outcomes = {}
+    for number, (program, python) in enumerate(tqdm(pythons.items(), "running")):
+        output = folder / f"output{number}"
+        output.mkdir()
+        outcomes[program.name] = measure.run_program(
+            python, program, [source / f"{name}.tflite" for name in SPECS], output
+        )
+    return outcomes
+
+
+def _classify(pythons: dict[Program, Path], folder: Path) -> dict[str, page.Classified]:
+    """Returns what MediaPipe answers for the images of trained classifiers."""
+    chosen = [p for p in pythons if p.call == _CLASSIFIER]
+    if not chosen:
+        return {}
+    source = folder / "trained"
+    source.mkdir()
+    found = {}
+    for one in trained.write_trained(source):
+        python, files = pythons[chosen[-1]], [one.path]
+        [answers] = measure.answer(python, _CLASSIFIER, files, folder).values()
+        labels = json.loads(str(answers["labels"]))["0"]
+        found[one.name] = page.Classified(
+            one.accuracy,
+            one.scores.size,
+            int((answers["0"] != one.scores).sum()),
+            sum(a != b for a, b in zip(labels, one.labels, strict=True)),
+        )
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

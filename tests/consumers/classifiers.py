@@ -1,0 +1,249 @@
+"""Image classifiers built operator by operator, each with what one rule looks at."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+
+from tflite_export.file import (
+    CONTAINERS,
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    metadata,
+)
+
+SIZE, CHANNELS = 8, 8
+Grid = tuple[float, int]  # Scale and zero point, in int8.
+BYTES: Grid = (1 / 255, -128)  # Of byte / 255.
+_INNER: Grid = (0.02, -128)
+_LOGITS: Grid = (0.05, 0)
+_SCORES: Grid = (1 / 256, -128)  # TFLite prescribes it for SOFTMAX.
+_UNKNOWN_VERSION = 99
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What is particular about a classifier.
+
+    Attributes:
+        input_type: "int8", "uint8" or "float32".
+        output_type: The same, or "int64" for the number of the class.
+        grid: Grid of the input.
+        shape: Shape of the input.
+        dynamic: Whether the batch size may change.
+        containers: Containers of the kernels: of the convolution, the depthwise one,
+            the 1x1 convolution and the dense layer.
+        dense_scales: How many scales the dense kernel has.
+        stride: Stride of the 1x1 convolution.
+        groups: Groups of the 1x1 convolution.
+        depthwise: Height and width, and multiplier, of the depthwise convolution.
+        classes: How many there are.
+        output_shape: Shape of the output; (): batch and classes.
+        second_output: Type of a second output; "": there is none.
+        images: How many images there are, 1 or 2.
+        number: Type of another input, that nothing uses; "": there is none.
+        trained: Mean and standard deviation of bytes by which the model was trained.
+        says: What the file says about its input: its step was "learned", its codes are
+            "pixels", or nothing.
+        zero_point: Zero point of the dense kernel.
+        newest: Whether an operator has a version that no release knows.
+    """
+
+    input_type: str = "uint8"
+    output_type: str = "float32"
+    grid: Grid = BYTES
+    shape: tuple[int, ...] = (1, SIZE, SIZE, 3)
+    dynamic: bool = False
+    containers: tuple[str, str, str, str] = ("int8", "int8", "int8", "int8")
+    dense_scales: int = 5
+    stride: int = 1
+    groups: int = 1
+    depthwise: tuple[int, int] = (3, 1)
+    classes: int = 5
+    output_shape: tuple[int, ...] = ()
+    second_output: str = ""
+    images: int = 1
+    number: str = ""
+    trained: tuple[float, float] = (0.0, 255.0)
+    says: str = ""
+    zero_point: int = 0
+    newest: bool = False
+
+
+def build(spec: Spec) -> TFLiteGraph:
+    """Returns the graph of a classifier; the same one for the same spec.
+
+    Args:
+        spec: What is particular about it.
+    """
+    return _Builder(spec).graph
+
+
+class _Builder:
+    """Adds tensors and operators to `graph`."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec, self._rng = spec, np.random.default_rng(0)
+        self.graph = TFLiteGraph({}, [], {}, {})
+        names = ["image", "other"][: spec.images]
+        sources = [self._input(name) for name in names]
+        if spec.images > 1:
+            sources = [self._op("ADD", sources, "sum", spec.shape, spec.grid)]
+        if spec.number:
+            self.graph.tensors["number"] = TFLiteTensor("number", (1,), spec.number)
+            self.graph.inputs["number"] = "number"
+        scores = self._layers(sources[0])
+        self._output(scores, "scores", spec.output_type)
+        if spec.second_output:
+            self._output(scores, "second", spec.second_output)
+        if spec.newest:
+            self.graph.ops[-1].version = _UNKNOWN_VERSION
+        if spec.says:
+            self.graph.metadata |= _described(spec)
+
+    def _layers(self, x: str) -> str:
+        """Adds all layers; returns the output of the last one."""
+        spec, batch = self._spec, self._spec.shape[0]
+        if len(spec.shape) == 4:
+            window, multiplier = spec.depthwise
+            last, wide = 4 // spec.stride, CHANNELS * multiplier
+            shape, kernel = (batch, 4, 4, CHANNELS), (CHANNELS, 3, 3, spec.shape[3])
+            x = self._kernel("CONV_2D", x, shape, kernel, 2)
+            shape, kernel = (batch, 4, 4, wide), (1, window, window, wide)
+            x = self._kernel("DEPTHWISE_CONV_2D", x, shape, kernel, 1)
+            shape = (batch, last, last, CHANNELS)
+            kernel = (CHANNELS, 1, 1, wide // spec.groups)
+            x = self._kernel("CONV_2D", x, shape, kernel, spec.stride)
+        features = int(np.prod(self.graph.tensors[x].shape[1:]))
+        x = self._kernel(
+            "FULLY_CONNECTED", x, (batch, spec.classes), (spec.classes, features), None
+        )
+        x = self._op(
+            "SOFTMAX", [x], "softmax", (batch, spec.classes), _SCORES, beta=1.0
+        )
+        if not spec.output_shape:
+            return x
+        target = self._constant("shape", np.array(spec.output_shape, np.int32))
+        return self._op("RESHAPE", [x, target], "reshape", spec.output_shape, _SCORES)
+
+    # --- Ends ----------------------------------------------------------------
+
+    def _input(self, name: str) -> str:
+        """Adds an input; returns its int8 form."""
+        spec = self._spec
+        outer = self._end(name, spec.shape, spec.grid, spec.input_type)
+        self.graph.inputs[name] = outer
+        if spec.input_type == "int8":
+            return outer
+        return self._op("QUANTIZE", [outer], f"{name}/int8", spec.shape, spec.grid)
+
+    def _output(self, inner: str, name: str, dtype: str) -> None:
+        """Adds an output."""
+        source = self.graph.tensors[inner]
+        if dtype == "int8":
+            self.graph.outputs[name] = inner
+            return
+        if dtype == "int64":
+            outer = TFLiteTensor(name, source.shape[:1], dtype)
+            outer.dynamic_batch = source.dynamic_batch
+            self.graph.tensors[name] = outer
+            axis = self._constant("axis", np.array(-1, np.int32))
+            self.graph.ops.append(TFLiteOp("ARG_MAX", [inner, axis], [name]))
+            self.graph.ops[-1].options["output_type"] = 4  # INT64 in the schema.
+        else:
+            self._end(name, source.shape, _SCORES, dtype)
+            code = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"
+            self.graph.ops.append(TFLiteOp(code, [inner], [name]))
+        self.graph.outputs[name] = name
+
+    def _end(self, name: str, shape: tuple[int, ...], grid: Grid, dtype: str) -> str:
+        """Adds the tensor of an end."""
+        moved = grid[0], grid[1] + (128 if dtype == "uint8" else 0)
+        tensor = TFLiteTensor(name, shape, dtype, None, None, self._spec.dynamic)
+        if dtype != "float32":
+            tensor.quantization = _grid(moved)
+        self.graph.tensors[name] = tensor
+        return name
+
+    # --- Operators -------------------------------------------------------------
+
+    def _op(
+        self,
+        code: str,
+        inputs: list[str],
+        output: str,
+        shape: tuple[int, ...],
+        grid: Grid,
+        **options: object,
+    ) -> str:
+        """Adds an operator with an int8 output."""
+        self._end(output, shape, grid, "int8")
+        self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
+        return output
+
+    def _kernel(
+        self,
+        code: str,
+        source: str,
+        shape: tuple[int, ...],
+        kernel: tuple[int, ...],
+        stride: int | None,
+    ) -> str:
+        """Adds an operator with random codes as its kernel and a bias."""
+        spec, number = self._spec, len(self.graph.ops)
+        channels, axis = shape[-1], 3 if code == "DEPTHWISE_CONV_2D" else 0
+        place = [op.code in _KERNELS for op in self.graph.ops].count(True)
+        place = 3 if code == "FULLY_CONNECTED" else place
+        container = CONTAINERS[spec.containers[place]]
+        codes = self._rng.integers(container.low, container.high + 1, kernel)
+        many = spec.dense_scales > 1 or code != "FULLY_CONNECTED"
+        count = channels if many else 1
+        scale = np.full(count, 6 / container.high / np.prod(kernel[1:]) ** 0.5)
+        scale = (scale * self._rng.uniform(0.5, 1, count)).astype(np.float32)
+        zero_point = spec.zero_point if code == "FULLY_CONNECTED" else 0
+        name = f"{code.lower()}_{number}"
+        weight = self._constant(f"{name}/weight", codes.astype(np.int8))
+        self.graph.tensors[weight].dtype = spec.containers[place]
+        self.graph.tensors[weight].quantization = TensorQuantization(
+            scale, zero_point, axis
+        )
+        bias = self._constant(f"{name}/bias", np.zeros(channels, np.int32))
+        source_grid = self.graph.tensors[source].quantization
+        unit = TensorQuantization(scale * source_grid.scale, 0)
+        self.graph.tensors[bias].quantization = unit
+        options: dict[str, object] = {"fused_activation_function": "NONE"}
+        if stride is not None:
+            options |= {"stride_h": stride, "stride_w": stride, "padding": "SAME"}
+        if code == "DEPTHWISE_CONV_2D":
+            options["depth_multiplier"] = spec.depthwise[1]
+        grid = _INNER if stride is not None else _LOGITS
+        return self._op(code, [source, weight, bias], name, shape, grid, **options)
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
+        """Adds a constant."""
+        self.graph.tensors[name] = TFLiteTensor(
+            name, values.shape, values.dtype.name, data=values
+        )
+        return name
+
+
+_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def _grid(grid: Grid) -> TensorQuantization:
+    """Returns a grid as a tensor has it."""
+    return TensorQuantization(np.array([grid[0]], np.float32), grid[1])
+
+
+def _described(spec: Spec) -> dict[str, bytes]:
+    """Returns what `export_model` writes about an input."""
+    image = {"kind": "activation", "layer": "image", "bits": 8, "step": spec.grid[0]}
+    if spec.says == "pixels":
+        mean, std = spec.trained
+        image |= {"pixels": {"mean": mean, "std": std, "order": "rgb"}}
+    described = {"format": metadata.FORMAT, "tensors": {"image": image}}
+    return {metadata.METADATA_NAME: json.dumps(described).encode()}

@@ -1,0 +1,84 @@
+"""The programs that run files: a release, and how it is called."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from years.releases import Release
+
+from tflite_export.consumers import CONSUMERS, Consumer
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A release of a consumer.
+
+    Attributes:
+        consumer: Name of the consumer.
+        call: How `run_consumer` calls it.
+        release: Its package.
+        operators: Release whose operators it has; "": that of the consumer.
+    """
+
+    consumer: str
+    call: str
+    release: Release
+    operators: str = ""
+
+    @property
+    def name(self) -> str:
+        """The consumer with the package."""
+        return f"{self.consumer}, {self.release.requirement}"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether it makes the input of an image, and answers with classes."""
+        return CONSUMERS[self.consumer].takes_images
+
+    def rules(self) -> Consumer:
+        """Returns the consumer as this release is."""
+        newest = CONSUMERS[self.consumer]
+        if not self.operators:
+            return newest
+        version = self.release.version
+        return dataclasses.replace(newest, version=version, release=self.operators)
+
+
+def _interpreter(
+    consumer: str, package: str, version: str, numpy: str = "numpy"
+) -> Program:
+    """Returns a release of an interpreter."""
+    return Program(consumer, "interpreter", Release(package, version, numpy), version)
+
+
+_LITERT, _TENSORFLOW = "ai-edge-litert", "tensorflow-cpu"
+PROGRAMS = (
+    Program("mediapipe", "mediapipe", Release("mediapipe", "1.2.3")),
+    Program(
+        "tflite_support",
+        "tflite_support",
+        Release("tflite-support", "0.4.4", "numpy<2"),  # Built for NumPy 1.
+    ),
+    Program("compiled_model", "compiled_model", Release(_LITERT, "2.3.0")),
+    _interpreter("litert", _LITERT, "1.0.1", "numpy<2"),
+    _interpreter("litert", _LITERT, "1.4.0"),
+    _interpreter("litert", _LITERT, "2.1.0"),
+    _interpreter("litert", _LITERT, "2.3.0"),
+    _interpreter("tflite_runtime", "tflite-runtime", "2.14.0", "numpy<2"),
+    _interpreter("tensorflow", _TENSORFLOW, "2.18.1"),
+    _interpreter("tensorflow", _TENSORFLOW, "2.19.1"),
+    _interpreter("tensorflow", _TENSORFLOW, "2.20.0"),
+    _interpreter("tensorflow", _TENSORFLOW, "2.21.0"),
+)
+
+
+def find_program(name: str) -> Program:
+    """Returns a program by the name of its package, such as "mediapipe==1.2.3".
+
+    Raises:
+        ValueError: If there is none.
+    """
+    known = {program.name: program for program in PROGRAMS}
+    if name not in known:
+        raise ValueError(f"Programs must be among {list(known)}. Received: {name!r}.")
+    return known[name]

@@ -1,0 +1,90 @@
+"""The harness of `make consumers`: what counts as an answer, and as none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from consumers import __main__ as consumers
+from consumers import measure, page, programs
+from consumers.cases import SPECS, graph_of
+
+ROOT = Path(__file__).resolve().parents[1]
+RIGHT = {"scores": np.array([[0.25, 0.75]], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"0": [[0.25, 0.75]]}, measure.Outcome(numbers=2)),
+        ({"0": [[0.25, 0.5]]}, measure.Outcome(numbers=2, differ=1, most=64)),
+        ({"scores": [[0.5, 0.5]]}, measure.Outcome(numbers=2, differ=2, most=64)),
+    ],
+)
+def test_scores_are_compared_in_codes(found, expected):
+    found = {name: np.array(values, np.float32) for name, values in found.items()}
+    assert measure.compare(found, RIGHT, graph_of("uint8_float32")) == expected
+
+
+def test_codes_are_compared_as_they_are_and_with_scores():
+    graph = graph_of("uint8_uint8")
+    right = {"scores": np.array([[64, 192]], np.uint8)}
+    codes = {"scores": np.array([[65, 192]], np.uint8)}
+    assert measure.compare(codes, right, graph).most == 1
+    scores = {"0": np.array([[0.25, 0.75]], np.float32)}
+    assert measure.compare(scores, right, graph) == measure.Outcome(numbers=2)
+
+
+def test_a_map_that_is_read_as_classes_is_no_right_answer():
+    right = {"scores": np.full((1, 2, 5), 0.2, np.float32)}
+    found = {"0": np.full((1, 10), 0.2, np.float32)}
+    outcome = measure.compare(found, right, graph_of("map"))
+    assert (outcome.differ, outcome.classes) == (0, 10)
+    assert page.cell(outcome) == "10 classes"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "text"),
+    [
+        (measure.Outcome(numbers=5), "="),
+        (measure.Outcome(numbers=5, differ=1, most=2), "±2"),
+        (measure.Outcome("no"), "refused"),
+    ],
+)
+def test_cells(outcome, text):
+    assert page.cell(outcome) == text
+
+
+def test_a_process_that_ends_is_named(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    found = measure.answer(python, "mediapipe", [tmp_path / "x.tflite"], tmp_path)
+    assert str(found["x"]["error"]) == "the process ended with -11"
+
+
+def test_a_consumer_that_refuses_gives_its_message(tmp_path):
+    """This Python has no MediaPipe, so it cannot be imported."""
+    files, python = [tmp_path / "x.tflite"], Path(sys.executable)
+    found = measure.answer(python, "mediapipe", files, tmp_path)
+    assert str(found["x"]["error"]).startswith("ModuleNotFoundError: No module named")
+
+
+def test_unknown_programs_are_refused():
+    with pytest.raises(ValueError, match="Programs must be among"):
+        programs.find_program("mediapipe")
+
+
+def test_files_are_the_same_each_time():
+    assert len(SPECS) > 40
+    first, second = (graph_of("int4_dense").constants() for _ in range(2))
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+@pytest.mark.slow
+def test_mediapipe_gives_the_labels_and_scores_of_the_twin():
+    cache = ["--cache", str(ROOT / ".runtimes")]
+    assert consumers.main(["--programs", programs.PROGRAMS[0].name, *cache]) == 0

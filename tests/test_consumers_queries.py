@@ -1,0 +1,267 @@
+"""What consumers do with files: the rules agree with everything that was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import pytest
+from consumers import page, programs
+from consumers.cases import SPECS, graph_of
+from consumers.measure import Outcome
+
+import tflite_export
+from tflite_export.consumers import CONSUMERS, facts_of, judge, judge_all
+from tflite_export.file import from_bytes, to_bytes
+
+PAGE = Path(__file__).resolve().parents[1] / "docs/consumers.md"
+RESULTS = page.read_results(PAGE.with_suffix("") / "results.jsonl")
+# Releases round some operators otherwise; after softmax, one code is up to three.
+ROUNDING = 3
+MEASURED_ELSEWHERE = {"gpu", "web", "tfjs_tflite", "mlkit", "play_services"}
+
+
+@functools.cache
+def file_of(name):
+    """What rules look at, read from the bytes of a file."""
+    return facts_of(from_bytes(to_bytes(graph_of(name))))
+
+
+def agree(verdict, outcome):
+    """Whether a verdict says what a program does with a file."""
+    if verdict == "not known":
+        return True
+    if outcome.message:
+        return verdict == "refused"
+    if outcome.classes or outcome.most > ROUNDING:
+        return verdict == "wrong"
+    return verdict in ("runs", "runs slowly")
+
+
+@pytest.mark.parametrize("program", programs.PROGRAMS, ids=lambda one: one.name)
+def test_rules_agree_with_what_was_measured(program):
+    consumer, outcomes = program.rules(), RESULTS.outcomes[program.name]
+    assert outcomes.keys() == SPECS.keys()
+    differ = {
+        name: (report.verdict, outcome)
+        for name, outcome in outcomes.items()
+        if not agree((report := judge(file_of(name), consumer)).verdict, outcome)
+        and not (outcome.differ and _is_unsaid(report))
+    }
+    assert not differ
+
+
+def _is_unsaid(report):
+    """Whether a file does not say what bytes stand for, so that it may be wrong."""
+    return any(finding.rule == "values_of_bytes" for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [
+        ("runs", Outcome("no")),
+        ("wrong", Outcome("no")),
+        ("refused", Outcome(numbers=5)),
+        ("refused", Outcome(numbers=5, differ=5, most=40)),
+        ("runs", Outcome(numbers=5, differ=1, most=4)),
+        ("runs slowly", Outcome(numbers=5, classes=10)),
+        ("wrong", Outcome(numbers=5)),
+    ],
+)
+def test_other_verdicts_do_not_agree(verdict, outcome):
+    assert not agree(verdict, outcome)
+
+
+def test_only_files_of_other_tools_may_be_wrong_unsaid():
+    [program] = [p for p in programs.PROGRAMS if p.consumer == "mediapipe"]
+    wrong = [
+        name
+        for name, outcome in RESULTS.outcomes[program.name].items()
+        if not agree(judge(file_of(name), program.rules()).verdict, outcome)
+    ]
+    assert wrong == ["other_symmetric"]
+
+
+def test_the_consumers_that_can_be_measured_here_were_measured():
+    measured = {program.consumer for program in programs.PROGRAMS}
+    assert measured == CONSUMERS.keys() - MEASURED_ELSEWHERE
+    for name in measured:
+        versions = [p.release.version for p in programs.PROGRAMS if p.consumer == name]
+        assert CONSUMERS[name].version == versions[-1]
+
+
+def test_the_page_is_made_of_the_results():
+    assert page.page(RESULTS) == PAGE.read_text()
+    assert list(RESULTS.outcomes) == [program.name for program in programs.PROGRAMS]
+
+
+def test_mediapipe_gives_the_labels_and_scores_of_the_twin():
+    """Three ways to prepare images, in two storages."""
+    assert len(RESULTS.trained) == 6
+    for one in RESULTS.trained.values():
+        assert (one.scores, one.differ, one.labels) == (10 * RESULTS.images, 0, 0)
+        assert one.accuracy > 0.9
+
+
+# --- Rules ---------------------------------------------------------------------------
+
+
+def test_every_rule_is_broken_by_a_file():
+    """The newest releases have all operators, so an older one is judged, too."""
+    older = {"LiteRT": "1.0.1", "TensorFlow Lite": "2.11.0", "": ""}
+    for consumer in CONSUMERS.values():
+        old = dataclasses.replace(consumer, release=older[consumer.product])
+        found = {
+            finding.rule
+            for name in SPECS
+            for one in (consumer, old)
+            for finding in judge(file_of(name), one).findings
+        }
+        assert found == {rule.name for rule in consumer.rules}, consumer.name
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS.values(), ids=lambda one: one.name)
+def test_rules_have_words_and_sources(consumer):
+    assert consumer.title and consumer.source
+    names = [rule.name for rule in consumer.rules]
+    assert len(names) == len(set(names))
+    for rule in consumer.rules:
+        assert rule.expected and not rule.expected.endswith(".") and rule.source
+        assert rule.remedy or rule.effect in ("note", "unknown"), rule.name
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_a_file_with_pixels_and_labels_runs_everywhere(name):
+    report = judge(file_of("pixels"), CONSUMERS[name])
+    assert (report.verdict, report.findings) == ("runs", [])
+
+
+@pytest.mark.parametrize(
+    ("file", "consumer", "verdict", "reason"),
+    [
+        ("int8_int8", "mediapipe", "refused", "input `image` is int8"),
+        ("int8_int8", "web", "refused", "output `scores` is int8"),
+        (
+            "learned_step",
+            "mlkit",
+            "wrong",
+            "scale 0.019685 and the zero point 128, which were learned",
+        ),
+        ("normalized_otherwise", "mediapipe", "wrong", "another normalization in its"),
+        ("normalized_as_codes", "mediapipe", "runs", "(no labels: `scores`)"),
+        ("other_symmetric", "mlkit", "runs", "(byte - 128) / 50.8; not known"),
+        ("other_range", "mediapipe", "runs", "(byte - 115) / 56.1; not known"),
+        ("int4_convolution", "web", "runs slowly", "1 CONV_2D int4"),
+        ("int4_convolution", "gpu", "refused", "1 CONV_2D int4"),
+        ("int4_dense", "gpu", "runs", ""),
+        ("int4_dense", "tflite_runtime", "refused", "needs TensorFlow Lite 2.19.0"),
+        ("int4_dense", "play_services", "not known", "may not run 1 FULLY_CONNECTED"),
+        (
+            "strided_pointwise",
+            "gpu",
+            "wrong",
+            "1x1 convolutions with strides: conv_2d_3",
+        ),
+        ("strided_pointwise", "compiled_model", "runs", ""),
+        ("groups", "gpu", "wrong", "convolutions with groups: conv_2d_3"),
+        ("depthwise_1x1", "gpu", "wrong", "1x1 convolutions: depthwise_conv_2d_2"),
+        ("newest_version", "litert", "not known", "no release is known to run"),
+        ("batch_of_2", "tflite_support", "refused", "the shape [2, 8, 8, 3]"),
+        ("few_labels", "mediapipe", "refused", "3 labels"),
+    ],
+)
+def test_verdicts(file, consumer, verdict, reason):
+    report = judge(file_of(file), CONSUMERS[consumer])
+    assert report.verdict == verdict
+    assert reason in str(report)
+    assert str(report).startswith(f"{consumer:<15} {verdict}")
+
+
+def test_all_offenders_are_named():
+    report = judge(file_of("mixed_outputs"), CONSUMERS["tflite_support"])
+    assert report.reasons == ["1 of 2 outputs are integers"]
+    report = judge(file_of("two_images"), CONSUMERS["mediapipe"])
+    assert report.reasons == ["it has 2 inputs"]
+    graph = graph_of("int8_int8")
+    for tensor in graph.inputs.values():
+        graph.tensors[tensor].shape = (1, 8, 8, 1)
+    report = judge(facts_of(graph), CONSUMERS["mediapipe"])
+    assert {
+        finding.rule for finding in report.findings if finding.effect != "note"
+    } == {
+        "input_types",
+        "output_types",
+        "color_image",
+    }
+
+
+def test_the_worst_finding_decides():
+    graph = graph_of("learned_step")
+    graph.outputs = {"scores": "softmax"}  # In int8.
+    report = judge(facts_of(graph), CONSUMERS["mediapipe"])
+    assert report.verdict == "refused"
+    assert [finding.effect for finding in report.findings][:2] == [
+        "refuses",
+        "is wrong",
+    ]
+
+
+@pytest.mark.parametrize("scale", [1 / 255, 1.0019 / 255, 0.9981 / 255])
+def test_a_step_near_one_over_255_is_that_of_bytes(scale):
+    assert judge(_with_scale(scale), CONSUMERS["mediapipe"]).verdict == "runs"
+
+
+@pytest.mark.parametrize("scale", [1.0021 / 255, 0.9979 / 255, 0.5 / 255])
+def test_a_step_at_which_a_byte_has_another_code_is_wrong(scale):
+    """Half a code in 255 is 0.2 %."""
+    assert judge(_with_scale(scale), CONSUMERS["mediapipe"]).verdict == "wrong"
+
+
+def _with_scale(scale):
+    """A file that says its input's step was learned."""
+    graph = graph_of("learned_step")
+    grid = dataclasses.replace(graph.tensors["image"].quantization, zero_point=0)
+    grid.scale[:] = scale
+    graph.tensors["image"].quantization = grid
+    return facts_of(graph)
+
+
+def test_ends_of_any_shape_are_judged():
+    graph = graph_of("uint8_uint8")
+    for ends in (graph.inputs, graph.outputs):
+        for tensor in ends.values():
+            graph.tensors[tensor].shape = ()
+    reports = {one.consumer: one for one in judge_all(graph)}
+    assert reports["mediapipe"].verdict == reports["mlkit"].verdict == "refused"
+
+
+def test_descriptions_that_are_none_say_nothing():
+    graph = graph_of("learned_step")
+    described = {"format": 1, "tensors": {"image": None}}
+    graph.metadata["tf_lsq"] = json.dumps(described).encode()
+    assert judge(facts_of(graph), CONSUMERS["mediapipe"]).verdict == "runs"
+
+
+# --- Files ---------------------------------------------------------------------------
+
+
+def test_inspect_has_a_table_of_consumers(tmp_path):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(to_bytes(graph_of("int4_convolution")))
+    report = tflite_export.inspect_tflite(path)
+    assert [one.consumer for one in report.consumers] == list(CONSUMERS)
+    for one in report.consumers:
+        assert f"  {one}" in str(report)
+    [gpu] = [one for one in report.to_dict()["consumers"] if one["consumer"] == "gpu"]
+    [finding] = gpu["findings"]
+    assert gpu["verdict"] == "refused"
+    assert finding["remedy"] == 'Export with storage="int8".'
+    assert finding.keys() >= {"expected", "found", "source", "effect", "rule"}
+
+
+@pytest.mark.parametrize("path", sorted(PAGE.parents[1].glob("tests/*/*.tflite")))
+def test_files_of_any_tool_are_judged(path):
+    graph = from_bytes(path.read_bytes())
+    assert [one.consumer for one in judge_all(graph)] == list(CONSUMERS)

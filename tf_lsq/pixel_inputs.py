@@ -1,0 +1,295 @@
+"""Decides which inputs of a model are pixels, and makes their codes bytes.
+
+The grid of such an input is prescribed, not learned, see `PixelGrid`. If 0 falls on a
+byte and all channels have the same numbers, the codes of the grid are the normalised
+values. Otherwise the codes are plain bytes, and the normalisation follows as an
+operator onto a learned grid, on which 0 is exact, and with it padding.
+
+A model that normalises bytes itself, with `Rescaling`, `Normalization` or a
+`preprocess_input` at its front, takes bytes. That is recognised by the constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .graph import (
+    LARGEST_INT8,
+    Graph,
+    Node,
+    bypass,
+    insert_reversal,
+    insert_scaling,
+    is_scaling,
+    replace_scaling,
+    scaling_numbers,
+    takes_as_is,
+    unique_name,
+)
+from .pixels import LARGEST_BYTE, PixelGrid, Pixels
+from .policy import SYMMETRIC_TARGETS, Options, stays_float
+
+BYTES = Pixels(0.0, 1.0)
+# A mean that is off a whole number by less than float32 leaves of constants is whole.
+_WHOLE = 1e-4
+# The byte in the middle, which codes of zero point 0 leave at 0.
+_MIDDLE = 128
+
+# --- What only a normalisation of bytes does ------------------------------------------
+_CHANNELS = (1, 3, 4)
+_RGB = 3
+# It maps 0..255 to an interval of this length: [0, 1], [-1, 1], [-0.5, 0.5].
+_SPANS = (1.0, 2.0)
+_SPAN_TOLERANCE = 0.01  # Some divide by 256 or 128.
+# Or it subtracts the means of the channels of photographs, and may divide by their
+# standard deviations: 123.7 and 58.4 for the red of ImageNet, 125.3 and 63.0 for that
+# of CIFAR-10. `preprocess_input` of ResNet and VGG only subtracts.
+_MEANS = (1.0, 254.0)
+_DEVIATIONS = (20.0, 128.0)
+_MEANS_ALONE = (64.0, 192.0)
+
+
+def settle_pixels(
+    graph: Graph, options: Options, configs: Mapping[str, Any] | None = None
+) -> None:
+    """Finds the inputs that are pixels, and changes the graph after them.
+
+    Each gets its `PixelGrid` as the option "pixels". Operators that are inserted have
+    the option "of_input".
+
+    Args:
+        graph: The fused graph of a float model, which changes.
+        options: Checked options; see `tf_lsq.quantize_model` for `inputs`.
+        configs: As for `assign_bits`.
+
+    Raises:
+        ValueError: If `options.inputs` names an input that the model does not have, or
+            says what cannot be; the error names them all.
+    """
+    chosen = _chosen(graph, options)
+    for node in graph.inputs:
+        pixels = chosen.get(node.name, BYTES if _has_bytes(node, options) else None)
+        if pixels is not None:
+            _Rewriting(graph, node, options, configs).apply(pixels)
+
+
+# --- What the user says ---------------------------------------------------------------
+
+
+def _chosen(graph: Graph, options: Options) -> dict[str, Pixels | None]:
+    """Returns what the user says about inputs, by name."""
+    names = [node.name for node in graph.inputs]
+    given = options.inputs
+    if given is None:
+        return {}
+    if isinstance(given, Pixels):
+        if len(names) > 1:
+            raise ValueError(
+                "`inputs` must map names to `Pixels` for a model with several inputs. "
+                f"Received: inputs={given!r}. Inputs: {names}."
+            )
+        given = {names[0]: given}
+    unknown = [repr(name) for name in given if name not in names]
+    problems = [f"{name} is no input" for name in unknown]
+    for node in graph.inputs:
+        pixels = given.get(node.name)
+        if pixels is not None:
+            problems += [f"{node.name!r}: {p}" for p in _problems(node, pixels)]
+    if problems:
+        raise ValueError(
+            "`inputs` must say how the values of inputs encode bytes. Received: "
+            f"{'; '.join(problems)}. Inputs: {names}."
+        )
+    return dict(given)
+
+
+def _problems(node: Node, pixels: Pixels) -> list[str]:
+    """Returns why an input cannot be these pixels."""
+    problems, channels = [], node.shape[-1] if len(node.shape) > 1 else None
+    wanted = pixels.num_channels
+    if wanted is not None and wanted != channels:
+        problems.append(
+            f"numbers for {wanted} channels, but its last axis has size {channels}"
+        )
+    if pixels.order == "bgr" and channels != _RGB:
+        problems.append(f'order="bgr" needs 3 channels, its last axis has {channels}')
+    if any(takes_as_is(reader, node) for reader in node.consumers):
+        problems.append("the model reads it as whole numbers, such as ids")
+    elif node.is_integer and pixels.single != BYTES.single:
+        problems.append(
+            f"it is of type {node.dtype.name}, so its values are bytes, Pixels(0, 1)"
+        )
+    if node.is_output:
+        problems.append("it is also an output of the model")
+    return problems
+
+
+# --- What the constants say -----------------------------------------------------------
+
+
+def _has_bytes(node: Node, options: Options) -> bool:
+    """Returns whether the model shows that an input holds bytes.
+
+    It does if the type is uint8 and it is read as values; or if it is an image that is
+    normalised as only bytes are.
+    """
+    if options.target in SYMMETRIC_TARGETS or node.is_output or not node.consumers:
+        return False  # On zero points of 0, not without being asked.
+    if any(takes_as_is(reader, node) for reader in node.consumers):
+        return False
+    if node.is_integer:
+        return node.dtype.name == "uint8"
+    if len(node.shape) != 4 or node.shape[-1] not in _CHANNELS:
+        return False
+    return any(_normalises_bytes(*scaling_numbers(f)) for f in _front_scalings(node))
+
+
+def _front_scalings(node: Node) -> list[Node]:
+    """Returns the scalings that read an input, or its values moved."""
+    found, waiting = [], list(node.consumers)
+    while waiting:
+        reader = waiting.pop()
+        if is_scaling(reader):
+            found.append(reader)
+        elif reader.properties.keeps_codes or reader.properties.keeps_grid:
+            waiting += reader.consumers
+    return found
+
+
+def _normalises_bytes(scale: np.ndarray, offset: np.ndarray) -> bool:
+    """Returns whether a scaling is one that only bytes have."""
+    if not scale.all():
+        return False
+    scale, offset = np.broadcast_arrays(np.atleast_1d(scale), np.atleast_1d(offset))
+    mean, deviation = -offset / scale, 1 / np.abs(scale)
+    spans = LARGEST_BYTE * np.abs(scale)
+    tolerance = _SPAN_TOLERANCE * LARGEST_BYTE
+    has_zero = _within(mean, (-tolerance, LARGEST_BYTE + tolerance))
+    near = [np.abs(spans / span - 1).max() <= _SPAN_TOLERANCE for span in _SPANS]
+    if has_zero and any(near):
+        return True
+    if scale.size != _RGB:
+        return False
+    if (scale == 1).all():
+        return _within(mean, _MEANS_ALONE)
+    return _within(mean, _MEANS) and _within(deviation, _DEVIATIONS)
+
+
+def _within(values: np.ndarray, ends: tuple[float, float]) -> bool:
+    """Returns whether all values lie between two ends."""
+    return bool((values >= ends[0]).all() and (values <= ends[1]).all())
+
+
+# --- The graph ------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaling:
+    """What is computed from bytes: ``scale * byte + offset``, `[]` or `[channels]`."""
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> _Scaling:
+        """Returns how values encode bytes."""
+        mean, std = (np.asarray(n, np.float64) for n in (pixels.mean, pixels.std))
+        return cls(1 / std, -mean / std)
+
+    def then(self, scale: np.ndarray, offset: np.ndarray) -> _Scaling:
+        """Returns this scaling and another one after it."""
+        return _Scaling(self.scale * scale, self.offset * scale + offset)
+
+    def grid(self, target: str) -> tuple[int, float] | None:
+        """Returns zero and divisor of the grid that has these values, or None."""
+        scale, offset = np.unique(self.scale), np.unique(self.offset)
+        if len(scale) > 1 or len(offset) > 1 or scale[0] <= 0.0:
+            return None
+        mean, divisor = -offset[0] / scale[0], 1 / scale[0]
+        zero = round(mean)
+        whole = abs(mean - zero) < _WHOLE and 0 <= zero < LARGEST_BYTE
+        if not whole or (target in SYMMETRIC_TARGETS and zero != _MIDDLE):
+            return None
+        near = round(divisor)
+        exact = abs(divisor - near) < _WHOLE * _WHOLE * divisor
+        return zero, float(near if exact else divisor)
+
+
+class _Rewriting:
+    """Gives one input the grid of bytes.
+
+    Args:
+        graph: The fused graph.
+        node: The input.
+        options: Checked options.
+        configs: As for `assign_bits`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        node: Node,
+        options: Options,
+        configs: Mapping[str, Any] | None,
+    ) -> None:
+        self._graph, self._node = graph, node
+        self._options, self._configs = options, configs
+
+    def apply(self, pixels: Pixels) -> None:
+        """Chooses the grid, and removes or inserts operators after the input."""
+        values, target = _Scaling.of(pixels), self._options.target
+        front = self._front()
+        total = values if front is None else values.then(*scaling_numbers(front))
+        grid, scaled = total.grid(target), False
+        if grid is None:
+            grid, front = values.grid(target), None
+        if grid is None:
+            zero = _MIDDLE if target in SYMMETRIC_TARGETS else 0
+            grid, scaled = (zero, 1.0), True
+        if front is not None:
+            bypass(self._graph, front)
+        grid = self._node.options["pixels"] = PixelGrid(pixels, *grid)
+        last = self._node
+        if pixels.order == "bgr":
+            last = insert_reversal(
+                self._graph, last, self._name("reversed"), of_input=True
+            )
+        if scaled:
+            numbers = values.scale, values.scale * grid.zero + values.offset
+            name = self._name("normalised")
+            insert_scaling(self._graph, last, *numbers, name, of_input=True)
+        for scaling in _front_scalings(self._node):
+            self._round(scaling, grid.step)
+
+    def _name(self, what: str) -> str:
+        """Returns a name for an operator after the input."""
+        return unique_name(self._graph, f"{self._node.name}_{what}")
+
+    def _round(self, scaling: Node, step: float) -> None:
+        """Rounds the offset of a scaling to what the bias of its operator can hold.
+
+        That moves it by a 254th of a byte at most. The student then computes with the
+        numbers of the file.
+        """
+        if scaling.kind != "affine" or scaling.shared:
+            return
+        if stays_float(scaling, self._options, self._configs):
+            return
+        scale, offset = scaling_numbers(scaling)
+        unit = np.abs(scale) * step / LARGEST_INT8
+        if unit.all():
+            replace_scaling(scaling, scale, np.rint(offset / unit) * unit)
+
+    def _front(self) -> Node | None:
+        """Returns the scaling that alone reads the input, None if it must stay."""
+        node = self._node
+        if len(node.consumers) != 1:
+            return None
+        [front] = node.consumers
+        if not is_scaling(front) or front.is_output:
+            return None
+        return None if stays_float(front, self._options, self._configs) else front

@@ -1,0 +1,20 @@
+"""What reads a finished file, and what it does with it; needs no TensorFlow."""
+
+from .choices import Choice, check_consumer, choose, resolve_consumer
+from .queries import CONSUMERS, facts_of, find_consumer, judge, judge_all
+from .types import Consumer, ConsumerReport, Finding
+
+__all__ = [
+    "CONSUMERS",
+    "Choice",
+    "Consumer",
+    "ConsumerReport",
+    "Finding",
+    "check_consumer",
+    "choose",
+    "facts_of",
+    "find_consumer",
+    "judge",
+    "judge_all",
+    "resolve_consumer",
+]

@@ -1,0 +1,116 @@
+"""What an export chooses for a consumer, and refuses because of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+from ..file import TFLiteGraph
+from ..targets import Target
+from .queries import facts_of, find_consumer, judge
+from .types import VERDICTS, Consumer, ConsumerReport
+
+_CODES, _BYTES, _NUMBERS = "int8", "uint8", "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The form of a file.
+
+    Attributes:
+        storage: How codes are stored.
+        input_type: Type of the inputs.
+        output_type: Type of the outputs.
+        strided_1x1: How 1x1 convolutions with strides are written.
+    """
+
+    storage: str
+    input_type: str
+    output_type: str
+    strided_1x1: str
+
+
+def choose(
+    consumer: Consumer | None,
+    *,
+    storage: str | None,
+    input_type: str | None,
+    output_type: str | None,
+    pixels: bool,
+) -> Choice:
+    """Returns the form of a file, where it is open the one that a consumer takes.
+
+    Codes in int8 need nothing more in the file, and are chosen where they are taken.
+    Else an input whose codes are bytes is uint8, so that an app copies bytes, and other
+    ends are float32, which need no scale in an app.
+
+    Args:
+        consumer: What will read the file; None: it is not known.
+        storage: What the user chose; None: it is open.
+        input_type: The same.
+        output_type: The same.
+        pixels: Whether the codes of all inputs are bytes.
+    """
+    if consumer is None:
+        own_input, own_output, strided_1x1 = _CODES, _CODES, "conv"
+    else:
+        otherwise = _BYTES if pixels else _NUMBERS
+        own_input = _CODES if _CODES in consumer.input_types else otherwise
+        own_output = _CODES if _CODES in consumer.output_types else _NUMBERS
+        strided_1x1 = consumer.strided_1x1
+    return Choice(
+        "int8" if storage is None else storage,
+        own_input if input_type is None else input_type,
+        own_output if output_type is None else output_type,
+        strided_1x1,
+    )
+
+
+def resolve_consumer(name: str | None, target: Target) -> Consumer | None:
+    """Returns the consumer of an export, None if none is named.
+
+    Args:
+        name: Its name; None: it is not known.
+        target: What the model was quantized for.
+
+    Raises:
+        ValueError: If the consumer is unknown, or has no use for models of the target.
+    """
+    if name is None:
+        return None
+    consumer = find_consumer(name)
+    if target.name in consumer.excluded_targets:
+        raise ValueError(
+            f"`consumer` must be something that runs files for the target "
+            f"{target.name!r}. Received: {name!r}, {consumer.title}. Quantize the "
+            'model with `quantize_model(..., target="phone")`, or leave `consumer` out.'
+        )
+    return consumer
+
+
+def check_consumer(graph: TFLiteGraph, consumer: Consumer) -> ConsumerReport:
+    """Returns what a consumer does with a file, if it runs it right.
+
+    Warns of what is slow there, or not known.
+
+    Args:
+        graph: The file's graph.
+        consumer: What will read the file.
+
+    Raises:
+        ValueError: If the consumer refuses the file or computes it wrongly; the message
+            names every cause.
+    """
+    report = judge(facts_of(graph), consumer)
+    faults = [f for f in report.findings if f.effect in ("refuses", "is wrong")]
+    if faults:
+        listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
+        raise ValueError(
+            f"The consumer {consumer.name!r}, {report.about}, must run the file right. "
+            f"Received:\n  {listed}"
+        )
+    for finding in report.findings:
+        if finding.effect != "note":
+            verdict = VERDICTS[finding.effect]
+            warnings.warn(f"{report.about}: {verdict}. {finding}", stacklevel=3)
+    return report

@@ -1,0 +1,142 @@
+"""Libraries that take an image and answer with classes: they make the input."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..file import LITERT, TENSORFLOW
+from . import conditions
+from .rules import (
+    MEASURED,
+    MICROCONTROLLERS,
+    end_types,
+    image_rules,
+    metadata_rules,
+    operator_rules,
+    slow_weights,
+)
+from .types import Consumer, Rule
+
+_TYPES = ("uint8", "float32")
+_SPECS = (
+    "https://github.com/google-ai-edge/mediapipe/blob/master/mediapipe/tasks/cc/vision/"
+    "utils/image_tensor_specs.cc"
+)
+_SCORES = (
+    "https://github.com/google-ai-edge/mediapipe/blob/master/mediapipe/tasks/cc/"
+    "components/processors/classification_postprocessing_graph.cc"
+)
+_ML_KIT = "https://developers.google.com/ml-kit/custom-models"
+
+
+def _mixed_outputs(source: str) -> Rule:
+    """Returns the rule on outputs of several types."""
+    return Rule(
+        "mixed_outputs",
+        "refuses",
+        "All outputs must be integers, or none",
+        conditions.mixed_outputs,
+        remedy='Export with output_type="float32".',
+        source=source,
+    )
+
+
+_SINGLE_LIST = Rule(
+    "classes",
+    "refuses",
+    "Outputs must have one score per class: [1, classes] or [1, 1, 1, classes]",
+    conditions.no_list_of_scores(axes=(2, 4)),
+    remedy="Use a library for such outputs, or LiteRT itself.",
+    source=MEASURED,
+)
+
+MEDIAPIPE = Consumer(
+    "mediapipe",
+    title="MediaPipe Tasks' ImageClassifier",
+    version="1.2.3",
+    rules=(
+        *end_types(_SPECS, inputs="uint8 or float32", outputs="uint8 or float32"),
+        _mixed_outputs(_SCORES),
+        *image_rules(_SPECS),
+        Rule(
+            "classes",
+            "is wrong",
+            "Outputs must have one score per class; every number is read as a class",
+            conditions.no_list_of_scores(),
+            remedy="Use the task for such outputs, or LiteRT itself.",
+            source=MEASURED,
+        ),
+        *operator_rules(MEASURED),
+        slow_weights(MEASURED),
+        Rule(
+            "named_outputs",
+            "refuses",
+            "Outputs must have names in the metadata; else it reads any memory",
+            conditions.unnamed_outputs,
+            remedy="Write the metadata again, by `tf-lsq metadata`.",
+            source=_SCORES,
+        ),
+        *metadata_rules(_SCORES),
+    ),
+    source=MEASURED,
+    input_types=_TYPES,
+    output_types=("float32", "uint8", "bool"),
+    takes_images=True,
+    product=LITERT,
+    release="2.1.6",  # INT2 runs, which LiteRT 2.1 is the first to have.
+    excluded_targets=MICROCONTROLLERS,
+)
+
+ML_KIT = Consumer(
+    "mlkit",
+    title="ML Kit, image labeling and object detection with a custom model",
+    version="",
+    rules=(
+        *end_types(_ML_KIT, inputs="uint8 or float32", outputs="uint8 or float32"),
+        *image_rules(_ML_KIT),
+        dataclasses.replace(_SINGLE_LIST, source=_ML_KIT),
+        Rule(
+            "one_output",
+            "note",
+            "There should be one output; several may give unexpected results",
+            conditions.several_outputs,
+            remedy="",
+            source=_ML_KIT,
+        ),
+        Rule(
+            "packed_weights",
+            "unknown",
+            "It must be known whether its runtime has packed weights",
+            conditions.unknown_weights,
+            remedy='storage="int8" runs everywhere.',
+            source=_ML_KIT,
+        ),
+        *metadata_rules(_ML_KIT),
+    ),
+    source=f"{_ML_KIT}, not measured",
+    input_types=_TYPES,
+    output_types=("float32", "uint8"),
+    takes_images=True,
+    excluded_targets=MICROCONTROLLERS,
+)
+
+TFLITE_SUPPORT = Consumer(
+    "tflite_support",
+    title="TFLite Task Library's ImageClassifier",
+    version="0.4.4",
+    rules=(
+        *end_types(MEASURED, inputs="uint8 or float32", outputs="uint8 or float32"),
+        _mixed_outputs(MEASURED),
+        *image_rules(MEASURED),
+        _SINGLE_LIST,
+        *operator_rules(MEASURED),
+        *metadata_rules(MEASURED),
+    ),
+    source=MEASURED,
+    input_types=_TYPES,
+    output_types=("float32", "uint8"),
+    takes_images=True,
+    product=TENSORFLOW,
+    release="2.11.0",  # INT4 does not run, which TensorFlow 2.12 is the first to have.
+    excluded_targets=MICROCONTROLLERS,
+)

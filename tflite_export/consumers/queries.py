@@ -1,0 +1,97 @@
+"""Queries consumers: what each does with a file, and what an export chooses for one."""
+
+from __future__ import annotations
+
+from ..file import TFLiteGraph, metadata, standard_metadata
+from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
+from .runtimes import (
+    COMPILED_MODEL,
+    GPU,
+    LITERT_INTERPRETER,
+    PLAY_SERVICES,
+    TENSORFLOW_INTERPRETER,
+    TFLITE_RUNTIME,
+)
+from .types import (
+    EFFECTS,
+    VERDICTS,
+    Consumer,
+    ConsumerReport,
+    FileFacts,
+    Finding,
+)
+from .web import TFJS_TFLITE, WEB
+
+CONSUMERS = {
+    consumer.name: consumer
+    for consumer in (
+        LITERT_INTERPRETER,
+        COMPILED_MODEL,
+        GPU,
+        WEB,
+        MEDIAPIPE,
+        ML_KIT,
+        PLAY_SERVICES,
+        TENSORFLOW_INTERPRETER,
+        TFLITE_RUNTIME,
+        TFLITE_SUPPORT,
+        TFJS_TFLITE,
+    )
+}
+
+
+def find_consumer(name: str) -> Consumer:
+    """Returns a consumer by its name.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in CONSUMERS:
+        raise ValueError(
+            f"`consumer` must be one of {list(CONSUMERS)}. Received: {name!r}."
+        )
+    return CONSUMERS[name]
+
+
+def facts_of(graph: TFLiteGraph) -> FileFacts:
+    """Returns what rules look at.
+
+    Args:
+        graph: The file's graph.
+
+    Raises:
+        ValueError: If the description of its integers cannot be read.
+    """
+    return FileFacts(graph, standard_metadata.read(graph), metadata.read(graph))
+
+
+def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
+    """Returns what a consumer does with a file.
+
+    Args:
+        file: The file.
+        consumer: What reads it.
+    """
+    findings = [
+        Finding(rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source)
+        for rule in consumer.rules
+        if (found := rule.found(file, consumer))
+    ]
+    findings.sort(key=lambda finding: EFFECTS.index(finding.effect))
+    verdict = VERDICTS[findings[0].effect] if findings else "runs"
+    return ConsumerReport(
+        consumer.name, consumer.title, consumer.version, verdict, findings
+    )
+
+
+def judge_all(graph: TFLiteGraph) -> list[ConsumerReport]:
+    """Returns what every consumer does with a file, ours or not.
+
+    Args:
+        graph: The file's graph.
+
+    Raises:
+        ValueError: If the description of its integers cannot be read.
+    """
+    file = facts_of(graph)
+    return [judge(file, consumer) for consumer in CONSUMERS.values()]

@@ -1,0 +1,202 @@
+"""Rules that several consumers share, with a consumer's own words and sources."""
+
+from __future__ import annotations
+
+from ..targets import TARGETS, TFLITE_MICRO, XNNPACK
+from . import conditions
+from .types import Rule
+
+# Targets whose operators are not those of LiteRT on a phone's processor.
+NOT_PHONES = tuple(name for name, one in TARGETS.items() if one.device != XNNPACK)
+# Targets that run no apps.
+MICROCONTROLLERS = tuple(
+    name
+    for name, target in TARGETS.items()
+    if target.device == TFLITE_MICRO or target.compiler == "vela"
+)
+MEASURED = "measured by `make consumers`, see docs/consumers.md"
+_OPEN_TYPES = (
+    "Export with this `consumer`, and leave `input_type` and `output_type` open."
+)
+
+UNKNOWN_OPERATORS = Rule(
+    "unknown_operators",
+    "unknown",
+    "It must be known which releases run an operator",
+    conditions.unknown_operators,
+    remedy="",
+    source="tflite_export/file/tflite_operators.py",
+)
+FAULTS = Rule(
+    "faults",
+    "is wrong",
+    "Its release must compute all operators right",
+    conditions.faulty_operators,
+    remedy="Use another release.",
+    source="docs/runtimes.md",
+)
+
+
+def operators(source: str) -> Rule:
+    """Returns the rule on operators of consumers whose release is known.
+
+    Args:
+        source: Source of the rule.
+    """
+    return Rule(
+        "operators",
+        "refuses",
+        "All operators must be in its release",
+        conditions.newer_operators,
+        remedy='Use a newer release, or export with storage="int8".',
+        source=source,
+    )
+
+
+def operator_rules(source: str) -> tuple[Rule, ...]:
+    """Returns the rules on operators of consumers that compute by XNNPACK.
+
+    Args:
+        source: Source of the rule on releases.
+    """
+    return operators(source), FAULTS, UNKNOWN_OPERATORS
+
+
+def slow_weights(source: str) -> Rule:
+    """Returns the rule on packed weights of consumers that compute by XNNPACK.
+
+    Args:
+        source: Source of the rule.
+    """
+    return Rule(
+        "slow_weights",
+        "is slow",
+        "XNNPACK must have a kernel for packed weights",
+        conditions.slow_weights,
+        remedy='storage="auto" packs only where that costs no time.',
+        source=source,
+    )
+
+
+def end_types(source: str, *, inputs: str, outputs: str) -> tuple[Rule, ...]:
+    """Returns the rules on the types of inputs and outputs.
+
+    Args:
+        source: Source of the rules.
+        inputs: Types of inputs, as readable text.
+        outputs: Types of outputs.
+    """
+    return (
+        Rule(
+            "input_types",
+            "refuses",
+            f"Inputs must be {inputs}",
+            conditions.other_input_types,
+            remedy=_OPEN_TYPES,
+            source=source,
+        ),
+        Rule(
+            "output_types",
+            "refuses",
+            f"Outputs must be {outputs}",
+            conditions.other_output_types,
+            remedy=_OPEN_TYPES,
+            source=source,
+        ),
+    )
+
+
+def image_rules(source: str) -> tuple[Rule, ...]:
+    """Returns the rules on the input of image classifiers.
+
+    Args:
+        source: Source of the rules.
+    """
+    return (
+        Rule(
+            "one_input",
+            "refuses",
+            "There must be one input",
+            conditions.several_inputs,
+            remedy="Give the app a model of the image alone.",
+            source=source,
+        ),
+        Rule(
+            "color_image",
+            "refuses",
+            "The input must be one image with three channels, [1, height, width, 3]",
+            conditions.no_color_image,
+            remedy="Put a layer at the front of the model that makes its input from "
+            "red, green and blue.",
+            source=source,
+        ),
+        Rule(
+            "normalization",
+            "refuses",
+            "Metadata must say how the bytes of a float32 image become numbers",
+            conditions.no_normalization,
+            remedy="Quantize with `inputs=tf_lsq.Pixels(...)`, which gives a uint8 "
+            "input, or write a normalization into the standard metadata.",
+            source=source,
+        ),
+        Rule(
+            "numbers_of_normalization",
+            "refuses",
+            "A normalization must have one number, or one per channel",
+            conditions.unfit_normalization,
+            remedy="Write it again, by `tf-lsq metadata`.",
+            source=source,
+        ),
+        Rule(
+            "rgb",
+            "refuses",
+            "An image must not be gray in the metadata",
+            conditions.gray_images,
+            remedy="Write the metadata again, by `tf-lsq metadata`.",
+            source=source,
+        ),
+        Rule(
+            "codes_of_bytes",
+            "is wrong",
+            "The codes of a uint8 image must be its bytes",
+            conditions.other_codes,
+            remedy="Quantize with `inputs=tf_lsq.Pixels(mean=..., std=...)`, or put a "
+            "Rescaling layer at the front of the model.",
+            source=MEASURED,
+        ),
+        Rule(
+            "values_of_bytes",
+            "note",
+            "The file must say what the bytes of a uint8 image stand for",
+            conditions.unknown_codes,
+            remedy="",
+            source=MEASURED,
+        ),
+    )
+
+
+def metadata_rules(source: str) -> tuple[Rule, ...]:
+    """Returns the rules on the standard metadata of classifiers.
+
+    Args:
+        source: Source of the rules.
+    """
+    return (
+        Rule(
+            "metadata",
+            "refuses",
+            "The standard metadata must fit the file",
+            conditions.unfit_metadata,
+            remedy="Write them again, by `labels` of `export_model` or by `tf-lsq "
+            "metadata`.",
+            source=source,
+        ),
+        Rule(
+            "labels",
+            "note",
+            "Classes should have labels",
+            conditions.no_labels,
+            remedy="Pass `labels` to `export_model`.",
+            source=source,
+        ),
+    )
