@@ -38,6 +38,8 @@ class Runner:
         content: The file's own bytes; None: `graph` as this library writes it.
     """
 
+    device = ""  # The CPU.
+
     def __init__(
         self, graph: TFLiteGraph, kernels: str = "xnnpack", content: bytes | None = None
     ) -> None:
