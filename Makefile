@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow arm runtimes lint benchmarks clean
+.PHONY: quickstart test slow arm runtimes gpu lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py $(QUICKSTART)
@@ -20,6 +20,9 @@ arm: $(STAMP)
 
 runtimes: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m years $(RUNTIMES)
+
+gpu: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m gpu $(GPU)
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .

@@ -5,6 +5,7 @@ Debian packages it with Chromium, and with the loader that applications find it 
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import subprocess
@@ -37,12 +38,24 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def version(folder: Path) -> str:
+    """Returns the name and version of the driver.
+
+    Args:
+        folder: Where `environment` unpacked it.
+    """
+    return f"SwiftShader of {_PACKAGE} {(folder / 'version').read_text()}"
+
+
 def _unpack(folder: Path) -> None:
     """Unpacks the driver's files into a folder."""
     try:
         with debian.temporary_folder() as work:
             debian.unpack("amd64", _SUITE, (_PACKAGE,), work / "root")
             folder.mkdir(parents=True)
+            changes = work / f"root/usr/share/doc/{_PACKAGE}/changelog.Debian.gz"
+            first = gzip.decompress(changes.read_bytes()).decode().splitlines()[0]
+            (folder / "version").write_text(first.split()[1].strip("()"))
             for name in _FILES:
                 shutil.move(work / "root/usr/lib/chromium" / name, folder / name)
     except (subprocess.CalledProcessError, OSError) as error:

@@ -42,8 +42,8 @@ def check_accelerator(name: str) -> None:
 class CompiledRunner:
     """Runs a file's bytes by `CompiledModel`, one example at a time.
 
-    The GPU runs all operators or the file is refused: with the CPU as a second choice,
-    LiteRT would run it there without a word.
+    The GPU runs all operators, or the file is refused: with the CPU as a second choice,
+    LiteRT would run files there without a word.
 
     Args:
         graph: The file's graph.
@@ -179,8 +179,8 @@ def _reason(accelerator: str, messages: list[str], error: str) -> str:
     refused = _refused_operators(messages)
     if refused:
         return (
-            "The file must have only operators that LiteRT's GPU accelerator runs, "
-            "since LiteRT would run all of it on the CPU otherwise. Received: "
+            "The file must have only operators that LiteRT's GPU accelerator runs; it "
+            "leaves others to the CPU. Received: "
             f"{' '.join(refused)}"
         )
     return f"LiteRT must load the file on the {accelerator.upper()}. Received: {error}"
