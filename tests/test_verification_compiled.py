@@ -7,7 +7,7 @@ import pytest
 from harness import tiny
 
 import tflite_export
-from tflite_export import verification
+from tflite_export import runtimes, verification
 from tflite_export.runtimes import CompiledRunner
 from tflite_export.verification.compiled import compare_compiled
 
@@ -84,4 +84,25 @@ def test_outputs_of_another_form_are_rejected(kind, exported, monkeypatch):
         lambda self, inputs: {k: changed(v) for k, v in RUN(self, inputs).items()},
     )
     with pytest.raises(tflite_export.VerificationError, match="320 of 320 values"):
+        compare_compiled(built, codes, [x], "file")
+
+
+def test_outputs_that_cannot_be_read_are_not_compared(exported, monkeypatch):
+    student, path, x = exported
+    monkeypatch.setattr(runtimes.compiled, "_TYPES", ("float32",))
+    report = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert report.compiled_codes is None and "CompiledModel" not in str(report)
+    with pytest.raises(RuntimeError, match=r"Inputs and outputs must be of \['float32"):
+        tflite_export.verify_tflite(path, student, x, accelerator="gpu")
+
+
+def test_files_with_layers_in_float_may_differ_by_one(rng, monkeypatch):
+    model = tiny.randomize(tiny.residual(), rng)
+    student, x = tiny.student_of(model, rng, overrides={"conv2d_1": "float"})
+    built = tiny.built(student)
+    codes = verification.probe_codes(built.graph, built.frozen, [x])
+    change(monkeypatch, 1)
+    assert compare_compiled(built, codes, [x], "file") == 320
+    change(monkeypatch, 2)
+    with pytest.raises(tflite_export.VerificationError, match="1 of 320 values"):
         compare_compiled(built, codes, [x], "file")

@@ -200,8 +200,8 @@ class VerificationReport(Comparison):
         weight_codes: Codes of all kernels.
         equal_codes: Codes that are the trained code times sign times multiplier.
         compiled_codes: Output codes that LiteRT's `CompiledModel` computes on the CPU
-            as its interpreter does, all of those compared. None without data, or if a
-            GPU ran the file.
+            as its interpreter does, all of those compared. None without data, if a GPU
+            ran the file, or if Python cannot read an output.
         prediction: The same for the target's runtime; None without data, or if it is
             not known how the target rounds.
     """

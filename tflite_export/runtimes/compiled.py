@@ -22,6 +22,8 @@ from .litert import Runner
 
 _ACCELERATORS = {"cpu": HardwareAccelerator.CPU, "gpu": HardwareAccelerator.GPU}
 ACCELERATORS = tuple(_ACCELERATORS)
+# Types that LiteRT's Python interface writes and reads.
+_TYPES = ("bool", "float32", "int8", "int32", "uint8")
 _ADAPTER = re.compile(r"Selected adapter: (.+?), arch=")
 _REFUSED, _SUMMARY = "not supported by GPU delegate", "operations will run on the"
 _NO_GPU = ("No adapters found", "Failed to initialize WebGPU environment")
@@ -37,6 +39,16 @@ def check_accelerator(name: str) -> None:
         raise ValueError(
             f"`accelerator` must be one of {list(ACCELERATORS)}. Received: {name!r}."
         )
+
+
+def has_readable_ends(graph: TFLiteGraph) -> bool:
+    """Returns whether `CompiledRunner` can write all inputs and read all outputs.
+
+    Args:
+        graph: A file's graph.
+    """
+    ends = (*graph.inputs.values(), *graph.outputs.values())
+    return all(graph.tensors[tensor].dtype in _TYPES for tensor in ends)
 
 
 class CompiledRunner:
@@ -56,13 +68,19 @@ class CompiledRunner:
     Raises:
         ValueError: If there is no such accelerator.
         RuntimeError: If this machine has no GPU that LiteRT can use, or LiteRT refuses
-            the file; the message names the operators.
+            the file, with the names of the operators, or an input or output is not
+            readable.
     """
 
     def __init__(
         self, graph: TFLiteGraph, accelerator: str, content: bytes | None = None
     ) -> None:
         check_accelerator(accelerator)
+        if not has_readable_ends(graph):
+            raise RuntimeError(
+                f"Inputs and outputs must be of {list(_TYPES)} to be run by "
+                "CompiledModel. Received a file with others."
+            )
         content = to_bytes(graph) if content is None else content
         error = ""
         with collected_messages() as messages:

@@ -115,7 +115,7 @@ def _compare(
     for node in frozen.nodes:
         if node.kind == "input":
             continue
-        if node.name not in wanted and _has_examples(node):
+        if node.name not in wanted and has_examples(node):
             continue
         values = [
             _real(nodes[source], codes) * node.trained.input_factor
@@ -123,7 +123,7 @@ def _compare(
         ]
         arrays = [tf.constant(array) for array in values]
         real = exact_output(node, arrays).numpy()
-        if not _has_examples(node):
+        if not has_examples(node):
             codes = codes | {node.name: real}
             continue
         if node.grid is None:
@@ -180,10 +180,13 @@ class _PointCounter:
         return activation_statistics(point, integers, values)
 
 
-def _has_examples(node: FrozenNode) -> bool:
+def has_examples(node: FrozenNode) -> bool:
     """Returns whether a tensor holds real numbers, and its first axis is the batch.
 
     Sizes and shapes are one value for all examples, however many a file takes at once.
+
+    Args:
+        node: An operator.
     """
     if node.trained.integer_type.startswith("complex"):
         return False
@@ -241,7 +244,7 @@ def probe_codes(
     Raises:
         RuntimeError: If there is no such accelerator here, or it refuses the file.
     """
-    probe = graph.with_outputs([n.name for n in frozen.nodes if _has_examples(n)])
+    probe = graph.with_outputs([n.name for n in frozen.nodes if has_examples(n)])
     inputs = file_inputs(graph, frozen, examples)
     with runner_on(accelerator, probe, kernels=kernels) as runner:
         outputs = runner.run(inputs)
