@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,15 +29,16 @@ def main() -> int:
     """Returns 1 if the GPU computes something else than the page says."""
     args = _arguments()
     environment = vulkan.environment(args.cache)
-    with tempfile.TemporaryDirectory() as name:
-        rows = _trained(args, Path(name), environment)
+    with cases.kept_folder(args.files) as folder:
+        rows = _trained(args, folder, environment)
         measured = {
-            part: _measured(part, args, Path(name), environment)
+            part: _measured(part, args, folder, environment)
             for part in ("shapes", "cases")
         }
+        files = len(list(folder.glob("*/*.tflite")))
     about = (
-        f"ai-edge-litert {ai_edge_litert.__version__}, {vulkan.version(args.cache)}, "
-        f"{args.examples} examples, seed {args.seed}, Python "
+        f"{files} files, {args.examples} examples, seed {args.seed}, ai-edge-litert "
+        f"{ai_edge_litert.__version__}, {vulkan.version(args.cache)}, Python "
         f"{platform.python_version()}, on {platform.machine()}"
     )
     text = page.page(about, rows, measured["shapes"], measured["cases"])
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
         "--resnet8", type=Path, help="what examples/cifar10_resnet8.py wrote"
     )
     parser.add_argument("--data-dir", help="where TensorFlow Datasets keeps its files")
+    parser.add_argument("--files", type=Path, help="keep files here, to go on later")
     parser.add_argument("--markdown", type=Path, help="also write the page here")
     return parser.parse_args()
 
@@ -72,7 +73,7 @@ def _trained(
 ) -> list[trained.Row]:
     """Returns what the GPU computes of trained networks."""
     files, output = folder / "trained", folder / "trained_output"
-    files.mkdir()
+    files.mkdir(exist_ok=True)
     networks = list(_networks(args, folder))
     for network in networks:
         trained.write_files(network, files)
@@ -92,13 +93,13 @@ def _measured(
 ) -> measure.Measured:
     """Returns what the GPU computes of "shapes" or "cases"."""
     files, output = folder / part, folder / f"{part}_output"
-    files.mkdir()
+    files.mkdir(exist_ok=True)
     if part == "shapes":
         shapes.write_files(files, args.examples)
     else:
         chosen = cases.drawn_cases(args.share, args.seed, args.random)
         for case in tqdm(chosen, "exporting", disable=None):
-            cases.write_case(case, files, this_machine(), args.examples)
+            cases.write_case_once(case, files, this_machine(), args.examples)
     measure.run(files, output, environment, args.examples)
     return measure.count(files, output)
 

@@ -68,9 +68,10 @@ def quickstart(folder: Path, images: int) -> Network:
         images: How many test images to take, at most.
     """
     student = folder / "quickstart.keras"
-    files = ("--student", student, "--output", folder / "quickstart.tflite")
-    command = [sys.executable, _EXAMPLES / "quickstart.py", *files]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    if not student.exists():
+        files = ("--student", student, "--output", folder / "quickstart.tflite")
+        command = [sys.executable, _EXAMPLES / "quickstart.py", *files]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     x, y = _test_images("digits", None, images)
     model = keras.models.load_model(student, compile=False)
     return Network("quickstart, digits, 4/4 bits", model, x, y)
