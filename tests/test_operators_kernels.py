@@ -15,6 +15,7 @@ from tflite_export import verification
 from tflite_export.build import FileSettings, build_file, settings_of
 from tflite_export.file import from_bytes, to_bytes
 from tflite_export.freezing import Storage, read_model
+from tflite_export.operators import PICKED
 from tflite_export.runtimes import KERNELS, this_machine
 
 layers = keras.layers
@@ -91,6 +92,13 @@ def test_picked_pixels_give_the_same_integers(build, bits, storage, rng):
         found = verification.twin_differences(frozen, codes["pick"], runtime)
         assert found and not any(found.values())
     assert strided_1x1(forms["conv"].graph) and not strided_1x1(forms["pick"].graph)
+    tensors = forms["pick"].graph.tensors
+    picked = {name for name in tensors if name.endswith(PICKED)}
+    assert picked
+    for op in forms["pick"].graph.ops:
+        if op.inputs[0] in picked:
+            sizes = tensors[op.inputs[0]].shape[1:3]
+            assert sizes == tensors[op.outputs[0]].shape[1:3]
 
 
 def test_a_file_with_picked_pixels_is_verified(rng, tmp_path):
