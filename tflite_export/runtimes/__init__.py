@@ -1,6 +1,6 @@
 """Runs files under LiteRT, and reproduces the rounding of each set of kernels."""
 
-from . import arithmetic, softmax
+from . import arithmetic, softmax, tables
 from .compiled import (
     ACCELERATORS,
     CompiledRunner,
@@ -30,5 +30,6 @@ __all__ = [
     "runner_on",
     "softmax",
     "start",
+    "tables",
     "this_machine",
 ]
