@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.compiled_model import CompiledModel, HardwareAccelerator
 from ai_edge_litert.environment import Environment
+from ai_edge_litert.options import CpuOptions, Options
 
 from ..file import SIGNATURE_KEY, TFLiteGraph, to_bytes
 from ..library_messages import collected_messages
-from .litert import Runner
+from .litert import NUM_THREADS, Runner
 
 _ACCELERATORS = {"cpu": HardwareAccelerator.CPU, "gpu": HardwareAccelerator.GPU}
 ACCELERATORS = tuple(_ACCELERATORS)
@@ -107,8 +108,12 @@ class CompiledRunner:
     def _start(self, content: bytes, accelerator: str) -> None:
         """Loads the file."""
         self._environment = Environment.create()
+        options = Options(
+            _ACCELERATORS[accelerator],
+            CpuOptions(num_threads=NUM_THREADS["xnnpack"]),  # As the interpreter's.
+        )
         self._model = CompiledModel.from_buffer(
-            content, _ACCELERATORS[accelerator], self._environment
+            content, environment=self._environment, options=options
         )
         self._make_buffers()
 
