@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow arm consumers runtimes lint benchmarks clean
+.PHONY: quickstart test slow arm runtimes consumers gpu lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py $(QUICKSTART)
@@ -23,6 +23,9 @@ runtimes: $(STAMP)
 
 consumers: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m consumers $(CONSUMERS)
+
+gpu: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m gpu $(GPU)
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .

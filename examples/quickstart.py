@@ -63,6 +63,8 @@ def main() -> None:
     )
     _train(student, images, 0.01, args.epochs or epochs, "Training with LSQ  ")
 
+    if args.student is not None:
+        student.save(args.student)
     report = tflite_export.export_model(student, args.output)
     if args.target == "tflm":
         tflite_export.write_c_source(args.output, args.output.with_suffix(".cc"))
@@ -90,6 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="LSQ epochs; default: by data set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("quickstart.tflite"))
+    parser.add_argument("--student", type=Path, help="also save the student here")
     parser.add_argument("--smoke", action="store_true", help="use only a few images")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ import pytest
 import tf_lsq
 import tflite_export
 from tf_lsq import policy
-from tflite_export import build, cli, freezing
+from tflite_export import build, cli, freezing, runtimes
 from tflite_export.file import metadata
 from tflite_export.reports import snippets
 from tflite_export.targets import TARGETS
@@ -144,6 +144,7 @@ EXPORT = [
     "quiet",
     "file.checked_bytes",
     "file.attached_files",
+    "library_messages",
     "file.packing",
     "file.quantized_tensor",
     "file.releases",
@@ -189,6 +190,7 @@ EXPORT = [
     "runtimes.tables",
     "runtimes.runtime",
     "runtimes.litert",
+    "runtimes.compiled",
     "runtimes",
     "freezing.grids",
     "freezing.trained",
@@ -227,6 +229,7 @@ EXPORT = [
     "verification.structure",
     "verification.weights",
     "verification.points",
+    "verification.compiled",
     "verification.end_to_end",
     "verification.verify",
     "verification",
@@ -396,6 +399,7 @@ def test_lists_repeated_without_tensorflow_equal_the_originals():
         tf_lsq.lsq.MAX_NUM_BITS,
     )
     assert cli.END_TYPES == build.IO_TYPES
+    assert cli.ACCELERATORS == runtimes.ACCELERATORS
     assert cli.BIAS_GRIDS == freezing.BIAS_GRIDS
     assert list(cli.LANGUAGES) == [*snippets.LANGUAGES, "cpp"]
     assert cli.METADATA == metadata.CONTENTS

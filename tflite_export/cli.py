@@ -33,6 +33,7 @@ NO, UNREADABLE = 1, 3
 # The limits of `tf_lsq.lsq`, which needs TensorFlow to import.
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
 END_TYPES = ("int8", "uint8", "float32")
+ACCELERATORS = ("cpu", "gpu")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
 SCORE_TYPES = ("probabilities", "logits")
@@ -328,6 +329,9 @@ def verify(
     bias_grid: Annotated[
         str | None, _choice(BIAS_GRIDS, "Bias grid of a file without metadata.")
     ] = None,
+    accelerator: Annotated[
+        str, _choice(ACCELERATORS, "What runs the file on the data.")
+    ] = "cpu",
     unsafe: Unsafe = False,
     as_json: Json = False,
 ) -> None:
@@ -344,6 +348,7 @@ def verify(
             arrays,
             storage=storage,
             bias_grid=bias_grid,
+            accelerator=accelerator,
             verbose=_is_interactive(),
         )
         return report, True

@@ -47,7 +47,7 @@ def silence_libraries() -> None:
     os.dup2(write_end, 2)
     os.close(write_end)
     sys.stderr = open(original, "w", buffering=1, closefd=False)
-    atexit.register(_finish, original, child)
+    atexit.register(_finish, child)
 
 
 def _filter(source: int, target: int) -> None:
@@ -58,9 +58,14 @@ def _filter(source: int, target: int) -> None:
                 os.write(target, line)
 
 
-def _finish(original: int, child: int) -> None:
-    """Lets the child write the remaining lines, and waits for it to exit."""
+def _finish(child: int) -> None:
+    """Lets the child write the remaining lines, and waits for it to exit.
+
+    C++ prints later only while it is unloaded: LiteRT, what it destroys.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr.flush()
-    os.dup2(original, 2)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
     os.waitpid(child, 0)

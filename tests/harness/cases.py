@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -197,6 +199,27 @@ def write_case(
             write_file(folder / f"{name}_whole", built.graph, inputs, codes, kinds)
             written += 1
     return written
+
+
+def write_case_once(
+    case: Case, folder: Path, runtime: Runtime, examples: int, whole: bool = False
+) -> int:
+    """Writes the files of a case as `write_case` does, if they are not there yet."""
+    done = folder / f"{case.name}.done"
+    if not done.exists():
+        done.write_text(str(write_case(case, folder, runtime, examples, whole)))
+    return int(done.read_text())
+
+
+@contextlib.contextmanager
+def kept_folder(kept: Path | None) -> Iterator[Path]:
+    """The folder for files: one that is kept, or one that is removed afterwards."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept.resolve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,13 +56,20 @@ class FileResult:
     tensors: list[TensorResult] = dataclasses.field(default_factory=list)
 
 
-def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileResult]:
+def read(
+    folder: Path,
+    output: Path,
+    default: str = "xnnpack",
+    runs: tuple[str, ...] = KERNELS,
+) -> Iterator[FileResult]:
     """Yields the results of every file under every set of kernels.
 
     Args:
         folder: What `cases.write_case` wrote.
         output: What `run_files` wrote.
         default: The kernels that the runtime takes by itself.
+        runs: What ran the files: sets of kernels, or accelerators, which are compared
+            with the kernels that the runtime takes by itself.
 
     Raises:
         OSError: If a result is missing.
@@ -72,7 +79,7 @@ def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileR
         operators = {one["operators"] for one in described.values()}
         with np.load(description.with_suffix(".expected")) as file:
             expected = dict(file)
-        for kernels in KERNELS:
+        for kernels in runs:
             stem = description.stem
             error = output / f"{stem}.{kernels}.error"
             if error.exists():
@@ -80,7 +87,7 @@ def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileR
                 continue
             with np.load(output / f"{stem}.{kernels}.npz") as file:
                 found = dict(file)
-            expected_of = default if kernels == "xnnpack" else kernels
+            expected_of = kernels if kernels == "builtin" else default
             twin = {end: expected[f"{expected_of}/{end}"] for end in found}
             tensors = _compared(described, found, twin)
             yield FileResult(stem, kernels, operators, tensors=tensors)

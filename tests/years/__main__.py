@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import os
 import platform
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from harness import cases
@@ -40,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         release: python_of(release, args.cache)
         for release in tqdm(releases, "installing", disable=None)
     }
-    with _folder(args.files) as folder:
+    with cases.kept_folder(args.files) as folder:
         chosen = cases.drawn_cases(args.share, args.seed, args.random)
         files = _write_files(folder, chosen, args.examples)
         _run(pythons, folder, args.examples)
@@ -80,27 +77,12 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-@contextlib.contextmanager
-def _folder(kept: Path | None) -> Iterator[Path]:
-    """The folder for files: one that is kept, or one that is removed afterwards."""
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept.resolve()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
-
-
 def _write_files(folder: Path, chosen: list[cases.Case], examples: int) -> int:
     """Writes the files of all cases that are not there yet; returns how many."""
     runtime = this_machine()
     files = hand_built.write_files(folder, examples)
     for case in tqdm(chosen, "exporting", disable=None):
-        done = folder / f"{case.name}.done"
-        if not done.exists():
-            written = cases.write_case(case, folder, runtime, examples, whole=True)
-            done.write_text(str(written))
-        files += int(done.read_text())
+        files += cases.write_case_once(case, folder, runtime, examples, whole=True)
     return files
 
 

@@ -45,7 +45,9 @@ def write_files(folder: Path, examples: int) -> int:
             end: rng.integers(-127, 128, (examples, *_shape(graph, tensor)))
             for end, tensor in graph.inputs.items()
         }
-        _write(folder / name, graph, inputs)
+        faults = faults_of(graph)
+        label = faults[0].name if faults else graph.ops[0].code
+        write_file(folder / name, graph, inputs, label)
     return len(graphs)
 
 
@@ -88,8 +90,17 @@ def _shape(graph: TFLiteGraph, tensor: str) -> tuple[int, ...]:
     return graph.tensors[tensor].shape[1:]
 
 
-def _write(stem: Path, graph: TFLiteGraph, inputs: dict[str, np.ndarray]) -> None:
-    """Writes a file, and what LiteRT on this machine computes."""
+def write_file(
+    stem: Path, graph: TFLiteGraph, inputs: dict[str, np.ndarray], label: str
+) -> None:
+    """Writes a file, and what LiteRT on this machine computes.
+
+    Args:
+        stem: Path of the files, without a suffix.
+        graph: The file; its ends have the names of their tensors.
+        inputs: Its inputs by name, codes of any integer type.
+        label: What the table of results calls its outputs.
+    """
     inputs = {name: codes.astype(np.int8) for name, codes in inputs.items()}
     path = stem.with_suffix(".tflite")
     path.write_bytes(to_bytes(graph))
@@ -97,7 +108,5 @@ def _write(stem: Path, graph: TFLiteGraph, inputs: dict[str, np.ndarray]) -> Non
         kernels: run_files.run(path, kernels, inputs)  # Names of ends are tensors'.
         for kernels in KERNELS
     }
-    faults = faults_of(graph)
-    label = faults[0].name if faults else graph.ops[0].code
     described = {end: cases.Described(label, label) for end in graph.outputs}
     cases.write_file(stem, graph, inputs, codes, described)

@@ -6,10 +6,9 @@ import collections
 import dataclasses
 import functools
 import re
-import subprocess
 from pathlib import Path
 
-from harness import results, run_files
+from harness import crashes, results, run_files
 
 from tflite_export.file import from_bytes, is_newer, least_releases
 
@@ -74,22 +73,7 @@ def run_release(python: Path, folder: Path, output: Path, examples: int) -> None
         RuntimeError: If the process ends, and not by running a file.
     """
     command = [python, "-I", run_files.__file__, folder, output, str(examples)]
-    while True:
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode == 0:
-            return
-        crashed = [
-            path
-            for path in output.glob("*.error")
-            if path.read_text() == run_files.CRASHED
-        ]
-        if not crashed:
-            raise RuntimeError(
-                f"{python} must run LiteRT. Received: exit code {done.returncode}, "
-                f"{done.stderr[-2000:]}"
-            )
-        for path in crashed:
-            path.write_text(f"{run_files.CRASHED} with {done.returncode}")
+    crashes.run_past(command, output)
 
 
 def count(name: str, numpy: str, folder: Path, output: Path) -> Measured:

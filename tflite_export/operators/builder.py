@@ -29,7 +29,7 @@ class Builder:
         strided_1x1: How strided 1x1 convolutions are written, one of `STRIDED_1X1`.
     """
 
-    def __init__(self, frozen: FrozenModel, strided_1x1: str = "conv") -> None:
+    def __init__(self, frozen: FrozenModel, strided_1x1: str) -> None:
         self.dynamic_batch = frozen.dynamic_batch
         self.strided_1x1 = strided_1x1
         self.nodes = frozen.by_name()

@@ -199,12 +199,16 @@ class VerificationReport(Comparison):
     Attributes:
         weight_codes: Codes of all kernels.
         equal_codes: Codes that are the trained code times sign times multiplier.
+        compiled_codes: Output codes that LiteRT's `CompiledModel` computes on the CPU
+            as its interpreter does, all of those compared. None without data, if a GPU
+            ran the file, or if Python cannot read an output.
         prediction: The same for the target's runtime; None without data, or if it is
             not known how the target rounds.
     """
 
     weight_codes: int
     equal_codes: int
+    compiled_codes: int | None = None
     prediction: Prediction | None = None
 
     @property
@@ -249,6 +253,9 @@ class VerificationReport(Comparison):
                 f"integer twin         differs in {self.twin_differences} of "
                 f"{sum(o.num_codes for o in self.outputs.values())} output codes",
             ]
+        if self.compiled_codes is not None:
+            codes = f"{self.compiled_codes} output codes"
+            lines.append(f"CompiledModel        computes the same {codes}")
         if self.keras_accuracy is not None:
             lines.append(
                 f"accuracy             Keras {self.keras_accuracy:.2%}, "

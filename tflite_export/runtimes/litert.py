@@ -12,7 +12,7 @@ RESOLVERS = {
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 }
 # TFLite's own MEAN over images rounds a channel by its place among those of a thread.
-_NUM_THREADS = {"xnnpack": 2, "builtin": 1}
+NUM_THREADS = {"xnnpack": 2, "builtin": 1}
 
 
 def start(content: bytes, kernels: str, num_threads: int | None = None) -> Interpreter:
@@ -26,7 +26,7 @@ def start(content: bytes, kernels: str, num_threads: int | None = None) -> Inter
     return Interpreter(
         model_content=content,
         experimental_op_resolver_type=RESOLVERS[kernels],
-        num_threads=num_threads or _NUM_THREADS[kernels],
+        num_threads=num_threads or NUM_THREADS[kernels],
     )
 
 
@@ -38,6 +38,8 @@ class Runner:
         kernels: One of `runtime.KERNELS`.
         content: The file's own bytes; None: `graph` as this library writes it.
     """
+
+    device = ""  # The CPU.
 
     def __init__(
         self, graph: TFLiteGraph, kernels: str = "xnnpack", content: bytes | None = None

@@ -17,7 +17,7 @@ from tf_lsq.data import batches, inputs_as_list, num_batches
 from ..build import BuiltFile
 from ..freezing import FrozenModel, Grid
 from ..reports import OutputReport
-from ..runtimes import Runner, Runtime, this_machine
+from ..runtimes import CompiledRunner, Runner, Runtime, runner_on, this_machine
 from ..twin import build_twin
 from .values import file_codes, file_inputs, on_grid
 
@@ -28,13 +28,15 @@ class EndToEnd(NamedTuple):
     """The outputs of a file compared with those of the Keras model, by name.
 
     Attributes:
-        measured: What the file computes on this machine.
+        measured: What the file computes on this machine's CPU, or on an accelerator.
         predicted: What its twin computes for the target's runtime; empty if it is not
             known how that rounds.
+        device: Name of the accelerator's device; "" for the CPU.
     """
 
     measured: dict[str, OutputReport]
     predicted: dict[str, OutputReport]
+    device: str
 
 
 def compare_end_to_end(
@@ -44,6 +46,7 @@ def compare_end_to_end(
     data: Any,
     runtime: Runtime | None,
     *,
+    accelerator: str = "cpu",
     verbose: bool,
 ) -> EndToEnd:
     """Runs file, model and integer twins on all of `data` and compares their outputs.
@@ -54,10 +57,25 @@ def compare_end_to_end(
         model: The trained model.
         data: As for `verify_tflite`.
         runtime: The target's runtime; None: nothing is predicted.
+        accelerator: What runs the file, one of `runtimes.ACCELERATORS`.
         verbose: Whether to show progress.
     """
+    with runner_on(accelerator, built.graph, content=built.content) as runner:
+        return _compared(runner, built, int8, model, data, runtime, verbose=verbose)
+
+
+def _compared(
+    runner: Runner | CompiledRunner,
+    built: BuiltFile,
+    int8: FrozenModel,
+    model: keras.Model,
+    data: Any,
+    runtime: Runtime | None,
+    *,
+    verbose: bool,
+) -> EndToEnd:
+    """Compares the outputs of a runner; the other arguments are the same."""
     frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
-    runner = Runner(graph, content=built.content)
     build = functools.cache(
         lambda numbers, on: _function(build_twin(numbers, model, on))
     )
@@ -66,7 +84,7 @@ def compare_end_to_end(
     if runtime is not None:
         predictors = [build(frozen, runtime), build(int8, runtime)]
     total = num_batches(data, BATCH_SIZE)
-    found = EndToEnd({}, {})
+    found = EndToEnd({}, {}, runner.device)
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
     ):

@@ -13,7 +13,7 @@ from ..file import TFLiteGraph
 from ..freezing import FrozenModel, FrozenNode, TrainedPoint
 from ..operators import exact_output
 from ..reports import CodeStatistics, PointReport, activation_statistics
-from ..runtimes import Runner, Runtime, this_machine
+from ..runtimes import Runtime, runner_on, this_machine
 from ..twin import centered, twin_codes, twin_operators
 from .values import file_inputs, on_grid
 
@@ -28,7 +28,7 @@ def compare_points(
     *,
     statistics: bool = False,
 ) -> list[PointReport]:
-    """Checks every integer tensor of a file that ran on this machine.
+    """Checks every integer tensor of a file that ran on this machine, CPU or GPU.
 
     Args:
         frozen: The operators of the file.
@@ -115,7 +115,7 @@ def _compare(
     for node in frozen.nodes:
         if node.kind == "input":
             continue
-        if node.name not in wanted and _has_examples(node):
+        if node.name not in wanted and has_examples(node):
             continue
         values = [
             _real(nodes[source], codes) * node.trained.input_factor
@@ -123,7 +123,7 @@ def _compare(
         ]
         arrays = [tf.constant(array) for array in values]
         real = exact_output(node, arrays).numpy()
-        if not _has_examples(node):
+        if not has_examples(node):
             codes = codes | {node.name: real}
             continue
         if node.grid is None:
@@ -180,10 +180,13 @@ class _PointCounter:
         return activation_statistics(point, integers, values)
 
 
-def _has_examples(node: FrozenNode) -> bool:
+def has_examples(node: FrozenNode) -> bool:
     """Returns whether a tensor holds real numbers, and its first axis is the batch.
 
     Sizes and shapes are one value for all examples, however many a file takes at once.
+
+    Args:
+        node: An operator.
     """
     if node.trained.integer_type.startswith("complex"):
         return False
@@ -227,6 +230,7 @@ def probe_codes(
     frozen: FrozenModel,
     examples: list[np.ndarray],
     kernels: str = "xnnpack",
+    accelerator: str = "cpu",
 ) -> dict[str, np.ndarray]:
     """Runs a file, and returns every tensor that has a value for each example.
 
@@ -234,11 +238,16 @@ def probe_codes(
         graph: The file's graph.
         frozen: The model's numbers.
         examples: Inputs of the model, one array per input.
-        kernels: One of `runtimes.KERNELS`.
+        kernels: One of `runtimes.KERNELS`, on the CPU.
+        accelerator: One of `runtimes.ACCELERATORS`.
+
+    Raises:
+        RuntimeError: If there is no such accelerator here, or it refuses the file.
     """
-    probe = graph.with_outputs([n.name for n in frozen.nodes if _has_examples(n)])
+    probe = graph.with_outputs([n.name for n in frozen.nodes if has_examples(n)])
     inputs = file_inputs(graph, frozen, examples)
-    outputs = Runner(probe, kernels).run(inputs)
+    with runner_on(accelerator, probe, kernels=kernels) as runner:
+        outputs = runner.run(inputs)
     codes = {probe.outputs[name]: array for name, array in outputs.items()}
     return codes | {probe.inputs[name]: array for name, array in inputs.items()}
 

@@ -8,7 +8,8 @@ There are three checks, each with its own evidence:
     points      each operator, given the file's own integers, computes the integers
                 that the training graph would
 
-and end to end: the file classifies like the Keras model.
+and end to end: the file classifies like the Keras model, and `CompiledModel`, which new
+apps run it by, computes the same as the interpreter.
 
 The file runs on this machine. What the target's runtime will compute is predicted by
 its integer twin, and compared in the same way.
@@ -40,9 +41,10 @@ from ..freezing import (
     read_model,
 )
 from ..reports import Prediction, VerificationReport
-from ..runtimes import this_machine
+from ..runtimes import check_accelerator, this_machine
 from ..targets import TARGETS
 from ..twin import target_runtime
+from .compiled import compare_compiled
 from .end_to_end import BATCH_SIZE, compare_end_to_end
 from .points import compare_points, predict_points, probe_codes
 from .structure import (
@@ -63,6 +65,7 @@ def verify_tflite(
     bias_grid: str | None = None,
     labels: Labels | Mapping[str, Labels] | None = None,
     point_examples: int = BATCH_SIZE,
+    accelerator: str = "cpu",
     verbose: bool = True,
 ) -> VerificationReport:
     """Verifies that a file equals the quantized model it was exported from.
@@ -78,6 +81,10 @@ def verify_tflite(
             its standard metadata are whole.
         point_examples: How many of the first examples to check each quantization point
             with; the end-to-end check uses all of `data`.
+        accelerator: What runs the file on `data`: "cpu", or "gpu" by LiteRT's
+            `CompiledModel`, which needs a driver of Vulkan, Metal or Direct3D. A GPU
+            computes in floating point, so its codes may differ by one from those of
+            the CPU, and nothing is predicted for the target.
         verbose: Whether to show progress.
 
     Returns:
@@ -87,9 +94,19 @@ def verify_tflite(
         VerificationError: If the file differs from the model: in its structure or a
             weight code, in its labels, or by more than 1 in a code at a quantization
             point.
-        ValueError: If the file cannot be read, or `labels` do not fit its outputs.
+        ValueError: If the file cannot be read, `labels` do not fit its outputs, or
+            `accelerator` is unknown, or "gpu" without data.
         OSError: If `path` cannot be opened.
+        RuntimeError: If this machine has no GPU that LiteRT can use, or the file has
+            operators that LiteRT's GPU accelerator does not run, such as INT4
+            convolutions.
     """
+    check_accelerator(accelerator)
+    if accelerator != "cpu" and data is None:
+        raise ValueError(
+            f"`data` must be given to run a file with accelerator={accelerator!r}. "
+            "Received: None."
+        )
     content, name = Path(path).read_bytes(), str(path)
     model = check_quantized(model)
     model = at_shapes(model, _shapes_of(content, model))
@@ -106,7 +123,15 @@ def verify_tflite(
     int8 = freeze_model(trained, Storage())
     built = dataclasses.replace(built, graph=graph, content=content)
     return verify_on_data(
-        report, built, int8, model, data, examples, name, verbose=verbose
+        report,
+        built,
+        int8,
+        model,
+        data,
+        examples,
+        name,
+        accelerator=accelerator,
+        verbose=verbose,
     )
 
 
@@ -119,6 +144,7 @@ def verify_on_data(
     examples: list[np.ndarray],
     name: str,
     *,
+    accelerator: str = "cpu",
     statistics: bool = False,
     verbose: bool,
 ) -> VerificationReport:
@@ -132,33 +158,40 @@ def verify_on_data(
         data: For the comparison end to end.
         examples: For the comparison of every tensor, one array per input.
         name: Name of the file in messages.
+        accelerator: As for `verify_tflite`.
         statistics: See `compare_points`.
         verbose: Whether to show progress.
 
     Raises:
         VerificationError: If a code is off by more than 1 at a quantization point, or
-            will be.
+            will be, or if `CompiledModel` computes otherwise.
+        RuntimeError: As for `verify_tflite`.
     """
     frozen, target = built.frozen, TARGETS[built.frozen.target]
-    runtime = target_runtime(target.name) if target.predictable else None
-    codes = probe_codes(built.graph, frozen, examples)
-    points = compare_points(frozen, codes, name, statistics=statistics)
+    on_cpu = accelerator == "cpu"
+    predictable = target.predictable and on_cpu
+    runtime = target_runtime(target.name) if predictable else None
+    codes = probe_codes(built.graph, frozen, examples, accelerator=accelerator)
+    where = name if on_cpu else f"{name} on the {accelerator.upper()}"
+    points = compare_points(frozen, codes, where, statistics=statistics)
+    compiled = compare_compiled(built, codes, examples, name, accelerator)
     prediction = None
     if runtime is not None:
         prediction = Prediction(
             runtime=runtime.name,
             points=predict_points(frozen, codes, points, runtime, name),
         )
-    outputs, predicted = compare_end_to_end(
-        built, int8, model, data, runtime, verbose=verbose
+    found = compare_end_to_end(
+        built, int8, model, data, runtime, accelerator=accelerator, verbose=verbose
     )
     if prediction is not None:
-        prediction = dataclasses.replace(prediction, outputs=predicted)
+        prediction = dataclasses.replace(prediction, outputs=found.predicted)
     return dataclasses.replace(
         report,
-        runtime=this_machine().name,
+        runtime=this_machine().name if on_cpu else f"{accelerator}, {found.device}",
+        compiled_codes=compiled if on_cpu else None,
         points=points,
-        outputs=outputs,
+        outputs=found.measured,
         prediction=prediction,
     )
 

@@ -1,0 +1,1 @@
+"""Runs files on LiteRT's GPU accelerator with a Vulkan in software."""

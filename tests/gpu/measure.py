@@ -1,0 +1,96 @@
+"""Runs files on the GPU, and counts the codes that differ from the CPU's."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+from harness import crashes, results
+
+from . import run_compiled
+
+
+@dataclasses.dataclass
+class Count:
+    """What the GPU computes of an operator.
+
+    Attributes:
+        tensors: How many tensors it computed.
+        codes: Codes that were computed from the CPU's own codes.
+        differ: Those that differ from the CPU's.
+        most: By how many codes one differs, at most.
+    """
+
+    tensors: int = 0
+    codes: int = 0
+    differ: int = 0
+    most: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What the GPU computes.
+
+    Attributes:
+        counts: By operators.
+        refused: Why files are not run -> how many.
+    """
+
+    counts: dict[str, Count]
+    refused: dict[str, int]
+
+    @property
+    def wrong(self) -> set[str]:
+        """The operators of which a code differs by more than one."""
+        return {name for name, count in self.counts.items() if count.most > 1}
+
+
+def run(folder: Path, output: Path, environment: dict[str, str], examples: int) -> None:
+    """Runs all files of a folder on the GPU.
+
+    Args:
+        folder: Files, with what `cases.write_file` writes beside them.
+        output: Gets what `run_compiled` writes.
+        environment: Environment variables of the process, with a Vulkan driver.
+        examples: Of each file.
+
+    Raises:
+        RuntimeError: If the process ends, and not by running a file.
+    """
+    output.mkdir(exist_ok=True)
+    paths = ":".join(path for path in sys.path if path)
+    command = [sys.executable, run_compiled.__file__, folder, output, "gpu", examples]
+    environment = environment | {"PYTHONPATH": paths}
+    crashes.run_past([str(part) for part in command], output, environment)
+
+
+def count(folder: Path, output: Path) -> Measured:
+    """Returns what the GPU computed.
+
+    Args:
+        folder: As for `run`.
+        output: As for `run`.
+    """
+    counts: dict[str, Count] = collections.defaultdict(Count)
+    refused: collections.Counter[str] = collections.Counter()
+    for file in results.read(folder, output, runs=("gpu",)):
+        if file.error:
+            refused[_reason(file.error)] += 1
+        for tensor in file.tensors:
+            differ = tensor.differ & tensor.judged
+            one = counts[tensor.operators]
+            one.tensors += 1
+            one.codes += int(tensor.judged.sum())
+            one.differ += int(differ.sum())
+            if differ.any():
+                one.most = max(one.most, int(tensor.steps[differ].max()))
+    return Measured(dict(counts), dict(refused))
+
+
+def _reason(error: str) -> str:
+    """Returns LiteRT's words on a file, without the names of tensors."""
+    words = error.rpartition("Received: ")[2] or error
+    return re.sub(r"(Tensor dimensions must be less than 5)\..*", r"\1.", words)

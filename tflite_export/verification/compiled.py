@@ -1,0 +1,81 @@
+"""Compares what LiteRT's `CompiledModel` computes of a file with what it should.
+
+New apps run files by `CompiledModel`. On a CPU it must compute the codes of LiteRT's
+interpreter. A GPU computes in floating point, so codes may differ by one, as may those
+after layers left in float.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..build import BuiltFile
+from ..errors import VerificationError
+from ..freezing import Grid
+from ..runtimes import CompiledRunner, has_readable_ends
+from .points import has_examples
+from .values import file_codes, file_inputs
+
+_FLOAT_TOLERANCE = 1e-3  # Share of the largest value, for outputs without a scale.
+
+
+def compare_compiled(
+    built: BuiltFile,
+    codes: dict[str, np.ndarray],
+    examples: list[np.ndarray],
+    name: str,
+    accelerator: str = "cpu",
+) -> int | None:
+    """Runs a file as an app does, and compares its outputs.
+
+    Args:
+        built: The file.
+        codes: What its outputs should be, by tensor: what LiteRT's interpreter computed
+            of them on the CPU, or the accelerator when all tensors could be read.
+        examples: Inputs of the model, one array per input.
+        name: Name of the file in messages.
+        accelerator: One of `runtimes.ACCELERATORS`.
+
+    Returns:
+        How many output codes were compared; None if LiteRT's Python interface cannot
+        read an output on the CPU.
+
+    Raises:
+        VerificationError: If an output differs: on the CPU by a code, on a GPU, or in a
+            file with layers in float, by more than one.
+        RuntimeError: If there is no such accelerator here, or it refuses the file.
+    """
+    nodes, graph = built.frozen.by_name(), built.graph
+    if accelerator == "cpu" and not has_readable_ends(graph):
+        return None
+    in_float = any(node.computes_floats for node in built.frozen.nodes)
+    tolerance = int(in_float or accelerator != "cpu")
+    with CompiledRunner(graph, accelerator, built.content) as runner:
+        found = runner.run(file_inputs(graph, built.frozen, examples))
+    wrong, total = [], 0
+    for end, tensor in graph.outputs.items():
+        node, wanted = nodes[built.frozen.outputs[end]], codes[tensor]
+        if not has_examples(node):
+            continue
+        total += wanted.size
+        different = _num_different(found[end], wanted, node.grid, tolerance)
+        if different:
+            wrong.append(f"output `{end}`: {different} of {wanted.size} values differ")
+    if wrong:
+        raise VerificationError(f"`{name}` by CompiledModel ({accelerator})", wrong)
+    return total
+
+
+def _num_different(
+    found: np.ndarray, wanted: np.ndarray, grid: Grid | None, tolerance: int
+) -> int:
+    """Counts the values that differ by more than a tolerance in codes."""
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return max(found.size, wanted.size)
+    if grid is not None:
+        difference = np.abs(file_codes(found, grid) - file_codes(wanted, grid))
+        return int((difference > tolerance).sum())
+    if wanted.dtype.kind not in "fc":
+        return int((found != wanted).sum())
+    largest = _FLOAT_TOLERANCE * np.abs(wanted).max()
+    return int((~np.isclose(found, wanted, rtol=0, atol=largest)).sum())
