@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ._compat import keras
 from .graph import (
     LARGEST_INT8,
     Graph,
@@ -150,7 +151,10 @@ def _has_bytes(node: Node, options: Options) -> bool:
         return node.dtype.name == "uint8"
     if len(node.shape) != 4 or node.shape[-1] not in _CHANNELS:
         return False
-    return any(_normalises_bytes(*scaling_numbers(f)) for f in _front_scalings(node))
+    return any(
+        _normalises_bytes(*scaling_numbers(scaling), scaling.shape[-1])
+        for scaling in _front_scalings(node)
+    )
 
 
 def _front_scalings(node: Node) -> list[Node]:
@@ -165,8 +169,16 @@ def _front_scalings(node: Node) -> list[Node]:
     return found
 
 
-def _normalises_bytes(scale: np.ndarray, offset: np.ndarray) -> bool:
-    """Returns whether a scaling is one that only bytes have."""
+def _normalises_bytes(
+    scale: np.ndarray, offset: np.ndarray, channels: int | None
+) -> bool:
+    """Returns whether a scaling is one that only bytes have.
+
+    Args:
+        scale: One number, or one per channel.
+        offset: The same.
+        channels: How many channels the image has.
+    """
     if not scale.all():
         return False
     scale, offset = np.broadcast_arrays(np.atleast_1d(scale), np.atleast_1d(offset))
@@ -177,7 +189,7 @@ def _normalises_bytes(scale: np.ndarray, offset: np.ndarray) -> bool:
     near = [np.abs(spans / span - 1).max() <= _SPAN_TOLERANCE for span in _SPANS]
     if has_zero and any(near):
         return True
-    if scale.size != _RGB:
+    if channels != _RGB:
         return False
     if (scale == 1).all():
         return _within(mean, _MEANS_ALONE)
@@ -310,7 +322,7 @@ class _Rewriting:
 
 def _casts(node: Node) -> bool:
     """Returns whether an operator only changes the type of a tensor."""
-    return node.kind == "identity" and hasattr(node.layer, "symbol")
+    return node.kind == "identity" and isinstance(node.layer, keras.layers.Activation)
 
 
 def _only_moved(scaling: Node) -> bool:
