@@ -93,7 +93,7 @@ def test_accuracy_on_photographs_is_that_of_keras_to_the_image(
     model = app.model()
     layers = app.library.losses, app.library.optimizers
     loss = layers[0].SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(layers[1].Adam(1e-3), loss)
+    model.compile(layers[1].Adam(3e-3), loss)
     model.fit(x, labels, batch_size=64, verbose=0)
     student = tf_lsq.quantize_model(
         model, weight_bits=4, activation_bits=4, inputs=app.inputs

@@ -564,3 +564,53 @@ def test_metadata_and_inspection_name_the_pixels(rng, tmp_path):
     tf_lsq.calibrate(other, pixels.encode(images(rng)))
     with pytest.raises(tflite_export.VerificationError):
         tflite_export.verify_tflite(path, other, verbose=False)
+
+
+FRONTS = {
+    "absorbed": (
+        layers.Rescaling(1 / 128, -1, name="front"), None, ["front", "image"]
+    ),
+    "cast and absorbed": (
+        lambda x: layers.Rescaling(1 / 128, -1)(tf.cast(x, tf.float32)), Pixels(0, 1),
+        ["tf.cast", "image"],
+    ),
+    "kept": (
+        layers.Rescaling(1 / 127.5, -1, name="front"), None, ["front", "image"]
+    ),
+    "inserted": (lambda x: x, Pixels(MEANS, 60, "bgr"), ["image"]),
+    "reversed": (lambda x: x, Pixels(128, 60, "bgr"), ["image"]),
+    "merged": (layers.Rescaling([1.0, 2.0, 3.0]), Pixels(127.5, 60), ["image"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FRONTS)
+def test_students_of_pixels_are_compared_with_their_model(name, rng):
+    front, inputs, compared = FRONTS[name]
+    model = network(front)
+    student = tf_lsq.quantize_model(
+        model, weight_bits=8, activation_bits=8, inputs=inputs
+    )
+    x = (inputs or Pixels(0, 1)).encode(images(rng))
+    tf_lsq.calibrate(student, x)
+    rows = {row.name: row for row in tf_lsq.compare(model, student, x).layers}
+    assert set(compared) <= set(rows)
+    assert min(row.own_sqnr_db for row in rows.values()) > 30
+
+
+def test_a_scaling_is_merged_into_the_normalisation_of_the_input(rng):
+    front, inputs, _ = FRONTS["merged"]
+    for target in ("phone", "symmetric"):
+        student = tf_lsq.quantize_model(network(front), inputs=inputs, target=target)
+        tf_lsq.calibrate(student, inputs.encode(images(rng)))
+        assert operators(student)[:2] == ["DEPTHWISE_CONV_2D", "CONV_2D"]
+
+
+def test_snippets_say_what_they_take(rng, tmp_path):
+    for number, (pixels, takes) in enumerate(
+        [(Pixels(), "byte / 255"), (Pixels(127.5, 60), "byte")]
+    ):
+        student = tf_lsq.quantize_model(network(), inputs=pixels)
+        tf_lsq.calibrate(student, pixels.encode(images(rng)))
+        report = exported(student, tmp_path / f"{number}.tflite", None)
+        for code in report.snippets.values():
+            assert f"[1, 8, 8, 3], {takes}\n" in code

@@ -259,14 +259,13 @@ class _Rewriting:
     def apply(self, pixels: Pixels) -> None:
         """Chooses the grid, and removes or inserts operators after the input."""
         values, target = _Scaling.of(pixels), self._options.target
-        front = self._front()
+        front, inserted = self._front(), None
         total = values if front is None else values.then(*scaling_numbers(front))
-        grid, scaled = total.grid(target), False
+        grid = total.grid(target)
+        if grid is None and (grid := values.grid(target)) is not None:
+            front = None  # It stays, and reads these values.
         if grid is None:
-            grid, front = values.grid(target), None
-        if grid is None:
-            zero = _MIDDLE if target in SYMMETRIC_TARGETS else 0
-            grid, scaled = (zero, 1.0), True
+            grid, inserted = (_MIDDLE if target in SYMMETRIC_TARGETS else 0, 1.0), total
         if front is not None:
             bypass(self._graph, front)
         grid = self._node.options["pixel_grid"] = PixelGrid(pixels, *grid)
@@ -275,10 +274,13 @@ class _Rewriting:
             last = insert_reversal(
                 self._graph, last, self._name("reversed"), of_input=True
             )
-        if scaled:
-            numbers = values.scale, values.scale * grid.zero + values.offset
+        if inserted is not None:
+            # The grid has bytes minus `zero`.
+            offset = inserted.scale * grid.zero + inserted.offset
             name = self._name("normalised")
-            insert_scaling(self._graph, last, *numbers, name, of_input=True)
+            insert_scaling(
+                self._graph, last, inserted.scale, offset, name, of_input=True
+            )
         for scaling in _front_scalings(self._node):
             self._settle_scaling(scaling, grid)
 

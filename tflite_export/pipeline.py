@@ -23,6 +23,7 @@ from .freezing import (
     FrozenNode,
     InputShapes,
     IntegerWeight,
+    PixelGrid,
     QuantizedKernel,
     Storage,
     at_shapes,
@@ -186,7 +187,7 @@ def export_model(
         ],
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
-        snippets=_snippets(built.graph, path.name, resolved, tools),
+        snippets=_snippets(built, path.name, resolved, tools),
         pixels=_pixels(built),
         on_cpu=[str(violation) for violation in on_cpu],
         narrow=narrow,
@@ -201,27 +202,36 @@ def export_model(
     return report
 
 
+def _grids(built: BuiltFile) -> dict[str, PixelGrid]:
+    """Returns the grids of inputs that are pixels, by name of the input."""
+    nodes = built.frozen.by_name()
+    grids = {n: nodes[t].pixel_grid for n, t in built.frozen.inputs.items()}
+    return {name: grid for name, grid in grids.items() if grid is not None}
+
+
 def _pixels(built: BuiltFile) -> list[str]:
     """Returns what file and model take, for inputs that are pixels."""
-    lines, nodes = [], built.frozen.by_name()
     codes = {"int8": "byte - 128", "uint8": "byte"}
-    for name, tensor in built.frozen.inputs.items():
-        grid = nodes[tensor].pixel_grid
-        if grid is not None:
-            takes = str(Pixels(grid.zero, grid.divisor))
-            takes = codes.get(built.settings.input_type, takes)
-            lines.append(f"{name}: {takes}, where the model takes {grid.pixels}")
+    lines = []
+    for name, grid in _grids(built).items():
+        values = str(Pixels(grid.zero, grid.divisor))
+        takes = codes.get(built.settings.input_type, values)
+        lines.append(f"{name}: {takes}, where the model takes {grid.pixels}")
     return lines
 
 
 def _snippets(
-    graph: TFLiteGraph, name: str, target: Target, tools: _Tools
+    built: BuiltFile, name: str, target: Target, tools: _Tools
 ) -> dict[str, str]:
     """Returns code that runs a file, by language."""
-    snippets = snippets_of(graph, name)
+    graph = built.graph
+    takes = {
+        end: str(Pixels(grid.zero, grid.divisor)) for end, grid in _grids(built).items()
+    }
+    snippets = snippets_of(graph, name, takes)
     if target.device == TFLITE_MICRO:
         methods = sorted({resolver_method(op.code) for op in graph.ops})
-        snippets["cpp"] = micro_snippet(graph, name, methods, tools.arena_bytes)
+        snippets["cpp"] = micro_snippet(graph, name, methods, tools.arena_bytes, takes)
     return snippets
 
 

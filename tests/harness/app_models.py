@@ -59,7 +59,7 @@ def mlp(app):
 
 def _conv_norm(layers, x, filters, strides=1, size=3):
     conv = layers.Conv2D(filters, size, strides, padding="same", use_bias=False)
-    return layers.BatchNormalization()(conv(x))
+    return layers.BatchNormalization(momentum=0.9)(conv(x))
 
 
 def resnet8(front=None):

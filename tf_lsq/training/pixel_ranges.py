@@ -95,7 +95,7 @@ def unlikely_pixels(
     for name, point in pixel_points(model).items():
         if point.name in arrived:
             grid = point.pixel_grid
-            decoded = grid.decoded(arrived[point.name])
+            decoded = grid.to_bytes(arrived[point.name])
             found += _unlikely(name, grid.pixels, decoded)
     return found
 

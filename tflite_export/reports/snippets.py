@@ -7,6 +7,7 @@ import json
 import keyword
 import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -66,7 +67,9 @@ class _Value:
         return "float" if self.scale else self.c_type
 
 
-def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
+def snippets_of(
+    graph: TFLiteGraph, file_name: str, takes: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Generates a function that runs a file, in Python, Kotlin and Swift.
 
     Each function takes and returns real numbers; it quantizes and dequantizes with the
@@ -75,12 +78,13 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
     Args:
         graph: The file's graph.
         file_name: Name of the file.
+        takes: Name of an input -> what its real numbers are, for a comment.
 
     Returns:
         "python", "kotlin" and "swift" -> source text. Python needs `ai-edge-litert`,
         Kotlin needs LiteRT for Android, Swift needs the pod TensorFlowLiteSwift.
     """
-    ends = _ends(graph, _TAKEN)
+    ends = _ends(graph, _TAKEN, takes)
     values = {"file": json.dumps(file_name, ensure_ascii=False), **ends}
     return {
         language: render(f"snippet.{suffix}.j2", autoescape=False, values=values)
@@ -89,7 +93,11 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
 
 
 def micro_snippet(
-    graph: TFLiteGraph, file_name: str, methods: list[str], arena_bytes: int | None
+    graph: TFLiteGraph,
+    file_name: str,
+    methods: list[str],
+    arena_bytes: int | None,
+    takes: Mapping[str, str] | None = None,
 ) -> str:
     """Generates C++ that runs a file under TFLite Micro.
 
@@ -99,24 +107,35 @@ def micro_snippet(
         methods: Methods of `MicroMutableOpResolver` that add the file's operators.
         arena_bytes: Memory that the file needs; None: unknown, and the code does not
             compile.
+        takes: As for `snippets_of`.
     """
-    ends = _ends(graph, _TAKEN | _TAKEN_IN_C)
+    ends = _ends(graph, _TAKEN | _TAKEN_IN_C, takes)
     values = {"file": file_name, "methods": methods, "arena_bytes": arena_bytes, **ends}
     return render("snippet.cc.j2", autoescape=False, values=values)
 
 
-def _ends(graph: TFLiteGraph, taken: set[str]) -> dict[str, list[_Value]]:
+def _ends(
+    graph: TFLiteGraph, taken: set[str], takes: Mapping[str, str] | None
+) -> dict[str, list[_Value]]:
     """Returns the inputs and outputs of a file for the templates.
 
     Args:
         graph: The file's graph.
         taken: Names that a variable cannot have.
+        takes: As for `snippets_of`.
     """
-    taken = set(taken)
-    return {
+    taken, takes = set(taken), takes or {}
+    values = {
         what: [_value(end, taken) for end in ends_of(graph, getattr(graph, what))]
         for what in ("inputs", "outputs")
     }
+    values["inputs"] = [
+        dataclasses.replace(value, shape=f"{value.shape}, {takes[end]}")
+        if end in takes
+        else value
+        for end, value in zip(graph.inputs, values["inputs"], strict=True)
+    ]
+    return values
 
 
 def _value(end: End, taken: set[str]) -> _Value:
