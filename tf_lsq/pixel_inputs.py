@@ -226,14 +226,12 @@ class _Scaling:
         scale, offset = np.unique(self.scale), np.unique(self.offset)
         if len(scale) > 1 or len(offset) > 1 or scale[0] <= 0.0:
             return None
-        mean, divisor = -offset[0] / scale[0], 1 / scale[0]
+        mean = -offset[0] / scale[0]
         zero = round(mean)
         whole = abs(mean - zero) < _WHOLE and 0 <= zero < LARGEST_BYTE
         if not whole or (target in SYMMETRIC_TARGETS and zero != _MIDDLE):
             return None
-        near = round(divisor)
-        exact = abs(divisor - near) < _WHOLE * _WHOLE * divisor
-        return zero, float(near if exact else divisor)
+        return zero, float(f"{1 / scale[0]:.12g}")  # Without the rounding of 1 / std.
 
 
 class _Rewriting:
