@@ -87,9 +87,13 @@ def test_values_of_bytes_are_turned_into_these_bytes(pixels, dtype):
 def test_codes_of_all_bytes_are_the_bytes(pixels, tmp_path):
     student, path = student_of(pixels), tmp_path / "model.tflite"
     x = np.float32(reference(pixels, ALL_BYTES))
-    tflite_export.export_model(
+    report = tflite_export.export_model(
         student, path, input_type="uint8", output_type="float32", data=x, verbose=False
     )
+    points = {point.name: point for point in report.verification.points}
+    if "image_normalised" in points:
+        assert points["image_normalised"].num_codes == ALL_BYTES.size
+        assert points["image_normalised"].off_by_one == 0
     graph = from_bytes(path.read_bytes())
     end = graph.tensors[graph.inputs["image"]].quantization
     if pixels.single is not None and float(pixels.single[0]).is_integer():
