@@ -84,10 +84,14 @@ def resnet8(front=None):
 
 def mobilenet(app):
     """Pads with zeros itself before the first convolution."""
-    return app.library.applications.MobileNet(
+    model = app.library.applications.MobileNet(
         (SIZE, SIZE, app.channels), alpha=0.25, weights=None, classes=CLASSES,
         dropout=0.0, classifier_activation=None,
     )  # fmt: skip
+    for layer in model.layers:
+        if hasattr(layer, "momentum"):
+            layer.momentum = 0.9  # For short trainings.
+    return model
 
 
 def two_inputs(app):
