@@ -258,14 +258,14 @@ class _Rewriting:
         """Chooses the grid, and removes or inserts operators after the input."""
         values, target = _Scaling.of(pixels), self._options.target
         front, inserted = self._front(), None
-        total = values if front is None else values.then(*scaling_numbers(front))
+        total = values.then(*scaling_numbers(front[-1])) if front else values
         grid = total.grid(target)
         if grid is None and (grid := values.grid(target)) is not None:
-            front = None  # It stays, and reads these values.
+            front = []  # It stays, and reads these values.
         if grid is None:
             grid, inserted = (_MIDDLE if target in SYMMETRIC_TARGETS else 0, 1.0), total
-        if front is not None:
-            bypass(self._graph, front)
+        for node in front:
+            bypass(self._graph, node)
         grid = self._node.options["pixel_grid"] = PixelGrid(pixels, *grid)
         last = self._node
         if pixels.order == "bgr":
@@ -307,17 +307,21 @@ class _Rewriting:
             values = np.array([end * scale + offset for end in ends])
             scaling.options["pixel_grid"] = _grid_of(values.min(), values.max())
 
-    def _front(self) -> Node | None:
-        """Returns the scaling that alone reads the input, None if it must stay."""
-        node = self._node
-        while len(node.consumers) == 1:
-            [node] = node.consumers
+    def _front(self) -> list[Node]:
+        """Returns the scaling that alone reads the input, after the casts before it.
+
+        Empty if there is none, or it must stay.
+        """
+        front = [self._node]
+        while len(front[-1].consumers) == 1 and not front[-1].is_output:
+            [node] = front[-1].consumers
+            front.append(node)
             if is_scaling(node):
                 stays = stays_float(node, self._options, self._configs)
-                return None if node.is_output or stays else node
+                return [] if node.is_output or stays else front[1:]
             if not _casts(node):
-                return None
-        return None
+                break
+        return []
 
 
 def _casts(node: Node) -> bool:
