@@ -14,6 +14,7 @@ from harness import tiny
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import import_keras3, keras
+from tf_lsq.training import pixel_points
 
 layers = keras.layers
 keras3 = import_keras3()
@@ -25,7 +26,8 @@ def proved(rng, tmp_path):
 
     def prove(model, **options):
         student = tf_lsq.quantize_model(model, **options)
-        x = rng.uniform(0, 1, (16, *student.input_shape[1:])).astype(np.float32)
+        largest = 255 if pixel_points(student) else 1
+        x = rng.uniform(0, largest, (16, *student.input_shape[1:])).astype(np.float32)
         student.compile("sgd", "mse")
         targets = [np.zeros((16, *y.shape[1:])) for y in student.outputs]
         student.fit(x, targets, batch_size=8, verbose=0)

@@ -3,7 +3,9 @@
 The grid of such an input is prescribed, not learned, see `PixelGrid`. If 0 falls on a
 byte and all channels have the same numbers, the codes of the grid are the normalised
 values. Otherwise the codes are plain bytes, and the normalisation follows as an
-operator onto a learned grid, on which 0 is exact, and with it padding.
+operator. The grid of its output is prescribed as well: it has 0, so that padding is
+exact, and covers what the 256 bytes give in 254 steps. (In 255, as many as bytes are
+apart, all values of [-1, 1] would lie halfway between two codes.)
 
 A model that normalises bytes itself, with `Rescaling`, `Normalization` or a
 `preprocess_input` at its front, takes bytes. That is recognised by the constants.
@@ -12,11 +14,13 @@ A model that normalises bytes itself, with `Rescaling`, `Normalization` or a
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from ._compat import keras
 from .graph import (
     LARGEST_INT8,
     Graph,
@@ -36,6 +40,8 @@ from .policy import SYMMETRIC_TARGETS, Options, stays_float
 BYTES = Pixels(0.0, 1.0)
 # A mean that is off a whole number by less than float32 leaves of constants is whole.
 _WHOLE = 1e-4
+# They only move values.
+_MOVES = ("slice", "gather", "reshape", "transpose")
 # The byte in the middle, which codes of zero point 0 leave at 0.
 _MIDDLE = 128
 
@@ -58,8 +64,8 @@ def settle_pixels(
 ) -> None:
     """Finds the inputs that are pixels, and changes the graph after them.
 
-    Each gets its `PixelGrid` as the option "pixels". Operators that are inserted have
-    the option "of_input".
+    They, and the normalisations after them, get their `PixelGrid` as the option
+    "pixel_grid". Operators that are inserted have the option "of_input".
 
     Args:
         graph: The fused graph of a float model, which changes.
@@ -145,7 +151,10 @@ def _has_bytes(node: Node, options: Options) -> bool:
         return node.dtype.name == "uint8"
     if len(node.shape) != 4 or node.shape[-1] not in _CHANNELS:
         return False
-    return any(_normalises_bytes(*scaling_numbers(f)) for f in _front_scalings(node))
+    return any(
+        _normalises_bytes(*scaling_numbers(scaling), scaling.shape[-1])
+        for scaling in _front_scalings(node)
+    )
 
 
 def _front_scalings(node: Node) -> list[Node]:
@@ -160,8 +169,16 @@ def _front_scalings(node: Node) -> list[Node]:
     return found
 
 
-def _normalises_bytes(scale: np.ndarray, offset: np.ndarray) -> bool:
-    """Returns whether a scaling is one that only bytes have."""
+def _normalises_bytes(
+    scale: np.ndarray, offset: np.ndarray, channels: int | None
+) -> bool:
+    """Returns whether a scaling is one that only bytes have.
+
+    Args:
+        scale: One number, or one per channel.
+        offset: The same.
+        channels: How many channels the image has.
+    """
     if not scale.all():
         return False
     scale, offset = np.broadcast_arrays(np.atleast_1d(scale), np.atleast_1d(offset))
@@ -172,7 +189,7 @@ def _normalises_bytes(scale: np.ndarray, offset: np.ndarray) -> bool:
     near = [np.abs(spans / span - 1).max() <= _SPAN_TOLERANCE for span in _SPANS]
     if has_zero and any(near):
         return True
-    if scale.size != _RGB:
+    if channels != _RGB:
         return False
     if (scale == 1).all():
         return _within(mean, _MEANS_ALONE)
@@ -209,14 +226,12 @@ class _Scaling:
         scale, offset = np.unique(self.scale), np.unique(self.offset)
         if len(scale) > 1 or len(offset) > 1 or scale[0] <= 0.0:
             return None
-        mean, divisor = -offset[0] / scale[0], 1 / scale[0]
+        mean = -offset[0] / scale[0]
         zero = round(mean)
         whole = abs(mean - zero) < _WHOLE and 0 <= zero < LARGEST_BYTE
         if not whole or (target in SYMMETRIC_TARGETS and zero != _MIDDLE):
             return None
-        near = round(divisor)
-        exact = abs(divisor - near) < _WHOLE * _WHOLE * divisor
-        return zero, float(near if exact else divisor)
+        return zero, float(f"{1 / scale[0]:.12g}")  # Without the rounding of 1 / std.
 
 
 class _Rewriting:
@@ -242,54 +257,90 @@ class _Rewriting:
     def apply(self, pixels: Pixels) -> None:
         """Chooses the grid, and removes or inserts operators after the input."""
         values, target = _Scaling.of(pixels), self._options.target
-        front = self._front()
-        total = values if front is None else values.then(*scaling_numbers(front))
-        grid, scaled = total.grid(target), False
+        front, inserted = self._front(), None
+        total = values.then(*scaling_numbers(front[-1])) if front else values
+        grid = total.grid(target)
+        if grid is None and (grid := values.grid(target)) is not None:
+            front = []  # It stays, and reads these values.
         if grid is None:
-            grid, front = values.grid(target), None
-        if grid is None:
-            zero = _MIDDLE if target in SYMMETRIC_TARGETS else 0
-            grid, scaled = (zero, 1.0), True
-        if front is not None:
-            bypass(self._graph, front)
-        grid = self._node.options["pixels"] = PixelGrid(pixels, *grid)
+            grid, inserted = (_MIDDLE if target in SYMMETRIC_TARGETS else 0, 1.0), total
+        for node in front:
+            bypass(self._graph, node)
+        grid = self._node.options["pixel_grid"] = PixelGrid(pixels, *grid)
         last = self._node
         if pixels.order == "bgr":
             last = insert_reversal(
                 self._graph, last, self._name("reversed"), of_input=True
             )
-        if scaled:
-            numbers = values.scale, values.scale * grid.zero + values.offset
+        if inserted is not None:
+            # The grid has bytes minus `zero`.
+            offset = inserted.scale * grid.zero + inserted.offset
             name = self._name("normalised")
-            insert_scaling(self._graph, last, *numbers, name, of_input=True)
+            insert_scaling(
+                self._graph, last, inserted.scale, offset, name, of_input=True
+            )
         for scaling in _front_scalings(self._node):
-            self._round(scaling, grid.step)
+            self._settle_scaling(scaling, grid)
 
     def _name(self, what: str) -> str:
         """Returns a name for an operator after the input."""
         return unique_name(self._graph, f"{self._node.name}_{what}")
 
-    def _round(self, scaling: Node, step: float) -> None:
-        """Rounds the offset of a scaling to what the bias of its operator can hold.
+    def _settle_scaling(self, scaling: Node, source: PixelGrid) -> None:
+        """Rounds the offset of a scaling of bytes, and prescribes its grid.
 
-        That moves it by a 254th of a byte at most. The student then computes with the
-        numbers of the file.
+        The offset becomes one that the bias of its operator holds. That moves it by a
+        254th of a byte at most; the student then computes with the file's numbers.
         """
         if scaling.kind != "affine" or scaling.shared:
             return
         if stays_float(scaling, self._options, self._configs):
             return
         scale, offset = scaling_numbers(scaling)
-        unit = np.abs(scale) * step / LARGEST_INT8
-        if unit.all():
-            replace_scaling(scaling, scale, np.rint(offset / unit) * unit)
+        unit = np.abs(scale) * source.step / LARGEST_INT8
+        if not unit.all():
+            return
+        offset = np.rint(offset / unit) * unit
+        replace_scaling(scaling, scale, offset)
+        if self._options.target not in SYMMETRIC_TARGETS and _only_moved(scaling):
+            ends = [source.represented(byte) for byte in (0, LARGEST_BYTE)]
+            values = np.array([end * scale + offset for end in ends])
+            scaling.options["pixel_grid"] = _grid_of(values.min(), values.max())
 
-    def _front(self) -> Node | None:
-        """Returns the scaling that alone reads the input, None if it must stay."""
-        node = self._node
-        if len(node.consumers) != 1:
-            return None
-        [front] = node.consumers
-        if not is_scaling(front) or front.is_output:
-            return None
-        return None if stays_float(front, self._options, self._configs) else front
+    def _front(self) -> list[Node]:
+        """Returns the scaling that alone reads the input, after the casts before it.
+
+        Empty if there is none, or it must stay.
+        """
+        front = [self._node]
+        while len(front[-1].consumers) == 1 and not front[-1].is_output:
+            [node] = front[-1].consumers
+            front.append(node)
+            if is_scaling(node):
+                stays = stays_float(node, self._options, self._configs)
+                return [] if node.is_output or stays else front[1:]
+            if not _casts(node):
+                break
+        return []
+
+
+def _casts(node: Node) -> bool:
+    """Returns whether an operator only changes the type of a tensor."""
+    return node.kind == "identity" and isinstance(node.layer, keras.layers.Activation)
+
+
+def _only_moved(scaling: Node) -> bool:
+    """Returns whether a scaling reads nothing but the values of an input, moved."""
+    [node] = scaling.inputs
+    while node.kind in _MOVES or _casts(node):
+        [node] = node.inputs
+    return node.kind == "input"
+
+
+def _grid_of(low: float, high: float) -> PixelGrid:
+    """Returns the grid that covers values in 254 steps, and has 0."""
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    divisor = (LARGEST_BYTE - 1) / (high - low)
+    # Up to the rounding of an end that is on the grid.
+    zero = math.ceil(-low * divisor - _WHOLE)
+    return PixelGrid(Pixels(zero, divisor), zero, divisor)

@@ -170,7 +170,7 @@ class PixelGrid:
         """
         return (decoded - np.float32(self.zero)) * np.float32(self.step)
 
-    def decoded(self, values: np.ndarray) -> np.ndarray:
+    def to_bytes(self, values: np.ndarray) -> np.ndarray:
         """Returns the bytes that stand for values, float64, not rounded or limited.
 
         Args:

@@ -35,7 +35,7 @@ class PointSpec:
         absorbed_relu: Name of the ReLU before it that the point replaces.
         max_value: Largest value of that ReLU, None if it has none.
         is_output: Whether it defines the grid of an output of the model.
-        pixel_grid: Grid of bytes, of an input that is pixels.
+        pixel_grid: Grid of 256 integers that bytes prescribe, see `pixel_inputs`.
     """
 
     name: str
@@ -117,7 +117,7 @@ class _Planner:
                 or source.properties.fixed_step
                 or source.is_output
                 or "limits" in source.options
-                or "pixels" in source.options
+                or "pixel_grid" in source.options
                 or self._bits[source].is_float
             )
             if free and set(source.consumers) == {node}:
@@ -133,8 +133,8 @@ class _Planner:
             if grid.pixel_grid is None:
                 return grid
             return _pixel_point(f"quantize_{node.name}", grid.pixel_grid.of_itself())
-        if "pixels" in node.options:
-            return _pixel_point(f"quantize_{node.name}", node.options["pixels"])
+        if "pixel_grid" in node.options and not is_float:
+            return _pixel_point(f"quantize_{node.name}", node.options["pixel_grid"])
         fixed = None if is_float else node.properties.fixed_step
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
@@ -189,7 +189,7 @@ class _Planner:
 
 
 def _pixel_point(name: str, grid: PixelGrid) -> PointSpec:
-    """Returns a point on the grid of bytes."""
+    """Returns a point on a grid that bytes prescribe."""
     return PointSpec(
         name,
         lsq.MAX_NUM_BITS,

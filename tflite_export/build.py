@@ -262,8 +262,7 @@ def _activation(node: FrozenNode, point: TrainedPoint) -> dict[str, Any]:
     if node.pixels is not None:
         entry["pixels"] = node.pixels.to_dict()
     # Others begin at 0 or at -2^(b-1).
-    elsewhere = point.has_offset or point.pixel_grid is not None
-    return entry | {"smallest": point.q_min} if elsewhere else entry
+    return entry | {"smallest": point.q_min} if point.has_offset else entry
 
 
 def _kernel(

@@ -32,6 +32,7 @@ from .file import (
     ModelInfo,
     Normalization,
     TFLiteGraph,
+    is_image,
     read_labels,
     runtime_of,
 )
@@ -180,6 +181,7 @@ def export_model(
     reader = resolve_consumer(consumer, resolved)
     choice = choose_for(model, reader, storage, input_type, output_type)
     check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
+    normalizations = _normalizations(model)
     settings = dataclasses.replace(
         settings,
         input_type=choice.input_type,
@@ -188,7 +190,11 @@ def export_model(
         additions=Additions(
             info=ModelInfo() if info is None else info,
             labels=read_labels(labels, model.output_names),
-            normalization=_normalization(model, choice.input_type),
+            normalization={
+                name: normalizations[name]
+                for name, tensor in zip(model.input_names, model.inputs, strict=True)
+                if name in normalizations and is_image(tensor.shape)
+            },
         ),
     )
     # Reports compare the file with others; each is built once.
@@ -237,7 +243,7 @@ def export_model(
         ],
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
-        snippets=_snippets(built.graph, path.name, resolved, tools),
+        snippets=_snippets(built, path.name, resolved, tools, normalizations),
         pixels=_pixels(built),
         consumer=consumer or "",
         consumers=judge_all(built.graph),
@@ -279,10 +285,8 @@ def choose_for(
     )
 
 
-def _normalization(model: keras.Model, input_type: str) -> dict[str, Normalization]:
-    """Returns how the float32 inputs that are pixels are made of bytes."""
-    if input_type != "float32":
-        return {}
+def _normalizations(model: keras.Model) -> dict[str, Normalization]:
+    """Returns how the file's inputs that are pixels are made of bytes."""
     grids = {name: point.pixel_grid for name, point in pixel_points(model).items()}
     return {
         name: Normalization((float(grid.zero),), (grid.divisor,))
@@ -304,13 +308,20 @@ def _pixels(built: BuiltFile) -> list[str]:
 
 
 def _snippets(
-    graph: TFLiteGraph, name: str, target: Target, tools: _Tools
+    built: BuiltFile,
+    name: str,
+    target: Target,
+    tools: _Tools,
+    normalizations: Mapping[str, Normalization],
 ) -> dict[str, str]:
     """Returns code that runs a file, by language."""
-    snippets = snippets_of(graph, name)
+    graph = built.graph
+    snippets = snippets_of(graph, name, normalizations)
     if target.device == TFLITE_MICRO:
         methods = sorted({resolver_method(op.code) for op in graph.ops})
-        snippets["cpp"] = micro_snippet(graph, name, methods, tools.arena_bytes)
+        snippets["cpp"] = micro_snippet(
+            graph, name, methods, tools.arena_bytes, normalizations
+        )
     return snippets
 
 

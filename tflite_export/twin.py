@@ -55,7 +55,8 @@ def integer_twin(
     device: their codes can be off by one there. Layers left in float are computed in
     float, and quantized afterwards. Inputs are quantized as by the code in a report's
     `snippets`, which rounds ties to even; in a file with float32 inputs, TFLite Micro
-    rounds them away from zero.
+    rounds them away from zero. Inputs that are pixels take the values that `model`
+    takes, which are turned into the bytes that an app copies.
 
     Args:
         model: A quantized model, trained or calibrated.

@@ -1,15 +1,19 @@
 """Pairs the operators of a float model with the tensors of the model quantized from it.
 
 Both have the same operators; in the quantized model there are points between them, and
-a point may have replaced a ReLU. So the two graphs are walked side by side, from the
-outputs, and no names are compared.
+a point may have replaced a ReLU. After inputs that are pixels, a point may also have
+replaced a scaling, or there may be a scaling and a reversal of channels that are not in
+the float model. So the two graphs are walked side by side, from the outputs, and no
+names are compared.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from ..layers import PixelPoint
 from .nodes import Graph, Node
+from .rewriting import is_scaling
 
 
 def paired_tensors(graph: Graph, student: Graph) -> dict[Node, Node]:
@@ -40,6 +44,8 @@ def paired_tensors(graph: Graph, student: Graph) -> dict[Node, Node]:
         absorbing = [point for point in points if point.layer.absorbed_relu is not None]
         if node.kind == "relu" and operator.kind != "relu" and absorbing:
             tensors[node], sources = absorbing[0], absorbing[0].inputs
+        elif (node.kind == "input") != (operator.kind == "input"):
+            tensors[node], sources = _of_pixels(graph, node, points, operator)
         elif _are_alike(node, operator):
             tensors[node], sources = _quantized(operator, points), operator.inputs
         else:
@@ -47,6 +53,36 @@ def paired_tensors(graph: Graph, student: Graph) -> dict[Node, Node]:
             raise _not_its_student(graph, found)
         waiting += zip(node.inputs, sources, strict=True)
     return tensors
+
+
+def _of_pixels(
+    graph: Graph, node: Node, points: list[Node], operator: Node
+) -> tuple[Node, list[Node]]:
+    """Returns the tensor that stands for an operator, and its inputs, after pixels.
+
+    Args:
+        graph: The fused graph of the float model.
+        node: Its input, which the student normalises; or an operator after it, whose
+            work the grid of the student's input does.
+        points: The points after the student's operator, the last first.
+        operator: That operator.
+
+    Raises:
+        ValueError: If the student's input is no pixels.
+    """
+    found = operator
+    while found.kind != "input" and len(found.inputs) == 1:
+        [found] = found.inputs
+    first = found.consumers[0].layer if found.consumers else None
+    if found.kind != "input" or not isinstance(first, PixelPoint):
+        raise _not_its_student(
+            graph, f"`{operator.origin}` in place of `{node.origin}`"
+        )
+    if node.kind == "input":
+        return (points or [operator])[0], []
+    if is_scaling(node) and points:
+        return points[-1], [operator]
+    return operator, [operator]
 
 
 def _points_before(tensor: Node) -> tuple[list[Node], Node]:
@@ -68,6 +104,10 @@ def _are_alike(node: Node, other: Node) -> bool:
 
 def _quantized(operator: Node, points: list[Node]) -> Node:
     """Returns the point after an operator if it has its own, else the operator."""
+    if operator.kind == "input" and points:
+        grid = getattr(points[-1].layer, "pixel_grid", None)
+        if grid is not None and grid.pixels != grid.of_itself().pixels:
+            return operator  # The point has other values.
     passes_on = operator.properties.keeps_codes or operator.properties.joins
     if points and not passes_on and operator.consumers == [points[-1]]:
         return points[-1]

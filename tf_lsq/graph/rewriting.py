@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._compat import keras
+from .copying import copied
 from .lowering import rescaling
 from .moving_layers import Gather, StridedSlice
 from .nodes import Graph, Layer, Node
@@ -62,14 +63,17 @@ def insert_scaling(
 
 
 def replace_scaling(node: Node, scale: Any, offset: Any) -> None:
-    """Gives a scaling other numbers, in a layer of the same name.
+    """Gives a scaling other numbers, in a layer with the same settings otherwise.
 
     Args:
         node: The operator, which changes.
         scale: One number, or one per channel.
         offset: The same.
     """
-    node.layer = node.model_layer = rescaling(scale, offset, node.layer.name)
+    plain = rescaling(scale, offset, node.layer.name)
+    node.layer = node.model_layer = copied(
+        node.layer, scale=plain.scale, offset=plain.offset
+    )
 
 
 def insert_reversal(graph: Graph, source: Node, name: str, **options: Any) -> Node:

@@ -1,4 +1,4 @@
-"""`PixelPoint`: the quantization point of an input whose codes are bytes."""
+"""`PixelPoint`: a quantization point on a grid that bytes prescribe."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .quantizers import LSQActivationQuantizer
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class PixelPoint(FixedPoint):
-    """A point on the grid of bytes: nothing is learned.
+    """A point on the grid of bytes, or on one that they prescribe: nothing is learned.
 
-    The values that arrive are turned into bytes, those into what they stand for. Inside
-    0..255 the gradient is that of this linear map, outside it is 0.
+    The values that arrive are turned into bytes, those into what they stand for. The
+    gradient is that of this linear map where a byte is less than one half away, and 0
+    elsewhere.
 
     Args:
         pixel_grid: How values encode bytes, and what bytes stand for.
@@ -52,8 +53,7 @@ class PixelPoint(FixedPoint):
         decoded = grid.pixels.decode(tf.cast(inputs, tf.float32))
         if self.visitor is not None:
             self.visitor(self, grid.represented(decoded))
-        whole = lsq.IntegerRange(0, LARGEST_BYTE)
-        values = grid.represented(lsq.fake_quantize(decoded, tf.constant(1.0), whole))
+        values = grid.represented(_nearest_bytes(decoded))
         return tf.cast(values, inputs.dtype) if inputs.dtype.is_floating else values
 
     def get_config(self) -> dict[str, Any]:
@@ -66,3 +66,11 @@ class PixelPoint(FixedPoint):
         names = ("float_input", "absorbed_relu", "target", "name", "trainable", "dtype")
         kwargs = {name: config[name] for name in names if name in config}
         return cls(PixelGrid.from_dict(config["pixel_grid"]), **kwargs)
+
+
+def _nearest_bytes(decoded: tf.Tensor) -> tf.Tensor:
+    """Returns the nearest whole numbers from 0 to 255, ties to even."""
+    reach = tf.clip_by_value(decoded, -0.5, LARGEST_BYTE + 0.5)
+    whole = tf.clip_by_value(tf.round(reach), 0.0, float(LARGEST_BYTE))
+    # Exact: the two are at most one half apart.
+    return reach + tf.stop_gradient(whole - reach)

@@ -22,6 +22,8 @@ from .lost_values import explained
 from .narrow_ranges import NarrowRange, has_untrained_norms, narrow_ranges
 from .pixel_ranges import UnlikelyPixels, unlikely_pixels
 
+# How many images are checked.
+_SAMPLE = 32
 # Smallest and largest value; NaN if any value is not finite.
 Extremes = tuple[float, float]
 
@@ -154,7 +156,7 @@ class _FirstBatch:
     Attributes:
         extremes: Point -> smallest and largest of the values that set its step.
         arrivals: What every point received.
-        pixels: What the points of inputs that are pixels received.
+        pixels: What the points of inputs that are pixels received, of a few examples.
     """
 
     def __init__(self) -> None:
@@ -166,7 +168,7 @@ class _FirstBatch:
         """Sets a step that has no value."""
         self.arrivals(point, inputs)
         if isinstance(point, PixelPoint):
-            self.pixels[point.name] = inputs.numpy()
+            self.pixels[point.name] = inputs[:_SAMPLE].numpy()
         if not point.is_initialised():
             self.note_extremes(point, inputs)
             point.initialise(inputs)

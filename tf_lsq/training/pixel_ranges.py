@@ -16,6 +16,7 @@ import numpy as np
 from .._compat import keras, nodes_of
 from ..layers import PixelPoint
 from ..pixels import LARGEST_BYTE, Pixels
+from .learned_steps import trained_model
 
 # Resizing with cubic kernels overshoots.
 _OVERSHOOT = 16.0
@@ -95,7 +96,7 @@ def unlikely_pixels(
     for name, point in pixel_points(model).items():
         if point.name in arrived:
             grid = point.pixel_grid
-            decoded = grid.decoded(arrived[point.name])
+            decoded = grid.to_bytes(arrived[point.name])
             found += _unlikely(name, grid.pixels, decoded)
     return found
 
@@ -104,11 +105,11 @@ def pixel_points(model: keras.Model) -> dict[str, PixelPoint]:
     """Returns the points of the inputs that are pixels, by the name of the input.
 
     Args:
-        model: A quantized model.
+        model: A quantized model of either Keras, or a `Distiller`.
     """
     return {
         node.keras_inputs[0]._keras_history.layer.name: node.layer
-        for node in nodes_of(model)
+        for node in nodes_of(trained_model(model))
         if isinstance(node.layer, PixelPoint)
         and isinstance(
             node.keras_inputs[0]._keras_history.layer, keras.layers.InputLayer

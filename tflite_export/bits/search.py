@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+import tf_lsq
 from tf_lsq import lsq
 from tf_lsq._compat import keras
 from tf_lsq.data import as_data, batches, check_num_examples
@@ -35,6 +36,7 @@ def suggest_bits(
     activation_bits: int | None = None,
     per_channel: bool = False,
     asymmetric_activations: bool = False,
+    inputs: tf_lsq.Pixels | Mapping[str, tf_lsq.Pixels | None] | None = None,
     overrides: Mapping[str, Override] | None = None,
     target: str = "phone",
     storage: str | None = None,
@@ -72,6 +74,7 @@ def suggest_bits(
             bits, as in the paper.
         per_channel: As for `quantize_model`.
         asymmetric_activations: As for `quantize_model`.
+        inputs: As for `quantize_model`.
         overrides: Layers to leave out of the search, with their bits or "float", as
             for `quantize_model`.
         target: What the file will run on.
@@ -89,8 +92,8 @@ def suggest_bits(
 
     Returns:
         The bits as `overrides` for `quantize_model`, with the same `per_channel`,
-        `asymmetric_activations` and `target`, and their cost; it prints as a table,
-        and `plot` draws the trade-off.
+        `asymmetric_activations`, `inputs` and `target`, and their cost; it prints as a
+        table, and `plot` draws the trade-off.
 
     Raises:
         TypeError: If `model` is not a Keras model, or `data` is not data.
@@ -131,6 +134,7 @@ def suggest_bits(
         compiled=compiled,
         per_channel=per_channel,
         asymmetric_activations=asymmetric_activations,
+        inputs=inputs,
         target=target,
     )
     sizes = {

@@ -6,7 +6,12 @@ Nothing here needs TensorFlow.
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .labels import Labels, read_labels
-from .metadata_additions import Additions, additions_missing, with_additions
+from .metadata_additions import (
+    Additions,
+    additions_missing,
+    is_image,
+    with_additions,
+)
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
 from .quantized_tensor import QuantizedTensor
 from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
@@ -53,6 +58,7 @@ __all__ = [
     "faults_of",
     "first_release",
     "from_bytes",
+    "is_image",
     "is_newer",
     "least_releases",
     "litert_release",

@@ -104,6 +104,11 @@ def with_additions(graph: TFLiteGraph, additions: Additions) -> TFLiteGraph:
     return dataclasses.replace(graph, metadata=metadata, files=files)
 
 
+def is_image(shape: Sequence[int | None]) -> bool:
+    """Returns whether a shape is that of images, `[batch, height, width, 1 or 3]`."""
+    return len(shape) == _IMAGE_AXES and shape[-1] in _COLORS
+
+
 def additions_missing(graph: TFLiteGraph, additions: Additions) -> list[str]:
     """Returns which additions a file does not have, one sentence each.
 
@@ -154,16 +159,16 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
 
 def _normalization_faults(end: End, one: Normalization) -> list[str]:
     """Returns what is wrong with the normalization of an input."""
-    channels = end.shape[-1] if end.shape else 0
-    if len(end.shape) != _IMAGE_AXES or channels not in _COLORS:
+    if not is_image(end.shape):
         return [
             f"`{end.name}`: a normalization for the shape {list(end.shape)}, which is "
             "not that of images with 1 or 3 channels"
         ]
     faults: list[str] = []
     for what, values in (("mean", one.mean), ("std", one.std)):
-        if len(values) not in (1, channels):
-            faults.append(f"{len(values)} numbers as {what}, expected 1 or {channels}")
+        if len(values) not in (1, end.shape[-1]):
+            expected = f"expected 1 or {end.shape[-1]}"
+            faults.append(f"{len(values)} numbers as {what}, {expected}")
         if not all(map(math.isfinite, values)) or (what == "std" and 0 in values):
             faults.append(f"{list(values)} as {what}, which must be finite, std not 0")
     return [f"`{end.name}`: {fault}" for fault in faults]
@@ -248,7 +253,7 @@ def _describe_input(entry: Tree, end: End, one: Normalization | None) -> None:
     entry["name"] = entry.get("name") or end.name
     # One channel may also be a spectrogram, unless it is made of bytes.
     colors = _COLORS if one is not None else {3: _COLORS[3]}
-    color = colors.get(end.shape[-1], "") if len(end.shape) == _IMAGE_AXES else ""
+    color = colors.get(end.shape[-1], "") if is_image(end.shape) else ""
     properties: tuple[str, Tree] = ("FeatureProperties", {})
     if color:
         properties = ("ImageProperties", {"color_space": color})

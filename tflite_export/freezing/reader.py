@@ -203,7 +203,7 @@ class _Reader:
                 step=step,
                 q_min=q_min,
                 q_max=q_max,
-                has_offset=point.quantizer.asymmetric,
+                has_offset=point.quantizer.asymmetric or isinstance(point, PixelPoint),
                 float_input=point.float_input,
                 grid=first_grid(
                     step, q_min, q_max, cut_below=cut_below, symmetric=symmetric

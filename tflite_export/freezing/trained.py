@@ -77,7 +77,8 @@ class TrainedPoint:
         step: Width of one integer, exactly representable in float32.
         q_min: Smallest integer.
         q_max: Largest integer.
-        has_offset: Whether its range has a learned offset (LSQ+).
+        has_offset: Whether its range may begin anywhere: at a learned offset (LSQ+), or
+            where bytes prescribe it.
         float_input: Whether the operator before it was left in float.
         grid: The grid on which its codes are computed.
         clipped: The grid that clips them, None if that is not needed.

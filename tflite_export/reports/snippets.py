@@ -6,6 +6,7 @@ import dataclasses
 import keyword
 import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -90,7 +91,8 @@ _TAKEN = {
 }
 # Of the template for TFLite Micro.
 _TAKEN_IN_C = KEYWORDS | {
-    *("Predict", "Start", "arena", "code", "g_model", "i", "interpreter", "int16_t"),
+    *("Predict", "Start", "arena", "channel", "code", "deviation", "g_model", "i"),
+    *("interpreter", "int16_t", "mean"),
     *("int32_t", "int64_t", "int8_t", "kArenaSize", "kTfLiteOk", "micro", "resolver"),
     *("size_t", "std", "tflite", "uint8_t"),
 }
@@ -146,6 +148,8 @@ class _Value:
     @property
     def c_real(self) -> str:
         """Type in C++ of the numbers that it stands for."""
+        if self.pixels:
+            return "uint8_t"
         return "float" if self.scale else self.c_type
 
     @property
@@ -166,7 +170,11 @@ class _Value:
         return _SWIFT[self.given]
 
 
-def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
+def snippets_of(
+    graph: TFLiteGraph,
+    file_name: str,
+    normalization: Mapping[str, Normalization] | None = None,
+) -> dict[str, str]:
     """Generates functions that run a file, for apps and pages.
 
     They take and return real numbers, and quantize and dequantize with the scales and
@@ -177,6 +185,7 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
     Args:
         graph: The file's graph.
         file_name: Name of the file.
+        normalization: Input -> how it is made of bytes, beside what the file says.
 
     Returns:
         Language, of `LANGUAGES` -> source text, without those that cannot run the file.
@@ -184,7 +193,8 @@ def snippets_of(graph: TFLiteGraph, file_name: str) -> dict[str, str]:
         MediaPipe for Android, Swift the pod TensorFlowLiteSwift.
     """
     inputs, outputs = (ends_of(graph, ends) for ends in (graph.inputs, graph.outputs))
-    values = {"file": file_name, "arrays": _JAVASCRIPT, **_ends(graph, _TAKEN)}
+    ends = _ends(graph, _TAKEN, normalization)
+    values = {"file": file_name, "arrays": _JAVASCRIPT, **ends}
     return {
         language: render(
             template, autoescape=False, filters={"quote": _quoted}, values=values
@@ -223,7 +233,11 @@ def snippet_refusal(language: str, inputs: list[End], outputs: list[End]) -> str
 
 
 def micro_snippet(
-    graph: TFLiteGraph, file_name: str, methods: list[str], arena_bytes: int | None
+    graph: TFLiteGraph,
+    file_name: str,
+    methods: list[str],
+    arena_bytes: int | None,
+    normalization: Mapping[str, Normalization] | None = None,
 ) -> str:
     """Generates C++ that runs a file under TFLite Micro.
 
@@ -233,24 +247,29 @@ def micro_snippet(
         methods: Methods of `MicroMutableOpResolver` that add the file's operators.
         arena_bytes: Memory that the file needs; None: unknown, and the code does not
             compile.
+        normalization: As for `snippets_of`.
     """
-    ends = _ends(graph, _TAKEN | _TAKEN_IN_C)
+    ends = _ends(graph, _TAKEN | _TAKEN_IN_C, normalization)
     values = {"file": file_name, "methods": methods, "arena_bytes": arena_bytes, **ends}
     return render("snippet.cc.j2", autoescape=False, values=values)
 
 
-def _ends(graph: TFLiteGraph, taken: set[str]) -> dict[str, list[_Value]]:
+def _ends(
+    graph: TFLiteGraph,
+    taken: set[str],
+    normalization: Mapping[str, Normalization] | None,
+) -> dict[str, list[_Value]]:
     """Returns the inputs and outputs of a file for the templates.
 
     Args:
         graph: The file's graph.
         taken: Names that a variable cannot have.
+        normalization: As for `snippets_of`.
     """
-    taken = set(taken)
-    described = standard_metadata.read(graph) or StandardMetadata()
+    taken, described = set(taken), standard_metadata.read(graph) or StandardMetadata()
+    known = {**described.normalization, **(normalization or {})}
     inputs = [
-        _input(end, taken, described.normalization.get(end.name))
-        for end in ends_of(graph, graph.inputs)
+        _input(end, taken, known.get(end.name)) for end in ends_of(graph, graph.inputs)
     ]
     outputs = [
         dataclasses.replace(
