@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .bits import BitSuggestion, suggest_bits
     from .c_source import write_c_source
     from .check import CheckReport, check_model
+    from .demo import write_demo
     from .errors import BudgetError, VerificationError
     from .file import FileReport, QuantizedTensor, inspect_tflite
     from .freezing import round_biases
@@ -26,6 +27,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "bits": ["BitSuggestion", "suggest_bits"],
         "c_source": ["write_c_source"],
         "check": ["CheckReport", "check_model"],
+        "demo": ["write_demo"],
         "errors": ["BudgetError", "VerificationError"],
         "file": ["FileReport", "QuantizedTensor", "inspect_tflite"],
         "freezing": ["round_biases"],
@@ -54,5 +56,6 @@ __all__ = [
     "suggest_bits",
     "verify_tflite",
     "write_c_source",
+    "write_demo",
     "write_html_report",
 ]

@@ -1,4 +1,4 @@
-"""The command `tf-lsq`: check, suggest, export, verify and inspect, from a shell.
+"""The command `tf-lsq`: check, suggest, export, verify, inspect and demo, in a shell.
 
 Exit codes: 0 yes, 1 no (the target refuses the model, no file fits the budget, the
 file does not equal the model, codes were changed), 2 wrong usage, 3 something could not
@@ -35,6 +35,7 @@ END_TYPES = ("int8", "uint8", "float32")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
 LANGUAGES = ("python", "kotlin", "swift", "cpp")
+BOXES = ("yxyx", "xyxy", "cxcywh")
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -338,6 +339,76 @@ def c_source(
     _run(work, as_json)
 
 
+@app.command()
+def demo(
+    file: File,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The page; by default FILE with the suffix .html."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Names of the classes, one per line.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="The model was trained on (byte - mean) / std; once, or per channel."
+        ),
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
+    boxes: Annotated[
+        str | None, _choice(BOXES, "Order of the numbers of a box, as fractions.")
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Embed LiteRT.js from this folder of npm; by default it is linked."
+        ),
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Serve the page on the local network; written only if -o is given.",
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="Where to serve; 0: any free port.", min=0, max=65535)
+    ] = 8000,
+    as_json: Json = False,
+) -> None:
+    """Writes or serves a page that runs a .tflite file in a browser, on a phone too."""
+    if serve and as_json:
+        raise typer.BadParameter("--json cannot be used with --serve.")
+
+    def work() -> tuple[Any, bool]:
+        from . import demo as demos
+        from .atomic_file import write_atomically
+
+        path = output or (None if serve else file.with_suffix(".html"))
+        if path is not None:
+            check_writable(path)
+        page = demos.demo_page(
+            file,
+            labels=None if labels is None else _read_lines(labels),
+            title=title,
+            mean=mean or None,
+            std=std or None,
+            boxes=boxes,
+            offline=offline,
+        )
+        if path is not None:
+            write_atomically(path, page)
+        if serve:
+            demos.serve_page(page, port, typer.echo)
+        return Written([] if path is None else [path]), True
+
+    _run(work, as_json)
+
+
 @dataclasses.dataclass(frozen=True)
 class Written:
     """Files that a command wrote.
@@ -432,6 +503,21 @@ def _load(path: Path, unsafe: bool) -> Any:
     from .loading import load_model
 
     return load_model(path, unsafe=unsafe)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Reads the lines of a text file, without empty ones at its end.
+
+    Raises:
+        OSError: If there is no such file.
+        ValueError: If it is not text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{str(path)!r} must be text in UTF-8. Received: {error}."
+        ) from error
 
 
 def _read_data(path: Path) -> Any:

@@ -3,6 +3,7 @@
 Nothing here needs TensorFlow.
 """
 
+from .ends import with_uint8_ends
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .inspect import FileReport, inspect_tflite
@@ -47,5 +48,6 @@ __all__ = [
     "runtime_of",
     "tensor_type",
     "to_bytes",
+    "with_uint8_ends",
     "xnnpack_has",
 ]

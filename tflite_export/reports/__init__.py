@@ -4,6 +4,7 @@ from .code_statistics import activation_statistics, kernel_statistics
 from .export_report import ExportReport, Latency, LayerReport, StorageReport
 from .latency import describe_setting, measure_latency, processor
 from .snippets import micro_snippet, snippets_of
+from .templating import render
 from .verification_report import (
     CodeStatistics,
     OutputReport,
@@ -28,5 +29,6 @@ __all__ = [
     "measure_latency",
     "micro_snippet",
     "processor",
+    "render",
     "snippets_of",
 ]
