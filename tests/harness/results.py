@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +56,19 @@ class FileResult:
     tensors: list[TensorResult] = dataclasses.field(default_factory=list)
 
 
-def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileResult]:
+def read(
+    folder: Path,
+    output: Path,
+    default: str = "xnnpack",
+    kernel_sets: Sequence[str] = KERNELS,
+) -> Iterator[FileResult]:
     """Yields the results of every file under every set of kernels.
 
     Args:
         folder: What `cases.write_case` wrote.
         output: What `run_files` wrote.
         default: The kernels that the runtime takes by itself.
+        kernel_sets: The sets of kernels under which the files were run.
 
     Raises:
         OSError: If a result is missing.
@@ -72,7 +78,7 @@ def read(folder: Path, output: Path, default: str = "xnnpack") -> Iterator[FileR
         operators = {one["operators"] for one in described.values()}
         with np.load(description.with_suffix(".expected")) as file:
             expected = dict(file)
-        for kernels in KERNELS:
+        for kernels in kernel_sets:
             stem = description.stem
             error = output / f"{stem}.{kernels}.error"
             if error.exists():

@@ -98,7 +98,7 @@ def _write_files(folder: Path, chosen: list[cases.Case], examples: int) -> int:
     for case in tqdm(chosen, "exporting", disable=None):
         done = folder / f"{case.name}.done"
         if not done.exists():
-            written = cases.write_case(case, folder, runtime, examples, whole=True)
+            written = cases.write_case(case, folder, runtime, examples, whole=["int8"])
             done.write_text(str(written))
         files += int(done.read_text())
     return files
