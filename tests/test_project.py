@@ -220,6 +220,7 @@ EXPORT = [
     "bits.search",
     "bits",
     "loading",
+    "demo.conversion",
     "demo.litertjs",
     "demo.outputs",
     "demo.pixels",

@@ -391,15 +391,15 @@ def demo(
         path = output or (None if serve else file.with_suffix(".html"))
         if path is not None:
             check_writable(path)
-        page = demos.demo_page(
-            file,
-            labels=None if labels is None else _read_lines(labels),
+        options = demos.DemoOptions(
+            labels=labels,
             title=title,
             mean=mean or None,
             std=std or None,
             boxes=boxes,
             offline=offline,
         )
+        page = demos.demo_page(file, options)
         if path is not None:
             write_atomically(path, page)
         if serve:
@@ -473,7 +473,9 @@ def _run(work: Any, as_json: bool) -> NoReturn:
             typer.echo(json.dumps({"error": message}))
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(code) from None
-    typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+    text = json.dumps(result.to_dict()) if as_json else str(result)
+    if text:
+        typer.echo(text)
     raise typer.Exit(0 if ok else NO)
 
 
@@ -503,21 +505,6 @@ def _load(path: Path, unsafe: bool) -> Any:
     from .loading import load_model
 
     return load_model(path, unsafe=unsafe)
-
-
-def _read_lines(path: Path) -> list[str]:
-    """Reads the lines of a text file, without empty ones at its end.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it is not text in UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{str(path)!r} must be text in UTF-8. Received: {error}."
-        ) from error
 
 
 def _read_data(path: Path) -> Any:

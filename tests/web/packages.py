@@ -1,4 +1,4 @@
-"""What the browser tests need, from packages: LiteRT.js, Playwright and Chromium."""
+"""What the browser tests need: LiteRT.js, Playwright, axe and Chromium."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from tflite_export.demo import VERSION
 
 _PLAYWRIGHT = "playwright==1.65.2"
+_AXE = "axe-core@4.14.1"  # Finds faults of accessibility.
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _COMPLETE = "complete"
 
@@ -42,11 +43,11 @@ def set_up(folder: Path) -> Path:
     pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     pip += ["--disable-pip-version-check", "--target", folder / "python"]
     try:
-        subprocess.run([*npm, f"@litertjs/core@{VERSION}"], check=True)
+        subprocess.run([*npm, f"@litertjs/core@{VERSION}", _AXE], check=True)
         subprocess.run([*pip, _PLAYWRIGHT], check=True)
     except (subprocess.CalledProcessError, OSError) as error:
         raise RuntimeError(
-            f"The browser tests need @litertjs/core {VERSION} (`npm`) and "
+            f"The browser tests need @litertjs/core@{VERSION} and {_AXE} (`npm`) and "
             f"{_PLAYWRIGHT} (`pip`). Received: {error}."
         ) from error
     (folder / _COMPLETE).write_text(_wanted())
@@ -68,11 +69,6 @@ def find_browser() -> Path:
     return Path(found)
 
 
-def litertjs(folder: Path) -> Path:
-    """Returns the folder of LiteRT.js."""
-    return folder / "node_modules/@litertjs"
-
-
 def _wanted() -> str:
     """Returns the versions that are installed."""
-    return json.dumps({"litertjs": VERSION, "playwright": _PLAYWRIGHT})
+    return json.dumps({"litertjs": VERSION, "playwright": _PLAYWRIGHT, "axe": _AXE})

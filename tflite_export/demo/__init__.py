@@ -2,13 +2,14 @@
 
 from .litertjs import MODULES, VERSION
 from .outputs import BOXES
-from .page import demo_page, write_demo
+from .page import DemoOptions, demo_page, write_demo
 from .server import PageServer, qr_code, serve_page
 
 __all__ = [
     "BOXES",
     "MODULES",
     "VERSION",
+    "DemoOptions",
     "PageServer",
     "demo_page",
     "qr_code",

@@ -67,15 +67,15 @@ def read_outputs(
     meaning = _meaning(graph, graph.outputs[scores.name])
     if boxes:
         return _with_boxes(ends, scores, boxes[0], box_format, meaning)
+    sizes = [size for size in scores.shape[1:-1] if size != 1]
+    task = {0: "classes", 2: "mask"}.get(len(sizes), "")
+    if not task or len(scores.shape) not in (2, 4):
+        raise ValueError(_refusal(ends))
     if box_format is not None:
         raise ValueError(
             "`boxes` must be left out for a file without boxes. Received: "
             f"{box_format!r}."
         )
-    rank = len([size for size in scores.shape[1:-1] if size != 1])
-    task = {0: "classes", 2: "mask"}.get(rank, "")
-    if not task or len(scores.shape) not in (2, 4):
-        raise ValueError(_refusal(ends))
     return Outputs(task, scores, None, "", scores.shape[-1], meaning)
 
 

@@ -1,6 +1,6 @@
 const byId = (id) => document.getElementById(id);
 const about = JSON.parse(byId("demo").textContent);
-const { input, outputs, labels } = about;
+const { picture: input, outputs, labels } = about;
 
 const ARRAYS = { uint8: Uint8Array, float32: Float32Array };
 const FEW = 12; // So many classes are all shown, in their order; of more the first ones.
@@ -8,7 +8,8 @@ const SHOWN = 5;
 const LONGEST_SIDE = 2048; // Of a picture, in pixels; larger ones are made smaller.
 const CAMERA_SIDE = 640;
 const DRAWING_SIDE = 480;
-const PEN = 0.105; // Width of a stroke, as a share of the drawing.
+const PEN = 0.1; // Width of a stroke, as a share of the drawing,
+const LEAST_PEN = 1.6; // and at least so many pixels of the input.
 const OVERLAP = 0.5; // Boxes of a class that overlap more are one object.
 const COLORS = [
   [66, 105, 208], [239, 177, 24], [255, 114, 92], [108, 197, 176], [60, 169, 81],
@@ -378,16 +379,17 @@ async function update() {
   if (!state.ready || state.empty) return;
   state.again = true;
   if (state.running) return;
-  state.running = true;
+  document.body.dataset.running = state.running = true;
   try {
     while (state.again && !state.empty) {
       state.again = false;
       await step();
     }
+    document.body.dataset.runs = ++state.runs;
   } catch (error) {
     fail(`The network could not be run: ${error.message ?? error}`);
   } finally {
-    state.running = false;
+    document.body.dataset.running = state.running = false;
   }
 }
 
@@ -399,7 +401,6 @@ async function step() {
   if (state.empty) return;
   SHOW[outputs.task](found);
   byId("time").textContent = `${milliseconds.toFixed(1)} ms`;
-  document.body.dataset.runs = ++state.runs;
 }
 
 // --- Drawing -----------------------------------------------------------------
@@ -427,7 +428,9 @@ function place(event) {
 function drawTo(event) {
   const points = event.getCoalescedEvents?.() ?? [];
   scenePen.strokeStyle = byId("paper").checked ? "#000" : "#fff";
-  scenePen.lineWidth = PEN * Math.min(scene.width, scene.height);
+  const pixel = scene.width / input.width;
+  const side = Math.min(scene.width, scene.height);
+  scenePen.lineWidth = Math.max(PEN * side, LEAST_PEN * pixel);
   scenePen.lineCap = scenePen.lineJoin = "round";
   scenePen.beginPath();
   scenePen.moveTo(...state.pen);
