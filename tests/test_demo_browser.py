@@ -52,12 +52,12 @@ def exported(build, folder, shape=(8, 8, 3), **options):
     return path
 
 
-def values_of(path, pictures):
-    """Real outputs of a file for bytes, trained on byte / 255."""
+def values_of(path, pictures, mean=0, std=255):
+    """Real outputs of a file for bytes, trained on (byte - mean) / std."""
     graph = from_bytes(path.read_bytes())
     [(name, tensor)] = graph.inputs.items()
     grid = graph.tensors[tensor].quantization
-    x = pictures.astype(np.float32) / 255
+    x = (pictures.astype(np.float32) - np.float32(mean)) / np.float32(std)
     if grid is not None:
         dtype = graph.tensors[tensor].dtype
         limits = np.iinfo(dtype)
@@ -93,12 +93,10 @@ def percent(share):
 @pytest.mark.parametrize("ends", ["int8", "uint8", "float32"])
 def test_a_page_from_disk_shows_what_python_computes(running, tmp_path, rng, ends):
     path = exported(tiny.residual, tmp_path, input_type=ends, output_type=ends)
-    page = tmp_path / "page.html"
-    tflite_export.write_demo(
-        path, page, labels=LABELS, mean=0, std=255, offline=PACKAGES
-    )
+    page, pixels = tmp_path / "page.html", {"mean": (0, 9, 40), "std": (255, 250, 200)}
+    tflite_export.write_demo(path, page, labels=LABELS, offline=PACKAGES, **pixels)
     pictures = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
-    [scores] = values_of(path, pictures).values()
+    [scores] = values_of(path, pictures, **pixels).values()
     demo = DemoPage(running, page.as_uri())
     assert demo.state == "ready", demo.text("#failure")
     for picture, row in zip(pictures, scores, strict=True):
@@ -222,6 +220,9 @@ def test_without_a_network_a_linked_page_names_the_remedy(
     assert demo.state == "failed"
     assert "cdn.jsdelivr.net" in demo.text("#failure")
     assert "--offline" in demo.text("#failure")
+    demo.choose("draw")
+    assert "--offline" in demo.text("#failure")
+    assert demo.text("#answer") == "The network does not run"
 
 
 def test_an_offline_page_asks_for_nothing(running, classifier):
@@ -329,49 +330,81 @@ def detector():
     )
 
 
-def kept_objects(boxes, scores, least):
-    """(class, score) after removing overlaps, the surest first."""
+def corners(boxes, box_format):
+    """Boxes as [left, top, right, bottom]."""
+    a, b, c, d = boxes.T
+    if box_format == "cxcywh":
+        return np.stack([a - c / 2, b - d / 2, a + c / 2, b + d / 2], axis=1)
+    return np.stack([b, a, d, c] if box_format == "yxyx" else [a, b, c, d], axis=1)
 
-    def overlap(a, b):
-        height, width = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))
-        if height <= 0 or width <= 0:
+
+def kept_objects(boxes, scores, least):
+    """(class, score) without overlaps of more than a half, the surest first."""
+
+    def overlap(one, other):
+        sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+        if (sides <= 0).any():
             return 0.0
-        area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
-        return height * width / (area - height * width)
+        areas = [np.prod(box[2:] - box[:2]) for box in (one, other)]
+        return np.prod(sides) / (sum(areas) - np.prod(sides))
 
     kept = []
-    order = sorted(range(scores.size), key=lambda i: -scores.ravel()[i])
-    for i in order:
-        place, one = divmod(i, scores.shape[1])
-        if scores[place, one] < least:
-            continue
-        if all(k != one or overlap(boxes[place], boxes[p]) <= 0.5 for p, k in kept):
+    for i in np.argsort(-scores.ravel(), kind="stable"):
+        place, one = divmod(int(i), scores.shape[1])
+        near = [
+            p for p, k in kept if k == one and overlap(boxes[place], boxes[p]) > 0.5
+        ]
+        if scores[place, one] >= least and not near:
             kept.append((place, one))
     return [(one, scores[place, one]) for place, one in kept]
 
 
-def test_boxes_are_those_that_python_keeps(running, tmp_path, rng):
+@pytest.mark.parametrize("box_format", ["yxyx", "xyxy", "cxcywh"])
+def test_boxes_are_those_that_python_keeps(running, tmp_path, rng, box_format):
     path = exported(detector, tmp_path)
-    page = tmp_path / "page.html"
+    page, names = tmp_path / "page.html", ["cat", "dog"]
     tflite_export.write_demo(
-        path, page, labels=["cat", "dog"], mean=0, std=255, boxes="yxyx",
-        offline=PACKAGES,
-    )  # fmt: skip
+        path, page, labels=names, mean=0, std=255, boxes=box_format, offline=PACKAGES
+    )
     demo = DemoPage(running, page.as_uri())
     picture = rng.integers(0, 256, (1, 8, 8, 3)).astype(np.uint8)
     demo.classify(picture[0])
-    outputs = values_of(path, picture)
-    [boxes] = [x[0] for x in outputs.values() if x.shape[-1] == 4]
-    [scores] = [x[0] for x in outputs.values() if x.shape[-1] == 2]
+    outputs = [x[0] for x in values_of(path, picture).values()]
+    [boxes] = [corners(x, box_format) for x in outputs if x.shape[-1] == 4]
+    [scores] = [x for x in outputs if x.shape[-1] == 2]
     kept = kept_objects(boxes, scores, 0.5)
-    assert len(kept) > 1
-    shown = [("cat dog".split()[one], percent(score)) for one, score in kept]
+    if box_format == "cxcywh":
+        assert 1 < len(kept) < (scores >= 0.5).sum()
+    shown = [(names[one], percent(score)) for one, score in kept]
     assert demo.rows() == shown[:12]
     assert demo.text("#answer") == f"{len(kept)} objects"
     with demo.next_run():
         demo.page.fill("#threshold", "0.95")
-    fewer = kept_objects(boxes, scores, 0.95)
-    assert len(demo.rows()) == len(fewer) < len(kept)
+    assert len(demo.rows()) == len(kept_objects(boxes, scores, 0.95)) < len(kept)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_logits_become_probabilities(running, tmp_path, rng, classes):
+    def build():
+        inputs = layers.Input((8, 8, 3), name="image")
+        x = layers.GlobalAveragePooling2D()(tiny.conv_bn_relu(inputs, 8))
+        return keras.Model(inputs, layers.Dense(classes, name="scores")(x))
+
+    path, page = exported(build, tmp_path), tmp_path / "page.html"
+    tflite_export.write_demo(path, page, mean=0, std=255, offline=PACKAGES)
+    demo = DemoPage(running, page.as_uri())
+    pictures = rng.integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    pictures[1] //= 8
+    [scores] = values_of(path, pictures).values()
+    for picture, row in zip(pictures, scores, strict=True):
+        demo.classify(picture)
+        powers = np.exp(row)
+        shares = powers / powers.sum() if classes > 1 else powers / (1 + powers)
+        assert demo.rows() == [(str(i), percent(s)) for i, s in enumerate(shares)]
+        if classes == 1:
+            yes = shares[0] >= 0.5
+            assert demo.text("#answer") == ("0" if yes else "not 0")
+            assert demo.text("#certainty") == percent(max(shares[0], 1 - shares[0]))
 
 
 @pytest.fixture(scope="module")

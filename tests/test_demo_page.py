@@ -18,13 +18,8 @@ from tflite_export.demo import conversion
 from tflite_export.file import from_bytes, to_bytes
 from tflite_export.runtimes import Runner
 
-HOSTILE = [
-    "</script><script>alert(1)</script>",
-    "<!--",
-    "a & b",
-    '"quoted"',
-    "x\u2028y",
-]
+ATTACK = "</script><script>alert(1)</script>"
+HOSTILE = [ATTACK, "<!--", "a & b", '"quoted"', "x\u2028y"]
 PIXELS = {"mean": 0, "std": 255}
 
 
@@ -132,11 +127,11 @@ def test_a_change_that_is_not_exact_is_refused(file, monkeypatch):
 
 
 def test_labels_and_titles_cannot_end_a_script(file):
-    page = page_of(file, labels=HOSTILE, title=HOSTILE[0])
+    page = page_of(file, labels=HOSTILE, title=ATTACK)
     assert json.loads(page.data["demo"])["labels"] == HOSTILE
     plain = page_of(file)
     assert page.tags == plain.tags and page.comments == plain.comments == []
-    assert page.data["title"] == HOSTILE[0]
+    assert page.data["title"] == ATTACK
 
 
 def test_labels_may_be_a_text_file(file, tmp_path):

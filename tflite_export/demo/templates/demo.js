@@ -171,7 +171,8 @@ function probabilities(scores) {
 const argmax = (values) =>
   values.reduce((best, value, i) => (value > values[best] ? i : best), 0);
 
-/** Shows the answer, and a row per entry: {label, share, best, color}. */
+/** Shows the answer, and a row per entry: {label, share, best, color}; a share of null
+ *  is not known. */
 function showRows(answer, certainty, entries) {
   byId("answer").textContent = answer;
   byId("answer").parentElement.classList.remove("waiting");
@@ -184,8 +185,9 @@ function showRows(answer, certainty, entries) {
     row.classList.toggle("best", best);
     row.querySelector(".label").textContent = label;
     row.querySelector(".label").title = label;
-    row.querySelector(".share").textContent = percent.format(share);
-    row.querySelector(".fill").style.width = `${100 * share}%`;
+    row.querySelector(".share").textContent =
+      share === null ? "" : percent.format(share);
+    row.querySelector(".fill").style.width = `${100 * (share ?? 0)}%`;
     if (color) row.style.setProperty("--color", `rgb(${color})`);
     else row.style.removeProperty("--color");
   }
@@ -252,7 +254,7 @@ function showMask(found) {
     best: i === order[0],
     color: COLORS[i % COLORS.length],
   }));
-  showRows(labels[order[0]], `${percent.format(areas[order[0]])} of it`, entries);
+  showRows(labels[order[0]], `${percent.format(areas[order[0]])} of the picture`, entries);
 }
 
 /** A box as [left, top, right, bottom], from 0 to 1. */
@@ -329,8 +331,10 @@ const SHOW = { classes: showClasses, mask: showMask, boxes: showBoxes };
 // --- The page ----------------------------------------------------------------
 
 const WAITING = {
-  draw: "Draw in the frame",
-  picture: "Choose, drop or paste a picture",
+  draw: "Draw here",
+  picture: matchMedia("(hover: hover)").matches
+    ? "Choose, drop or paste a picture"
+    : "Choose a picture",
   camera: "Starting the camera",
 };
 const state = { ready: null, running: false, again: false, empty: true, runs: 0 };
@@ -339,8 +343,12 @@ const view = byId("view");
 /** The chosen source of pictures. */
 const mode = () => document.querySelector("[name=mode]:checked").value;
 
+/** Whether LiteRT.js did not start; what was said then stays. */
+const hasFailed = () => document.body.dataset.state === "failed";
+
 /** Shows a failure, "" for none. */
 function fail(text) {
+  if (hasFailed() && !text) return;
   byId("failure").textContent = text;
   byId("failure").hidden = !text;
 }
@@ -350,12 +358,10 @@ function setEmpty(empty, text = WAITING[mode()]) {
   state.empty = empty;
   document.body.dataset.empty = empty;
   byId("hint").textContent = empty ? text : "";
-  if (!empty) return;
-  const entries = outputs.task === "classes" ? labels.slice(0, FEW) : [];
-  if (labels.length > FEW) entries.length = 0;
-  showRows(state.ready ? "No picture yet" : "Loading the network", "", [
-    ...entries.map((label) => ({ label, share: 0, best: false })),
-  ]);
+  if (!empty || hasFailed()) return;
+  const all = outputs.task === "classes" && labels.length <= FEW ? labels : [];
+  const rows = all.map((label) => ({ label, share: null, best: false }));
+  showRows(state.ready ? "No picture yet" : "Loading the network", "", rows);
   byId("answer").parentElement.classList.add("waiting");
   for (const id of ["overlay", "seen"]) {
     const canvas = byId(id);
@@ -595,10 +601,10 @@ try {
   else update();
 } catch (error) {
   document.body.dataset.state = "failed";
-  byId("answer").textContent = "";
+  showRows("The network does not run", "", []);
   const where = about.address ? ` from ${new URL(about.address).host}` : "";
   fail(
-    `LiteRT.js could not be started${where}: ${error.message ?? error}` +
+    `LiteRT.js could not be started${where}: ${error.message ?? error}.` +
       (about.address ? " A page written with --offline needs no network." : ""),
   );
 }
