@@ -26,7 +26,7 @@ PIXELS = {"mean": 0, "std": 255}
 class Page(HTMLParser):
     """Checks that elements are closed; collects ids, attributes and scripts."""
 
-    VOID = ("meta", "link", "input")
+    VOID = ("meta", "link", "input", "br")
 
     def __init__(self, text):
         super().__init__()
