@@ -17,7 +17,14 @@ from web.packages import find_browser, is_set_up
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tflite_export.file import to_bytes, with_uint8_ends
+from tflite_export.file import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    to_bytes,
+    with_uint8_ends,
+)
 from tflite_export.runtimes import arithmetic, find_runtime
 from tflite_export.twin import twin_codes
 from tflite_export.verification.values import file_inputs, input_codes
@@ -113,6 +120,29 @@ def test_means_round_the_product_before_the_sum(builds, rng):
             found = found_codes(litert, graph, {"x": codes})["y"]
             np.testing.assert_array_equal(found, np.clip(split, -128, 127))
     assert told_apart > 0
+
+
+def test_elu_is_at_most_one_code_off_next_to_ties(builds, rng):
+    """Its table comes from a C library, whose last bit is not modelled."""
+    x = np.arange(-128, 128, dtype=np.float32)
+    differ = []
+    for scale in rng.uniform(0.003, 0.06, 20).astype(np.float32):
+        values = np.where(x < 0, np.expm1((x * scale).astype(np.float64)), x * scale)
+        # A value is half between two codes.
+        output = np.float32(abs(values[rng.integers(0, 128)]) / 30.5)
+        expected = np.clip(np.rint(values.astype(np.float32) / output), -128, 127)
+        grids = [TensorQuantization(np.array([s]), 0) for s in (scale, output)]
+        tensors = {
+            name: TFLiteTensor(name, (1, 256), "int8", grid)
+            for name, grid in zip("xy", grids, strict=True)
+        }
+        op = TFLiteOp("ELU", ["x"], ["y"])
+        graph = TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"})
+        codes = np.arange(-128, 128).astype(np.int8)[np.newaxis]
+        for litert in builds:
+            found = found_codes(litert, graph, {"x": codes})["y"]
+            differ.append(np.abs(found - expected))
+    assert np.max(differ) <= 1 and np.mean(differ) < 0.01
 
 
 def test_a_browser_computes_the_codes_of_the_twin(running, tmp_path):

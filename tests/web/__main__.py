@@ -44,6 +44,9 @@ The last column compares with LiteRT on this machine. Files in int8 have the sam
 there; packed files do not, because INT4 and INT2 convolutions round once in a browser, as
 on arm64, and twice on x86-64.
 
+The table of ELU comes from the C library of the build, whose last bit can decide next to a
+tie: there a code can be off by one. The networks below have no such tie.
+
 "Whole file" rows are files as an app gets them, in which only outputs can be read. With
 float32 ends a code can differ from the twin: LiteRT multiplies an input by the
 reciprocal of its scale, and the twin divides by the scale.

@@ -125,6 +125,7 @@ TFLM = Runtime(
     image_mean=False,
 )
 # LiteRT.js: its build for relaxed SIMD and that for other browsers compute the same.
+# Their C library decides the table of ELU next to ties, where a code can be off by one.
 WASM = Runtime("wasm")
 RUNTIMES = {runtime.name: runtime for runtime in (ARM64, X86_64, WASM, TFLM)}
 
