@@ -105,20 +105,25 @@ function boxFilter(from, to) {
 /** RGB bytes of the scene in the size of the input: means of areas. */
 function resized() {
   const { width, height, data } = scenePen.getImageData(0, 0, scene.width, scene.height);
-  const rows = new Float32Array(height * input.width * 3);
-  for (const [x, { first, weights }] of boxFilter(width, input.width).entries())
-    for (let y = 0; y < height; y++)
-      for (const [j, weight] of weights.entries())
-        for (let c = 0; c < 3; c++)
-          rows[(y * input.width + x) * 3 + c] +=
-            weight * data[(y * width + first + j) * 4 + c];
-  const rgb = new Float32Array(input.height * input.width * 3);
   const line = input.width * 3;
-  for (const [y, { first, weights }] of boxFilter(height, input.height).entries())
-    for (const [j, weight] of weights.entries())
+  const rows = new Float32Array(height * line);
+  boxFilter(width, input.width).forEach(({ first, weights }, x) => {
+    for (let y = 0; y < height; y++)
+      for (let j = 0; j < weights.length; j++) {
+        const from = (y * width + first + j) * 4;
+        const to = y * line + x * 3;
+        rows[to] += weights[j] * data[from];
+        rows[to + 1] += weights[j] * data[from + 1];
+        rows[to + 2] += weights[j] * data[from + 2];
+      }
+  });
+  const rgb = new Float32Array(input.height * line);
+  boxFilter(height, input.height).forEach(({ first, weights }, y) => {
+    for (let j = 0; j < weights.length; j++)
       for (let i = 0; i < line; i++)
-        rgb[y * line + i] += weight * rows[(first + j) * line + i];
-  return Uint8ClampedArray.from(rgb, Math.round);
+        rgb[y * line + i] += weights[j] * rows[(first + j) * line + i];
+  });
+  return new Uint8ClampedArray(rgb); // Rounds to the nearest.
 }
 
 /** The bytes of the input; gray as Pillow's convert("L"). */
@@ -126,16 +131,20 @@ function inputBytes() {
   const rgb = resized();
   const flip = byId("invert").checked ? 255 : 0;
   if (input.channels === 3) return rgb.map((byte) => byte ^ flip);
-  return Uint8ClampedArray.from({ length: rgb.length / 3 }, (_, i) => {
-    const [r, g, b] = rgb.subarray(3 * i, 3 * i + 3);
-    return ((19595 * r + 38470 * g + 7471 * b + 32768) >> 16) ^ flip;
-  });
+  const gray = new Uint8ClampedArray(rgb.length / 3);
+  for (let i = 0; i < gray.length; i++) {
+    const sum = 19595 * rgb[3 * i] + 38470 * rgb[3 * i + 1] + 7471 * rgb[3 * i + 2];
+    gray[i] = ((sum + 32768) >> 16) ^ flip;
+  }
+  return gray;
 }
 
 /** What the network gets for bytes. */
 function encoded(bytes) {
   const { table, channels } = input;
-  return ARRAYS[input.dtype].from(bytes, (byte, i) => table[i % channels][byte]);
+  const values = new ARRAYS[input.dtype](bytes.length);
+  for (let i = 0; i < values.length; i++) values[i] = table[i % channels][bytes[i]];
+  return values;
 }
 
 /** Draws what the network gets. */
