@@ -148,6 +148,7 @@ EXPORT = [
     "file.metadata",
     "file.inspect",
     "file",
+    "targets.tool",
     "targets.types",
     "targets.conditions",
     "targets.phone",
@@ -164,6 +165,7 @@ EXPORT = [
     "runtimes.rounding",
     "runtimes.arithmetic",
     "runtimes.softmax",
+    "runtimes.tables",
     "runtimes.runtime",
     "runtimes.litert",
     "runtimes",
@@ -234,7 +236,7 @@ EXPORT = [
 # A room is imported through its `__init__`, except for these modules.
 OPEN = {"tf_lsq.lsq.fast", "tf_lsq.lsq.lsq_plus", "tf_lsq.training.plots"}
 OPEN |= {"tflite_export.file.metadata", "tflite_export.runtimes.arithmetic"}
-OPEN |= {"tflite_export.runtimes.softmax"}
+OPEN |= {"tflite_export.runtimes.softmax", "tflite_export.runtimes.tables"}
 # Needs matplotlib.
 OPEN |= {"tflite_export.reports.html_report"}
 # What the exporter may import from the training library, besides its public names,

@@ -14,7 +14,7 @@ from benchmarks.contestants import resnet8
 from tf_lsq._compat import keras
 from tflite_export import targets
 from tflite_export.file import to_bytes
-from tflite_export.targets import vela
+from tflite_export.targets import tool, vela
 
 U55 = "ethos-u55-128"
 # Columns of a summary of Vela 5.2 that are read, and one that is not.
@@ -81,7 +81,7 @@ def test_a_crash_is_an_error(fake_vela):
 
 def test_a_timeout_is_an_error(fake_vela, monkeypatch):
     fake_vela(commands="exec sleep 60")
-    monkeypatch.setattr(vela, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(tool, "TIMEOUT", 0.2)
     with pytest.raises(RuntimeError, match=r"within 0.2 seconds.*a timeout"):
         targets.compile_with_vela(b"", U55)
 

@@ -63,7 +63,7 @@ def integer_twin(
         runtime: What runs the file: "arm64", LiteRT on phones; "x86-64", LiteRT on
             most other computers; "wasm", LiteRT.js in browsers; "tflm", TFLite Micro.
             None: that of the target of `model`.
-        kernels: "xnnpack": LiteRT as it is. "builtin": without XNNPACK.
+        kernels: "xnnpack": LiteRT as it is. "builtin": without XNNPACK, on one thread.
         input_shapes: As given to `export_model`.
 
     Returns:

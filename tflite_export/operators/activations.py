@@ -15,7 +15,7 @@ from ..freezing import (
     FloatWeight,
     FrozenNode,
 )
-from ..runtimes import arithmetic, softmax
+from ..runtimes import arithmetic, softmax, tables
 from .base import (
     Compute,
     Context,
@@ -65,16 +65,16 @@ class TableOperator(PlainOperator):
     """A function of one number, which kernels look up in a table of 256 codes."""
 
     @abc.abstractmethod
-    def function(self, x: np.ndarray) -> np.ndarray:
-        """Returns the function of every value, float64."""
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the function of every value, float32."""
 
     def integers(self, context: Context) -> Compute:
-        """Looks up every code; the table was computed in float32."""
+        """Looks up every code."""
         grid, (source, output) = context.source_grid, context.scales
         codes = np.arange(INT8_MIN, INT8_MAX + 1) - grid.zero_point
-        values = (codes.astype(np.float32) * source).astype(np.float64)
-        scaled = self.function(values).astype(np.float32) * (np.float32(1) / output)
-        table = arithmetic.rounded(scaled, context.family)
+        values = self.function(codes.astype(np.float32) * source, context)
+        zero_point = context.grid.zero_point
+        table = tables.to_codes(values, output, zero_point, context.family)
         return lambda inputs: context.limited(
             arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
         )
@@ -89,9 +89,9 @@ class Sigmoid(TableOperator):
         """Computes the sigmoid."""
         return tf.sigmoid(inputs[0])
 
-    def function(self, x: np.ndarray) -> np.ndarray:
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Computes the sigmoid."""
-        return 1.0 / (1.0 + np.exp(-x))
+        return tables.sigmoid(x, context.family)
 
 
 class Tanh(TableOperator):
@@ -103,9 +103,9 @@ class Tanh(TableOperator):
         """Computes the tangent."""
         return tf.tanh(inputs[0])
 
-    def function(self, x: np.ndarray) -> np.ndarray:
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Computes the tangent."""
-        return np.tanh(x)
+        return tables.tanh(x, own=context.runtime.own_math)
 
 
 class Elu(TableOperator):
@@ -117,9 +117,9 @@ class Elu(TableOperator):
         """Computes the ELU."""
         return tf.nn.elu(inputs[0])
 
-    def function(self, x: np.ndarray) -> np.ndarray:
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Computes the ELU."""
-        return np.where(x < 0, np.expm1(np.minimum(x, 0)), x)
+        return tables.elu(x, own=context.runtime.own_math)
 
 
 class Softmax(PlainOperator):

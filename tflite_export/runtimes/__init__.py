@@ -1,6 +1,6 @@
 """Runs files under LiteRT, and reproduces the rounding of each set of kernels."""
 
-from . import arithmetic, softmax
+from . import arithmetic, softmax, tables
 from .litert import Runner, start
 from .rounding import MATRIX_KINDS, compensate, fixed_point, half_up_channels
 from .runtime import KERNELS, RUNTIMES, Runtime, find_runtime, this_machine
@@ -18,5 +18,6 @@ __all__ = [
     "half_up_channels",
     "softmax",
     "start",
+    "tables",
     "this_machine",
 ]

@@ -210,7 +210,8 @@ def fixed_image_mean(
 
     TFLite has a separate kernel for it. It rounds the input's zero point separately,
     so codes can be off by one; and it rounds channels in vectors of sixteen in one way,
-    the remaining channels in another.
+    the remaining channels in another. Several threads share the channels evenly, and
+    each makes its own vectors; here there is one.
 
     Args:
         acc: int64 sums of codes, including zero points, channels last.
@@ -265,19 +266,6 @@ def table_of_squares(
     scaled = values * values * (np.float32(1.0) / output_scale)
     rounded = np.rint(scaled + np.float32(output_zero_point)).astype(np.int64)
     return rounded - output_zero_point
-
-
-def rounded(values: np.ndarray, family: str) -> np.ndarray:
-    """Returns float32 values, rounded as kernels round the entries of a table.
-
-    Args:
-        values: float32.
-        family: "xnnpack": half to even. "builtin": half away from zero.
-    """
-    if family == "xnnpack":
-        return np.rint(values).astype(np.int64)
-    away = np.copysign(np.floor(np.abs(values.astype(np.float64)) + 0.5), values)
-    return away.astype(np.int64)
 
 
 def look_up(codes: tf.Tensor, table: np.ndarray) -> tf.Tensor:

@@ -11,21 +11,22 @@ RESOLVERS = {
     "xnnpack": OpResolverType.AUTO,
     "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
 }
-_NUM_THREADS = 2
+# TFLite's own MEAN over images rounds a channel by its place among those of a thread.
+_NUM_THREADS = {"xnnpack": 2, "builtin": 1}
 
 
-def start(content: bytes, kernels: str, num_threads: int = _NUM_THREADS) -> Interpreter:
+def start(content: bytes, kernels: str, num_threads: int | None = None) -> Interpreter:
     """Returns a LiteRT interpreter for a file.
 
     Args:
         content: The bytes of the file.
         kernels: One of `runtime.KERNELS`.
-        num_threads: How many threads it uses.
+        num_threads: How many threads it uses; None: two with XNNPACK, else one.
     """
     return Interpreter(
         model_content=content,
         experimental_op_resolver_type=RESOLVERS[kernels],
-        num_threads=num_threads,
+        num_threads=num_threads or _NUM_THREADS[kernels],
     )
 
 

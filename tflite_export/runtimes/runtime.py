@@ -44,6 +44,9 @@ class Runtime:
             which rounds once; else they round the product to float32 first.
         softmax: How SOFTMAX computes: in "floats", with a table of 16-bit "integers",
             or with "fixed" points.
+        own_math: Whether it takes TANH and ELU from this machine's C library, as LiteRT
+            does; else they are the nearest float32 numbers. Libraries differ in the
+            last bit, which decides next to ties.
         fixed_sum: Whether TFLite's own SUM rounds a fixed-point product twice; else it
             rounds a number in floating point.
         vectors: Whether TFLite's own kernels compute channels in vectors, whose shifts
@@ -58,6 +61,7 @@ class Runtime:
     exact_product: bool = False
     fused_mean: bool = False
     softmax: Literal["floats", "integers", "fixed"] = "floats"
+    own_math: bool = False
     fixed_sum: bool = False
     vectors: bool = True
     image_mean: bool = True
@@ -114,7 +118,7 @@ ARM64 = Runtime(
     softmax="integers",
 )
 # Its matrix kernels round once where the processor has no AVX.
-X86_64 = Runtime("x86-64", matrix="twice")
+X86_64 = Runtime("x86-64", matrix="twice", own_math=True)
 TFLM = Runtime(
     "tflm",
     xnnpack=False,
@@ -153,7 +157,7 @@ def this_machine() -> Runtime:
     Reference: ruy/path.h of https://github.com/google/ruy
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
-        return ARM64
+        return dataclasses.replace(ARM64, own_math=True)
     allowed = int(os.environ.get("RUY_PATHS") or "ff", 16)
     if allowed & _RUY_AVX and _has_avx():
         return X86_64

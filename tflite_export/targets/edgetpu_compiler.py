@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
+
+from .tool import last_lines, run_tool
 
 COMMAND = "edgetpu_compiler"
 ONLY_RULES = (
     f"{COMMAND} is not on PATH: only the documented rules of the Edge TPU were checked."
 )
-_TIMEOUT = 600  # Seconds; large networks take minutes.
 _ROW = re.compile(r"^([A-Z][A-Z0-9_]*)\s+(\d+)\s+(\S.*)$", re.MULTILINE)
 
 
@@ -54,23 +54,11 @@ def compile_for_edgetpu(content: bytes) -> list[Mapping] | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
-        try:
-            done = subprocess.run(
-                [command, "--show_operations", "--out_dir", folder, str(path)],
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeError(
-                f"{COMMAND} must finish within {_TIMEOUT} seconds. Received: a "
-                "timeout. Try a smaller model."
-            ) from error
-    rows = _ROW.findall(done.stdout)
-    mappings = [Mapping(code, int(n), text) for code, n, text in rows]
-    if done.returncode or not mappings:
+        arguments = [command, "--show_operations", "--out_dir", folder, str(path)]
+        log = run_tool(COMMAND, arguments)
+    mappings = [Mapping(code, int(n), text) for code, n, text in _ROW.findall(log)]
+    if not mappings:
         raise RuntimeError(
-            f"{COMMAND} must accept the file. Received exit code {done.returncode}:\n"
-            f"{(done.stdout + done.stderr).strip()}"
+            f"{COMMAND} must say where it maps operators. Received:\n{last_lines(log)}"
         )
     return mappings

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from .tool import run_tool
 
 PACKAGE = "tflite_micro"
 NOT_MEASURED = (
@@ -15,7 +16,6 @@ NOT_MEASURED = (
 )
 ALIGNMENT = 16
 _LARGEST = 1 << 30
-_TIMEOUT = 600  # Seconds.
 # Runs in a separate process: TFLite Micro prints what does not fit. Each size is tried
 # in a fork of it, because some that are too small crash.
 _SCRIPT = f"""\
@@ -62,22 +62,12 @@ def measure_arena(content: bytes) -> int | None:
         Bytes, a multiple of 16; None if `tflite-micro` is not installed.
 
     Raises:
-        RuntimeError: If TFLite Micro does not load the file.
+        RuntimeError: If TFLite Micro does not load the file, or does not finish.
     """
     if importlib.util.find_spec(PACKAGE) is None:
         return None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
-        done = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(path)],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-    if done.returncode:
-        raise RuntimeError(
-            "TFLite Micro must load the file. Received exit code "
-            f"{done.returncode}:\n{done.stderr.strip()[-2000:]}"
-        )
-    return int(done.stdout.split()[-1])
+        arguments = [sys.executable, "-c", _SCRIPT, str(path)]
+        return int(run_tool("TFLite Micro", arguments, "load the file").split()[-1])

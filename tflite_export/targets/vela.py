@@ -6,13 +6,13 @@ import csv
 import dataclasses
 import functools
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 from ..file import from_bytes
+from .tool import last_lines, run_tool
 
 COMMAND = "vela"
 INSTALL = "pip install tf-lsq[ethos-u]"
@@ -20,7 +20,6 @@ VELA_MISSING = (
     f"{COMMAND} is not installed: only the documented rules of the Ethos-U were "
     f"checked. `{INSTALL}` installs it."
 )
-_TIMEOUT = 600  # Seconds; most networks take less than one.
 _CONFIG = "Arm/vela.ini"  # Comes with Vela.
 _KIBI = 1024
 
@@ -148,7 +147,8 @@ def compile_with_vela(content: bytes, target: str) -> CompiledFile | None:
         path = Path(folder, "model.tflite")
         path.write_bytes(content)
         options = str(settings).split()
-        log = _run([command, str(path), *options, "--output-dir", folder])
+        arguments = [command, str(path), *options, "--output-dir", folder]
+        log = run_tool(COMMAND, arguments)
         try:
             compiled = Path(folder, "model_vela.tflite").read_bytes()
             [summary] = Path(folder).glob("model_summary_*.csv")
@@ -156,38 +156,14 @@ def compile_with_vela(content: bytes, target: str) -> CompiledFile | None:
         except (OSError, ValueError, KeyError) as error:
             raise RuntimeError(
                 f"{COMMAND} must write a compiled file and one summary. Received: "
-                f"{error}\n{log}"
+                f"{error}\n{last_lines(log)}"
             ) from error
-
-
-def _run(arguments: list[str]) -> str:
-    """Runs Vela and returns its output.
-
-    Raises:
-        RuntimeError: If it fails or does not finish.
-    """
-    try:
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, timeout=_TIMEOUT
-        )
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(
-            f"{COMMAND} must finish within {_TIMEOUT} seconds. Received: a timeout. "
-            "Try a smaller model."
-        ) from error
-    log = (done.stdout + done.stderr).strip()
-    if done.returncode:
-        raise RuntimeError(
-            f"{COMMAND} must accept the file. Received exit code {done.returncode}:\n"
-            f"{log}"
-        )
-    return log
 
 
 @functools.cache
 def _version(command: str) -> str:
     """Returns the version of Vela."""
-    return _run([command, "--version"])
+    return run_tool(COMMAND, [command, "--version"]).strip()
 
 
 def _read(
