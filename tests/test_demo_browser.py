@@ -39,12 +39,13 @@ def running():
         yield browser
 
 
-def exported(build, folder, shape=(8, 8, 3), **options):
-    """The file of a quantized model with random weights, trained on byte / 255."""
+def exported(build, folder, mean=0, std=255, **options):
+    """The file of a model with random weights, trained on (byte - mean) / std."""
     rng = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     student = tf_lsq.quantize_model(tiny.randomize(build(), rng))
-    x = rng.integers(0, 256, (64, *shape)).astype(np.float32) / 255
+    x = rng.integers(0, 256, (64, 8, 8, 3)).astype(np.float32)
+    x = (x - np.float32(mean)) / np.float32(std)
     tf_lsq.calibrate(student, x)
     tf_lsq.round_biases(student)
     path = folder / "net.tflite"
@@ -92,8 +93,10 @@ def percent(share):
 
 @pytest.mark.parametrize("ends", ["int8", "uint8", "float32"])
 def test_a_page_from_disk_shows_what_python_computes(running, tmp_path, rng, ends):
-    path = exported(tiny.residual, tmp_path, input_type=ends, output_type=ends)
-    page, pixels = tmp_path / "page.html", {"mean": (0, 9, 40), "std": (255, 250, 200)}
+    pixels = {"mean": (0, 9, 40), "std": (255, 250, 200)}
+    types = {"input_type": ends, "output_type": ends}
+    path = exported(tiny.residual, tmp_path, **pixels, **types)
+    page = tmp_path / "page.html"
     tflite_export.write_demo(path, page, labels=LABELS, offline=PACKAGES, **pixels)
     pictures = rng.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
     [scores] = values_of(path, pictures, **pixels).values()

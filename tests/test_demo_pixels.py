@@ -37,6 +37,14 @@ def test_where_the_grid_is_that_of_bytes_they_are_copied(scale, zero_point):
     assert (picture.height, picture.width, picture.channels) == (4, 6, 3)
 
 
+def test_numbers_that_contradict_the_file_are_refused():
+    graph = graph_of(scale=1 / 255, zero_point=0)
+    table = read_picture(graph, 0, 255).table
+    assert table == [list(range(256))] * 3
+    with pytest.raises(ValueError, match=r"must be left out.*'image'.*mean=0, std=1\."):
+        read_picture(graph, 0, 1)
+
+
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.0041, 0), (1 / 255, 1), (1, 128)])
 def test_another_grid_needs_mean_and_std(scale, zero_point):
     graph = graph_of(scale=scale, zero_point=zero_point)

@@ -57,11 +57,19 @@ def read_picture(
     """
     end = _only_picture(ends_of(graph, graph.inputs))
     height, width, channels = end.shape[1:]
+    copied = _copied_bytes(graph, end)
     if mean is None and std is None:
-        table = [_bytes_as_codes(graph, end).tolist()] * channels
+        if copied is None:
+            raise ValueError(_unknown(graph, end))
+        table = np.broadcast_to(copied, (channels, len(_BYTES)))
     else:
-        table = _normalized(end, mean, std).tolist()
-    return Picture(height, width, channels, end.dtype, table)
+        table = _normalized(end, mean, std)
+        if copied is not None and not np.allclose(table, copied, atol=1e-6):
+            raise ValueError(
+                f"`mean` and `std` must be left out for this file: {end.name!r} takes "
+                f"bytes as they are. Received: mean={mean}, std={std}."
+            )
+    return Picture(height, width, channels, end.dtype, table.tolist())
 
 
 def _only_picture(inputs: Sequence[End]) -> End:
@@ -83,25 +91,30 @@ def _only_picture(inputs: Sequence[End]) -> End:
     )
 
 
-def _bytes_as_codes(graph: TFLiteGraph, end: End) -> np.ndarray:
-    """Returns what a file takes for bytes whose codes they are, `[256]`.
+def _copied_bytes(graph: TFLiteGraph, end: End) -> np.ndarray | None:
+    """Returns what a file takes for bytes whose codes are the bytes, `[256]`.
 
-    Raises:
-        ValueError: If the file does not show that they are.
+    None: the file does not show that they are.
     """
     grid = _grid(graph, end)
-    if grid is not None:
-        scale, zero_point = grid
-        known = any(
-            scale == np.float32(one) and zero_point == zero
-            for one, zero in _GRIDS_OF_BYTES
-        )
-        if known or _described_pixels(graph, end):
-            if end.dtype == "uint8":
-                return _BYTES.astype(int)
-            return ((_BYTES - zero_point) * scale).astype(np.float64)
+    if grid is None:
+        return None
+    scale, zero_point = grid
+    known = any(
+        scale == np.float32(one) and zero_point == zero for one, zero in _GRIDS_OF_BYTES
+    )
+    if not known and not _described_pixels(graph, end):
+        return None
+    if end.dtype == "uint8":
+        return _BYTES.astype(int)
+    return ((_BYTES - zero_point) * scale).astype(np.float64)
+
+
+def _unknown(graph: TFLiteGraph, end: End) -> str:
+    """Returns why `mean` and `std` are needed."""
+    grid = _grid(graph, end)
     shown = "no scale" if grid is None else f"scale {grid[0]:.8g}, zero {grid[1]}"
-    raise ValueError(
+    return (
         "`mean` and `std` must be given for a file that does not show which values the "
         f"model was trained on, (byte - mean) / std. Received {end.name!r} with {shown}"
         ", and neither number. Pass mean=0, std=255 if bytes were divided by 255. An "
