@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow arm runtimes consumers gpu lint benchmarks clean
+.PHONY: quickstart test slow arm runtimes consumers gpu web lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py $(QUICKSTART)
@@ -17,6 +17,10 @@ slow: $(STAMP)
 
 arm: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m arm64 $(ARM)
+
+web: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m web $(WEB)
+	$(PYTHON) -m pytest -m "slow or not slow" tests/test_demo_browser.py tests/test_runtimes_wasm.py
 
 runtimes: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m years $(RUNTIMES)

@@ -43,6 +43,7 @@ setup(
     package_data={
         "tf_lsq": ["py.typed"],
         "tflite_export": ["py.typed"],
+        "tflite_export.demo": ["templates/*"],
         "tflite_export.reports": ["templates/*.j2"],
     },
     entry_points={"console_scripts": ["tf-lsq = tflite_export.command:main"]},
@@ -57,6 +58,7 @@ setup(
         "lazy-loader>=0.4",
         "matplotlib>=3.9",
         "numpy>=1.26",
+        "segno>=1.6",
         "tqdm>=4.66",
         "typer>=0.15",
     ],

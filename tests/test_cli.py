@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from importlib import metadata
 
 import harness.keras3
@@ -67,6 +68,50 @@ def test_check_lists_operators_and_problems(files):
     )
     assert found["ok"] and found["target"] == "phone"
     run("check", files / "float.keras", "--target", "toaster", code=2)
+
+
+def test_demo_writes_a_page(files, tmp_path):
+    labels, page = tmp_path / "labels.txt", tmp_path / "page.html"
+    labels.write_text("ant\nbee\ncat\ndog\neel\n")
+    file = files / "model.tflite"
+    refused = run("demo", file, "-o", page, code=3)
+    assert "`--mean` and `--std` must be given" in refused.output
+    assert not page.exists()
+    options = ["--labels", labels, "--mean", 0, "--std", 255, "--title", "Animals"]
+    found = json.loads(run("demo", file, "-o", page, *options, "--json").stdout)
+    assert found == {"written": [str(page)]}
+    text = page.read_text()
+    assert "<title>Animals</title>" in text and '"eel"' in text
+    copy = tmp_path / "copy.tflite"
+    copy.write_bytes(file.read_bytes())
+    means = [part for mean in (1, 2, 3) for part in ("--mean", mean)]
+    run("demo", copy, *means, "--std", 64)
+    assert copy.with_suffix(".html").exists()
+    missing = run("demo", file, *options, "--offline", tmp_path, code=3)
+    assert "`--offline` must be a folder" in missing.output
+    run("demo", file, *options, "--serve", "--json", code=2)
+    run("demo", file, *options, "--boxes", "corners", code=2)
+
+
+def test_demo_serves_a_page_until_ctrl_c(files, tmp_path):
+    options = ["--port", "0", "--mean", "0", "--std", "255", files / "model.tflite"]
+    start = "from tflite_export.command import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, "demo", "--serve", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    address = process.stdout.readline().strip()
+    port = address.rstrip("/").rpartition(":")[2]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+        assert b"<title>model</title>" in page.read()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert output.endswith("Stopped.\n") and "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_suggest_finds_bits_within_the_budget(files, tmp_path):

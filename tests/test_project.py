@@ -12,7 +12,7 @@ import pytest
 import tf_lsq
 import tflite_export
 from tf_lsq import policy
-from tflite_export import build, cli, freezing, runtimes
+from tflite_export import build, cli, demo, freezing, runtimes
 from tflite_export.file import metadata
 from tflite_export.reports import snippets
 from tflite_export.targets import TARGETS
@@ -149,6 +149,7 @@ EXPORT = [
     "file.quantized_tensor",
     "file.releases",
     "file.tflite_graph",
+    "file.ends",
     "file.tflite_operators",
     "file.faults",
     "file.flatbuffer",
@@ -247,6 +248,13 @@ EXPORT = [
     "bits.search",
     "bits",
     "loading",
+    "demo.conversion",
+    "demo.litertjs",
+    "demo.outputs",
+    "demo.pixels",
+    "demo.page",
+    "demo.server",
+    "demo",
     "",
     "cli",
     "command",
@@ -402,6 +410,7 @@ def test_lists_repeated_without_tensorflow_equal_the_originals():
     assert cli.ACCELERATORS == runtimes.ACCELERATORS
     assert cli.BIAS_GRIDS == freezing.BIAS_GRIDS
     assert list(cli.LANGUAGES) == [*snippets.LANGUAGES, "cpp"]
+    assert cli.BOXES == demo.BOXES
     assert cli.METADATA == metadata.CONTENTS
 
 

@@ -26,10 +26,10 @@ REDUCTIONS = [
 ]
 
 
-def run(code, codes, axes, grids, kernels):
-    """What LiteRT computes for one reduction with kept axes."""
+def graph_of(code, shape, axes, grids):
+    """A file of one reduction with kept axes."""
     quantized = [TensorQuantization(np.array([s], np.float32), z) for s, z in grids]
-    shape = (1, *codes.shape[1:])
+    shape = (1, *shape)
     kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
     tensors = {
         "x": TFLiteTensor("x", shape, "int8", quantized[0], dynamic_batch=True),
@@ -37,7 +37,12 @@ def run(code, codes, axes, grids, kernels):
         "axes": TFLiteTensor("axes", (len(axes),), "int32", data=np.int32(axes)),
     }
     op = TFLiteOp(code, ["x", "axes"], ["y"], {"keep_dims": True})
-    graph = TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"})
+    return TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"})
+
+
+def run(code, codes, axes, grids, kernels):
+    """What LiteRT computes for one reduction with kept axes."""
+    graph = graph_of(code, codes.shape[1:], axes, grids)
     return Runner(graph, kernels).run({"x": codes})["y"].astype(np.int64)
 
 

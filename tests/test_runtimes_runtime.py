@@ -58,7 +58,9 @@ def test_the_environment_decides_which_kernels_this_machine_has(paths, matrix):
 
 def test_an_unknown_runtime_is_refused_with_the_list(rng):
     student, _ = tiny.calibrated(tiny.residual, rng)
-    with pytest.raises(ValueError, match=r"one of \['arm64', 'x86-64', 'tflm'\]"):
+    with pytest.raises(
+        ValueError, match=r"one of \['arm64', 'x86-64', 'wasm', 'tflm'\]"
+    ):
         tflite_export.integer_twin(student, runtime="arm")
     with pytest.raises(ValueError, match="`kernels` must be one of"):
         tflite_export.integer_twin(student, kernels="fast")

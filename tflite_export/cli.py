@@ -46,6 +46,7 @@ LANGUAGES = (
     "swift",
     "cpp",
 )
+BOXES = ("yxyx", "xyxy", "cxcywh")
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -319,106 +320,71 @@ def export(
 
 
 @app.command()
-def verify(
+def demo(
     file: File,
-    model: Model,
-    data: Data = None,
-    storage: Annotated[
-        str | None, _choice(STORAGES, "Storage of a file without metadata.")
-    ] = None,
-    bias_grid: Annotated[
-        str | None, _choice(BIAS_GRIDS, "Bias grid of a file without metadata.")
-    ] = None,
-    accelerator: Annotated[
-        str, _choice(ACCELERATORS, "What runs the file on the data.")
-    ] = "cpu",
-    unsafe: Unsafe = False,
-    as_json: Json = False,
-) -> None:
-    """Checks that a .tflite file equals the trained model, on data if given."""
-
-    def work() -> tuple[Any, bool]:
-        import tflite_export
-
-        arrays = None if data is None else _read_data(data)
-        student = _load(model, unsafe)
-        report = tflite_export.verify_tflite(
-            file,
-            student,
-            arrays,
-            storage=storage,
-            bias_grid=bias_grid,
-            accelerator=accelerator,
-            verbose=_is_interactive(),
-        )
-        return report, True
-
-    _run(work, as_json)
-
-
-@app.command("c-source")
-def c_source(
-    file: File,
-    source: Annotated[Path, typer.Argument(help="A .cc or .cpp file to write.")],
-    name: Annotated[str, typer.Option(help="Name of the array.")] = "g_model",
-    as_json: Json = False,
-) -> None:
-    """Writes a .tflite file as a C++ array with its header, for microcontrollers."""
-
-    def work() -> tuple[Any, bool]:
-        import tflite_export
-
-        return Written(tflite_export.write_c_source(file, source, name=name)), True
-
-    _run(work, as_json)
-
-
-@app.command("metadata")
-def describe(
-    file: File,
-    labels: LabelFiles = None,
-    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
-    description: Annotated[str | None, typer.Option(help="What it does.")] = None,
-    model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
-    author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
-    license_: Annotated[
-        str | None, typer.Option("--license", help="Its licence.")
-    ] = None,
-    mean: Annotated[
-        list[float] | None,
-        typer.Option(help="The input is (byte - mean) / std; repeat for 3 channels."),
-    ] = None,
-    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
-    score_type: Annotated[
-        str | None, _choice(SCORE_TYPES, "What the output with labels holds.")
-    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write.", callback=_tflite),
+        typer.Option(
+            "--output", "-o", help="The page; by default FILE with the suffix .html."
+        ),
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Names of the classes, one per line.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="The model was trained on (byte - mean) / std; once, or per channel."
+        ),
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
+    boxes: Annotated[
+        str | None, _choice(BOXES, "Order of the numbers of a box, as fractions.")
+    ] = None,
+    offline: Annotated[
+        Path | None,
+        typer.Option(
+            help="Embed LiteRT.js from this folder of npm; by default it is linked."
+        ),
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Serve the page on the local network; written only if -o is given.",
+        ),
+    ] = False,
+    port: Annotated[
+        int, typer.Option(help="Where to serve; 0: any free port.", min=0, max=65535)
+    ] = 8000,
     as_json: Json = False,
 ) -> None:
-    """Writes labels and other standard metadata into a .tflite file, or prints them."""
+    """Writes or serves a page that runs a .tflite file in a browser, on a phone too."""
+    if serve and as_json:
+        raise typer.BadParameter("--json cannot be used with --serve.")
 
     def work() -> tuple[Any, bool]:
-        import tflite_export
+        from . import demo as demos
+        from .atomic_file import write_atomically
 
-        info = tflite_export.ModelInfo(
-            name, description, model_version, author, license_
+        path = output or (None if serve else file.with_suffix(".html"))
+        if path is not None:
+            check_writable(path)
+        options = demos.DemoOptions(
+            labels=labels,
+            title=title,
+            mean=mean or None,
+            std=std or None,
+            boxes=boxes,
+            offline=offline,
         )
-        given = (labels, mean, std, score_type, output)
-        if not info.said() and all(option is None for option in given):
-            report = tflite_export.read_metadata(file)
-            return report, report.standard is None or not report.standard.problems
-        report = tflite_export.write_metadata(
-            file,
-            output,
-            labels=_labels(labels),
-            info=info,
-            normalization=_normalization(mean, std),
-            score_type=score_type,
-        )
-        return report, True
+        page = demos.demo_page(file, options)
+        if path is not None:
+            write_atomically(path, page)
+        if serve:
+            demos.serve_page(page, port, typer.echo)
+        return Written([] if path is None else [path]), True
 
     _run(work, as_json)
 
@@ -546,7 +512,9 @@ def _run(work: Any, as_json: bool) -> NoReturn:
             typer.echo(json.dumps({"error": message}))
         typer.echo(f"Error: {message}", err=True)
         raise typer.Exit(code) from None
-    typer.echo(json.dumps(result.to_dict()) if as_json else str(result))
+    text = json.dumps(result.to_dict()) if as_json else str(result)
+    if text:
+        typer.echo(text)
     raise typer.Exit(0 if ok else NO)
 
 

@@ -50,21 +50,21 @@ def integer_twin(
     The twin has the inputs and outputs of `model`, with each output on the grid of the
     file. `evaluate` and `predict` work as usual; the twin cannot be trained or saved.
 
-    It equals LiteRT on x86-64 and on emulated arm64 cores, and TFLite Micro, in every
-    integer tensor compared. Next to ties, TANH and ELU depend on the C library of a
-    device: their codes can be off by one there. Layers left in float are computed in
-    float, and quantized afterwards. Inputs are quantized as by the code in a report's
-    `snippets`, which rounds ties to even; in a file with float32 inputs, TFLite Micro
-    rounds them away from zero. Inputs that are pixels take the values that `model`
-    takes, which are turned into the bytes that an app copies.
+    It equals LiteRT on x86-64, on emulated arm64 cores and in a browser, and TFLite
+    Micro, in every integer tensor compared. Next to ties, TANH and ELU depend on the C
+    library of a device: their codes can be off by one there. Layers left in float are
+    computed in float, and quantized afterwards. Inputs are quantized as by the code in
+    a report's `snippets`, which rounds ties to even; in a file with float32 inputs,
+    TFLite Micro rounds them away from zero. Inputs that are pixels take the values that
+    `model` takes, which are turned into the bytes that an app copies.
 
     Args:
         model: A quantized model, trained or calibrated.
         storage: As given to `export_model`.
         bias_grid: As given to `export_model`.
         runtime: What runs the file: "arm64", LiteRT on phones; "x86-64", LiteRT on
-            most other computers; "tflm", TFLite Micro. None: that of the target of
-            `model`.
+            most other computers; "wasm", LiteRT.js in browsers; "tflm", TFLite Micro.
+            None: that of the target of `model`.
         kernels: "xnnpack": LiteRT as it is. "builtin": without XNNPACK, on one thread.
         input_shapes: As given to `export_model`.
 

@@ -8,7 +8,7 @@ import json
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,11 @@ def drawn_cases(share: int, seed: int, random: int) -> list[Case]:
 
 
 def write_case(
-    case: Case, folder: Path, runtime: Runtime, examples: int, whole: bool = False
+    case: Case,
+    folder: Path,
+    runtime: Runtime,
+    examples: int,
+    whole: Iterable[str] = (),
 ) -> int:
     """Writes the files of a case, their inputs and the twin's codes of every tensor.
 
@@ -171,7 +175,7 @@ def write_case(
         runtime: What the twin reproduces.
         examples: How many examples the files have.
         whole: Also writes each file as an app gets it, in which only its outputs can
-            be read.
+            be read: once for each of these types of inputs and outputs.
 
     Returns:
         How many files were written; those with layers in float are left out.
@@ -194,15 +198,20 @@ def write_case(
         name = f"{case.name}_{storage}"
         write_file(folder / name, probe, inputs, codes, described(built, probe))
         written += 1
-        if whole:
-            kinds = {end: Described() for end in built.graph.outputs}
-            write_file(folder / f"{name}_whole", built.graph, inputs, codes, kinds)
+        for dtype in whole:
+            app = tiny.built(student, storage, input_type=dtype, output_type=dtype)
+            suffix = "whole" if dtype == "int8" else f"whole_{dtype}"
+            _write_whole(folder / f"{name}_{suffix}", app, x, codes)
             written += 1
     return written
 
 
 def write_case_once(
-    case: Case, folder: Path, runtime: Runtime, examples: int, whole: bool = False
+    case: Case,
+    folder: Path,
+    runtime: Runtime,
+    examples: int,
+    whole: Iterable[str] = (),
 ) -> int:
     """Writes the files of a case as `write_case` does, if they are not there yet."""
     done = folder / f"{case.name}.done"
@@ -220,6 +229,19 @@ def kept_folder(kept: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
+
+
+def _write_whole(
+    stem: Path, built: BuiltFile, x: np.ndarray, codes: dict[str, dict[str, np.ndarray]]
+) -> None:
+    """Writes a file in which only its outputs can be read."""
+    graph, frozen = built.graph, built.frozen
+    ends = {
+        kernels: {graph.outputs[end]: tensors[t] for end, t in frozen.outputs.items()}
+        for kernels, tensors in codes.items()
+    }
+    kinds = {end: Described() for end in graph.outputs}
+    write_file(stem, graph, file_inputs(graph, frozen, [x]), ends, kinds)
 
 
 @dataclasses.dataclass(frozen=True)

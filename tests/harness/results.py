@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,7 @@ def read(
     folder: Path,
     output: Path,
     default: str = "xnnpack",
-    runs: tuple[str, ...] = KERNELS,
+    runs: Sequence[str] = KERNELS,
 ) -> Iterator[FileResult]:
     """Yields the results of every file under every set of kernels.
 

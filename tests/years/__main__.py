@@ -82,7 +82,7 @@ def _write_files(folder: Path, chosen: list[cases.Case], examples: int) -> int:
     runtime = this_machine()
     files = hand_built.write_files(folder, examples)
     for case in tqdm(chosen, "exporting", disable=None):
-        files += cases.write_case_once(case, folder, runtime, examples, whole=True)
+        files += cases.write_case_once(case, folder, runtime, examples, whole=["int8"])
     return files
 
 

@@ -3,6 +3,7 @@
 Nothing here needs TensorFlow.
 """
 
+from .ends import with_uint8_ends
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .labels import Labels, read_labels
@@ -71,5 +72,6 @@ __all__ = [
     "to_bytes",
     "with_additions",
     "with_metadata",
+    "with_uint8_ends",
     "xnnpack_has",
 ]

@@ -4,6 +4,7 @@ from .code_statistics import activation_statistics, kernel_statistics
 from .export_report import ExportReport, Latency, LayerReport, StorageReport
 from .latency import describe_setting, measure_latency, processor
 from .snippets import micro_snippet, snippet_refusal, snippets_of
+from .templating import render
 from .verification_report import (
     CodeStatistics,
     OutputReport,
@@ -28,6 +29,7 @@ __all__ = [
     "measure_latency",
     "micro_snippet",
     "processor",
+    "render",
     "snippet_refusal",
     "snippets_of",
 ]

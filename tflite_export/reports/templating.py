@@ -8,12 +8,13 @@ from typing import Any
 
 import jinja2
 
-_FOLDER = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(
     template: str,
     *,
+    folder: Path = TEMPLATES,
     autoescape: bool,
     filters: dict[str, Callable[..., Any]] | None = None,
     values: dict[str, Any],
@@ -21,13 +22,14 @@ def render(
     """Renders a template.
 
     Args:
-        template: Name of a file in `templates`.
+        template: Name of a file.
+        folder: Where it is.
         autoescape: Whether values are escaped for HTML.
         filters: Additional filters, by name.
         values: Values for the template; a missing one is an error.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,64 @@
+"""Files get uint8 ends that carry the integers of the int8 ones."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from harness import tiny
+
+from tflite_export.file import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    with_uint8_ends,
+)
+from tflite_export.runtimes import KERNELS, Runner
+
+
+def as_uint8(codes):
+    return (codes.astype(np.int16) + 128).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_file_with_uint8_ends_computes_the_same_integers(rng, kernels):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    graph = tiny.built(student).graph
+    codes = rng.integers(-128, 128, (4, 8, 8, 3)).astype(np.int8)
+    own = Runner(graph, kernels).run({"image": codes})
+    found = Runner(with_uint8_ends(graph), kernels).run({"image": as_uint8(codes)})
+    assert found["scores"].dtype == np.uint8
+    np.testing.assert_array_equal(found["scores"], as_uint8(own["scores"]))
+
+
+def test_only_int8_ends_change_and_each_tensor_once(rng):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    graph = tiny.built(student).graph
+    same = {"same": graph.outputs["scores"]}
+    twice = dataclasses.replace(graph, outputs=graph.outputs | same)
+    changed = with_uint8_ends(twice)
+    assert changed.outputs["scores"] == changed.outputs["same"]
+    assert len(changed.ops) == len(graph.ops) + 2
+    assert with_uint8_ends(changed) == dataclasses.replace(changed)
+    assert graph.inputs == {"image": "image"}  # The argument stays as it was.
+    tensor = changed.tensors[changed.inputs["image"]]
+    own = graph.tensors["image"]
+    assert tensor.quantization.zero_point == own.quantization.zero_point + 128
+    assert tensor.dynamic_batch == own.dynamic_batch
+
+
+def test_a_tensor_that_is_both_ends():
+    grid = TensorQuantization(np.array([0.5], np.float32), 3)
+    tensors = {"x": TFLiteTensor("x", (1, 4), "int8", grid)}
+    graph = with_uint8_ends(TFLiteGraph(tensors, [], {"x": "x"}, {"y": "x"}))
+    codes = np.array([[0, 1, 128, 255]], np.uint8)
+    np.testing.assert_array_equal(Runner(graph).run({"x": codes})["y"], codes)
+
+
+def test_an_end_without_a_scale_is_refused_by_name():
+    tensors = {name: TFLiteTensor(name, (1, 4), "int8") for name in ("x", "y")}
+    op = TFLiteOp("ABS", ["x"], ["y"])
+    with pytest.raises(ValueError, match="Received none for 'x'"):
+        with_uint8_ends(TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"}))

@@ -1,0 +1,1 @@
+"""Runs files and demo pages in headless Chromium, under LiteRT.js."""

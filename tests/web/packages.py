@@ -1,0 +1,74 @@
+"""What the browser tests need: LiteRT.js, Playwright, axe and Chromium."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tflite_export.demo import VERSION
+
+_PLAYWRIGHT = "playwright==1.65.2"
+_AXE = "axe-core@4.14.1"  # Finds faults of accessibility.
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+_COMPLETE = "complete"
+
+
+def is_set_up(folder: Path) -> bool:
+    """Returns whether the packages are in a folder, in the versions used here."""
+    done = folder / _COMPLETE
+    return done.exists() and done.read_text() == _wanted()
+
+
+def set_up(folder: Path) -> Path:
+    """Installs LiteRT.js and Playwright into a folder, if they are not there yet.
+
+    Args:
+        folder: Gets `node_modules` and `python`; git ignores it.
+
+    Returns:
+        The browser.
+
+    Raises:
+        RuntimeError: If a package cannot be had, or there is no browser.
+    """
+    browser = find_browser()
+    if is_set_up(folder):
+        return browser
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    pip += ["--disable-pip-version-check", "--target", folder / "python"]
+    try:
+        subprocess.run([*npm, f"@litertjs/core@{VERSION}", _AXE], check=True)
+        subprocess.run([*pip, _PLAYWRIGHT], check=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise RuntimeError(
+            f"The browser tests need @litertjs/core@{VERSION} and {_AXE} (`npm`) and "
+            f"{_PLAYWRIGHT} (`pip`). Received: {error}."
+        ) from error
+    (folder / _COMPLETE).write_text(_wanted())
+    return browser
+
+
+def find_browser() -> Path:
+    """Returns the path of Chromium.
+
+    Raises:
+        RuntimeError: If there is none.
+    """
+    found = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if found is None:
+        raise RuntimeError(
+            f"One of {list(_BROWSERS)} must be installed. Received none. On Debian: "
+            "`apt-get install chromium`."
+        )
+    return Path(found)
+
+
+def _wanted() -> str:
+    """Returns the versions that are installed."""
+    return json.dumps({"litertjs": VERSION, "playwright": _PLAYWRIGHT, "axe": _AXE})

@@ -1,0 +1,18 @@
+"""A demo of a file: one HTML page, and a server that shows it to a phone."""
+
+from .litertjs import MODULES, VERSION
+from .outputs import BOXES
+from .page import DemoOptions, demo_page, write_demo
+from .server import PageServer, qr_code, serve_page
+
+__all__ = [
+    "BOXES",
+    "MODULES",
+    "VERSION",
+    "DemoOptions",
+    "PageServer",
+    "demo_page",
+    "qr_code",
+    "serve_page",
+    "write_demo",
+]
