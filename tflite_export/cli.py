@@ -320,6 +320,111 @@ def export(
 
 
 @app.command()
+def verify(
+    file: File,
+    model: Model,
+    data: Data = None,
+    storage: Annotated[
+        str | None, _choice(STORAGES, "Storage of a file without metadata.")
+    ] = None,
+    bias_grid: Annotated[
+        str | None, _choice(BIAS_GRIDS, "Bias grid of a file without metadata.")
+    ] = None,
+    accelerator: Annotated[
+        str, _choice(ACCELERATORS, "What runs the file on the data.")
+    ] = "cpu",
+    unsafe: Unsafe = False,
+    as_json: Json = False,
+) -> None:
+    """Checks that a .tflite file equals the trained model, on data if given."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        arrays = None if data is None else _read_data(data)
+        student = _load(model, unsafe)
+        report = tflite_export.verify_tflite(
+            file,
+            student,
+            arrays,
+            storage=storage,
+            bias_grid=bias_grid,
+            accelerator=accelerator,
+            verbose=_is_interactive(),
+        )
+        return report, True
+
+    _run(work, as_json)
+
+
+@app.command("c-source")
+def c_source(
+    file: File,
+    source: Annotated[Path, typer.Argument(help="A .cc or .cpp file to write.")],
+    name: Annotated[str, typer.Option(help="Name of the array.")] = "g_model",
+    as_json: Json = False,
+) -> None:
+    """Writes a .tflite file as a C++ array with its header, for microcontrollers."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        return Written(tflite_export.write_c_source(file, source, name=name)), True
+
+    _run(work, as_json)
+
+
+@app.command("metadata")
+def describe(
+    file: File,
+    labels: LabelFiles = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    description: Annotated[str | None, typer.Option(help="What it does.")] = None,
+    model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
+    author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="Its licence.")
+    ] = None,
+    mean: Annotated[
+        list[float] | None,
+        typer.Option(help="The input is (byte - mean) / std; repeat for 3 channels."),
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="See --mean.")] = None,
+    score_type: Annotated[
+        str | None, _choice(SCORE_TYPES, "What the output with labels holds.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file to write.", callback=_tflite),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Writes labels and other standard metadata into a .tflite file, or prints them."""
+
+    def work() -> tuple[Any, bool]:
+        import tflite_export
+
+        info = tflite_export.ModelInfo(
+            name, description, model_version, author, license_
+        )
+        given = (labels, mean, std, score_type, output)
+        if not info.said() and all(option is None for option in given):
+            report = tflite_export.read_metadata(file)
+            return report, report.standard is None or not report.standard.problems
+        report = tflite_export.write_metadata(
+            file,
+            output,
+            labels=_labels(labels),
+            info=info,
+            normalization=_normalization(mean, std),
+            score_type=score_type,
+        )
+        return report, True
+
+    _run(work, as_json)
+
+
+@app.command()
 def demo(
     file: File,
     output: Annotated[
