@@ -75,10 +75,12 @@ def test_a_student_that_computes_something_else_is_found(name, rng):
 
 
 def test_only_neighbours_of_a_tie_are_rounding():
-    tie = {"tensor": "conv", "codes": 1, "exact": 1.4999999, "keras_value": 1.5000001}
+    tie = {"exact": 1.4999999, "keras_value": 1.5000001}
+    tie |= {"tensor": "conv", "codes": 1, "largest": 100.0}
     assert Difference(0, (1, 2), found=1, keras_code=2, **tie).is_rounding
     for other in (
-        {"found": 0}, {"exact": 1.4999}, {"keras_value": 1.5001}, {"keras_code": 1}
+        {"found": 0}, {"exact": 1.4999}, {"keras_value": 1.5001}, {"keras_code": 1},
+        {"largest": 0.1},
     ):  # fmt: skip
         wrong = {"found": 1, "keras_code": 2, **tie, **other}
         assert not Difference(0, (1, 2), **wrong).is_rounding

@@ -24,8 +24,8 @@ from tflite_export.verification.points import probe_codes
 from .models import AppModel
 
 PREDICTED = 32  # Images that Keras predicts at once.
-# Of sums in float32, relative to the result: a few of its last bits.
-_SUM_ERROR = 16 * 2.0**-23
+# Of sums in float32, relative to the largest of them: a few of its last bits.
+_SUM_ERROR = 4 * 2.0**-23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Difference:
         keras_code: That of Keras.
         exact: What the operator computes there in steps, float64.
         keras_value: The same in Keras, float32.
+        largest: The largest that it computes anywhere for the image.
     """
 
     image: int
@@ -54,18 +55,19 @@ class Difference:
     keras_code: int = 0
     exact: float = math.nan
     keras_value: float = math.nan
+    largest: float = math.nan
 
     @property
     def is_rounding(self) -> bool:
         """Whether float32 explains the first code that differs.
 
         The codes then differ by one, the exact value lies next to the middle between
-        them, and Keras' value is as near to it as sums in float32 are.
+        them, and that of Keras next to the exact one, as near as sums in float32 are.
         """
         if not self.tensor:
             return True
         middle = (self.found + self.keras_code) / 2
-        near = _SUM_ERROR * max(1.0, abs(middle))
+        near = _SUM_ERROR * self.largest
         return (
             abs(self.found - self.keras_code) == 1
             and abs(self.exact - middle) <= near
@@ -176,13 +178,15 @@ class Tracing:
                 continue
             first = tuple(np.argwhere(ours != theirs)[0])
             value = value[row].reshape(ours.shape)[first] / np.float64(step)
+            exact = self._exact(node, codes) / step
             return {
                 "tensor": node.name,
                 "codes": int((ours != theirs).sum()),
                 "found": int(ours[first]),
                 "keras_code": int(theirs[first]),
-                "exact": float(self._exact(node, codes)[first] / step),
+                "exact": float(exact[first]),
                 "keras_value": float(value),
+                "largest": float(np.abs(exact).max()),
             }
         return {}
 

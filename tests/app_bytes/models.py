@@ -165,5 +165,5 @@ APP_MODELS = {
     "preprocess_input, torch": AppModel(_preprocessing("densenet"), keras),
     "preprocess_input, caffe": AppModel(_preprocessing("resnet50"), keras3),
     "uint8": AppModel(resnet8(_cast), keras3, dtype="uint8"),
-    "two inputs": AppModel(two_inputs, keras, _SEVERAL, _SEVERAL["image"]),
+    "two inputs": AppModel(two_inputs, keras, _SEVERAL, _SEVERAL["image"], epochs=6),
 }

@@ -30,11 +30,12 @@ File and twin sum integers, which is exact. Keras sums in float32, so a sum next
 middle between two codes can be rounded the other way there; the operators after it may
 enlarge the difference. For each of these images, the table shows the first operator
 whose codes differ, with equal codes before it: what it computes in steps, exactly and
-in Keras, and the codes of both.
+in Keras, the codes of both, and the largest that it computes for the image, to which
+the errors of float32 are relative.
 
-| network | image | tensor | codes that differ | exact | Keras, float32 \
+| network | image | tensor | codes that differ | exact | Keras, float32 | largest \
 | code in the file | in Keras |
-|---|---|---|---|---|---|---|---|
+|---|---|---|---|---|---|---|---|---|
 {differences}
 """
 
@@ -75,8 +76,8 @@ def _row(row: Comparison, data: str) -> str:
 def _difference(name: str, one: Difference) -> str:
     """Returns the row of an image."""
     if not one.tensor:
-        return f"| {name} | {one.image} | none when asked again | 0 | | | | |"
+        return f"| {name} | {one.image} | none when asked again | 0 | | | | | |"
     return (
         f"| {name} | {one.image} | {one.tensor} | {one.codes} | {one.exact:.9g} | "
-        f"{one.keras_value:.9g} | {one.found} | {one.keras_code} |"
+        f"{one.keras_value:.9g} | {one.largest:.0f} | {one.found} | {one.keras_code} |"
     )
