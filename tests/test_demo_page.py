@@ -15,7 +15,7 @@ from test_demo_litertjs import folder as folder
 import tflite_export
 from tflite_export import demo
 from tflite_export.demo import conversion
-from tflite_export.file import from_bytes, to_bytes
+from tflite_export.file import from_bytes, labels, to_bytes
 from tflite_export.runtimes import Runner
 
 ATTACK = "</script><script>alert(1)</script>"
@@ -136,7 +136,7 @@ def test_labels_and_titles_cannot_end_a_script(file):
 
 def test_labels_may_be_a_text_file(file, tmp_path):
     path = tmp_path / "labels.txt"
-    path.write_bytes("\ufeffa\r\nb\r\nc\nd\né\n\n".encode())
+    path.write_bytes("\ufeffa\r\nb\r\nc\nd\né\n".encode())
     page = page_of(file, labels=path)
     assert json.loads(page.data["demo"])["labels"] == ["a", "b", "c", "d", "é"]
     path.write_bytes(b"\xff\xfe")
@@ -150,11 +150,31 @@ def test_without_labels_classes_have_numbers(file):
     assert page.data["title"] == "some net"
 
 
-@pytest.mark.parametrize("labels", [["a"], list("abcdef"), ["a", "b", "c", "d", " "]])
+@pytest.mark.parametrize("labels", [["a"], list("abcdef"), ["a", "b", "c", "d", ""]])
 def test_wrong_labels_are_refused_before_anything_is_written(file, labels):
-    with pytest.raises(ValueError, match="one name for each of the 5 classes"):
+    with pytest.raises(
+        ValueError, match=r"`labels` must be one text.*5 classes.*scores"
+    ):
         page_of(file, labels=labels)
     assert not file.with_suffix(".html").exists()
+
+
+def test_labels_and_names_come_from_the_metadata(file):
+    info = tflite_export.ModelInfo(name="Five things")
+    tflite_export.write_metadata(file, labels=list("vwxyz"), info=info)
+    page = page_of(file)
+    assert json.loads(page.data["demo"])["labels"] == list("vwxyz")
+    assert page.data["title"] == "Five things"
+    page = page_of(file, labels=["same"] * 5, title="Mine")
+    assert json.loads(page.data["demo"])["labels"] == ["same"] * 5
+    assert page.data["title"] == "Mine"
+
+
+def test_labels_of_the_file_that_do_not_fit_are_refused(file, monkeypatch):
+    tflite_export.write_metadata(file, labels=list("vwxyz"))
+    monkeypatch.setattr(labels, "from_text", lambda text: ("v", "w"))
+    with pytest.raises(ValueError, match=r"The labels in the file.*`scores`: 2 labels"):
+        page_of(file)
 
 
 def test_an_offline_page_contains_litertjs(file, folder):

@@ -159,6 +159,7 @@ EXPORT = [
     "file.metadata_schema",
     "file.metadata_format",
     "file.standard_metadata",
+    "file.pixel_codes",
     "file.metadata_additions",
     "file",
     "targets.tool",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,15 @@ from markupsafe import Markup
 import tf_lsq
 
 from ..atomic_file import check_writable, write_atomically
-from ..file import ends_of
+from ..file import (
+    End,
+    Labels,
+    StandardMetadata,
+    ends_of,
+    label_faults,
+    read_labels,
+    standard_metadata,
+)
 from ..reports import render
 from .conversion import for_the_web
 from .litertjs import compressed, embedded, linked
@@ -21,9 +28,6 @@ from .pixels import Numbers, read_picture
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _KILO = 1000
-_NAMED = 5
-
-Labels = str | Path | Sequence[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +35,9 @@ class DemoOptions:
     """The user's choices for a page, see `write_demo`.
 
     Attributes:
-        labels: Names of the classes; None: their numbers.
-        title: Title of the page; None: the name of the file.
-        mean: Subtracted from bytes; None: the file shows that codes are bytes.
+        labels: Names of the classes; None: those in the file, else their numbers.
+        title: Title of the page; None: the name in the file, else that of the file.
+        mean: Subtracted from bytes; None: the file says it.
         std: Divides the difference; None: the same.
         boxes: Order of the numbers of a box, one of `BOXES`.
         offline: Folder of npm packages whose LiteRT.js is embedded; None: it is linked.
@@ -69,12 +73,13 @@ def write_demo(
         path: A `.tflite` file with one input, `[1, height, width, channels]`, gray or
             RGB; and the scores of classes, a mask, or boxes and their scores.
         output: The page to write; an existing one is replaced atomically.
-        labels: Names of the classes, or a text file with one per line; None: their
-            numbers.
-        title: Title of the page; None: the name of the file.
+        labels: Names of the classes, or a text file with one per line; None: those in
+            the file's standard metadata, or else their numbers.
+        title: Title of the page; None: the model's name in the standard metadata, or
+            else the name of the file.
         mean: The model was trained on ``(byte - mean) / std``: one number, or one per
-            channel. None: the file shows that the code of a byte is the byte, by the
-            grid of its input or its metadata.
+            channel. None: the standard metadata say it, or the grid of the input shows
+            that the code of a byte is the byte.
         std: The same.
         boxes: For a file with boxes: the order of their numbers, as fractions of the
             picture, one of "yxyx", "xyxy" and "cxcywh".
@@ -113,12 +118,13 @@ def demo_page(path: Path, options: DemoOptions) -> bytes:
     graph, in_page = for_the_web(content)
     outputs = read_outputs(graph, ends_of(graph, graph.outputs), options.boxes)
     picture = read_picture(graph, options.mean, options.std)
-    labels = _labels(options.labels, outputs.num_classes)
+    standard = standard_metadata.read(graph) or StandardMetadata()
+    labels = _labels(options.labels, outputs.scores, standard)
     offline = options.offline
     litertjs = linked() if offline is None else embedded(Path(offline))
     drawn = picture.channels == 1 and outputs.task == "classes"
     values: dict[str, Any] = {
-        "title": path.stem if options.title is None else options.title,
+        "title": options.title or standard.info.name or path.stem,
         "version": tf_lsq.__version__,
         "facts": [f"{picture.width} by {picture.height} pixels", *_facts(outputs)],
         "size": f"{len(content) / _KILO:,.1f} kB",
@@ -141,39 +147,24 @@ def demo_page(path: Path, options: DemoOptions) -> bytes:
     return page.encode()
 
 
-def _labels(labels: Labels | None, count: int) -> list[str]:
-    """Returns the names of all classes.
+def _labels(given: Labels | None, scores: End, standard: StandardMetadata) -> list[str]:
+    """Returns the names of all classes: as given, those in the file, or numbers.
 
     Raises:
-        ValueError: If there are more or fewer, or an empty one.
+        ValueError: If they do not fit the output.
     """
+    named = read_labels(given, [scores.name]) or standard.labels
+    labels = named.get(scores.name)
     if labels is None:
-        return [str(number) for number in range(count)]
-    if isinstance(labels, str | Path):
-        labels = _lines(Path(labels))
-    if len(labels) != count or not all(label.strip() for label in labels):
-        more = ", ..." if len(labels) > _NAMED else ""
-        named = ", ".join(map(repr, labels[:_NAMED]))
+        return [str(number) for number in range(scores.shape[-1])]
+    faults = label_faults(scores, labels, unique=False)
+    if faults:
+        where = "The labels in the file" if given is None else "`labels`"
         raise ValueError(
-            f"`labels` must have one name for each of the {count} classes. Received "
-            f"{len(labels)}: {named}{more}."
+            f"{where} must be one text for each of the {scores.shape[-1]} classes. "
+            f"Received {'; '.join(faults)}."
         )
     return list(labels)
-
-
-def _lines(path: Path) -> list[str]:
-    """Returns the lines of a text file, without empty ones at its end.
-
-    Raises:
-        OSError: If there is no such file.
-        ValueError: If it is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"`labels` must be text in UTF-8. Received {str(path)!r}: {error}."
-        ) from error
 
 
 def _facts(outputs: Outputs) -> list[str]:
