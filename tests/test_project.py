@@ -253,6 +253,8 @@ EXPORT = [
     "demo.litertjs",
     "demo.outputs",
     "demo.pixels",
+    "demo.spectrogram",
+    "demo.sound",
     "demo.page",
     "demo.server",
     "demo",

@@ -160,11 +160,8 @@ def _why_not_bytes(file: FileFacts, end: End) -> str:
     if "pixels" in described:
         return ""
     if one is not None:
-        return (
-            ""
-            if _codes_are_bytes(end, one)
-            else "but another normalization in its metadata"
-        )
+        same = _codes_are_bytes(end, one)
+        return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
     usual = any(_codes_are_bytes(end, form) for form in _USUAL)

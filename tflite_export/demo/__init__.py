@@ -3,6 +3,7 @@
 from .litertjs import MODULES, VERSION
 from .outputs import BOXES
 from .page import DemoOptions, demo_page, write_demo
+from .spectrogram import Spectrogram, read_spectrogram
 from .server import PageServer, qr_code, serve_page
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "VERSION",
     "DemoOptions",
     "PageServer",
+    "Spectrogram",
     "demo_page",
     "qr_code",
+    "read_spectrogram",
     "serve_page",
     "write_demo",
 ]

@@ -46,6 +46,11 @@ class Picture:
     dtype: str
     table: list[list[float]]
 
+    @property
+    def facts(self) -> list[str]:
+        """What the header says of the input."""
+        return [f"{self.width} by {self.height} pixels"]
+
 
 def read_picture(
     graph: TFLiteGraph, mean: Numbers | None, std: Numbers | None
