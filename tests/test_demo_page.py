@@ -13,6 +13,7 @@ from harness import tiny
 from test_demo_litertjs import folder as folder
 
 import tflite_export
+from tf_lsq._compat import keras
 from tflite_export import demo
 from tflite_export.demo import conversion
 from tflite_export.file import from_bytes, labels, to_bytes
@@ -63,6 +64,21 @@ def file(rng, tmp_path):
     """A classifier of five classes, with int8 ends."""
     student, _ = tiny.calibrated(tiny.residual, rng)
     path = tmp_path / "some net.tflite"
+    path.write_bytes(tiny.built(student).content)
+    return path
+
+
+SPECTROGRAM = tflite_export.Spectrogram(
+    sample_rate=8000, frame_length=64, frame_step=32, full_scale=1.0, kind="power"
+)
+
+
+@pytest.fixture
+def file_of_sounds(rng, tmp_path):
+    """A classifier of 12 frames of 33 frequencies, with int8 ends."""
+    model = tiny.residual(shape=(12, 33, 1))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    path = tmp_path / "sounds.tflite"
     path.write_bytes(tiny.built(student).content)
     return path
 
@@ -124,6 +140,46 @@ def test_a_change_that_is_not_exact_is_refused(file, monkeypatch):
     with pytest.raises(ValueError, match=r"would change: \['scores'\].*'uint8'"):
         page_of(file)
     assert not file.with_suffix(".html").exists()
+
+
+def test_a_page_of_sounds_knows_how_features_are_computed(file_of_sounds):
+    page = page_of(file_of_sounds, mean=None, std=None, spectrogram=SPECTROGRAM)
+    sound = json.loads(page.data["demo"])["sound"]
+    assert (sound["num_samples"], sound["shape"]) == (11 * 32 + 64, [1, 12, 33, 1])
+    assert sound["spectrogram"]["fft_length"] == 64
+    assert sound["dtype"] == "uint8" and sound["scale"] > 0
+    assert len(page.ids) == len(set(page.ids))
+    assert "createImageBitmap" not in page.data["module"]
+    assert page.references == ["data:,"]
+
+
+def test_a_page_of_pictures_has_no_code_of_sounds(file):
+    assert "Spectrogram" not in page_of(file).data["module"]
+
+
+def test_options_of_pictures_are_refused_with_a_spectrogram(file_of_sounds, file):
+    options = {"spectrogram": SPECTROGRAM}
+    with pytest.raises(
+        ValueError, match=r"left out with `spectrogram`.*mean=0, std=255"
+    ):
+        page_of(file_of_sounds, **options)
+    with pytest.raises(
+        ValueError, match=r"\[1, frames, 33\] .* Received 'image': uint8"
+    ):
+        page_of(file, **options)
+    with pytest.raises(TypeError, match="must be a `Spectrogram`"):
+        page_of(file_of_sounds, mean=None, std=None, spectrogram={"kind": "power"})
+    assert not file_of_sounds.with_suffix(".html").exists()
+
+
+def test_masks_over_sounds_are_refused(rng, tmp_path):
+    inputs = keras.layers.Input((12, 33, 1), name="sound")
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    path = tmp_path / "mask.tflite"
+    path.write_bytes(tiny.built(student).content)
+    with pytest.raises(ValueError, match=r"scores of classes.*10, 31, 3\]"):
+        page_of(path, mean=None, std=None, spectrogram=SPECTROGRAM)
 
 
 def test_labels_and_titles_cannot_end_a_script(file):

@@ -84,7 +84,9 @@ def in_node(sound, clips):
         "about": dataclasses.asdict(sound.spectrogram),
         "frames": sound.num_frames,
         "clips": clips.tolist(),
-        "input": {name: getattr(sound, name) for name in ("dtype", "scale", "zero_point")},
+        "input": {
+            name: getattr(sound, name) for name in ("dtype", "scale", "zero_point")
+        },
     }
     script = SCRIPT.read_text() + DRIVER
     done = subprocess.run(
@@ -132,7 +134,9 @@ def in_numpy(said, clips):
     period = length if length % 2 == 0 else length - 1
     turns = 2 * np.pi * np.arange(length) / max(period, 1)
     a = {"hann": 0.5, "hamming": 0.54, None: 1.0}[said.window if length > 1 else None]
-    transform = np.fft.rfft(frames * (a - (1 - a) * np.cos(turns)), said.transform_length)
+    transform = np.fft.rfft(
+        frames * (a - (1 - a) * np.cos(turns)), said.transform_length
+    )
     x = np.abs(transform) ** {"magnitude": 1, "power": 2}[said.kind]
     if said.num_mel_bins:
         mel = np.linspace(*(_mel(hz) for hz in (said.lower_hz, said.upper_hz)),
@@ -210,7 +214,7 @@ def test_the_lengths_of_known_front_ends():
     sound = read_sound(graph_of((1, 49, 10, 1), "uint8"), keywords)
     assert (sound.num_samples, sound.shape) == (48 * 320 + 480, (1, 49, 10, 1))
     assert sound.spectrogram.fft_length == 512
-    assert sound.facts == ["0.99 s at 16 kHz", "49 × 10 features"]
+    assert sound.facts == ["0.99 s at 16 kHz", "49 by 10 features"]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,9 @@ def test_the_lengths_of_known_front_ends():
      ((1, 49, 10, 3), "uint8"), ((1, 490), "uint8"), ((1, 49, 10), "int32")],
 )  # fmt: skip
 def test_a_file_that_takes_something_else_is_refused(shape, dtype):
-    with pytest.raises(ValueError, match=r"\[1, frames, 10\] or .*1\]. Received 'sound'"):
+    with pytest.raises(
+        ValueError, match=r"\[1, frames, 10\] or .*1\]. Received 'sound'"
+    ):
         read_sound(graph_of(shape, dtype), Spectrogram(**KEYWORDS))
 
 
@@ -236,7 +242,7 @@ def test_a_file_of_pixels_is_no_file_of_sounds():
     graph = with_additions(graph, Additions(normalization={"sound": one}))
     with pytest.raises(ValueError, match=r"takes pixels.*'sound' with Normalization"):
         read_sound(graph, Spectrogram(**BASE))
-    with pytest.raises(TypeError, match="must be a `Spectrogram`. Received: {'kind'"):
+    with pytest.raises(TypeError, match=r"must be a `Spectrogram`. Received: {'kind'"):
         read_sound(graph, {"kind": "power"})
 
 
@@ -256,7 +262,7 @@ def test_a_file_of_pixels_is_no_file_of_sounds():
         ({"num_mel_bins": 8, "num_samples": 10, "std": 0, "mean": [1, 2]},
          ["are 125 and 3800", "num_samples=10", "2 numbers as mean, expected 1 or 8",
           "std=0, expected positive"]),
-        (MEL | {"upper_hz": 9000, "num_mfccs": 9}, ["half of sample_rate", "at most 8"]),
+        (MEL | {"upper_hz": 9000, "num_mfccs": 9}, ["half of sample", "at most 8"]),
     ],
 )  # fmt: skip
 def test_unfit_attributes_are_refused_all_at_once(said, faults):
@@ -279,7 +285,10 @@ def test_a_spectrogram_is_read_from_a_file(tmp_path):
     [
         ("{", "must be a JSON file"),
         ("[]", r"must be a JSON object. Received: \[\]"),
-        ('{"kind": "power", "hop": 3}', r"\['sample_rate', .*\] missing, \['hop'\] unk"),
+        (
+            '{"kind": "power", "hop": 3}',
+            r"\['sample_rate', .*\] missing, \['hop'\] unk",
+        ),
     ],
 )
 def test_files_that_are_no_spectrogram_are_refused(text, fault, tmp_path):

@@ -3,8 +3,8 @@
 from .litertjs import MODULES, VERSION
 from .outputs import BOXES
 from .page import DemoOptions, demo_page, write_demo
-from .spectrogram import Spectrogram, read_spectrogram
 from .server import PageServer, qr_code, serve_page
+from .spectrogram import Spectrogram, read_spectrogram
 
 __all__ = [
     "BOXES",

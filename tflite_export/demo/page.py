@@ -90,8 +90,8 @@ def write_demo(
     In the page one draws, chooses, drops or pastes a picture, or takes it with a
     camera, and sees scores of classes, a mask, or boxes, and the time of the network.
     For a file that takes a spectrogram, one records a sound or chooses a file of one.
-    Pictures and sounds stay on the device. int8 inputs and outputs, which LiteRT.js refuses,
-    become uint8 in the page, with the same integers.
+    Pictures and sounds stay on the device. int8 inputs and outputs, which LiteRT.js
+    refuses, become uint8 in the page, with the same integers.
 
     Args:
         path: A `.tflite` file with one input, `[1, height, width, channels]`, gray or

@@ -101,8 +101,9 @@ def _only_picture(inputs: Sequence[End]) -> End:
     raise ValueError(
         "The file must have one input, a picture: int8, uint8 or float32, "
         f"[1, height, width, channels] with 1 or 3 channels. Received {found}. If it "
-        "takes the spectrogram of a sound, pass `spectrogram=Spectrogram(...)`. "
-        "Recordings, sequences and several pictures at once have no demo page."
+        "takes the spectrogram of a sound, pass `spectrogram`: a `Spectrogram` that "
+        "says how it was computed for training. Samples of sounds, sequences and "
+        "several pictures at once have no demo page."
     )
 
 
@@ -138,8 +139,8 @@ def _unknown(graph: TFLiteGraph, end: End) -> str:
         "`mean` and `std` must be given for a file that does not show which values the "
         f"model was trained on, (byte - mean) / std. Received {end.name!r} with {shown}"
         ", and neither number. Pass mean=0, std=255 if bytes were divided by 255. If "
-        "the input is no picture but the spectrogram of a sound, pass "
-        "`spectrogram=Spectrogram(...)` instead: how it was computed for training."
+        "the input is no picture but the spectrogram of a sound, pass `spectrogram` "
+        "instead: a `Spectrogram` that says how it was computed for training."
     )
 
 

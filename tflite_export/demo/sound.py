@@ -47,7 +47,7 @@ class Sound:
         rate = self.spectrogram.sample_rate / _KILO
         return [
             f"{self.seconds:.2f} s at {rate:g} kHz",
-            f"{self.num_frames} × {self.num_features} features",
+            f"{self.num_frames} by {self.num_features} features",
         ]
 
 
@@ -104,8 +104,8 @@ def _only_spectrogram(inputs: Sequence[End], spectrogram: Spectrogram) -> End:
         [end] = inputs
         sizes = end.shape[1:]
         fits = (
-            end.shape[:1] in ((one,) for one in _ONE)
-            and len(sizes) > 1
+            len(sizes) > 1
+            and end.shape[0] in _ONE
             and sizes[2:] in ((), (1,))
             and frames in (None, sizes[0])
             and features == sizes[1]
@@ -116,7 +116,7 @@ def _only_spectrogram(inputs: Sequence[End], spectrogram: Spectrogram) -> End:
     found = ", ".join(f"{end.name!r}: {end.dtype} {list(end.shape)}" for end in inputs)
     wanted = f"{'frames' if frames is None else frames}, {features}"
     raise ValueError(
-        "With `spectrogram`, the file must have one input, int8, uint8 or float32, with "
-        f"the features that it describes: [1, {wanted}] or [1, {wanted}, 1]. Received "
-        f"{found}."
+        "With `spectrogram`, the file must have one input, int8, uint8 or float32, "
+        f"with the features that it describes: [1, {wanted}] or [1, {wanted}, 1]. "
+        f"Received {found}."
     )

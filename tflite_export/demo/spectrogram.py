@@ -87,7 +87,8 @@ class Spectrogram:
         if problems:
             listed = "\n  ".join(problems)
             raise ValueError(
-                f"`Spectrogram` must say how features are computed. Received:\n  {listed}"
+                f"`Spectrogram` must say how features are computed. Received:\n"
+                f"  {listed}"
             )
 
     @property
@@ -168,7 +169,9 @@ def numbers_of(value: object) -> list[float] | None:
     Args:
         value: `mean` or `std`.
     """
-    one_or_more = cast("list[Any]", value if isinstance(value, list | tuple) else [value])
+    one_or_more = cast(
+        "list[Any]", value if isinstance(value, list | tuple) else [value]
+    )
     fits = one_or_more and all(map(_is_number, one_or_more))
     return [*map(float, one_or_more)] if fits else None
 
@@ -188,10 +191,10 @@ def _wrong_types(one: Spectrogram) -> Iterator[str]:
     for name in ("mean", "std"):
         if numbers_of(values[name]) is None:
             yield f"{name}={values[name]!r}, expected a number, or one per feature"
-    if not isinstance(one.pad_end, bool):
+    if not isinstance(values["pad_end"], bool):
         yield f"pad_end={one.pad_end!r}, expected true or false"
-    scale = one.full_scale
-    if scale != MAX and not (_is_number(scale) and cast("float", scale) > 0):
+    scale = values["full_scale"]
+    if scale != MAX and not (_is_number(scale) and scale > 0):
         yield f'full_scale={scale!r}, expected a positive number or "{MAX}"'
 
 
@@ -199,7 +202,7 @@ def _problems(one: Spectrogram) -> Iterator[str]:
     """Yields which attributes are unfit, or do not fit each other."""
     low, high = _RATES
     if not low <= one.sample_rate <= high:
-        yield f"sample_rate={one.sample_rate}, expected {low} to {high}, as browsers have"
+        yield f"sample_rate={one.sample_rate}, expected {low} to {high}, for browsers"
     for name, choices in (("kind", KINDS), ("window", WINDOWS)):
         if getattr(one, name) not in choices:
             yield f"{name}={getattr(one, name)!r}, expected one of {list(choices)}"
@@ -232,8 +235,8 @@ def _band_problems(one: Spectrogram) -> Iterator[str]:
         )
     elif not 0 <= one.lower_hz < one.upper_hz <= one.sample_rate / 2:
         yield (
-            f"lower_hz={one.lower_hz}, upper_hz={one.upper_hz}, expected 0 <= lower_hz < "
-            f"upper_hz <= {one.sample_rate / 2:g}, half of sample_rate"
+            f"lower_hz={one.lower_hz}, upper_hz={one.upper_hz}, expected 0 <= lower_hz "
+            f"< upper_hz <= {one.sample_rate / 2:g}, half of sample_rate"
         )
 
 

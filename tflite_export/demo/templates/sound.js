@@ -60,11 +60,13 @@ async function hear(samples) {
 /** Takes the part of the sound that begins at a sample. */
 async function moveTo(first) {
   sound.first = first;
-  const length = Math.min(sound.samples.length, input.num_samples);
-  const end = length < input.num_samples ? ", then silence" : "";
+  const missing = input.num_samples - sound.samples.length;
+  const all = seconds(sound.samples.length);
   byId("from").textContent = `from ${seconds(first)}`;
   byId("note").textContent =
-    `The network hears ${seconds(length)} of ${seconds(sound.samples.length)}${end}.`;
+    missing < 0
+      ? `The network hears ${seconds(input.num_samples)} of ${all}.`
+      : `The network hears all of it, ${all}${missing ? ", then silence" : ""}.`;
   const start = performance.now();
   sound.features = computed(clip());
   byId("features").textContent = `${(performance.now() - start).toFixed(1)} ms`;
@@ -157,11 +159,11 @@ async function open(file) {
 /** Ends a recording before its time; null if there is none. */
 let stopRecording = null;
 
-/** Samples of the microphone at its own rate, at least so many seconds of them.
+/** Returns samples of the microphone at its own rate, enough for a clip.
  *
  * @param {MediaStream} stream Of the microphone.
  * @param {AudioContext} context Reads it.
- * @param {function(Float32Array[]): void} heard Gets what there is so far.
+ * @param {function(number): void} heard Gets which share of the clip there is so far.
  * @returns {Promise<Float32Array[]>} Parts of the recording; none if it was ended.
  */
 async function listen(stream, context, heard) {
@@ -175,12 +177,16 @@ async function listen(stream, context, heard) {
   const parts = [];
   let count = 0;
   return new Promise((resolve) => {
-    stopRecording = () => resolve([]);
+    const end = (heardParts) => {
+      recorder.port.onmessage = null;
+      resolve(heardParts);
+    };
+    stopRecording = () => end([]);
     recorder.port.onmessage = ({ data }) => {
       parts.push(data);
       count += data.length;
       heard(count / wanted);
-      if (count >= wanted) resolve(parts);
+      if (count >= wanted) end(parts);
     };
   });
 }
