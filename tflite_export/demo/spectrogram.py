@@ -184,40 +184,40 @@ def _wrong_types(one: Spectrogram) -> Iterator[str]:
         if not (name in _WHOLE_OR_NONE and value is None) and not (
             _is_number(value, int) and value > 0
         ):
-            yield f"{name}={value!r}, expected a positive integer"
+            yield f"{name}: {value!r}, expected a positive integer"
     for name in _REAL_OR_NONE:
         if values[name] is not None and not _is_number(values[name]):
-            yield f"{name}={values[name]!r}, expected a number"
+            yield f"{name}: {values[name]!r}, expected a number"
     for name in ("mean", "std"):
         if numbers_of(values[name]) is None:
-            yield f"{name}={values[name]!r}, expected a number, or one per feature"
+            yield f"{name}: {values[name]!r}, expected a number, or one per feature"
     if not isinstance(values["pad_end"], bool):
-        yield f"pad_end={one.pad_end!r}, expected true or false"
+        yield f"pad_end: {one.pad_end!r}, expected true or false"
     scale = values["full_scale"]
     if scale != MAX and not (_is_number(scale) and scale > 0):
-        yield f'full_scale={scale!r}, expected a positive number or "{MAX}"'
+        yield f'full_scale: {scale!r}, expected a positive number or "{MAX}"'
 
 
 def _problems(one: Spectrogram) -> Iterator[str]:
     """Yields which attributes are unfit, or do not fit each other."""
     low, high = _RATES
     if not low <= one.sample_rate <= high:
-        yield f"sample_rate={one.sample_rate}, expected {low} to {high}, for browsers"
+        yield f"sample_rate: {one.sample_rate}, expected {low} to {high}, for browsers"
     for name, choices in (("kind", KINDS), ("window", WINDOWS)):
         if getattr(one, name) not in choices:
-            yield f"{name}={getattr(one, name)!r}, expected one of {list(choices)}"
+            yield f"{name}: {getattr(one, name)!r}, expected one of {list(choices)}"
     if one.transform_length < one.frame_length:
         yield (
-            f"fft_length={one.fft_length}, expected at least "
-            f"frame_length={one.frame_length}"
+            f"fft_length: {one.fft_length}, expected at least "
+            f"frame_length: {one.frame_length}"
         )
     if one.pad_end and one.num_samples is None:
-        yield "pad_end=True without num_samples, the length of a clip"
+        yield "pad_end without num_samples, the length of a clip"
     if one.num_samples and not one.pad_end and one.num_samples < one.frame_length:
-        yield f"num_samples={one.num_samples}, expected at least one frame"
+        yield f"num_samples: {one.num_samples}, expected at least one frame"
     yield from _band_problems(one)
     if one.log_offset is not None and one.log_offset < 0:
-        yield f"log_offset={one.log_offset}, expected 0 or more"
+        yield f"log_offset: {one.log_offset}, expected 0 or more"
     yield from _feature_problems(one)
 
 
@@ -235,8 +235,8 @@ def _band_problems(one: Spectrogram) -> Iterator[str]:
         )
     elif not 0 <= one.lower_hz < one.upper_hz <= one.sample_rate / 2:
         yield (
-            f"lower_hz={one.lower_hz}, upper_hz={one.upper_hz}, expected 0 <= lower_hz "
-            f"< upper_hz <= {one.sample_rate / 2:g}, half of sample_rate"
+            f"lower_hz: {one.lower_hz}, upper_hz: {one.upper_hz}, expected "
+            f"0 <= lower_hz < upper_hz <= {one.sample_rate / 2:g}, half of sample_rate"
         )
 
 
@@ -246,10 +246,10 @@ def _feature_problems(one: Spectrogram) -> Iterator[str]:
         if one.num_mel_bins is None or one.log_offset is None:
             yield "num_mfccs without num_mel_bins and log_offset"
         elif one.num_mfccs > one.num_mel_bins:
-            yield f"num_mfccs={one.num_mfccs}, expected at most {one.num_mel_bins}"
+            yield f"num_mfccs: {one.num_mfccs}, expected at most {one.num_mel_bins}"
     for name in ("mean", "std"):
         numbers = numbers_of(getattr(one, name)) or []
         if len(numbers) not in (1, one.num_features):
             yield f"{len(numbers)} numbers as {name}, expected 1 or {one.num_features}"
         if name == "std" and min(numbers) <= 0:
-            yield f"std={one.std}, expected positive numbers"
+            yield f"std: {one.std}, expected positive numbers"

@@ -239,6 +239,7 @@ async function record() {
 /** Shows how much of a clip is recorded, from 0 to 1. */
 function showProgress(share) {
   byId("record").style.setProperty("--done", `${100 * Math.min(share, 1)}%`);
+  document.body.dataset.recording = share > 0;
   if (share) byId("hint").textContent = "Speak now";
 }
 

@@ -76,7 +76,6 @@ function melBands({ sample_rate, num_mel_bins, lower_hz, upper_hz }, frequencies
   const edge = (i) => low + ((high - low) * i) / (num_mel_bins + 1);
   return Array.from({ length: num_mel_bins }, (_, band) =>
     Float64Array.from({ length: frequencies }, (_, i) => {
-      if (i === 0) return 0; // The constant part belongs to no band.
       const at = mel(((sample_rate / 2) * i) / (frequencies - 1));
       const rise = (at - edge(band)) / (edge(band + 1) - edge(band));
       const fall = (edge(band + 2) - at) / (edge(band + 2) - edge(band + 1));
