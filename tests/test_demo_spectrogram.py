@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -222,6 +223,12 @@ def test_silence_stays_silence_where_clips_are_divided_by_their_largest_sample()
     assert not features.any()
 
 
+def test_the_readme_describes_a_known_front_end():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    said = json.loads(re.search(r'\{"sample_rate".*?\}', text, re.DOTALL)[0])
+    assert Spectrogram(**said) == Spectrogram(**KEYWORDS, num_samples=16000)
+
+
 def test_the_lengths_of_known_front_ends():
     tutorial, keywords = Spectrogram(**TUTORIAL), Spectrogram(**KEYWORDS)
     assert (tutorial.num_frames, tutorial.num_features) == (124, 129)
@@ -255,7 +262,9 @@ def test_a_file_of_pixels_is_no_file_of_sounds():
     one = Normalization((0.0,), (255.0,))
     graph = graph_of((1, 6, 33, 1))
     graph = with_additions(graph, Additions(normalization={"sound": one}))
-    with pytest.raises(ValueError, match=r"takes pixels.*'sound' with Normalization"):
+    with pytest.raises(
+        ValueError, match=r"takes pixels.*'sound' with \(byte - 0\) / 255"
+    ):
         read_sound(graph, Spectrogram(**BASE))
     with pytest.raises(TypeError, match=r"must be a `Spectrogram`. Received: {'kind'"):
         read_sound(graph, {"kind": "power"})

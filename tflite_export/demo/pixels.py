@@ -80,8 +80,7 @@ def read_picture(
         if said is not None and not np.allclose(table, _table(end, said), atol=1e-6):
             raise ValueError(
                 "`mean` and `std` must be left out for this file, or be what it says: "
-                f"{end.name!r} takes (byte - {_text(said.mean)}) / {_text(said.std)}. "
-                f"Received: mean={mean}, std={std}."
+                f"{end.name!r} takes {said}. Received: mean={mean}, std={std}."
             )
     return Picture(height, width, channels, end.dtype, table.tolist())
 
@@ -186,9 +185,3 @@ def _table(end: End, one: Normalization) -> np.ndarray:
     codes = codes_of_bytes(end, one)
     table = values_of_bytes(one) if codes is None else codes.astype(int)
     return np.broadcast_to(table.T, (end.shape[3], len(table)))
-
-
-def _text(numbers: Sequence[float]) -> str:
-    """Returns one number, or a list of them, to 6 digits."""
-    texts = [f"{number:.6g}" for number in numbers]
-    return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from ..file import End, StandardMetadata, TFLiteGraph, ends_of, standard_metadata
-from .spectrogram import Spectrogram, numbers_of
+from .spectrogram import Spectrogram
 
 _ONE = (1, -1)  # Sizes of a batch that can be 1.
 _KILO = 1000
@@ -17,7 +17,7 @@ class Sound:
     """The sound that a file takes.
 
     Attributes:
-        spectrogram: How its features are computed; nothing is left to defaults.
+        spectrogram: How its features are computed, with the length of the transform.
         num_samples: Samples of a clip.
         num_frames: Frames of a clip.
         num_features: Features of a frame.
@@ -75,14 +75,9 @@ def read_sound(graph: TFLiteGraph, spectrogram: Spectrogram) -> Sound:
             f"{standard.normalization[end.name]}."
         )
     frames = end.shape[1]
-    stated = dataclasses.replace(
-        spectrogram,
-        fft_length=spectrogram.transform_length,
-        mean=numbers_of(spectrogram.mean) or 0.0,
-        std=numbers_of(spectrogram.std) or 1.0,
-    )
+    length = spectrogram.transform_length
     return Sound(
-        spectrogram=stated,
+        spectrogram=dataclasses.replace(spectrogram, fft_length=length),
         num_samples=spectrogram.clip_length(frames),
         num_frames=frames,
         num_features=spectrogram.num_features,

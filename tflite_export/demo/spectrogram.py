@@ -163,12 +163,8 @@ def _is_number(value: object, kinds: type | tuple[type, ...] = (int, float)) -> 
     )
 
 
-def numbers_of(value: object) -> list[float] | None:
-    """Returns one number or several as a list; None: it is something else.
-
-    Args:
-        value: `mean` or `std`.
-    """
+def _numbers(value: object) -> list[float] | None:
+    """Returns one number or several as a list; None: it is something else."""
     one_or_more = cast(
         "list[Any]", value if isinstance(value, list | tuple) else [value]
     )
@@ -189,7 +185,7 @@ def _wrong_types(one: Spectrogram) -> Iterator[str]:
         if values[name] is not None and not _is_number(values[name]):
             yield f"{name}: {values[name]!r}, expected a number"
     for name in ("mean", "std"):
-        if numbers_of(values[name]) is None:
+        if _numbers(values[name]) is None:
             yield f"{name}: {values[name]!r}, expected a number, or one per feature"
     if not isinstance(values["pad_end"], bool):
         yield f"pad_end: {one.pad_end!r}, expected true or false"
@@ -248,7 +244,7 @@ def _feature_problems(one: Spectrogram) -> Iterator[str]:
         elif one.num_mfccs > one.num_mel_bins:
             yield f"num_mfccs: {one.num_mfccs}, expected at most {one.num_mel_bins}"
     for name in ("mean", "std"):
-        numbers = numbers_of(getattr(one, name)) or []
+        numbers = _numbers(getattr(one, name)) or []
         if len(numbers) not in (1, one.num_features):
             yield f"{len(numbers)} numbers as {name}, expected 1 or {one.num_features}"
         if name == "std" and min(numbers) <= 0:

@@ -20,7 +20,6 @@ const seen = byId("seen");
 const computed = spectrogramOf(input.spectrogram, input.num_frames);
 // Samples at the network's rate, the first one that it gets, and what it gets.
 const sound = { samples: new Float32Array(0), first: 0, features: null };
-
 const NOTE = byId("note").textContent;
 
 /** A length in seconds. */
@@ -55,6 +54,13 @@ async function hear(samples) {
   byId("part").hidden = false;
   setEmpty(false);
   await moveTo(0);
+}
+
+/** Forgets the sound, and shows what to do. */
+function forget(text) {
+  byId("part").hidden = true;
+  byId("note").textContent = NOTE;
+  setEmpty(true, text);
 }
 
 /** Takes the part of the sound that begins at a sample. */
@@ -210,8 +216,7 @@ async function resampled(parts, rate) {
 async function record() {
   fail("");
   byId("record").disabled = true;
-  setEmpty(true, "Starting the microphone");
-  byId("part").hidden = true;
+  forget("Starting the microphone");
   const context = new AudioContext();
   let stream;
   try {
@@ -223,7 +228,8 @@ async function record() {
     if (mode() !== "record") return;
     await context.resume();
     const parts = await listen(stream, context, showProgress);
-    if (parts.length) await hear(await resampled(parts, context.sampleRate));
+    if (parts.length && mode() === "record")
+      await hear(await resampled(parts, context.sampleRate));
   } catch (error) {
     if (mode() === "record")
       setEmpty(true, `The microphone cannot be used: ${error.message}`);
@@ -268,9 +274,7 @@ function enter(name) {
   const records = Boolean(navigator.mediaDevices);
   byId("record").hidden = !records;
   byId("record-instead").hidden = records;
-  byId("part").hidden = true;
-  byId("note").textContent = NOTE;
-  setEmpty(true);
+  forget();
 }
 
 await start({

@@ -117,7 +117,8 @@ function loudness({ full_scale }, clip) {
  * @param {number} frames How many frames a clip has.
  */
 function spectrogramOf(about, frames) {
-  const { frame_length, frame_step, fft_length, kind, log_offset, mean, std } = about;
+  const { frame_length, frame_step, fft_length, kind, log_offset } = about;
+  const [mean, std] = [[about.mean].flat(), [about.std].flat()]; // One, or per feature.
   const shape = windowOf(about.window, frame_length);
   const power = powerSpectrum(fft_length);
   const frequencies = Math.floor(fft_length / 2) + 1;
