@@ -60,6 +60,7 @@ def test_all_faults_of_labels_are_named_at_once():
     assert "empty, at the places: [1, 5]" in empty
     assert "line breaks: ['b\\nc']" in broken
     assert "more than once: ['a']" in twice
+    assert label_faults(end, ["a", "b", "a", "d"], unique=False) == []
     assert all(fault.startswith("`scores`: ") for fault in (count, twice))
 
 

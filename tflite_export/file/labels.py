@@ -91,12 +91,15 @@ def to_text(labels: Iterable[str]) -> bytes:
     return "\n".join(labels).encode()
 
 
-def label_faults(output: End, labels: Sequence[object]) -> list[str]:
+def label_faults(
+    output: End, labels: Sequence[object], *, unique: bool = True
+) -> list[str]:
     """Returns what is wrong with the labels of an output, all of it.
 
     Args:
         output: The output.
         labels: Its labels, one for each index of the last axis.
+        unique: Whether two classes must not have the same label.
     """
     faults: list[str] = []
     size = output.shape[-1] if len(output.shape) > 1 else math.nan
@@ -109,7 +112,8 @@ def label_faults(output: End, labels: Sequence[object]) -> list[str]:
     others = [label for label in labels if not isinstance(label, str)]
     empty = [i for i, label in enumerate(labels) if label == ""]
     broken = [text for text in texts if "\n" in text or "\r" in text]
-    twice = [text for text, n in collections.Counter(texts).items() if n > 1 and text]
+    counts = collections.Counter(texts if unique else [])
+    twice = [text for text, n in counts.items() if n > 1 and text]
     for what, found in (
         ("not texts", others),
         ("empty, at the places", empty),
