@@ -210,7 +210,6 @@ def test_every_cause_is_named_before_anything_is_written():
         "normalization for ['x']",
         "score types for ['y']",
         "2 labels for the shape",
-        "more than once: ['a']",
         "2 numbers as mean, expected 1 or 3",
         "[0.0] as std, which must be finite, std not 0",
         "'logits', but it ends in a softmax or sigmoid",

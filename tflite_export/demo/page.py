@@ -218,7 +218,7 @@ def _labels(given: Labels | None, scores: End, standard: StandardMetadata) -> li
     labels = named.get(scores.name)
     if labels is None:
         return [str(number) for number in range(scores.shape[-1])]
-    faults = label_faults(scores, labels, unique=False)
+    faults = label_faults(scores, labels)
     if faults:
         where = "The labels in the file" if given is None else "`labels`"
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -91,15 +90,14 @@ def to_text(labels: Iterable[str]) -> bytes:
     return "\n".join(labels).encode()
 
 
-def label_faults(
-    output: End, labels: Sequence[object], *, unique: bool = True
-) -> list[str]:
+def label_faults(output: End, labels: Sequence[object]) -> list[str]:
     """Returns what is wrong with the labels of an output, all of it.
+
+    Two classes may have one label: ImageNet has two called "crane".
 
     Args:
         output: The output.
         labels: Its labels, one for each index of the last axis.
-        unique: Whether two classes must not have the same label.
     """
     faults: list[str] = []
     size = output.shape[-1] if len(output.shape) > 1 else math.nan
@@ -112,13 +110,10 @@ def label_faults(
     others = [label for label in labels if not isinstance(label, str)]
     empty = [i for i, label in enumerate(labels) if label == ""]
     broken = [text for text in texts if "\n" in text or "\r" in text]
-    counts = collections.Counter(texts if unique else [])
-    twice = [text for text, n in counts.items() if n > 1 and text]
     for what, found in (
         ("not texts", others),
         ("empty, at the places", empty),
         ("with line breaks", broken),
-        ("more than once", twice),
     ):
         if found:
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
