@@ -20,7 +20,7 @@ arm: $(STAMP)
 
 web: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m web $(WEB)
-	$(PYTHON) -m pytest -m "slow or not slow" tests/test_demo_browser.py tests/test_runtimes_wasm.py
+	$(PYTHON) -m pytest -m "slow or not slow" tests/test_demo_browser.py tests/test_demo_sound_browser.py tests/test_runtimes_wasm.py
 
 runtimes: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m years $(RUNTIMES)

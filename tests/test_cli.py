@@ -94,6 +94,27 @@ def test_demo_writes_a_page(files, tmp_path):
     run("demo", file, *options, "--boxes", "corners", code=2)
 
 
+def test_demo_computes_a_spectrogram_that_a_file_describes(rng, tmp_path):
+    model = tiny.residual(shape=(12, 33, 1))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    file, said = tmp_path / "sound.tflite", tmp_path / "front.json"
+    file.write_bytes(tiny.built(student).content)
+    front = {"sample_rate": 8000, "frame_length": 64, "frame_step": 32,
+             "full_scale": 1.0, "kind": "magnitude"}  # fmt: skip
+    said.write_text(json.dumps(front))
+    refused = run("demo", file, code=3)
+    assert "pass `--spectrogram` instead" in refused.output
+    run("demo", file, "--spectrogram", said)
+    assert '"frame_length": 64' in file.with_suffix(".html").read_text()
+    said.write_text(json.dumps(front | {"frame_length": 128}))
+    unfit = run("demo", file, "--spectrogram", said, code=3)
+    assert "[1, frames, 65, 1]" in unfit.output
+    del front["kind"]
+    said.write_text(json.dumps(front))
+    unfit = run("demo", file, "--spectrogram", said, code=3)
+    assert "['kind'] missing" in unfit.output
+
+
 def test_demo_serves_a_page_until_ctrl_c(files, tmp_path):
     options = ["--port", "0", "--mean", "0", "--std", "255", files / "model.tflite"]
     start = "from tflite_export.command import main; main()"

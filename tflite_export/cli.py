@@ -476,6 +476,12 @@ def demo(
     boxes: Annotated[
         str | None, _choice(BOXES, "Order of the numbers of a box, as fractions.")
     ] = None,
+    spectrogram: Annotated[
+        Path | None,
+        typer.Option(
+            help="For sounds: JSON with the attributes of tflite_export.Spectrogram."
+        ),
+    ] = None,
     offline: Annotated[
         Path | None,
         typer.Option(
@@ -511,6 +517,7 @@ def demo(
             mean=mean or None,
             std=std or None,
             boxes=boxes,
+            spectrogram=demos.read_spectrogram(spectrogram) if spectrogram else None,
             offline=offline,
         )
         page = demos.demo_page(file, options)

@@ -78,6 +78,10 @@ class Normalization:
         )
         return Normalization(mean, std)
 
+    def __str__(self) -> str:
+        """Returns the formula."""
+        return f"(byte - {_numbers(self.mean)}) / {_numbers(self.std)}"
+
 
 @dataclasses.dataclass(frozen=True)
 class StandardMetadata:
@@ -119,8 +123,7 @@ class StandardMetadata:
         for name, color in self.colors.items():
             lines.append(f"input {name}: {color} image")
         for name, one in self.normalization.items():
-            mean, std = _numbers(one.mean), _numbers(one.std)
-            lines.append(f"input {name}: (byte - {mean}) / {std}")
+            lines.append(f"input {name}: {one}")
         for name, labels in self.labels.items():
             shown = ", ".join(map(repr, labels[:_SHOWN]))
             more = ", ..." if len(labels) > _SHOWN else ""
