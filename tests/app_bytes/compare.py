@@ -40,7 +40,8 @@ class Difference:
         tensor: The first tensor with such a code, "" if Keras computed the codes of
             the file when it was asked for them.
         codes: How many codes of this tensor differ.
-        found: The code of the file at the first of them, minus its zero point.
+        found: The code of the file at the one that rounding explains least, minus its
+            zero point.
         keras_code: That of Keras.
         exact: What the operator computes there in steps, float64.
         keras_value: The same in Keras, float32.
@@ -176,16 +177,20 @@ class Tracing:
             theirs = np.rint(result[row] / np.float64(step)).reshape(ours.shape)
             if (ours == theirs).all():
                 continue
-            first = tuple(np.argwhere(ours != theirs)[0])
-            value = value[row].reshape(ours.shape)[first] / np.float64(step)
             exact = self._exact(node, codes) / step
+            steps, middles = np.abs(ours - theirs), (ours + theirs) / 2
+            # The largest difference, and of these the furthest from a tie.
+            at = max(
+                map(tuple, np.argwhere(ours != theirs)),
+                key=lambda i: (steps[i], abs(exact[i] - middles[i])),
+            )
             return {
                 "tensor": node.name,
                 "codes": int((ours != theirs).sum()),
-                "found": int(ours[first]),
-                "keras_code": int(theirs[first]),
-                "exact": float(exact[first]),
-                "keras_value": float(value),
+                "found": int(ours[at]),
+                "keras_code": int(theirs[at]),
+                "exact": float(exact[at]),
+                "keras_value": float(value[row].reshape(ours.shape)[at]) / step,
                 "largest": float(np.abs(exact).max()),
             }
         return {}
