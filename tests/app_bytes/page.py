@@ -28,11 +28,11 @@ images, gives another class than the file.
 
 File and twin sum integers, which is exact. Keras sums and scales in float32, so a value
 next to the middle between two codes can be rounded the other way there; the operators
-after it may enlarge the difference. For each of these images, the table shows the first operator
-whose codes differ, with equal codes before it: what it computes in steps, exactly and
-in Keras, the codes of both, and the largest that it computes for the image, to which
-the errors of float32 are relative. If several codes differ, it is the one that is
-furthest from a tie.
+after it may enlarge the difference. For each of these images, the table shows the first
+operator whose codes differ, with equal codes before it: what it computes in steps,
+exactly and in Keras, the codes of both, and the largest that it computes for the image,
+to which the errors of float32 are relative. If several codes differ, it is the one that
+is furthest from a tie.
 
 | network | image | tensor | codes that differ | exact | Keras, float32 | largest \
 | code in the file | in Keras |
