@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..file import TFLiteGraph, metadata, standard_metadata
+from .gpu import GPU
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
     COMPILED_MODEL,
-    GPU,
     LITERT_INTERPRETER,
     PLAY_SERVICES,
     TENSORFLOW_INTERPRETER,
