@@ -573,7 +573,7 @@ def _check_snippet(
         ValueError: If it could not.
     """
     from .check import check_model
-    from .file import End
+    from .file import TFLiteGraph, TFLiteTensor
     from .freezing import check_quantized
     from .pipeline import choose_for
     from .reports import snippet_refusal
@@ -589,17 +589,16 @@ def _check_snippet(
     model = check_quantized(student)
     reader = None if consumer is None else CONSUMERS[consumer]
     choice = choose_for(model, reader, None, input_type, output_type)
-    inputs, outputs = (
-        [
-            End(name, dtype, (-1, *tensor.shape[1:]), None, None)
-            for name, tensor in zip(names, tensors, strict=True)
-        ]
-        for names, tensors, dtype in (
-            (model.input_names, model.inputs, choice.input_type),
-            (model.output_names, model.outputs, choice.output_type),
-        )
-    )
-    refusal = snippet_refusal(snippet, inputs, outputs)
+    graph = TFLiteGraph({}, [], {}, {})
+    for names, tensors, dtype, ends in (
+        (model.input_names, model.inputs, choice.input_type, graph.inputs),
+        (model.output_names, model.outputs, choice.output_type, graph.outputs),
+    ):
+        for name, tensor in zip(names, tensors, strict=True):
+            shape, place = (1, *tensor.shape[1:]), f"{len(graph.tensors)}"
+            graph.tensors[place] = TFLiteTensor(place, shape, dtype, dynamic_batch=True)
+            ends[name] = place
+    refusal = snippet_refusal(snippet, graph)
     if refusal:
         raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
 

@@ -30,6 +30,14 @@ _REFUSED = (
         source=_SOURCE,
     ),
     Rule(
+        "joined_axes",
+        "refuses",
+        "Dense layers must keep the axes before the last one",
+        gpu_conditions.joined_axes,
+        remedy="Put a Reshape layer in front of the layer.",
+        source=_SOURCE,
+    ),
+    Rule(
         "axes",
         "refuses",
         "Tensors must have at most four axes",
@@ -86,6 +94,14 @@ _COMPUTED_WRONGLY = (
         gpu_conditions.multiplied_1x1,
         remedy="Replace the layer by an ordinary 1x1 convolution.",
         source=_WRONG,
+    ),
+    Rule(
+        "flattening",
+        "is wrong",
+        "Dense layers must not flatten their input by themselves",
+        gpu_conditions.flattening,
+        remedy="Put a Flatten or Reshape layer in front of the layer.",
+        source=_SOURCE,
     ),
 )
 

@@ -7,6 +7,7 @@ computed wrongly there, and no rule names it: docs/gpu.md.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from ..file import TFLiteOp, op_version
@@ -51,6 +52,38 @@ def multiplied_1x1(file: FileFacts, consumer: Consumer) -> str:
         if one.window == (1, 1) and one.kernel_channels != one.channels
     ]
     return f"depthwise 1x1 convolutions: {listed(found)}" if found else ""
+
+
+def flattening(file: FileFacts, consumer: Consumer) -> str:
+    """Finds dense layers that read several axes as one."""
+    found = [
+        op.outputs[0]
+        for op, source, kernel in _dense_layers(file)
+        if source[-1] != kernel[-1]
+    ]
+    return f"dense layers that flatten: {listed(found)}" if found else ""
+
+
+def joined_axes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds dense layers that join all axes but the last one."""
+    found = [
+        op.outputs[0]
+        for op, source, kernel in _dense_layers(file)
+        if source[-1] == kernel[-1]
+        and math.prod(source[:-1]) != source[0]
+        and len(file.graph.tensors[op.outputs[0]].shape) != len(source)
+    ]
+    return f"dense layers that join axes: {listed(found)}" if found else ""
+
+
+def _dense_layers(
+    file: FileFacts,
+) -> Iterator[tuple[TFLiteOp, tuple[int, ...], tuple[int, ...]]]:
+    """Yields dense layers with the shapes of input and kernel."""
+    for op in file.graph.ops:
+        if op.code == "FULLY_CONNECTED":
+            source, kernel = (file.graph.tensors[name].shape for name in op.inputs[:2])
+            yield op, source, kernel
 
 
 def newer_versions(file: FileFacts, consumer: Consumer) -> str:

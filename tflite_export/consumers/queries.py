@@ -80,7 +80,12 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     findings.sort(key=lambda finding: EFFECTS.index(finding.effect))
     verdict = VERDICTS[findings[0].effect] if findings else "runs"
     return ConsumerReport(
-        consumer.name, consumer.title, consumer.version, verdict, findings
+        consumer.name,
+        consumer.title,
+        consumer.version,
+        verdict,
+        findings,
+        consumer.measured,
     )
 
 

@@ -49,6 +49,7 @@ COMPILED_MODEL = Consumer(
     product=LITERT,
     release="2.3.0",
     excluded_targets=MICROCONTROLLERS,
+    measured=False,
 )
 
 TENSORFLOW_INTERPRETER = Consumer(
@@ -90,8 +91,9 @@ PLAY_SERVICES = Consumer(
         ),
         UNKNOWN_OPERATORS,
     ),
-    source=f"{_PLAY_SERVICES}, not measured",
+    source=_PLAY_SERVICES,
     input_types=ALL_TYPES,
     output_types=ALL_TYPES,
     excluded_targets=MICROCONTROLLERS,
+    measured=False,
 )

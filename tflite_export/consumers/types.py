@@ -88,6 +88,8 @@ class Consumer:
         release: Which release of the product it is, or is as new as.
         strided_1x1: How 1x1 convolutions with strides are written for it.
         excluded_targets: Targets of models that it has no use for.
+        measured: Whether its rules were compared with what it does, by `make consumers`
+            and `make gpu`; else they are those of its documentation.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Consumer:
     release: str = ""
     strided_1x1: str = "conv"
     excluded_targets: tuple[str, ...] = ()
+    measured: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,7 @@ class ConsumerReport:
         version: The version that this is about; "" if it is not known.
         verdict: One of `VERDICTS`.
         findings: Why, the worst first, and notes.
+        measured: As of `Consumer`.
     """
 
     consumer: str
@@ -147,6 +151,7 @@ class ConsumerReport:
     version: str
     verdict: Verdict
     findings: list[Finding]
+    measured: bool
 
     @property
     def about(self) -> str:
@@ -176,4 +181,5 @@ class ConsumerReport:
         """Returns one line."""
         because = f" because {'; '.join(self.reasons)}" if self.reasons else ""
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
-        return f"{self.consumer:<15} {self.verdict}{because}{notes}"
+        source = "" if self.measured else ", by its documentation"
+        return f"{self.consumer:<15} {self.verdict}{source}{because}{notes}"
