@@ -237,6 +237,8 @@ EXPORT = [
     "verification.verify",
     "verification",
     "storages",
+    "layer_reports",
+    "target_tools",
     "c_source",
     "metadata_files",
     "check",

@@ -2,7 +2,8 @@
 
 python -m consumers                                   # everything; some minutes
 python -m consumers --programs "mediapipe, mediapipe==1.2.3"
-python -m consumers --markdown docs/consumers.md      # also writes page and results
+python -m consumers --markdown docs/consumers.md      # also writes page and results,
+                                                      # and runtimes.md, which has them
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import argparse
 import importlib.metadata
 import json
 import platform
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from gpu import vulkan
 from tqdm import tqdm
+from web import packages
+from years.page import write_page
 
 from tflite_export.reports.latency import processor
 
@@ -43,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         outcomes = _run_all(runners, Path(name))
         classified = _classify(runners, Path(name))
     results = page.Results(
-        f"Python {platform.python_version()}, on {platform.machine()} {processor()}",
+        _about(programs, args),
         importlib.metadata.version("ai-edge-litert"),
         trained.IMAGES,
         outcomes,
@@ -52,10 +57,23 @@ def main(arguments: list[str] | None = None) -> int:
     if args.markdown:
         page.write_results(args.markdown.with_suffix("") / "results.jsonl", results)
         args.markdown.write_text(page.page(results))
+        write_page(args.markdown.parent / "runtimes.md")
     print(page.page(results))
     differ = sum(one.differ + one.labels for one in classified.values())
     print(f"{differ} scores and labels differ from the twin's.")
     return int(differ > 0)
+
+
+def _about(programs: list[Program], args: argparse.Namespace) -> str:
+    """Returns the versions that no program's name has, and the machine."""
+    parts = [f"Python {platform.python_version()}"]
+    if any(program.in_browser for program in programs):
+        command = [packages.find_browser(), "--version"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        parts.append(" ".join(done.stdout.split()[:2]))
+    if any(program.call == "gpu" for program in programs):
+        parts.append(vulkan.version(args.vulkan))
+    return ", ".join([*parts, f"on {platform.machine()} {processor()}"])
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:

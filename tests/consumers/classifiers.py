@@ -51,6 +51,7 @@ class Spec:
             "pixels", or nothing.
         zero_point: Zero point of the dense kernel.
         newest: Whether an operator has a version that no release knows.
+        flat: Whether the dense layer gets a vector, not an image.
         front: Method that adds operators in front of the first convolution, which
             leave the shape of the image as it is; "": none.
     """
@@ -74,6 +75,7 @@ class Spec:
     says: str = ""
     zero_point: int = 0
     newest: bool = False
+    flat: bool = True
     front: str = ""
 
 
@@ -125,6 +127,10 @@ class _Builder:
             kernel = (CHANNELS, 1, 1, wide // spec.groups)
             x = self._kernel("CONV_2D", x, shape, kernel, spec.stride)
         features = int(np.prod(self.graph.tensors[x].shape[1:]))
+        if spec.flat:
+            shape = (batch, features)
+            grid = _INNER if len(spec.shape) == 4 else spec.grid
+            x = self._reshape(x, "flat", shape, grid)
         x = self._kernel(
             "FULLY_CONNECTED", x, (batch, spec.classes), (spec.classes, features), None
         )
@@ -133,23 +139,24 @@ class _Builder:
         )
         if not spec.output_shape:
             return x
-        target = self._constant("shape", np.array(spec.output_shape, np.int32))
-        return self._op("RESHAPE", [x, target], "reshape", spec.output_shape, _SCORES)
+        return self._reshape(x, "reshape", spec.output_shape, _SCORES)
 
     # --- In front of the first convolution ---------------------------------------
 
     def five_axes(self, x: str) -> str:
         """Adds an axis and removes it."""
-        x = self._reshape(x, "five_axes", (*self._spec.shape, 1))
-        return self._reshape(x, "four_axes", self._spec.shape)
+        shape, grid = self._spec.shape, self._spec.grid
+        x = self._reshape(x, "five_axes", (*shape, 1), grid)
+        return self._reshape(x, "four_axes", shape, grid)
 
     def padded_vector(self, x: str) -> str:
         """Pads all numbers of the image, as a vector, by none."""
-        shape = (1, int(np.prod(self._spec.shape)))
-        x = self._reshape(x, "vector", shape)
+        shape, grid = self._spec.shape, self._spec.grid
+        vector = (1, int(np.prod(shape)))
+        x = self._reshape(x, "vector", vector, grid)
         paddings = self._constant("paddings", np.zeros((2, 2), np.int32))
-        x = self._op("PAD", [x, paddings], "pad", shape, self._spec.grid)
-        return self._reshape(x, "image/int8/2", self._spec.shape)
+        x = self._op("PAD", [x, paddings], "pad", vector, grid)
+        return self._reshape(x, "four_axes", shape, grid)
 
     def symmetric_padding(self, x: str) -> str:
         """Pads the image by none of its own pixels, border included."""
@@ -166,6 +173,13 @@ class _Builder:
         masks = {"begin_mask": 15, "end_mask": 15}  # All of every axis.
         shape, grid = self._spec.shape, self._spec.grid
         return self._op("STRIDED_SLICE", [x, *sources], "slice", shape, grid, **masks)
+
+    def joined_axes(self, x: str) -> str:
+        """Multiplies the channels by a matrix, as a dense layer of all pixels."""
+        shape, channels = self._spec.shape, self._spec.shape[-1]
+        rows = (int(np.prod(shape[:-1])), channels)
+        x = self._kernel("FULLY_CONNECTED", x, rows, (channels, channels), None)
+        return self._reshape(x, "four_axes", shape, _LOGITS)
 
     def transposed_relu(self, x: str) -> str:
         """Multiplies the channels by a matrix, and clips."""
@@ -188,11 +202,6 @@ class _Builder:
             fused_activation_function="RELU",
             **options,
         )
-
-    def _reshape(self, x: str, name: str, shape: tuple[int, ...]) -> str:
-        """Adds a RESHAPE."""
-        target = self._constant(f"{name}/shape", np.array(shape, np.int32))
-        return self._op("RESHAPE", [x, target], name, shape, self._spec.grid)
 
     # --- Ends ----------------------------------------------------------------
 
@@ -248,6 +257,12 @@ class _Builder:
         self._end(output, shape, grid, "int8")
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
         return output
+
+    def _reshape(self, x: str, name: str, shape: tuple[int, ...], grid: Grid) -> str:
+        """Adds a RESHAPE."""
+        sizes = (-1, *shape[1:]) if self._spec.dynamic else shape
+        target = self._constant(f"{name}/shape", np.array(sizes, np.int32))
+        return self._op("RESHAPE", [x, target], name, shape, grid)
 
     def _kernel(
         self,

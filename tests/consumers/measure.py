@@ -9,7 +9,11 @@ import numpy as np
 
 from tflite_export.file import TensorQuantization, TFLiteGraph, from_bytes
 
-from .runners import Answers
+# What a program answers by file and output, or "error" -> why it does not.
+Answers = dict[str, dict[str, np.ndarray]]
+# Releases round some operators otherwise; after softmax, one code is up to three.
+ROUNDING = 3
+KINDS = ("right", "other rounding", "wrong", "refused")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,15 @@ class Outcome:
     differ: int = 0
     most: float = 0.0
     classes: int = 0
+
+    @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        if self.message:
+            return "refused"
+        if self.classes or self.most > ROUNDING:
+            return "wrong"
+        return "other rounding" if self.differ else "right"
 
 
 def outcomes_of(answers: Answers, files: list[Path]) -> dict[str, Outcome]:

@@ -45,6 +45,11 @@ class Program:
         """Whether it makes the input of an image, and answers with classes."""
         return CONSUMERS[self.consumer].takes_images
 
+    @property
+    def in_browser(self) -> bool:
+        """Whether it runs in Chromium."""
+        return isinstance(self.release, NpmRelease)
+
     def rules(self) -> Consumer:
         """Returns the consumer as this release is."""
         newest = CONSUMERS[self.consumer]

@@ -21,10 +21,9 @@ from years.releases import python_of
 from tflite_export.file import from_bytes
 
 from . import run_consumer
+from .measure import Answers
 from .programs import Program
 
-# What a program answers by file and output, or "error" -> why it does not.
-Answers = dict[str, dict[str, np.ndarray]]
 # Runs files, and may write into an empty folder.
 Runner = Callable[[list[Path], Path], Answers]
 _SECONDS = 120  # All files take an interpreter a few.
@@ -49,7 +48,7 @@ def runner_of(program: Program, runtimes: Path, web: Path, driver: Path) -> Runn
     if program.call == "gpu":
         environment = vulkan.environment(driver)
         return functools.partial(_by_gpu, environment=environment)
-    if program.call in ("litert_js", "tfjs_tflite"):
+    if program.in_browser:
         folder = web if program.call == "litert_js" else _tfjs(program, runtimes)
         browser = packages.set_up(web)
         return functools.partial(

@@ -301,20 +301,26 @@ def packed_weights(*codes: str) -> Found:
     """
 
     def found(file: FileFacts, consumer: Consumer) -> str:
-        def packed(op: TFLiteOp) -> str:
-            container = packed_container(op, file)
-            wanted = container and (not codes or op.code in codes)
-            return f"{op.code} {container}" if wanted else ""
-
-        return counted(file, packed)
+        packed = _packed(file, codes)
+        return f"packed weights of {packed}" if packed else ""
 
     return found
 
 
 def unknown_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights of which it is not known whether a consumer has them."""
-    found = packed_weights()(file, consumer)
-    return f"it may not run {found}" if found else ""
+    packed = _packed(file)
+    return f"it may not run {packed}" if packed else ""
+
+
+def _packed(file: FileFacts, codes: Collection[str] = ()) -> str:
+    """Returns how many operators have packed weights, of some kinds or of all."""
+
+    def packed(op: TFLiteOp) -> str:
+        container = packed_container(op, file)
+        return f"{op.code} {container}" if container else ""
+
+    return counted(file, lambda op: packed(op) if op.code in codes or not codes else "")
 
 
 def slow_weights(file: FileFacts, consumer: Consumer) -> str:

@@ -143,6 +143,14 @@ TFLITE_SUPPORT = Consumer(
         *image_rules(MEASURED),
         _SINGLE_LIST,
         *operator_rules(MEASURED),
+        Rule(
+            "packed_weights",
+            "refuses",
+            "Weights must be int8, since it checks files for a byte per code",
+            conditions.packed_weights(),
+            remedy='Export with storage="int8".',
+            source=MEASURED,
+        ),
         *metadata_rules(MEASURED),
     ),
     source=MEASURED,
@@ -150,6 +158,6 @@ TFLITE_SUPPORT = Consumer(
     output_types=("float32", "uint8"),
     takes_images=True,
     product=TENSORFLOW,
-    release="2.11.0",  # INT4 does not run, which TensorFlow 2.12 is the first to have.
+    release="2.13.0",  # TRANSPOSE_CONV v4 runs, which is the first to have it.
     excluded_targets=MICROCONTROLLERS,
 )

@@ -49,7 +49,6 @@ COMPILED_MODEL = Consumer(
     product=LITERT,
     release="2.3.0",
     excluded_targets=MICROCONTROLLERS,
-    measured=False,
 )
 
 TENSORFLOW_INTERPRETER = Consumer(

@@ -9,7 +9,8 @@ chooses what a consumer takes, and refuses the rest before it writes anything;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from ..file import StandardMetadata, TFLiteGraph
@@ -27,6 +28,9 @@ VERDICTS: dict[Effect, Verdict] = {
     "is slow": "runs slowly",
     "note": "runs",
 }
+
+# Of the table for terminals.
+_INDENT, _NAME_WIDTH, _LINE_WIDTH = "  ", 15, 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +164,12 @@ class ConsumerReport:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it does not just run, in a few words each."""
-        return [finding.found for finding in self.findings if finding.effect != "note"]
+        """Why it does not just run, in a few words each.
+
+        What would be slow does not matter where a file is refused or computed wrongly.
+        """
+        effects = EFFECTS[:2] if self.verdict in ("refused", "wrong") else EFFECTS[:-1]
+        return [finding.found for finding in self.findings if finding.effect in effects]
 
     @property
     def notes(self) -> list[str]:
@@ -179,7 +187,24 @@ class ConsumerReport:
 
     def __str__(self) -> str:
         """Returns one line."""
+        source = "" if self.measured else " by its documentation"
         because = f" because {'; '.join(self.reasons)}" if self.reasons else ""
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
-        source = "" if self.measured else ", by its documentation"
-        return f"{self.consumer:<15} {self.verdict}{source}{because}{notes}"
+        name = f"{self.consumer:<{_NAME_WIDTH}}"
+        return f"{name} {self.verdict}{source}{because}{notes}"
+
+
+def table(reports: Iterable[ConsumerReport]) -> list[str]:
+    """Returns the lines of a table for a terminal.
+
+    Args:
+        reports: What each consumer does with a file.
+    """
+    wrapper = textwrap.TextWrapper(
+        _LINE_WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=" " * (len(_INDENT) + _NAME_WIDTH + 1),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line for report in reports for line in wrapper.wrap(str(report))]
