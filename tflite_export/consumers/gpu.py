@@ -56,7 +56,7 @@ _REFUSED = (
     Rule(
         "symmetric_paddings",
         "refuses",
-        "Paddings must be of a constant, or reflect without the border",
+        "Paddings must be constants, or mirror without the border",
         gpu_conditions.symmetric_paddings,
         remedy='Pad by tf.pad(..., mode="REFLECT"), or by a constant.',
         source=_SOURCE,

@@ -83,7 +83,8 @@ def _dense_layers(
     for op in file.graph.ops:
         if op.code == "FULLY_CONNECTED":
             source, kernel = (file.graph.tensors[name].shape for name in op.inputs[:2])
-            yield op, source, kernel
+            if source:  # Else the file does not say.
+                yield op, source, kernel
 
 
 def newer_versions(file: FileFacts, consumer: Consumer) -> str:
@@ -105,7 +106,7 @@ def many_axes(file: FileFacts, consumer: Consumer) -> str:
         tensors = [
             file.graph.tensors[name] for name in (*op.inputs, *op.outputs) if name
         ]
-        axes = max(len(tensor.shape) for tensor in tensors)
+        axes = max((len(tensor.shape) for tensor in tensors), default=0)
         return f"{op.code} of {axes} axes" if axes > _MOST_AXES else ""
 
     return counted(file, many)
@@ -117,8 +118,9 @@ def unfit_paddings(file: FileFacts, consumer: Consumer) -> str:
     def unfit(op: TFLiteOp) -> str:
         if op.code not in _PADS:
             return ""
-        axes = file.graph.tensors[op.inputs[1]].shape[0]
-        return "" if axes in _PADDED_AXES else f"{op.code} of {axes} axes"
+        axes = len(file.graph.tensors[op.inputs[0]].shape)
+        fits = not axes or axes in _PADDED_AXES  # 0: the file does not say.
+        return "" if fits else f"{op.code} of {axes} axes"
 
     return counted(file, unfit)
 
@@ -182,6 +184,8 @@ def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
         if op.code != code:
             continue
         source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
+        if not source.shape:  # The file does not say.
+            continue
         strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
         yield _Convolution(
             op.outputs[0],

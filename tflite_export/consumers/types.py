@@ -20,6 +20,7 @@ from ..file import StandardMetadata, TFLiteGraph
 # runs, but does not say what it was trained on, or has no labels.
 Effect = Literal["refuses", "is wrong", "unknown", "is slow", "note"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
+FAULTY: tuple[Effect, ...] = ("refuses", "is wrong")
 Verdict = Literal["refused", "wrong", "not known", "runs slowly", "runs"]
 VERDICTS: dict[Effect, Verdict] = {
     "refuses": "refused",
@@ -168,8 +169,9 @@ class ConsumerReport:
 
         What would be slow does not matter where a file is refused or computed wrongly.
         """
-        effects = EFFECTS[:2] if self.verdict in ("refused", "wrong") else EFFECTS[:-1]
-        return [finding.found for finding in self.findings if finding.effect in effects]
+        found = [one for one in self.findings if one.effect != "note"]
+        faults = [one for one in found if one.effect in FAULTY]
+        return [one.found for one in faults or found]
 
     @property
     def notes(self) -> list[str]:
