@@ -231,7 +231,7 @@ def test_reports_name_who_refuses_the_default(of_pixels, tmp_path):
     plain = json.loads(json.dumps(report.to_dict()))["consumers"]
     assert [one["consumer"] for one in plain] == list(CONSUMERS)
     for one in report.consumers:
-        assert f"  {one}" in str(report)
+        assert f"\n  {one.consumer:<15} {one.verdict}" in str(report)
         assert f"<td>{one.consumer}</td>" in page.read_text()
     assert "input `image` is int8" in page.read_text()
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from ..file import TFLiteOp, op_version
+from ..file import TFLiteOp, TFLiteTensor, op_version
 from .conditions import counted, listed, packed_container
 from .types import Consumer, FileFacts
 
@@ -58,8 +58,8 @@ def flattening(file: FileFacts, consumer: Consumer) -> str:
     """Finds dense layers that read several axes as one."""
     found = [
         op.outputs[0]
-        for op, source, kernel in _dense_layers(file)
-        if source[-1] != kernel[-1]
+        for op, source, kernel in _with_kernels(file, "FULLY_CONNECTED")
+        if source.shape[-1] != kernel.shape[-1]
     ]
     return f"dense layers that flatten: {listed(found)}" if found else ""
 
@@ -68,23 +68,12 @@ def joined_axes(file: FileFacts, consumer: Consumer) -> str:
     """Finds dense layers that join all axes but the last one."""
     found = [
         op.outputs[0]
-        for op, source, kernel in _dense_layers(file)
-        if source[-1] == kernel[-1]
-        and math.prod(source[:-1]) != source[0]
-        and len(file.graph.tensors[op.outputs[0]].shape) != len(source)
+        for op, source, kernel in _with_kernels(file, "FULLY_CONNECTED")
+        if source.shape[-1] == kernel.shape[-1]
+        and math.prod(source.shape[:-1]) != source.shape[0]
+        and len(file.graph.tensors[op.outputs[0]].shape) != len(source.shape)
     ]
     return f"dense layers that join axes: {listed(found)}" if found else ""
-
-
-def _dense_layers(
-    file: FileFacts,
-) -> Iterator[tuple[TFLiteOp, tuple[int, ...], tuple[int, ...]]]:
-    """Yields dense layers with the shapes of input and kernel."""
-    for op in file.graph.ops:
-        if op.code == "FULLY_CONNECTED":
-            source, kernel = (file.graph.tensors[name].shape for name in op.inputs[:2])
-            if source:  # Else the file does not say.
-                yield op, source, kernel
 
 
 def newer_versions(file: FileFacts, consumer: Consumer) -> str:
@@ -137,11 +126,10 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
     """Finds slices with negative strides."""
 
     def backwards(op: TFLiteOp) -> str:
-        if op.code != "STRIDED_SLICE":
-            return ""
-        strides = file.graph.tensors[op.inputs[3]].data
-        negative = strides is not None and (strides < 0).any()
-        return f"{op.code} with a negative stride" if negative else ""
+        strides = [file.graph.tensors[name].data for name in op.inputs[3:4] if name]
+        negative = any(one is not None and (one < 0).any() for one in strides)
+        is_found = op.code == "STRIDED_SLICE" and negative
+        return f"{op.code} with a negative stride" if is_found else ""
 
     return counted(file, backwards)
 
@@ -179,13 +167,8 @@ class _Convolution:
 
 
 def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
-    """Yields the operators of a kind."""
-    for op in file.graph.ops:
-        if op.code != code:
-            continue
-        source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
-        if not source.shape:  # The file does not say.
-            continue
+    """Yields the convolutions of a kind."""
+    for op, source, weight in _with_kernels(file, code):
         strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
         yield _Convolution(
             op.outputs[0],
@@ -195,3 +178,15 @@ def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
             source.shape[-1],
             weight.shape[-1],
         )
+
+
+def _with_kernels(
+    file: FileFacts, code: str
+) -> Iterator[tuple[TFLiteOp, TFLiteTensor, TFLiteTensor]]:
+    """Yields operators of a kind with input and kernel, if the file has both."""
+    for op in file.graph.ops:
+        names = [name for name in op.inputs[:2] if name]
+        if op.code == code and len(names) == 2:
+            source, kernel = (file.graph.tensors[name] for name in names)
+            if source.shape and kernel.shape:
+                yield op, source, kernel
