@@ -33,6 +33,12 @@ def network(front=lambda x: x, shape=(8, 8, 3), dtype="float32", library=keras):
     return library.Model(inputs, library.layers.Dense(5, name="head")(x))
 
 
+def dense():
+    """A network of vectors."""
+    inputs = keras.Input((12,), name="image")
+    return keras.Model(inputs, layers.Dense(5, name="head")(inputs))
+
+
 def images(rng, shape=(64, 8, 8, 3)):
     return rng.integers(0, 256, shape).astype(np.uint8)
 
@@ -605,12 +611,47 @@ def test_a_scaling_is_merged_into_the_normalisation_of_the_input(rng):
         assert operators(student)[:2] == ["DEPTHWISE_CONV_2D", "CONV_2D"]
 
 
-def test_snippets_say_what_they_take(rng, tmp_path):
-    for number, (pixels, takes) in enumerate(
-        [(Pixels(), "byte / 255"), (Pixels(127.5, 60), "byte")]
-    ):
-        student = tf_lsq.quantize_model(network(), inputs=pixels)
-        tf_lsq.calibrate(student, pixels.encode(images(rng)))
-        report = exported(student, tmp_path / f"{number}.tflite", None)
-        for code in report.snippets.values():
-            assert f"[1, 8, 8, 3], {takes}\n" in code
+CODE = [
+    (network, Pixels(), (8, 8, 3)),
+    (network, Pixels(127.5, 60), (8, 8, 3)),
+    (network, Pixels(MEANS, 60, "bgr"), (8, 8, 3)),
+    (dense, Pixels(127.5, 127.5), (12,)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ends", ["int8", "uint8", "float32"])
+@pytest.mark.parametrize(("build", "pixels", "shape"), CODE)
+def test_code_that_runs_a_file_takes_bytes(
+    build, pixels, shape, ends, rng, tmp_path, monkeypatch
+):
+    x = images(rng, (8, *shape))
+    student = tf_lsq.quantize_model(build(), inputs=pixels)
+    tf_lsq.calibrate(student, pixels.encode(x))
+    report = exported(student, tmp_path / "model.tflite", None, input_type=ends)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(report.snippets["python"], scope)
+    found = np.concatenate([scope["predict"](one[None]) for one in x])
+    twin = tflite_export.integer_twin(student)
+    np.testing.assert_array_equal(found, twin.predict(pixels.encode(x), verbose=0))
+    with pytest.raises(TypeError, match="uint8"):
+        scope["predict"](pixels.encode(x[:1]))
+    # Images say so themselves, for code that is written later.
+    standard = tflite_export.read_metadata(tmp_path / "model.tflite").standard
+    assert bool(standard and standard.normalization) == (len(shape) == 3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "ends", "expected"),
+    [
+        (Pixels(), "int8", "static_cast<int8_t>(image[i] - 128)"),
+        (Pixels(), "uint8", "static_cast<uint8_t>(image[i])"),
+        (Pixels(128, 64), "float32", "mean[] = {128.0f}, deviation[] = {64.0f};"),
+    ],
+)
+def test_code_for_microcontrollers_takes_bytes(pixels, ends, expected, rng, tmp_path):
+    student = tf_lsq.quantize_model(network(), inputs=pixels, target="tflm")
+    tf_lsq.calibrate(student, pixels.encode(images(rng)))
+    report = exported(student, tmp_path / "model.tflite", None, input_type=ends)
+    assert "const uint8_t* image" in report.snippets["cpp"]
+    assert expected in report.snippets["cpp"]
