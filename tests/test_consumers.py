@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -108,6 +109,13 @@ def test_pages_refuse_with_the_first_line_of_their_message(written):
     page = Echo("Page.evaluate: Error: INT8 is not supported.\n    at run (x.js:1)")
     found = runners._in_page(page, written, by_tensor=False)
     assert str(found["error"]) == "Error: INT8 is not supported."
+
+
+def test_the_gpu_is_run_by_the_release_that_is_named(tmp_path):
+    [program] = [p for p in programs.PROGRAMS if p.call == "gpu"]
+    other = dataclasses.replace(program.release, version="0.1")
+    with pytest.raises(RuntimeError, match=r"must have ai-edge-litert==0\.1"):
+        runners.runner_of(dataclasses.replace(program, release=other), *[tmp_path] * 3)
 
 
 def test_packages_that_npm_does_not_find_are_an_error(tmp_path, monkeypatch):

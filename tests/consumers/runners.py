@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import functools
+import importlib.metadata
 import json
 import os
 import shutil
@@ -46,6 +47,7 @@ def runner_of(program: Program, runtimes: Path, web: Path, driver: Path) -> Runn
         RuntimeError: If a package cannot be had.
     """
     if program.call == "gpu":
+        _check_installed(program)
         environment = vulkan.environment(driver)
         return functools.partial(_by_gpu, environment=environment)
     if program.in_browser:
@@ -106,6 +108,16 @@ def answer(python: Path, call: str, files: list[Path], output: Path) -> Answers:
 
 
 # --- A GPU -------------------------------------------------------------------------
+
+
+def _check_installed(program: Program) -> None:
+    """Checks that this Python has a program's release, since it runs the files."""
+    installed = importlib.metadata.version(program.release.package)
+    if installed != program.release.version:
+        raise RuntimeError(
+            f"This Python must have {program.release.requirement}. Received: "
+            f"{installed}. Change `programs.PROGRAMS`, or install it."
+        )
 
 
 def _by_gpu(files: list[Path], output: Path, environment: dict[str, str]) -> Answers:
