@@ -101,7 +101,7 @@ _COMPUTED_WRONGLY = (
         "Dense layers must not flatten their input by themselves",
         gpu_conditions.flattening,
         remedy="Put a Flatten or Reshape layer in front of the layer.",
-        source=_SOURCE,
+        source=f"{_SOURCE} and docs/upstream/gpu_flattening_dense.py",
     ),
 )
 
