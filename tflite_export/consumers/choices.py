@@ -8,7 +8,7 @@ import warnings
 from ..file import TFLiteGraph
 from ..targets import Target
 from .queries import facts_of, find_consumer, judge
-from .types import VERDICTS, Consumer, ConsumerReport
+from .types import FAULTY, VERDICTS, Consumer, ConsumerReport
 
 _CODES, _BYTES, _NUMBERS = "int8", "uint8", "float32"
 
@@ -102,7 +102,7 @@ def check_consumer(graph: TFLiteGraph, consumer: Consumer) -> ConsumerReport:
             names every cause.
     """
     report = judge(facts_of(graph), consumer)
-    faults = [f for f in report.findings if f.effect in ("refuses", "is wrong")]
+    faults = [f for f in report.findings if f.effect in FAULTY]
     if faults:
         listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
         raise ValueError(
