@@ -256,9 +256,7 @@ def export(
     consumer: Annotated[
         str | None, _choice(CONSUMERS, "What will read the file; decides its form.")
     ] = None,
-    storage: Annotated[
-        str | None, _choice(STORAGES, "How codes are stored; by default int8.")
-    ] = None,
+    storage: Storage = "int8",
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
     ] = "own",
@@ -595,7 +593,7 @@ def _check_snippet(
         return
     model = check_quantized(student)
     reader = None if consumer is None else CONSUMERS[consumer]
-    choice = choose_for(model, reader, None, input_type, output_type)
+    choice = choose_for(model, reader, input_type, output_type)
     refusal = snippet_refusal(snippet, _only_ends(model, choice))
     if refusal:
         raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
