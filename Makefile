@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow arm runtimes consumers gpu web lint benchmarks clean
+.PHONY: quickstart test slow arm runtimes consumers gpu bytes web lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py $(QUICKSTART)
@@ -30,6 +30,9 @@ consumers: $(STAMP)
 
 gpu: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m gpu $(GPU)
+
+bytes: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m app_bytes $(BYTES)
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .

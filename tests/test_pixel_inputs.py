@@ -182,6 +182,10 @@ NOT_PIXELS = {
     "scaled after a convolution": (
         lambda x: layers.Rescaling(1 / 255)(layers.Conv2D(3, 1)(x)), (8, 8, 3), None
     ),
+    "a series of three sensors": (
+        lambda x: layers.Reshape((32, 3, 1))(layers.Rescaling(1 / 255)(x)), (32, 3),
+        None,
+    ),
     "8-bit waves": (layers.Rescaling(1 / 255, 3.0), (8, 8, 1), None),
 }  # fmt: skip
 
@@ -192,6 +196,26 @@ def test_other_inputs_learn_their_step(name):
     student = tf_lsq.quantize_model(network(front, shape, dtype or "float32"))
     assert not pixel_points(student)
     assert not any(isinstance(p, PixelPoint) for p in quantization_points(student))
+
+
+@pytest.mark.parametrize("front", ["flattened", "reshaped", "scaled first"])
+def test_grey_images_need_no_axis_of_channels(front, rng, tmp_path):
+    inputs, scale = layers.Input((16, 20), name="image"), layers.Rescaling(1 / 255)
+    if front == "flattened":
+        x = layers.Dense(8, activation="relu")(layers.Flatten()(scale(inputs)))
+    else:
+        to_image = layers.Reshape((16, 20, 1))
+        first, then = (to_image, scale) if front == "reshaped" else (scale, to_image)
+        x = layers.Conv2D(4, 3, activation="relu")(then(first(inputs)))
+    model = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+    student, image = tf_lsq.quantize_model(model), images(rng, (64, 16, 20))
+    x = image.astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    assert input_end(student)[1] == -128
+    assert ("DEPTHWISE_CONV_2D" in operators(student)) == (front == "reshaped")
+    path = tmp_path / "model.tflite"
+    exported(student, path, x)
+    np.testing.assert_array_equal(scores_of(path, image), student(x))
 
 
 def test_tabular_features_are_not_pixels():

@@ -48,6 +48,8 @@ _MIDDLE = 128
 # --- What only a normalisation of bytes does ------------------------------------------
 _CHANNELS = (1, 3, 4)
 _RGB = 3
+# Height and width of images without an axis of channels; else it may be a series.
+_SMALLEST = 16
 # It maps 0..255 to an interval of this length: [0, 1], [-1, 1], [-0.5, 0.5].
 _SPANS = (1.0, 2.0)
 _SPAN_TOLERANCE = 0.01  # Some divide by 256 or 128.
@@ -149,12 +151,19 @@ def _has_bytes(node: Node, options: Options) -> bool:
         return False
     if node.is_integer:
         return node.dtype.name == "uint8"
-    if len(node.shape) != 4 or node.shape[-1] not in _CHANNELS:
+    if not _is_image(node.shape):
         return False
     return any(
         _normalises_bytes(*scaling_numbers(scaling), scaling.shape[-1])
         for scaling in _front_scalings(node)
     )
+
+
+def _is_image(shape: tuple[int | None, ...]) -> bool:
+    """Returns whether a shape is that of images, with or without channels."""
+    if len(shape) == 3:
+        return all(size is None or size >= _SMALLEST for size in shape[1:])
+    return len(shape) == 4 and shape[-1] in _CHANNELS
 
 
 def _front_scalings(node: Node) -> list[Node]:
