@@ -411,7 +411,7 @@ def describe(
     model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
     author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Its licence.")
+        str | None, typer.Option("--license", help="Its license.")
     ] = None,
     mean: Annotated[
         list[float] | None,

@@ -119,7 +119,7 @@ def export_model(
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. Apps read them from the file's standard
             metadata.
-        info: Name, description, version, author and licence of the model, for the
+        info: Name, description, version, author and license of the model, for the
             same.
         target: What the file will run on; None: the target that the model was
             quantized for.
