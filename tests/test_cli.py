@@ -363,8 +363,8 @@ def test_pixels_are_given_as_text(texts, pixels):
 def test_check_and_suggest_take_pixels(files, tmp_path):
     model, student = files / "float.keras", files / "student.keras"
     report = run("check", model, "--pixels", "127.5,127.5")
-    assert "_normalised" in report.output
-    assert "_normalised" not in run("check", model, "--pixels", "0,255").output
+    assert "_normalized" in report.output
+    assert "_normalized" not in run("check", model, "--pixels", "0,255").output
     refused = run("check", model, "--pixels", "picture=0,255", code=1).output
     assert "'picture' is no input" in refused and "['image']" in refused
     [name] = load_model(model).input_names

@@ -118,7 +118,7 @@ NORMALISED = {
 
 
 @pytest.mark.parametrize("name", NORMALISED)
-def test_a_model_that_normalises_bytes_takes_bytes(name, rng, tmp_path):
+def test_a_model_that_normalizes_bytes_takes_bytes(name, rng, tmp_path):
     front, end, before = NORMALISED[name]
     student, pixels = tf_lsq.quantize_model(network(front())), images(rng)
     [point] = pixel_points(student).values()
@@ -169,7 +169,7 @@ NOT_PIXELS = {
     "amplitudes": (
         lambda x: layers.Normalization(mean=[0.1], variance=[0.04])(x), (8, 8, 1), None
     ),
-    "one channel standardised": (
+    "one channel standardized": (
         lambda x: layers.Normalization(mean=[40.0], variance=[2500.0])(x), (8, 8, 1),
         None,
     ),
@@ -388,7 +388,7 @@ def test_other_readers_of_an_input(kind, rng, tmp_path):
 
 
 def test_the_first_layers_may_stay_in_float(rng, tmp_path):
-    """Then the normalisation is computed in float, too."""
+    """Then the normalization is computed in float, too."""
     pixels = Pixels(127.5, 127.5)
     student = tf_lsq.quantize_model(
         network(), inputs=pixels, overrides={"conv": "float"}
@@ -397,7 +397,7 @@ def test_the_first_layers_may_stay_in_float(rng, tmp_path):
     x = pixels.encode(image)
     tf_lsq.calibrate(student, x)
     report = exported(student, path, x)
-    assert report.float_layers == ["image_normalised", "conv"]
+    assert report.float_layers == ["image_normalized", "conv"]
     np.testing.assert_allclose(scores_of(path, image), student(x), atol=0.02)
 
 
@@ -522,7 +522,7 @@ def test_training_moves_weights_and_no_grid(rng):
     before = student.get_layer("conv").get_weights()[0]
     student.fit(x, y, verbose=0, epochs=2)
     assert (student.get_layer("conv").get_weights()[0] != before).any()
-    for name in ("quantize_image", "quantize_image_normalised"):
+    for name in ("quantize_image", "quantize_image_normalized"):
         assert not student.get_layer(name).weights
     assert input_end(student) == (1, -128)
 
@@ -589,7 +589,7 @@ def test_metadata_and_inspection_name_the_pixels(rng, tmp_path):
         "pixels, trained on (byte - [123.7, 116.3, 103.5]) / 60.0, channels rev"
         in str(found)
     )
-    # A file of another normalisation is another file.
+    # A file of another normalization is another file.
     other = tf_lsq.quantize_model(network(), inputs=Pixels(MEANS, 60))
     tf_lsq.calibrate(other, pixels.encode(images(rng)))
     with pytest.raises(tflite_export.VerificationError):
@@ -627,7 +627,7 @@ def test_students_of_pixels_are_compared_with_their_model(name, rng):
     assert min(row.own_sqnr_db for row in rows.values()) > 30
 
 
-def test_a_scaling_is_merged_into_the_normalisation_of_the_input(rng):
+def test_a_scaling_is_merged_into_the_normalization_of_the_input(rng):
     front, inputs, _ = FRONTS["merged"]
     for target in ("phone", "symmetric"):
         student = tf_lsq.quantize_model(network(front), inputs=inputs, target=target)

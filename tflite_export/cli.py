@@ -23,8 +23,9 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
-from .consumers import CONSUMERS
+from .consumers import CONSUMERS, Choice
 from .errors import BudgetError, VerificationError
+from .file import TFLiteGraph, TFLiteTensor
 from .pictures import PLOT_SUFFIXES
 from .quiet import silence_libraries
 from .targets import STORAGES, TARGETS
@@ -284,9 +285,7 @@ def export(
     consumer: Annotated[
         str | None, _choice(CONSUMERS, "What will read the file; decides its form.")
     ] = None,
-    storage: Annotated[
-        str | None, _choice(STORAGES, "How codes are stored; by default int8.")
-    ] = None,
+    storage: Storage = "int8",
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
     ] = "own",
@@ -412,7 +411,7 @@ def describe(
     model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
     author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Its licence.")
+        str | None, typer.Option("--license", help="Its license.")
     ] = None,
     mean: Annotated[
         list[float] | None,
@@ -658,7 +657,6 @@ def _check_snippet(
         ValueError: If it could not.
     """
     from .check import check_model
-    from .file import End
     from .freezing import check_quantized
     from .pipeline import choose_for
     from .reports import snippet_refusal
@@ -673,20 +671,24 @@ def _check_snippet(
         return
     model = check_quantized(student)
     reader = None if consumer is None else CONSUMERS[consumer]
-    choice = choose_for(model, reader, None, input_type, output_type)
-    inputs, outputs = (
-        [
-            End(name, dtype, (-1, *tensor.shape[1:]), None, None)
-            for name, tensor in zip(names, tensors, strict=True)
-        ]
-        for names, tensors, dtype in (
-            (model.input_names, model.inputs, choice.input_type),
-            (model.output_names, model.outputs, choice.output_type),
-        )
-    )
-    refusal = snippet_refusal(snippet, inputs, outputs)
+    choice = choose_for(model, reader, input_type, output_type)
+    refusal = snippet_refusal(snippet, _only_ends(model, choice))
     if refusal:
         raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
+
+
+def _only_ends(model: Any, choice: Choice) -> TFLiteGraph:
+    """Returns a graph with the inputs and outputs of a model's file, and no more."""
+    graph = TFLiteGraph({}, [], {}, {})
+    for names, tensors, dtype, ends in (
+        (model.input_names, model.inputs, choice.input_type, graph.inputs),
+        (model.output_names, model.outputs, choice.output_type, graph.outputs),
+    ):
+        for name, tensor in zip(names, tensors, strict=True):
+            shape, place = (1, *tensor.shape[1:]), f"{len(graph.tensors)}"
+            graph.tensors[place] = TFLiteTensor(place, shape, dtype, dynamic_batch=True)
+            ends[name] = place
+    return graph
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

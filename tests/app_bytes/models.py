@@ -1,4 +1,4 @@
-"""Models whose app copies bytes: every way to normalise images, of both Kerases.
+"""Models whose app copies bytes: every way to normalize images, of both Kerases.
 
 Each is `build(library)`, for images of 32 x 32 pixels with 1 or 3 channels.
 """
@@ -22,7 +22,7 @@ MEANS, STDS = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # Of CIFAR-10.
 
 @dataclasses.dataclass(frozen=True)
 class AppModel:
-    """A model and how its images are normalised.
+    """A model and how its images are normalized.
 
     Attributes:
         build: Returns the float model.
@@ -147,8 +147,8 @@ APP_MODELS = {
     "MLP, grey, 0 to 1": _given(mlp, keras, Pixels(), channels=1),
     "MLP, grey, -1 to 1": _given(mlp, keras3, Pixels(127.5, 127.5), channels=1),
     "ResNet, 0 to 1": _given(resnet8(), keras3, Pixels()),
-    "ResNet, standardised": _given(resnet8(), keras, Pixels(MEANS, STDS)),
-    "ResNet, grey standardised": _given(
+    "ResNet, standardized": _given(resnet8(), keras, Pixels(MEANS, STDS)),
+    "ResNet, grey standardized": _given(
         resnet8(), keras3, Pixels(72.9, 90.0), channels=1
     ),
     "ResNet, blue first": _given(resnet8(), keras, Pixels(MEANS[::-1], 64, "bgr")),

@@ -38,7 +38,7 @@ class ModelInfo:
         description: What it does.
         version: Its version, in any form.
         author: Who made it.
-        license: Under which licence it may be used.
+        license: Under which license it may be used.
     """
 
     name: str | None = None
