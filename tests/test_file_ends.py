@@ -13,13 +13,20 @@ from tflite_export.file import (
     TFLiteGraph,
     TFLiteOp,
     TFLiteTensor,
+    as_int8,
+    as_uint8,
     with_uint8_ends,
 )
 from tflite_export.runtimes import KERNELS, Runner
 
 
-def as_uint8(codes):
-    return (codes.astype(np.int16) + 128).astype(np.uint8)
+def test_codes_are_converted_both_ways():
+    signed, unsigned = np.arange(-128, 128).astype(np.int8), np.arange(256)
+    found = as_uint8(signed)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, unsigned)
+    assert as_int8(found).dtype == np.int8
+    np.testing.assert_array_equal(as_int8(found), signed)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..file import (
+    UINT8_OFFSET,
     End,
     Normalization,
     StandardMetadata,
@@ -23,7 +24,6 @@ from ..file import (
 # model that contains its own normalization, of values from 0 to 1, and of TensorFlow's
 # quantized MobileNets.
 _GRIDS_OF_BYTES = ((1, 0), (1 / 255, 0), (1 / 128, 128))
-_UINT8_OFFSET = 128
 
 Numbers = float | Sequence[float]
 
@@ -154,7 +154,7 @@ def _grid(graph: TFLiteGraph, end: End) -> tuple[np.float32, int] | None:
     codes = graph.tensors[readers[0].outputs[0]]
     if codes.quantization is None or codes.dtype not in ("int8", "uint8"):
         return None
-    offset = _UINT8_OFFSET if codes.dtype == "int8" else 0
+    offset = UINT8_OFFSET if codes.dtype == "int8" else 0
     return codes.quantization.scale[0], codes.quantization.zero_point + offset
 
 

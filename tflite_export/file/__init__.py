@@ -3,7 +3,7 @@
 Nothing here needs TensorFlow.
 """
 
-from .ends import with_uint8_ends
+from .ends import UINT8_OFFSET, as_int8, as_uint8, with_uint8_ends
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .labels import Labels, label_faults, read_labels
@@ -44,6 +44,7 @@ __all__ = [
     "SIGNATURE_KEY",
     "SMALLEST_FIRST",
     "TENSORFLOW",
+    "UINT8_OFFSET",
     "Additions",
     "End",
     "Labels",
@@ -56,6 +57,8 @@ __all__ = [
     "TFLiteTensor",
     "TensorQuantization",
     "additions_missing",
+    "as_int8",
+    "as_uint8",
     "bytes_are_codes",
     "codes_of_bytes",
     "ends_of",

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import labels as label_texts
 from .metadata_format import Tree, encode
+from .pixel_codes import LARGEST_BYTE
 from .standard_metadata import (
     ENTRIES,
     LABELS,
@@ -36,7 +37,6 @@ _COMPUTE_PROBABILITIES = ("SOFTMAX", "LOGISTIC")
 _CONVERT = ("QUANTIZE", "DEQUANTIZE", "RESHAPE")
 _COLORS = {3: "RGB", 1: "GRAYSCALE"}  # Channels -> what they are.
 _IMAGE_AXES = 4
-_MAX_BYTE = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,7 +266,7 @@ def _describe_input(entry: Tree, end: End, one: Normalization | None) -> None:
     units.append({"options": ("NormalizationOptions", options)})
     entry["process_units"] = units
     mean, std = np.broadcast_arrays(np.array(one.mean), np.array(one.std))
-    ends = np.sort([(0 - mean) / std, (_MAX_BYTE - mean) / std], axis=0)
+    ends = np.sort([(byte - mean) / std for byte in (0, LARGEST_BYTE)], axis=0)
     entry["stats"] = {"max": ends[1].tolist(), "min": ends[0].tolist()}
 
 

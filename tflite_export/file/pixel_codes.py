@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from .ends import UINT8_OFFSET
 from .standard_metadata import Normalization
 from .tflite_graph import End
 
-BYTES = np.arange(256, dtype=np.float32)
+LARGEST_BYTE = 255
+BYTES = np.arange(LARGEST_BYTE + 1, dtype=np.float32)
 # What is added to a byte that is a code.
-_OFFSETS = {"uint8": 0, "int8": -128}
+_OFFSETS = {"uint8": 0, "int8": -UINT8_OFFSET}
 
 
 def values_of_bytes(one: Normalization) -> np.ndarray:
