@@ -15,6 +15,7 @@ from tflite_export.file import (
     TFLiteTensor,
     as_int8,
     as_uint8,
+    quantized_input,
     with_uint8_ends,
 )
 from tflite_export.runtimes import KERNELS, Runner
@@ -54,6 +55,17 @@ def test_only_int8_ends_change_and_each_tensor_once(rng):
     own = graph.tensors["image"]
     assert tensor.quantization.zero_point == own.quantization.zero_point + 128
     assert tensor.dynamic_batch == own.dynamic_batch
+
+
+def test_the_codes_of_an_input_are_those_of_the_quantize_that_alone_reads_it(rng):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    graph = tiny.built(student, input_type="uint8").graph
+    tensor = graph.inputs["image"]
+    inner = quantized_input(graph, tensor)
+    assert inner is not None and graph.tensors[inner].dtype == "int8"
+    assert quantized_input(graph, inner) is None
+    more = dataclasses.replace(graph, ops=[*graph.ops, TFLiteOp("ABS", [tensor], [])])
+    assert quantized_input(more, tensor) is None
 
 
 def test_a_tensor_that_is_both_ends():

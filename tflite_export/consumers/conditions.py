@@ -11,6 +11,7 @@ from ..file import (
     LITERT,
     OPERATORS,
     PACKED,
+    USUAL_FORMS,
     End,
     Normalization,
     TFLiteOp,
@@ -21,17 +22,12 @@ from ..file import (
     is_newer,
     litert_release,
     op_version,
+    quantized_input,
 )
 from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-# What bytes become in the usual forms of images: themselves, from 0 to 1, and from -1
-# to 1.
-_USUAL = tuple(
-    Normalization((mean,), (std,))
-    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
-)
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -163,7 +159,7 @@ def _why_not_bytes(file: FileFacts, end: End) -> str:
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, form) for form in _USUAL)
+    usual = any(_codes_are_bytes(end, form) for form in USUAL_FORMS)
     return "" if usual else "which were learned"
 
 
@@ -177,9 +173,9 @@ def _described(file: FileFacts, end: End) -> Collection[str]:
     if file.described is None:
         return ()
     tensor = file.graph.inputs[end.name]
-    inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
+    names = tensor, quantized_input(file.graph, tensor)
     tensors = cast("dict[str, Any]", file.described.get("tensors", {}))
-    found = next((tensors[name] for name in [tensor, *inner] if name in tensors), None)
+    found = next((tensors[name] for name in names if name in tensors), None)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else ()
 
 

@@ -29,6 +29,19 @@ def as_int8(codes: np.ndarray) -> np.ndarray:
     return (codes.astype(np.int16) - UINT8_OFFSET).astype(np.int8)
 
 
+def quantized_input(graph: TFLiteGraph, tensor: str) -> str | None:
+    """Returns the codes of an input that a QUANTIZE alone reads; None: others read it.
+
+    Args:
+        graph: A file.
+        tensor: The tensor of the input.
+    """
+    readers = [op for op in graph.ops if tensor in op.inputs]
+    if [op.code for op in readers] != ["QUANTIZE"]:
+        return None
+    return readers[0].outputs[0]
+
+
 def with_uint8_ends(graph: TFLiteGraph) -> TFLiteGraph:
     """Returns a copy whose int8 inputs and outputs are uint8; others stay as they are.
 

@@ -10,6 +10,12 @@ from .tflite_graph import End
 
 LARGEST_BYTE = 255
 BYTES = np.arange(LARGEST_BYTE + 1, dtype=np.float32)
+# What bytes become in the usual forms of images: themselves, from 0 to 1, from -1 to 1,
+# and as TensorFlow's quantized MobileNets take them.
+USUAL_FORMS = tuple(
+    Normalization((mean,), (std,))
+    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5), (128.0, 128.0))
+)
 # What is added to a byte that is a code.
 _OFFSETS = {"uint8": 0, "int8": -UINT8_OFFSET}
 
