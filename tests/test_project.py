@@ -160,6 +160,7 @@ EXPORT = [
     "file.metadata_format",
     "file.standard_metadata",
     "file.pixel_codes",
+    "file.score_types",
     "file.metadata_additions",
     "file",
     "targets.tool",

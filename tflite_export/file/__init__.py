@@ -29,6 +29,7 @@ from .pixel_codes import (
 from .quantized_tensor import QuantizedTensor
 from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
 from .rewriting import with_metadata
+from .score_types import score_function
 from .standard_metadata import (
     SCORE_TYPES,
     ModelInfo,
@@ -88,6 +89,7 @@ __all__ = [
     "quantized_input",
     "read_labels",
     "runtime_of",
+    "score_function",
     "tensor_type",
     "to_bytes",
     "values_of_bytes",
