@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..file import (
     LITERT,
@@ -68,16 +68,18 @@ def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
     return f"{len(integers)} of {len(file.graph.outputs)} outputs are integers"
 
 
-def several_inputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one input."""
-    count = len(file.graph.inputs)
-    return f"it has {count} inputs" if count != 1 else ""
+def not_one(what: Literal["inputs", "outputs"]) -> Found:
+    """Returns a condition that finds several inputs or outputs, or none.
 
+    Args:
+        what: Which of them.
+    """
 
-def several_outputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one output."""
-    count = len(file.graph.outputs)
-    return f"it has {count} outputs" if count != 1 else ""
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = {"inputs": file.graph.inputs, "outputs": file.graph.outputs}[what]
+        return f"it has {len(ends)} {what}" if len(ends) != 1 else ""
+
+    return found
 
 
 def no_color_image(file: FileFacts, consumer: Consumer) -> str:

@@ -110,7 +110,7 @@ ML_KIT = Consumer(
             "one_output",
             "note",
             "There should be one output; several may give unexpected results",
-            conditions.several_outputs,
+            conditions.not_one("outputs"),
             remedy="",
             source=_ML_KIT,
         ),

@@ -117,7 +117,7 @@ def image_rules(source: str) -> tuple[Rule, ...]:
             "one_input",
             "refuses",
             "There must be one input",
-            conditions.several_inputs,
+            conditions.not_one("inputs"),
             remedy="Give the app a model of the image alone.",
             source=source,
         ),
