@@ -48,16 +48,32 @@ def listed(found: Iterable[str]) -> str:
 # --- Ends ----------------------------------------------------------------------
 
 
-def other_input_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds inputs of types that a consumer does not take."""
-    ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
-    return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+def other_input_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds inputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _inputs(file) if end.dtype not in types]
+        return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
-def other_output_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds outputs of types that a consumer does not take."""
-    ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
-    return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+def other_output_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds outputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _outputs(file) if end.dtype not in types]
+        return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
 def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
