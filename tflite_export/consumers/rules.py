@@ -77,6 +77,7 @@ def end_types(
             conditions.other_input_types(inputs),
             remedy=_OPEN_TYPES,
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "output_types",
@@ -85,6 +86,7 @@ def end_types(
             conditions.other_output_types(outputs),
             remedy=_OPEN_TYPES,
             source=source,
+            needed_by_code=True,
         ),
     )
 
@@ -108,6 +110,7 @@ def image_rules(source: str = "") -> tuple[Rule, ...]:
             conditions.not_one("inputs"),
             remedy="Give the app a model of the image alone.",
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "color_image",
@@ -117,6 +120,7 @@ def image_rules(source: str = "") -> tuple[Rule, ...]:
             remedy="Put a layer at the front of the model that makes its input from "
             "red, green and blue.",
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "normalization",

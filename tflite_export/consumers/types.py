@@ -66,6 +66,8 @@ class Rule:
         remedy: What to do about it.
         source: Where the rule comes from: its documentation or source, or
             `MEASURED` for what `make consumers` measures; "": the consumer's source.
+        needed_by_code: Whether the code that a report shows for a consumer is only for
+            files that satisfy it; it needs no more than the file's inputs and outputs.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Rule:
     found: Found
     remedy: str
     source: str = ""
+    needed_by_code: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,6 @@ _JAVASCRIPT = {
 }
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
 _CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
-_END_RULES = ("input_types", "output_types", "one_input", "color_image")
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
@@ -212,7 +211,7 @@ def snippet_refusal(language: str, graph: TFLiteGraph) -> str:
     if language not in _CONSUMERS:
         return ""
     consumer = CONSUMERS[_CONSUMERS[language]]
-    rules = tuple(rule for rule in consumer.rules if rule.name in _END_RULES)
+    rules = tuple(rule for rule in consumer.rules if rule.needed_by_code)
     ends = FileFacts(graph, None, None)
     report = judge(ends, dataclasses.replace(consumer, rules=rules))
     return " ".join(map(str, report.findings))
