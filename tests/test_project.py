@@ -245,6 +245,7 @@ EXPORT = [
     "metadata_files",
     "check",
     "pipeline",
+    "snippet_check",
     "bits.knapsack",
     "bits.suggestion",
     "bits.compiled",
