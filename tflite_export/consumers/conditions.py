@@ -169,11 +169,12 @@ def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
 
 def _why_not_bytes(file: FileFacts, end: End) -> str:
     """Returns how a file shows that codes are not bytes, "" if it does not."""
-    described, one = _described(file, end), _normalizations(file).get(end.name)
+    described = _described(file, end)
+    normalization = _normalizations(file).get(end.name)
     if "pixels" in described:
         return ""
-    if one is not None:
-        same = _codes_are_bytes(end, one)
+    if normalization is not None:
+        same = _codes_are_bytes(end, normalization)
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
@@ -202,13 +203,13 @@ def _normalizations(file: FileFacts) -> dict[str, Normalization]:
     return {} if file.standard is None else file.standard.normalization
 
 
-def _codes_are_bytes(end: End, one: Normalization) -> bool:
+def _codes_are_bytes(end: End, normalization: Normalization) -> bool:
     """Returns whether the code of each byte is the byte.
 
     Where the mean is on no byte, 0 is not either, and codes are off by up to one.
     """
-    on_byte = all(mean % 1 == 0 for mean in one.mean)
-    return bytes_are_codes(end, one, tolerance=0 if on_byte else 1)
+    on_byte = all(mean % 1 == 0 for mean in normalization.mean)
+    return bytes_are_codes(end, normalization, tolerance=0 if on_byte else 1)
 
 
 def _form(end: End) -> str:

@@ -113,9 +113,9 @@ def _said(graph: TFLiteGraph, end: End) -> Normalization | None:
     """
     standard = standard_metadata.read(graph) or StandardMetadata()
     if end.name in standard.normalization:
-        one = standard.normalization[end.name]
+        stated = standard.normalization[end.name]
         try:
-            return _normalization(end.shape[3], one.mean, one.std)
+            return _normalization(end.shape[3], stated.mean, stated.std)
         except ValueError as error:
             raise ValueError(
                 f"The standard metadata of {end.name!r} do not fit it: {error}"
@@ -176,8 +176,8 @@ def _normalization(
     return Normalization(tuple(means.tolist()), tuple(stds.tolist()))
 
 
-def _table(end: End, one: Normalization) -> np.ndarray:
+def _table(end: End, normalization: Normalization) -> np.ndarray:
     """Returns what a file takes for the bytes of each channel, `[channels, 256]`."""
-    codes = codes_of_bytes(end, one)
-    table = values_of_bytes(one) if codes is None else codes.astype(int)
+    codes = codes_of_bytes(end, normalization)
+    table = values_of_bytes(normalization) if codes is None else codes.astype(int)
     return np.broadcast_to(table.T, (end.shape[3], len(table)))

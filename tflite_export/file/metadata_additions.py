@@ -157,7 +157,7 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
         raise ValueError(f"The metadata must fit the file. Received:\n  {listed}")
 
 
-def _normalization_faults(end: End, one: Normalization) -> list[str]:
+def _normalization_faults(end: End, normalization: Normalization) -> list[str]:
     """Returns what is wrong with the normalization of an input."""
     if not is_image(end.shape):
         return [
@@ -165,7 +165,7 @@ def _normalization_faults(end: End, one: Normalization) -> list[str]:
             "not that of images with 1 or 3 channels"
         ]
     faults: list[str] = []
-    for what, values in (("mean", one.mean), ("std", one.std)):
+    for what, values in (("mean", normalization.mean), ("std", normalization.std)):
         if len(values) not in (1, end.shape[-1]):
             expected = f"expected 1 or {end.shape[-1]}"
             faults.append(f"{len(values)} numbers as {what}, {expected}")
@@ -223,24 +223,24 @@ def _entries(tree: Tree, graph: TFLiteGraph, what: str) -> list[tuple[End, Tree]
     return [*zip(ends, entries, strict=True)]
 
 
-def _describe_input(entry: Tree, end: End, one: Normalization | None) -> None:
+def _describe_input(entry: Tree, end: End, normalization: Normalization | None) -> None:
     """Says whether an input is an image, and how it is made of bytes."""
     entry["name"] = entry.get("name") or end.name
     # One channel may also be a spectrogram, unless it is made of bytes.
-    colors = _COLORS if one is not None else {3: _COLORS[3]}
+    colors = _COLORS if normalization is not None else {3: _COLORS[3]}
     color = colors.get(end.shape[-1], "") if is_image(end.shape) else ""
     properties: tuple[str, Tree] = ("FeatureProperties", {})
     if color:
         properties = ("ImageProperties", {"color_space": color})
-    if one is None:
+    if normalization is None:
         entry.setdefault("content", {"content_properties": properties})
         return
     entry["content"] = {"content_properties": properties}
     units = [u for u in entry.get("process_units", []) if not _is_normalization(u)]
-    options = {"mean": [*map(float, one.mean)], "std": [*map(float, one.std)]}
+    mean, std = map(np.array, (normalization.mean, normalization.std))
+    options = {"mean": [*map(float, mean)], "std": [*map(float, std)]}
     units.append({"options": ("NormalizationOptions", options)})
     entry["process_units"] = units
-    mean, std = np.broadcast_arrays(np.array(one.mean), np.array(one.std))
     ends = np.sort([(byte - mean) / std for byte in (0, LARGEST_BYTE)], axis=0)
     entry["stats"] = {"max": ends[1].tolist(), "min": ends[0].tolist()}
 

@@ -267,17 +267,18 @@ def _ends(
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
+def _input(end: End, taken: set[str], normalization: Normalization | None) -> _Value:
     """Converts an input for the templates, with what makes it of bytes."""
     value = _value(end, taken)
-    if one is None:
+    if normalization is None:
         return value
     mean, std = np.broadcast_arrays(
-        np.array(one.mean, np.float32), np.array(one.std, np.float32)
+        np.array(normalization.mean, np.float32),
+        np.array(normalization.std, np.float32),
     )
     return dataclasses.replace(
         value,
-        pixels="bytes" if bytes_are_codes(end, one) else "values",
+        pixels="bytes" if bytes_are_codes(end, normalization) else "values",
         mean=tuple(map(str, mean)),
         std=tuple(map(str, std)),
     )
