@@ -14,6 +14,7 @@ from consumers.measure import Outcome
 
 import tflite_export
 from tflite_export.consumers import CONSUMERS, facts_of, judge, judge_all
+from tflite_export.consumers.runtimes import ALL_TYPES
 from tflite_export.file import from_bytes, to_bytes
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/consumers.md"
@@ -123,8 +124,33 @@ def test_rules_have_words_and_sources(consumer):
     names = [rule.name for rule in consumer.rules]
     assert len(names) == len(set(names))
     for rule in consumer.rules:
-        assert rule.expected and not rule.expected.endswith(".") and rule.source
+        assert rule.expected and not rule.expected.endswith(".")
         assert rule.remedy or rule.effect in ("note", "unknown"), rule.name
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS.values(), ids=lambda one: one.name)
+@pytest.mark.parametrize("dtype", ALL_TYPES)
+def test_the_rules_on_types_are_those_that_an_export_chooses_from(consumer, dtype):
+    graph = dataclasses.replace(graph_of("uint8_uint8"), ops=[])
+    for tensor in (*graph.inputs.values(), *graph.outputs.values()):
+        graph.tensors[tensor].dtype = dtype
+        graph.tensors[tensor].quantization = None
+    report = judge(facts_of(graph), consumer)
+    broken = {finding.rule: finding.expected for finding in report.findings}
+    for what, types in (
+        ("input", consumer.input_types),
+        ("output", consumer.output_types),
+    ):
+        found = broken.get(f"{what}_types", "")
+        assert bool(found) == (dtype not in types)
+        assert not found or all(name in found for name in types)
+
+
+def test_findings_have_the_source_of_the_rule_or_else_of_the_consumer():
+    report = judge(file_of("two_images"), CONSUMERS["mediapipe"])
+    assert report.findings[0].source.endswith("image_tensor_specs.cc")
+    report = judge(file_of("five_axes"), CONSUMERS["gpu"])
+    assert report.findings[0].source == CONSUMERS["gpu"].source
 
 
 @pytest.mark.parametrize("name", CONSUMERS)

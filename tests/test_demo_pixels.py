@@ -51,7 +51,9 @@ def test_numbers_that_contradict_the_file_are_refused():
         read_picture(graph, 0, 1)
 
 
-@pytest.mark.parametrize(("scale", "zero_point"), [(0.0041, 0), (1 / 255, 1), (1, 128)])
+@pytest.mark.parametrize(
+    ("scale", "zero_point"), [(0.0041, 0), (1 / 255, 1), (1, 128), (1 / 127.5, 128)]
+)
 def test_another_grid_needs_mean_and_std(scale, zero_point):
     graph = graph_of(scale=scale, zero_point=zero_point)
     with pytest.raises(ValueError, match=r"`mean` and `std` must be given.*'image'"):

@@ -34,6 +34,7 @@ from tflite_export.file import (
 )
 from tflite_export.reports import snippet_refusal, snippets_of
 from tflite_export.reports.snippets import LANGUAGES
+from tflite_export.snippet_check import check_snippet
 
 layers = keras.layers
 ROOT = Path(__file__).resolve().parents[1]
@@ -355,3 +356,12 @@ def test_a_snippet_of_one_input_and_output_is_short(exported_report):
         lines = [line for line in code.splitlines() if line.strip()]
         imports = [line for line in lines if re.match("import|from", line)]
         assert len(lines) - len(imports) <= 16, language
+
+
+def test_cpp_is_for_models_of_tflite_micro(rng):
+    ends = {"consumer": None, "input_type": None, "output_type": None}
+    student, _ = tiny.calibrated(tiny.residual, rng, target="tflm")
+    check_snippet("cpp", student, **ends)
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    with pytest.raises(ValueError, match=r"'cpp' unless.*the target 'phone'"):
+        check_snippet("cpp", student, **ends)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..file import (
     LITERT,
     OPERATORS,
     PACKED,
+    USUAL_FORMS,
     End,
     Normalization,
     TFLiteOp,
@@ -21,17 +22,12 @@ from ..file import (
     is_newer,
     litert_release,
     op_version,
+    quantized_input,
 )
 from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-# What bytes become in the usual forms of images: themselves, from 0 to 1, and from -1
-# to 1.
-_USUAL = tuple(
-    Normalization((mean,), (std,))
-    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
-)
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -52,16 +48,32 @@ def listed(found: Iterable[str]) -> str:
 # --- Ends ----------------------------------------------------------------------
 
 
-def other_input_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds inputs of types that a consumer does not take."""
-    ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
-    return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+def other_input_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds inputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _inputs(file) if end.dtype not in types]
+        return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
-def other_output_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds outputs of types that a consumer does not take."""
-    ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
-    return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+def other_output_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds outputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _outputs(file) if end.dtype not in types]
+        return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
 def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
@@ -72,16 +84,18 @@ def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
     return f"{len(integers)} of {len(file.graph.outputs)} outputs are integers"
 
 
-def several_inputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one input."""
-    count = len(file.graph.inputs)
-    return f"it has {count} inputs" if count != 1 else ""
+def not_one(what: Literal["inputs", "outputs"]) -> Found:
+    """Returns a condition that finds several inputs or outputs, or none.
 
+    Args:
+        what: Which of them.
+    """
 
-def several_outputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one output."""
-    count = len(file.graph.outputs)
-    return f"it has {count} outputs" if count != 1 else ""
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = {"inputs": file.graph.inputs, "outputs": file.graph.outputs}[what]
+        return f"it has {len(ends)} {what}" if len(ends) != 1 else ""
+
+    return found
 
 
 def no_color_image(file: FileFacts, consumer: Consumer) -> str:
@@ -155,15 +169,16 @@ def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
 
 def _why_not_bytes(file: FileFacts, end: End) -> str:
     """Returns how a file shows that codes are not bytes, "" if it does not."""
-    described, one = _described(file, end), _normalizations(file).get(end.name)
+    described = _described(file, end)
+    normalization = _normalizations(file).get(end.name)
     if "pixels" in described:
         return ""
-    if one is not None:
-        same = _codes_are_bytes(end, one)
+    if normalization is not None:
+        same = _codes_are_bytes(end, normalization)
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, form) for form in _USUAL)
+    usual = any(_codes_are_bytes(end, form) for form in USUAL_FORMS)
     return "" if usual else "which were learned"
 
 
@@ -177,9 +192,9 @@ def _described(file: FileFacts, end: End) -> Collection[str]:
     if file.described is None:
         return ()
     tensor = file.graph.inputs[end.name]
-    inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
+    names = tensor, quantized_input(file.graph, tensor)
     tensors = cast("dict[str, Any]", file.described.get("tensors", {}))
-    found = next((tensors[name] for name in [tensor, *inner] if name in tensors), None)
+    found = next((tensors[name] for name in names if name in tensors), None)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else ()
 
 
@@ -188,13 +203,13 @@ def _normalizations(file: FileFacts) -> dict[str, Normalization]:
     return {} if file.standard is None else file.standard.normalization
 
 
-def _codes_are_bytes(end: End, one: Normalization) -> bool:
+def _codes_are_bytes(end: End, normalization: Normalization) -> bool:
     """Returns whether the code of each byte is the byte.
 
     Where the mean is on no byte, 0 is not either, and codes are off by up to one.
     """
-    on_byte = all(mean % 1 == 0 for mean in one.mean)
-    return bytes_are_codes(end, one, tolerance=0 if on_byte else 1)
+    on_byte = all(mean % 1 == 0 for mean in normalization.mean)
+    return bytes_are_codes(end, normalization, tolerance=0 if on_byte else 1)
 
 
 def _form(end: End) -> str:

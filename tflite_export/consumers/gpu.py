@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..file import LITERT
 from . import gpu_conditions
 from .conditions import packed_weights
-from .rules import NOT_PHONES, end_types, operator_rules
-from .runtimes import BUFFER_TEXT, BUFFER_TYPES
+from .rules import NOT_PHONES, OPERATOR_RULES
+from .runtimes import BUFFER_RULES, BUFFER_TYPES
 from .types import Consumer, Rule
 
 _SOURCE = "measured by `make gpu` with software Vulkan, see docs/gpu.md"
@@ -19,7 +19,6 @@ _REFUSED = (
         "Kernels of convolutions must be int8; the CPU runs others",
         packed_weights("CONV_2D", "DEPTHWISE_CONV_2D"),
         remedy='Export with storage="int8".',
-        source=_SOURCE,
     ),
     Rule(
         "versions",
@@ -27,7 +26,6 @@ _REFUSED = (
         "Transposed convolutions must have no fused activation",
         gpu_conditions.newer_versions,
         remedy="Replace the layer by UpSampling2D and Conv2D.",
-        source=_SOURCE,
     ),
     Rule(
         "joined_axes",
@@ -35,7 +33,6 @@ _REFUSED = (
         "Dense layers must keep the axes before the last one",
         gpu_conditions.joined_axes,
         remedy="Put a Reshape layer in front of the layer.",
-        source=_SOURCE,
     ),
     Rule(
         "axes",
@@ -43,7 +40,6 @@ _REFUSED = (
         "Tensors must have at most four axes",
         gpu_conditions.many_axes,
         remedy="Join axes by a Reshape layer, or replace the layer.",
-        source=_SOURCE,
     ),
     Rule(
         "padded_axes",
@@ -51,7 +47,6 @@ _REFUSED = (
         "Padded tensors must have three or four axes",
         gpu_conditions.unfit_paddings,
         remedy="Add axes of one element by a Reshape layer before the padding.",
-        source=_SOURCE,
     ),
     Rule(
         "symmetric_paddings",
@@ -59,7 +54,6 @@ _REFUSED = (
         "Paddings must be constants, or mirror without the border",
         gpu_conditions.symmetric_paddings,
         remedy='Pad by tf.pad(..., mode="REFLECT"), or by a constant.',
-        source=_SOURCE,
     ),
     Rule(
         "reversed_slices",
@@ -67,7 +61,6 @@ _REFUSED = (
         "Slices must have positive strides",
         gpu_conditions.reversed_slices,
         remedy="Reverse by tf.reverse.",
-        source=_SOURCE,
     ),
 )
 _COMPUTED_WRONGLY = (
@@ -110,8 +103,8 @@ GPU = Consumer(
     title="LiteRT's CompiledModel on a GPU by WebGPU",
     version="2.3.0",
     rules=(
-        *end_types(_SOURCE, inputs=BUFFER_TEXT, outputs=BUFFER_TEXT),
-        *operator_rules(_SOURCE),
+        *BUFFER_RULES,
+        *OPERATOR_RULES,
         *_REFUSED,
         *_COMPUTED_WRONGLY,
         Rule(
@@ -120,7 +113,6 @@ GPU = Consumer(
             "A GPU computes in floats, and rounds to the codes of the CPU or next ones",
             gpu_conditions.other_rounding,
             remedy="",
-            source=_SOURCE,
         ),
     ),
     source=_SOURCE,

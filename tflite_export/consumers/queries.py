@@ -73,7 +73,14 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
         consumer: What reads it.
     """
     findings = [
-        Finding(rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source)
+        Finding(
+            rule.name,
+            rule.effect,
+            rule.expected,
+            found,
+            rule.remedy,
+            rule.source or consumer.source,
+        )
         for rule in consumer.rules
         if (found := rule.found(file, consumer))
     ]

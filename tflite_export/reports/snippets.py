@@ -56,7 +56,6 @@ _JAVASCRIPT = {
 }
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
 _CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
-_END_RULES = ("input_types", "output_types", "one_input", "color_image")
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
@@ -212,7 +211,7 @@ def snippet_refusal(language: str, graph: TFLiteGraph) -> str:
     if language not in _CONSUMERS:
         return ""
     consumer = CONSUMERS[_CONSUMERS[language]]
-    rules = tuple(rule for rule in consumer.rules if rule.name in _END_RULES)
+    rules = tuple(rule for rule in consumer.rules if rule.needed_by_code)
     ends = FileFacts(graph, None, None)
     report = judge(ends, dataclasses.replace(consumer, rules=rules))
     return " ".join(map(str, report.findings))
@@ -268,17 +267,18 @@ def _ends(
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
+def _input(end: End, taken: set[str], normalization: Normalization | None) -> _Value:
     """Converts an input for the templates, with what makes it of bytes."""
     value = _value(end, taken)
-    if one is None:
+    if normalization is None:
         return value
     mean, std = np.broadcast_arrays(
-        np.array(one.mean, np.float32), np.array(one.std, np.float32)
+        np.array(normalization.mean, np.float32),
+        np.array(normalization.std, np.float32),
     )
     return dataclasses.replace(
         value,
-        pixels="bytes" if bytes_are_codes(end, one) else "values",
+        pixels="bytes" if bytes_are_codes(end, normalization) else "values",
         mean=tuple(map(str, mean)),
         std=tuple(map(str, std)),
     )
