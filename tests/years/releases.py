@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+from harness.installed import installed
+
 from tflite_export.file import LITERT, TENSORFLOW
 
 _LITERT, _TENSORFLOW = "ai-edge-litert", "tensorflow-cpu"
+_PYTHON = "bin/python"  # In an environment.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +95,18 @@ def python_of(release: Release, cache: Path) -> Path:
     Raises:
         RuntimeError: If a package cannot be had.
     """
-    folder = cache.resolve() / release.requirement
-    python, done = folder / "bin/python", folder / "complete"
-    if done.exists():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    venv.create(folder)
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
-    try:
-        subprocess.run([*pip, release.requirement, release.numpy], check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise RuntimeError(
-            f"{release.requirement} must be a package that `pip install` finds for "
-            f"Python {sys.version_info.major}.{sys.version_info.minor}. "
-            f"Received: {error}."
-        ) from error
-    done.touch()
-    return python
+
+    def install(folder: Path) -> None:
+        venv.create(folder)
+        pip = [sys.executable, "-m", "pip", "--python", str(folder / _PYTHON)]
+        packages = (release.requirement, release.numpy)
+        subprocess.run([*pip, "install", "--quiet", *packages], check=True)
+
+    needs = (
+        f"{release.requirement} must be a package that `pip install` finds for "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}."
+    )
+    return installed(cache / release.requirement, install, needs) / _PYTHON
 
 
 def numpy_of(python: Path) -> str:
