@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from harness import debian
+from harness.folders import temporary_folder
 from harness.installed import installed
 
 CORES = ("cortex-a53", "cortex-a76", "neoverse-n2")  # NEON; dot products; and i8mm.
@@ -94,7 +95,7 @@ def _unpack_wheels(target: Path) -> None:
         for name in ("ai-edge-litert", "numpy")
     ]
     platforms = [part for one in _PLATFORMS for part in ("--platform", one)]
-    with debian.temporary_folder() as work:
+    with temporary_folder() as work:
         subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),

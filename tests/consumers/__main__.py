@@ -14,10 +14,10 @@ import json
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from gpu import vulkan
+from harness.folders import temporary_folder
 from tqdm import tqdm
 from web import packages
 from years.page import write_page
@@ -44,9 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         program: runner_of(program, args.cache, args.web, args.vulkan)
         for program in tqdm(programs, "installing", disable=None)
     }
-    with tempfile.TemporaryDirectory() as name:
-        outcomes = _run_all(runners, Path(name))
-        classified = _classify(runners, Path(name))
+    with temporary_folder() as folder:
+        outcomes = _run_all(runners, folder)
+        classified = _classify(runners, folder)
     results = page.Results(
         _about(programs, args),
         importlib.metadata.version("ai-edge-litert"),

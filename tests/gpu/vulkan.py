@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 from harness import debian
+from harness.folders import temporary_folder
 from harness.installed import installed
 
 _SUITE, _PACKAGE = "bookworm", "chromium-common"
@@ -49,7 +50,7 @@ def version(folder: Path) -> str:
 
 def _unpack(folder: Path) -> None:
     """Unpacks the driver's files into a folder."""
-    with debian.temporary_folder() as work:
+    with temporary_folder() as work:
         debian.unpack("amd64", _SUITE, (_PACKAGE,), work / "root")
         changes = work / f"root/usr/share/doc/{_PACKAGE}/changelog.Debian.gz"
         first = gzip.decompress(changes.read_bytes()).decode().splitlines()[0]
