@@ -2,8 +2,8 @@
 
 python -m consumers                                   # everything; some minutes
 python -m consumers --programs "mediapipe, mediapipe==1.2.3"
-python -m consumers --markdown docs/consumers.md      # also writes page and results,
-                                                      # and runtimes.md, which has them
+python -m consumers --markdown docs/consumers.md      # also writes page and results;
+                                                      # `years.page` runtimes.md, too
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from gpu import vulkan
 from harness.folders import temporary_folder
 from tqdm import tqdm
 from web import packages
-from years.page import write_page
 
 from tflite_export.reports.latency import processor
 
@@ -57,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.markdown:
         page.write_results(args.markdown.with_suffix("") / "results.jsonl", results)
         args.markdown.write_text(page.page(results))
-        write_page(args.markdown.parent / "runtimes.md")
     print(page.page(results))
     differ = sum(one.differ + one.labels for one in classified.values())
     print(f"{differ} scores and labels differ from the twin's.")

@@ -15,9 +15,9 @@ import numpy as np
 from gpu import measure as gpu
 from gpu import vulkan
 from harness.installed import installed, npm_install
+from harness.releases import python_of
 from web import packages
 from web.browser import BUILDS, LiteRt, Page, chromium
-from years.releases import python_of
 
 from tflite_export.file import from_bytes
 

@@ -19,13 +19,14 @@ from pathlib import Path
 
 from harness import cases
 from harness.folders import kept_folder
+from harness.releases import Release, numpy_of, python_of
 from tqdm import tqdm
 
 from tflite_export.reports.latency import processor
 from tflite_export.runtimes import this_machine
 
 from . import hand_built, measure, page
-from .releases import RELEASES, Release, find_release, numpy_of, python_of
+from .releases import RELEASES, find_release
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,12 +1,15 @@
 """The results of `make runtimes`: a file of JSON lines, and the page made of it.
 
 The page has what `make consumers` measured, too: all that runs files, in one place.
+
+python -m years.page docs/runtimes.md      # writes it of the results that lie beside it
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 from consumers import page as consumers_page
@@ -237,3 +240,7 @@ def _reasons(one: Measured) -> str:
     reasons += [f"{name} ends the process" for name in one.crashes]
     reasons += [f"{name} is refused, unlike reports say" for name in one.promised]
     return "<br>".join(reasons).replace("|", "\\|") or "runs all"
+
+
+if __name__ == "__main__":
+    write_page(Path(sys.argv[1]))

@@ -1,53 +1,15 @@
-"""Releases of LiteRT and TensorFlow Lite, each in an environment of its own."""
+"""The releases of LiteRT and TensorFlow Lite that run files."""
 
 from __future__ import annotations
 
-import dataclasses
-import subprocess
-import sys
-import venv
-from pathlib import Path
-
-from harness.installed import installed
-
-from tflite_export.file import LITERT, TENSORFLOW
-
-_LITERT, _TENSORFLOW = "ai-edge-litert", "tensorflow-cpu"
-_PYTHON = "bin/python"  # In an environment.
-
-
-@dataclasses.dataclass(frozen=True)
-class Release:
-    """A release of a runtime.
-
-    Attributes:
-        package: Name of its package.
-        version: Its version.
-        numpy: What it needs of NumPy.
-    """
-
-    package: str
-    version: str
-    numpy: str = "numpy"
-
-    @property
-    def requirement(self) -> str:
-        """The package with its version."""
-        return f"{self.package}=={self.version}"
-
-    @property
-    def name(self) -> str:
-        """What an app's developer calls it."""
-        products = {_LITERT: LITERT, _TENSORFLOW: TENSORFLOW}
-        return f"{products.get(self.package, self.package)} {self.version}"
-
+from harness.releases import LITERT_PACKAGE, TENSORFLOW_PACKAGE, Release
 
 RELEASES = (
-    Release(_TENSORFLOW, "2.12.1"),
-    Release(_TENSORFLOW, "2.13.1"),
+    Release(TENSORFLOW_PACKAGE, "2.12.1"),
+    Release(TENSORFLOW_PACKAGE, "2.13.1"),
     Release("tflite-runtime", "2.14.0", "numpy<2"),  # Built for NumPy 1.
     *(
-        Release(_TENSORFLOW, version)
+        Release(TENSORFLOW_PACKAGE, version)
         for version in (
             "2.14.1",
             "2.15.1",
@@ -59,9 +21,9 @@ RELEASES = (
             "2.21.0",
         )
     ),
-    Release(_LITERT, "1.0.1", "numpy<2"),
+    Release(LITERT_PACKAGE, "1.0.1", "numpy<2"),
     *(
-        Release(_LITERT, version)
+        Release(LITERT_PACKAGE, version)
         for version in (
             *("1.1.2", "1.2.0", "1.3.0", "1.4.0", "2.0.2", "2.0.3"),
             *("2.1.0", "2.1.1", "2.1.2", "2.1.3", "2.1.4", "2.1.5", "2.1.6"),
@@ -83,38 +45,3 @@ def find_release(requirement: str) -> Release:
             f"Releases must be among {list(known)}. Received: {requirement!r}."
         )
     return known[requirement]
-
-
-def python_of(release: Release, cache: Path) -> Path:
-    """Returns the Python of an environment with a release, which is made if missing.
-
-    Args:
-        release: The release.
-        cache: Folder of all environments.
-
-    Raises:
-        RuntimeError: If a package cannot be had.
-    """
-
-    def install(folder: Path) -> None:
-        venv.create(folder)
-        pip = [sys.executable, "-m", "pip", "--python", str(folder / _PYTHON)]
-        packages = (release.requirement, release.numpy)
-        subprocess.run([*pip, "install", "--quiet", *packages], check=True)
-
-    needs = (
-        f"{release.requirement} must be a package that `pip install` finds for "
-        f"Python {sys.version_info.major}.{sys.version_info.minor}."
-    )
-    return installed(cache / release.requirement, install, needs) / _PYTHON
-
-
-def numpy_of(python: Path) -> str:
-    """Returns NumPy's version in an environment.
-
-    Args:
-        python: Its Python.
-    """
-    code = "import numpy; print(numpy.__version__)"
-    done = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True)
-    return done.stdout.decode().strip()
