@@ -12,6 +12,8 @@ from harness.installed import installed, is_installed, npm_install
 
 from tflite_export.demo import VERSION
 
+# Where `make web` installs them.
+PACKAGES = Path(__file__).parents[2] / ".web"
 _PLAYWRIGHT = "playwright==1.65.2"
 _AXE = "axe-core@4.14.1"  # Finds faults of accessibility.
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
