@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from years import hand_built
+from harness.graph_files import write_graph
 
 from tflite_export.file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
@@ -52,7 +52,7 @@ def write_files(folder: Path, examples: int) -> int:
     for label, graph in _graphs(rng):
         shape = (examples, *graph.tensors["x"].shape[1:])
         stem = folder / f"shape_{count:03}"
-        hand_built.write_file(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
+        write_graph(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
         count += 1
     return count
 
