@@ -128,9 +128,7 @@ def test_the_gpu_gets_no_strided_1x1_convolutions(of_pixels, tmp_path):
 def test_what_is_chosen_is_taken(name):
     consumer = CONSUMERS[name]
     for pixels in (True, False):
-        found = choose(
-            consumer, storage=None, input_type=None, output_type=None, pixels=pixels
-        )
+        found = choose(consumer, input_type=None, output_type=None, pixels=pixels)
         assert found.input_type in consumer.input_types
         assert found.output_type in consumer.output_types
         assert found.input_type in cli.END_TYPES and found.output_type in cli.END_TYPES

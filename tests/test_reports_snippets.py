@@ -176,7 +176,7 @@ NORMS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 def classifier(dtype):
     """A graph with labels whose input is made of bytes.
 
-    Codes of integer inputs are bytes; a float32 input is standardised by channel.
+    Codes of integer inputs are bytes; a float32 input is standardized by channel.
     """
     graph = copy.deepcopy(plain_classifier(dtype))
     norm = Normalization((0.0,), (255.0,))

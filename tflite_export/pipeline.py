@@ -73,7 +73,7 @@ def export_model(
     path: str | Path,
     *,
     consumer: str | None = None,
-    storage: str | None = None,
+    storage: str = "int8",
     bias_grid: str = "own",
     input_type: str | None = None,
     output_type: str | None = None,
@@ -103,7 +103,7 @@ def export_model(
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
             that costs no time on the target. Targets of the Ethos-U take "int8" and
-            "auto". None: "int8".
+            "auto".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
@@ -119,7 +119,7 @@ def export_model(
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. Apps read them from the file's standard
             metadata.
-        info: Name, description, version, author and licence of the model, for the
+        info: Name, description, version, author and license of the model, for the
             same.
         target: What the file will run on; None: the target that the model was
             quantized for.
@@ -155,7 +155,7 @@ def export_model(
     path = Path(path)
     # Wrong options are refused before a model is read.
     options = FileSettings(
-        Storage("int8" if storage is None else storage, bias_grid),
+        Storage(storage, bias_grid),
         "int8" if input_type is None else input_type,
         "int8" if output_type is None else output_type,
         metadata,
@@ -166,8 +166,8 @@ def export_model(
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
     reader = resolve_consumer(consumer, resolved)
-    choice = choose_for(model, reader, storage, input_type, output_type)
-    check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
+    choice = choose_for(model, reader, input_type, output_type)
+    check_options(resolved, storage=storage, bias_grid=bias_grid)
     normalizations = _normalizations(model)
     settings = dataclasses.replace(
         options,
@@ -189,7 +189,7 @@ def export_model(
         path=str(path),
         file_bytes=len(built.content),
         target=resolved.name,
-        storage=choice.storage,
+        storage=storage,
         min_runtime=runtime_of(built.graph),
         operators=dict(collections.Counter(op.code for op in built.graph.ops)),
         float_layers=[
@@ -217,7 +217,6 @@ def export_model(
 def choose_for(
     model: keras.Model,
     consumer: Consumer | None,
-    storage: str | None,
     input_type: str | None,
     output_type: str | None,
 ) -> Choice:
@@ -226,13 +225,11 @@ def choose_for(
     Args:
         model: A quantized model.
         consumer: What will read the file; None: it is not known.
-        storage: As given to `export_model`.
-        input_type: The same.
+        input_type: As given to `export_model`.
         output_type: The same.
     """
     return choose(
         consumer,
-        storage=storage,
         input_type=input_type,
         output_type=output_type,
         pixels=pixel_points(model).keys() == {*model.input_names},

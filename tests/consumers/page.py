@@ -50,7 +50,7 @@ Releases of interpreters that round otherwise: [runtimes.md](runtimes.md).
 
 MediaPipe Tasks' ImageClassifier and the integer twin for x86-64, on the same {images}
 images, which MediaPipe reads from PNG files. Networks of 4 bits, trained on digits in
-colours, with `quantize_model(..., inputs=tf_lsq.Pixels(...))` and
+colors, with `quantize_model(..., inputs=tf_lsq.Pixels(...))` and
 `export_model(..., consumer="mediapipe")`.
 
 | images, storage | top-1 of the twin | scores | differ | labels that differ |

@@ -7,8 +7,6 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
-import numpy as np
-
 from ..file import (
     LITERT,
     OPERATORS,
@@ -16,6 +14,7 @@ from ..file import (
     End,
     Normalization,
     TFLiteOp,
+    bytes_are_codes,
     ends_of,
     faults_of,
     first_release,
@@ -27,10 +26,12 @@ from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-_BYTES = np.arange(256)[:, np.newaxis]
-# Mean and standard deviation of bytes in the usual forms of images: the byte itself,
-# from 0 to 1, and from -1 to 1.
-_USUAL = ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+# What bytes become in the usual forms of images: themselves, from 0 to 1, and from -1
+# to 1.
+_USUAL = tuple(
+    Normalization((mean,), (std,))
+    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+)
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -158,11 +159,11 @@ def _why_not_bytes(file: FileFacts, end: End) -> str:
     if "pixels" in described:
         return ""
     if one is not None:
-        same = _codes_are_bytes(end, np.array(one.mean), np.array(one.std))
+        same = _codes_are_bytes(end, one)
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, np.array(m), np.array(s)) for m, s in _USUAL)
+    usual = any(_codes_are_bytes(end, form) for form in _USUAL)
     return "" if usual else "which were learned"
 
 
@@ -187,15 +188,13 @@ def _normalizations(file: FileFacts) -> dict[str, Normalization]:
     return {} if file.standard is None else file.standard.normalization
 
 
-def _codes_are_bytes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
-    """Returns whether the code of each byte is the byte, for `(byte - mean) / std`.
+def _codes_are_bytes(end: End, one: Normalization) -> bool:
+    """Returns whether the code of each byte is the byte.
 
     Where the mean is on no byte, 0 is not either, and codes are off by up to one.
     """
-    values = (_BYTES - mean) / std
-    codes = np.rint(values / (end.scale or 1)) + (end.zero_point or 0)
-    allowed = 0 if np.all(mean % 1 == 0) else 1
-    return bool(np.abs(codes - _BYTES).max() <= allowed)
+    on_byte = all(mean % 1 == 0 for mean in one.mean)
+    return bytes_are_codes(end, one, tolerance=0 if on_byte else 1)
 
 
 def _form(end: End) -> str:

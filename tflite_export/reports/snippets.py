@@ -17,6 +17,7 @@ from ..file import (
     Normalization,
     StandardMetadata,
     TFLiteGraph,
+    bytes_are_codes,
     ends_of,
     standard_metadata,
 )
@@ -56,7 +57,6 @@ _JAVASCRIPT = {
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
 _CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
 _END_RULES = ("input_types", "output_types", "one_input", "color_image")
-_BYTE_OFFSETS = {"uint8": 0, "int8": -128}
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
@@ -278,20 +278,10 @@ def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
     )
     return dataclasses.replace(
         value,
-        pixels="bytes" if _bytes_are_codes(end, mean, std) else "values",
+        pixels="bytes" if bytes_are_codes(end, one) else "values",
         mean=tuple(map(str, mean)),
         std=tuple(map(str, std)),
     )
-
-
-def _bytes_are_codes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
-    """Returns whether the code of every byte is the byte, or less by 128 in int8."""
-    if end.scale is None or end.zero_point is None or end.dtype not in _BYTE_OFFSETS:
-        return False
-    codes = np.arange(256)[:, None]
-    values = (np.float32(codes) - mean) / std
-    found = np.rint(values / np.float32(end.scale)) + end.zero_point
-    return bool((found == codes + _BYTE_OFFSETS[end.dtype]).all())
 
 
 def _value(end: End, taken: set[str]) -> _Value:
