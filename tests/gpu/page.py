@@ -39,7 +39,8 @@ is wrong. LiteRT reports no error for any of these.
 "groups": a kernel with fewer channels than the input. "multiplier": a depthwise
 convolution with more output than input channels, with and without strides.
 "flattening": a dense layer that reads several axes as one; converters put a RESHAPE in
-front of it. A dense layer that joins all axes but the last one is refused.
+front of it. "joined axes": one that reads all axes but the last one as rows; the first
+row is right, and files with more than eight rows are refused.
 
 ## Operators
 

@@ -19,6 +19,7 @@ WRONG = {
     "CONV_2D, groups",
     "DEPTHWISE_CONV_2D 1x1, multiplier",
     "FULLY_CONNECTED, flattening",
+    "FULLY_CONNECTED, joined axes",
 }
 _SIZE, _CHANNELS, _STEP = 8, 4, 0.05
 _KERNELS = ((1, 1), (1, 3), (2, 2), (3, 3))
@@ -34,6 +35,7 @@ _DENSE = {
     (1, 2, 4, 8): (1, 5),
     (1, 1, 8, 4): (1, 5),
     (1, 6, 4): (6, 5),
+    (1, 3, 4, 4): (12, 5),
 }
 
 

@@ -296,12 +296,12 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
             release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {packed_container(op, file)}".strip()
+        use = f"{op.code} {_packed_container(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
 
 
-def packed_container(op: TFLiteOp, file: FileFacts) -> str:
+def _packed_container(op: TFLiteOp, file: FileFacts) -> str:
     """Returns the packed container of an operator's weights, "" for others."""
     tensors = [file.graph.tensors[name] for name in op.inputs[1:2] if name]
     return next((t.dtype for t in tensors if t.dtype in PACKED), "")
@@ -331,7 +331,7 @@ def _packed(file: FileFacts, codes: Collection[str] = ()) -> str:
     """Returns how many operators have packed weights, of some kinds or of all."""
 
     def packed(op: TFLiteOp) -> str:
-        container = packed_container(op, file)
+        container = _packed_container(op, file)
         return f"{op.code} {container}" if container else ""
 
     return counted(file, lambda op: packed(op) if op.code in codes or not codes else "")
@@ -341,7 +341,7 @@ def slow_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights that XNNPACK leaves to TFLite's own kernels."""
 
     def slow(op: TFLiteOp) -> str:
-        container = packed_container(op, file)
+        container = _packed_container(op, file)
         if not container:
             return ""
         channels = file.graph.tensors[op.inputs[0]].shape[-1]

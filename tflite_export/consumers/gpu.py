@@ -28,10 +28,10 @@ _REFUSED = (
         remedy="Replace the layer by UpSampling2D and Conv2D.",
     ),
     Rule(
-        "joined_axes",
+        "many_joined_rows",
         "refuses",
         "Dense layers must keep the axes before the last one",
-        gpu_conditions.joined_axes,
+        gpu_conditions.many_joined_rows,
         remedy="Put a Reshape layer in front of the layer.",
     ),
     Rule(
@@ -87,6 +87,15 @@ _COMPUTED_WRONGLY = (
         gpu_conditions.multiplied_1x1,
         remedy="Replace the layer by an ordinary 1x1 convolution.",
         source=_WRONG,
+    ),
+    Rule(
+        "joined_axes",
+        "is wrong",
+        "Dense layers must keep the axes before the last one: it computes the first "
+        "row only",
+        gpu_conditions.joined_axes,
+        remedy="Put a Reshape layer in front of the layer.",
+        source=_SOURCE,
     ),
     Rule(
         "flattening",
