@@ -189,7 +189,8 @@ def verify_on_data(
     return dataclasses.replace(
         report,
         runtime=this_machine().name if on_cpu else f"{accelerator}, {found.device}",
-        compiled_codes=compiled if on_cpu else None,
+        compiled_codes=compiled.num_codes if on_cpu else None,
+        compiled_refusal=compiled.refusal,
         points=points,
         outputs=found.measured,
         prediction=prediction,
