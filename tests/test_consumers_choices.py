@@ -161,14 +161,16 @@ def test_all_offenders_are_listed(of_learned, tmp_path):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize("metadata", ["full", "hash", "none"])
 @pytest.mark.parametrize("consumer", ROOMS)
-def test_bytes_that_are_no_codes_are_refused(consumer, of_learned, tmp_path):
-    path = tmp_path / "model.tflite"
+def test_bytes_that_are_no_codes_are_refused(consumer, metadata, of_learned, tmp_path):
+    """Whatever the file says of how its input was trained."""
+    path, options = tmp_path / "model.tflite", {"metadata": metadata}
     with pytest.raises(ValueError, match=r"wrong: .*which were learned") as error:
-        export(of_learned, path, consumer=consumer, input_type="uint8")
+        export(of_learned, path, consumer=consumer, input_type="uint8", **options)
     assert "tf_lsq.Pixels(mean=..., std=...)" in str(error.value)
     with pytest.raises(ValueError, match="refused: Metadata must say how the bytes"):
-        export(of_learned, path, consumer=consumer)
+        export(of_learned, path, consumer=consumer, **options)
     assert not path.exists()
 
 

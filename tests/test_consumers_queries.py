@@ -284,7 +284,7 @@ def test_ends_of_any_shape_are_judged():
     for tensor in graph.tensors.values():
         if tensor.data is None:
             tensor.shape = ()
-    reports = {one.consumer: one for one in judge_all(graph)}
+    reports = {one.consumer: one for one in judge_all(facts_of(graph))}
     assert reports["mediapipe"].verdict == reports["mlkit"].verdict == "refused"
 
 
@@ -321,4 +321,4 @@ def test_inspect_has_a_table_of_consumers(tmp_path):
 @pytest.mark.parametrize("path", sorted(PAGE.parents[1].glob("tests/*/*.tflite")))
 def test_files_of_any_tool_are_judged(path):
     graph = from_bytes(path.read_bytes())
-    assert [one.consumer for one in judge_all(graph)] == list(CONSUMERS)
+    assert [one.consumer for one in judge_all(facts_of(graph))] == list(CONSUMERS)

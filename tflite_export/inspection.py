@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from .consumers import ConsumerReport, judge_all, table
+from .consumers import ConsumerReport, facts_of, judge_all, table
 from .file import (
     OPERATORS,
     End,
@@ -122,7 +122,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
         described=described,
         changed=[] if described is None else _changed(graph, described),
         standard=standard_metadata.read(graph),
-        consumers=judge_all(graph),
+        consumers=judge_all(facts_of(graph)),
     )
 
 
