@@ -264,6 +264,19 @@ def test_the_worst_finding_decides():
     ]
 
 
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_it_is_not_known_who_runs_custom_operators(name):
+    """Converters leave them out of the oldest release that they write."""
+    graph = graph_of("pixels")
+    graph.min_runtime = "1.6.0"
+    graph.ops[-2] = dataclasses.replace(
+        graph.ops[-2], code="CUSTOM", custom="FlexSoftmax", version=1, options={}
+    )
+    report = judge(facts_of(from_bytes(to_bytes(graph))), CONSUMERS[name])
+    assert report.verdict == "not known"
+    assert "no release is known to run CUSTOM FlexSoftmax v1" in str(report)
+
+
 @pytest.mark.parametrize("scale", [1 / 255, 1.0019 / 255, 0.9981 / 255])
 def test_a_step_near_one_over_255_is_that_of_bytes(scale):
     assert judge(_with_scale(scale), CONSUMERS["mediapipe"]).verdict == "runs"

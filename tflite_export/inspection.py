@@ -108,7 +108,9 @@ def inspect_tflite(path: str | Path) -> FileReport:
     content = Path(path).read_bytes()
     graph = from_bytes(content)
     described = metadata.read(graph)
-    operators = collections.Counter(f"{op.code} v{op.version}" for op in graph.ops)
+    operators = collections.Counter(
+        f"{f'{op.code} {op.custom}'.strip()} v{op.version}" for op in graph.ops
+    )
     return FileReport(
         path=str(path),
         file_bytes=len(content),

@@ -9,7 +9,6 @@ from typing import Any, Literal, cast
 
 from ..file import (
     LITERT,
-    OPERATORS,
     PACKED,
     USUAL_FORMS,
     End,
@@ -315,11 +314,9 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
     releases: dict[str, str] = {}
     for op in file.graph.ops:
         release = first_release(op, file.graph)
-        if op.code not in OPERATORS:  # As the file's own writer says.
-            release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {packed_container(op, file)}".strip()
+        use = f"{op.code} {op.custom or packed_container(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
 

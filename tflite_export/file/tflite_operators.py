@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .releases import newest
-from .tflite_graph import TFLiteGraph, TFLiteOp
+from .tflite_graph import CUSTOM, TFLiteGraph, TFLiteOp
 
 DTYPES = ("float32", "int8", "int32", "uint8")
 # The version of FULLY_CONNECTED does not show this: older releases refuse it.
@@ -113,14 +113,19 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
 def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Returns the first TFLite release that runs an operator, "" if unknown.
 
-    It is unknown for operators, and for versions, that this library does not write.
+    It is unknown for custom operators, and for versions that the table does not have.
+    Of operators that it does not have, it is what the writer of the file says.
 
     Args:
         op: The operator.
         graph: The graph with its tensors.
     """
+    if op.code == CUSTOM:
+        return ""
+    if op.code not in OPERATORS:
+        return graph.min_runtime
     version = op_version(op, graph)
-    if op.code not in OPERATORS or version not in OPERATORS[op.code].releases:
+    if version not in OPERATORS[op.code].releases:
         return ""
     release = OPERATORS[op.code].releases[version]
     if op.code == "FULLY_CONNECTED" and len(op.inputs) > 1 and op.inputs[1]:
@@ -132,13 +137,15 @@ def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
 
 
 def min_runtime(graph: TFLiteGraph) -> str:
-    """Returns the first TensorFlow release whose TFLite runs a file.
+    """Returns the first TensorFlow release whose TFLite runs a file, "" if unknown.
+
+    It is unknown if that of one operator is.
 
     Args:
         graph: The file's graph.
     """
     releases = {first_release(op, graph) for op in graph.ops}
-    return newest([*releases, graph.min_runtime])
+    return "" if "" in releases else newest([*releases, graph.min_runtime])
 
 
 # --- Special uses --------------------------------------------------------------
