@@ -83,9 +83,10 @@ def test_bytes_that_nothing_explains_may_be_right_or_wrong():
 
 
 def test_the_consumers_that_can_be_measured_here_were_measured():
+    """The others run on phones only."""
     measured = {program.consumer for program in programs.PROGRAMS}
     assert measured == {one.name for one in CONSUMERS.values() if one.measured}
-    assert CONSUMERS.keys() - measured == {"mlkit", "play_services"}  # On phones only.
+    assert CONSUMERS.keys() - measured == {"mlkit", "play_services", "ios"}
     for name in measured:
         versions = [p.release.version for p in programs.PROGRAMS if p.consumer == name]
         assert CONSUMERS[name].version == versions[-1]
@@ -166,7 +167,7 @@ def test_a_file_with_pixels_and_labels_runs_everywhere(name):
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_verdicts_say_what_they_rest_on(name):
     line = str(judge(file_of("pixels"), CONSUMERS[name]))
-    documented = name in ("mlkit", "play_services")
+    documented = name in ("mlkit", "play_services", "ios")
     assert line.startswith(f"{name:<15} runs")
     assert line.endswith("runs by its documentation") == documented
 
@@ -205,6 +206,11 @@ def test_verdicts_say_what_they_rest_on(name):
         ("joined_axes", "gpu", "refused", "that join axes: fully_connected_1"),
         ("uint8_int64", "tfjs_tflite", "wrong", "output `scores` is int64"),
         ("int4_dense", "tflite_runtime", "refused", "needs TensorFlow Lite 2.19.0"),
+        ("int8_int8", "ios", "refused", "`image` is int8; output `scores` is int8"),
+        ("int4_convolution", "ios", "runs slowly", "1 CONV_2D int4"),
+        ("int4_dense", "ios", "refused", "needs TensorFlow Lite 2.19.0"),
+        ("int2_dense", "ios", "refused", "needs TensorFlow Lite 2.21.0"),
+        ("dense_zero_point", "ios", "not known", "a zero point in its kernel"),
         ("int4_dense", "play_services", "not known", "may not run 1 FULLY_CONNECTED"),
         (
             "strided_pointwise",

@@ -10,6 +10,7 @@ from .gpu import GPU
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
     COMPILED_MODEL,
+    IOS,
     LITERT_INTERPRETER,
     PLAY_SERVICES,
     TENSORFLOW_INTERPRETER,
@@ -35,6 +36,7 @@ CONSUMERS = {
         MEDIAPIPE,
         ML_KIT,
         PLAY_SERVICES,
+        IOS,
         TENSORFLOW_INTERPRETER,
         TFLITE_RUNTIME,
         TFLITE_SUPPORT,
