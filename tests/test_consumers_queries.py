@@ -270,6 +270,18 @@ def test_the_worst_finding_decides():
     ]
 
 
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_versions_of_other_converters_are_known(version):
+    graph = graph_of("transposed_relu")
+    [op] = [op for op in graph.ops if op.code == "TRANSPOSE_CONV"]
+    op.version = version
+    report = judge(facts_of(graph), CONSUMERS["tflite_support"])
+    assert report.verdict == "runs"
+    older = dataclasses.replace(CONSUMERS["tflite_support"], release="2.2.1")
+    found = [finding.rule for finding in judge(facts_of(graph), older).findings]
+    assert ("operators" in found) == (version > 2)
+
+
 @pytest.mark.parametrize("name", CONSUMERS)
 def test_it_is_not_known_who_runs_custom_operators(name):
     """Converters leave them out of the oldest release that they write."""
