@@ -37,6 +37,7 @@ from .standard_metadata import (
     StandardMetadata,
 )
 from .tflite_graph import (
+    CUSTOM,
     End,
     TensorQuantization,
     TFLiteGraph,
@@ -48,6 +49,7 @@ from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
+    "CUSTOM",
     "FAULTS",
     "LITERT",
     "OPERATORS",

@@ -158,6 +158,10 @@ def _compare_ops(found: TFLiteOp, expected: TFLiteOp) -> list[str]:
             f"`{name}`: {found.code} has version {found.version}, expected "
             f"{expected.version}"
         )
+    for what in ("custom", "custom_options"):
+        ours, theirs = getattr(expected, what), getattr(found, what)
+        if ours != theirs:
+            mismatches.append(f"`{name}`: {what} is {theirs!r}, expected {ours!r}")
     return mismatches + [
         f"`{name}`: {option} is {found.options.get(option)!r}, expected "
         f"{expected.options.get(option)!r}"
