@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -13,14 +14,19 @@ from ai_edge_litert.interpreter import Interpreter
 from harness import tiny
 from typer.testing import CliRunner
 
+import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import ModelInfo, Normalization, cli
+from tflite_export.demo.pixels import read_picture
 from tflite_export.file import (
+    Additions,
     attached_files,
     from_bytes,
+    metadata,
     standard_metadata,
     to_bytes,
+    with_additions,
 )
 
 NAMES = ["cat", "dog", "hen", "cow", "größe"]
@@ -163,6 +169,97 @@ def test_the_c_source_has_the_labels(student, tmp_path):
     written = re.findall(r"0x(..),", source.read_text())
     written = bytes(int(byte, 16) for byte in written)
     assert from_bytes(written).files == {"labels.txt": "\n".join(NAMES).encode()}
+
+
+# --- Normalizations of pixels --------------------------------------------------------
+
+WRONG = Normalization((127.5,), (127.5,))
+
+
+@pytest.fixture(scope="module")
+def of_pixels():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    pixels = tf_lsq.Pixels(128, 127)
+    found, _ = tiny.calibrated(tiny.residual, rng, inputs=pixels)
+    return found
+
+
+def with_normalization(path, one):
+    """Writes a normalization into a file, whatever its description says."""
+    graph = from_bytes(path.read_bytes())
+    others = {**graph.metadata}
+    others.pop(metadata.METADATA_NAME, None)
+    graph = dataclasses.replace(graph, metadata=others)
+    changed = with_additions(graph, Additions(normalization={"image": one}))
+    described = from_bytes(path.read_bytes()).metadata
+    entries = {**described, **changed.metadata}
+    path.write_bytes(to_bytes(dataclasses.replace(changed, metadata=entries)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_a_normalization_that_contradicts_the_pixels_is_refused(
+    dtype, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(of_pixels, path, input_type=dtype, verbose=False)
+    before = path.read_bytes()
+    message = r"\(byte - 127.5\) / 127.5, but .* pixels as \(byte - 128\) / 127"
+    with pytest.raises(ValueError, match=message):
+        tflite_export.write_metadata(path, normalization=WRONG)
+    assert path.read_bytes() == before
+    same = Normalization((128.0,) * 3, (127.0,) * 3)
+    tflite_export.write_metadata(path, normalization=same)
+    tflite_export.verify_tflite(path, of_pixels)
+
+
+@pytest.mark.parametrize("described", ["full", "hash", "none"])
+def test_another_normalization_than_the_models_is_no_verified_file(
+    described, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(of_pixels, path, metadata=described, verbose=False)
+    given = {"storage": "int8"} if described == "none" else {}
+    tflite_export.verify_tflite(path, of_pixels, **given)
+    with_normalization(path, WRONG)
+    error = tflite_export.VerificationError
+    with pytest.raises(error, match=r"`image`: .* metadata have .* 127.5, but"):
+        tflite_export.verify_tflite(path, of_pixels, **given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "verdict"), [("uint8", "runs"), ("float32", "wrong")]
+)
+def test_readers_believe_the_pixels_before_a_normalization(
+    dtype, verdict, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    types = {"input_type": dtype, "output_type": "float32"}
+    tflite_export.export_model(
+        of_pixels, path, labels=NAMES, verbose=False, metadata="full", **types
+    )
+    right = read_picture(from_bytes(path.read_bytes()), None, None)
+    with_normalization(path, WRONG)
+    report = tflite_export.inspect_tflite(path)
+    [found] = [one for one in report.consumers if one.consumer == "mediapipe"]
+    assert found.verdict == verdict
+    assert ("takes the pixels as (byte - 128) / 127" in str(found)) == (
+        verdict == "wrong"
+    )
+    assert read_picture(from_bytes(path.read_bytes()), None, None) == right
+
+
+def test_a_replaced_normalization_is_named_in_full(foreign, tmp_path):
+    out = tmp_path / "out.tflite"
+    first = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    tflite_export.write_metadata(foreign, out, normalization=first)
+    report = tflite_export.write_metadata(out, normalization=WRONG)
+    [replaced] = report.replaced
+    assert "(byte - [123.675, 116.28, 103.53]) / [58.395, 57.1" in replaced
+
+
+# --- Files of other tools ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

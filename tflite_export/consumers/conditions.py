@@ -16,6 +16,7 @@ from ..file import (
     Normalization,
     TFLiteOp,
     bytes_are_codes,
+    contradiction,
     ends_of,
     faults_of,
     first_release,
@@ -145,14 +146,32 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
 
 
 def other_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images whose codes are not bytes, as the file itself says."""
-    return listed(
+    """Finds images whose codes are not bytes, as the file itself says."""
+    return listed([*_other_uint8_codes(file), *_contradictions(file)])
+
+
+def _other_uint8_codes(file: FileFacts) -> list[str]:
+    """Returns which uint8 images have codes that are not bytes."""
+    return [
         f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
         f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
         "writes there"
         for end in _byte_inputs(file)
         if (why := _why_not_bytes(file, end))
-    )
+    ]
+
+
+def _contradictions(file: FileFacts) -> list[str]:
+    """Returns which float32 images that are pixels are normalized otherwise."""
+    known = _normalizations(file)
+    return [
+        f"input `{end.name}` has {why}"
+        for end in _inputs(file)
+        if end.dtype == "float32"
+        and end.name in known
+        and "pixels" in _described(file, end)
+        and (why := contradiction(file.graph, end, known[end.name]))
+    ]
 
 
 def unknown_codes(file: FileFacts, consumer: Consumer) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import labels as label_texts
 from .metadata_format import Tree, encode
-from .pixel_codes import LARGEST_BYTE
+from .pixel_codes import LARGEST_BYTE, contradiction, pixel_inputs
 from .score_types import score_type_of, tensor_with_grid
 from .standard_metadata import (
     ENTRIES,
@@ -149,7 +149,8 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
             label_texts.label_faults(outputs[name], labels) if name in outputs else []
         )
     for name, one in additions.normalization.items():
-        faults += _normalization_faults(inputs[name], one) if name in inputs else []
+        if name in inputs:
+            faults += _normalization_faults(graph, inputs[name], one)
     for name, kind in additions.score_types.items():
         faults += _score_faults(graph, additions, name, kind) if name in outputs else []
     if faults:
@@ -157,7 +158,9 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
         raise ValueError(f"The metadata must fit the file. Received:\n  {listed}")
 
 
-def _normalization_faults(end: End, normalization: Normalization) -> list[str]:
+def _normalization_faults(
+    graph: TFLiteGraph, end: End, normalization: Normalization
+) -> list[str]:
     """Returns what is wrong with the normalization of an input."""
     if not is_image(end.shape):
         return [
@@ -171,6 +174,8 @@ def _normalization_faults(end: End, normalization: Normalization) -> list[str]:
             faults.append(f"{len(values)} numbers as {what}, {expected}")
         if not all(map(math.isfinite, values)) or (what == "std" and 0 in values):
             faults.append(f"{list(values)} as {what}, which must be finite, std not 0")
+    if not faults and end.name in pixel_inputs(graph):
+        faults += filter(None, [contradiction(graph, end, normalization)])
     return [f"`{end.name}`: {fault}" for fault in faults]
 
 
