@@ -350,7 +350,7 @@ def test_the_command_writes_and_prints(foreign, student, tmp_path):
     found = json.loads(run(out, "--json"))["standard"]
     assert ModelInfo(**found["info"]) == INFO
     assert found["labels"] == {"scores": NAMES}
-    assert found["normalization"]["image"] == {"mean": [1, 2, 3], "std": [255]}
+    assert found["normalization"]["image"] == {"mean": [1, 2, 3], "std": [255] * 3}
     assert "replaced the author: 'Anna'" in run(out, "--author", "Ben")
     assert "(byte - [1, 2, 3]) / 255" in run(out)
 

@@ -103,7 +103,7 @@ def write_metadata(
     Raises:
         ValueError: If something does not fit the file, nothing is given, or the file
             cannot be read; the message names every cause. Nothing is written then.
-        TypeError: If labels or texts are of another type.
+        TypeError: If labels, texts or normalizations are of another type.
         OSError: If a file cannot be read or written.
     """
     target = Path(path if output is None else output)

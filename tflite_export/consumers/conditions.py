@@ -255,12 +255,11 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
-    """Finds normalizations by other than one or three numbers."""
+    """Finds normalizations by other than one or three means and as many stds."""
     return listed(
-        f"`{name}` is normalized by {len(numbers)} numbers"
+        f"`{name}` has {len(one.mean)} numbers as mean and {len(one.std)} as std"
         for name, one in _normalizations(file).items()
-        for numbers in (max(one.mean, one.std, key=len),)
-        if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
+        if len(one.mean) not in (1, _RGB) or len(one.mean) != len(one.std)
     )
 
 
