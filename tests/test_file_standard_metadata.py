@@ -379,6 +379,10 @@ def test_what_is_missing_is_found():
     [missing] = additions_missing(graph, asked)
     assert "('hen', 'dog', 'cat') for the labels of `scores`, expected" in missing
     assert len(additions_missing(classifier(), asked)) == 1
+    removed = Additions(ModelInfo(license=""))
+    [missing] = additions_missing(graph, removed)
+    assert "have 'MIT' for the license, expected None" in missing
+    assert additions_missing(with_additions(graph, removed), removed) == []
 
 
 def test_the_lines_show_the_first_labels():

@@ -353,6 +353,9 @@ def test_the_command_writes_and_prints(foreign, student, tmp_path):
     assert found["normalization"]["image"] == {"mean": [1, 2, 3], "std": [255] * 3}
     assert "replaced the author: 'Anna'" in run(out, "--author", "Ben")
     assert "(byte - [1, 2, 3]) / 255" in run(out)
+    assert "replaced the license: 'MIT'" in run(out, "--license=")
+    assert "license" not in run(out)
+    run(out, "--license=")  # It has none to remove.
 
 
 def test_the_command_takes_labels_by_output(foreign, tmp_path):

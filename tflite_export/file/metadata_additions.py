@@ -132,8 +132,8 @@ def additions_missing(graph: TFLiteGraph, additions: Additions) -> list[str]:
     return [
         f"its standard metadata have {there.get(what)!r} for the {what}, expected "
         f"{wanted!r}"
-        for what, wanted in additions.facts().items()
-        if there.get(what) != wanted
+        for what, given in additions.facts().items()
+        if there.get(what) != (wanted := given or None)  # Empty texts are removed.
     ]
 
 
