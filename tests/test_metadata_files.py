@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -160,6 +162,24 @@ def test_damaged_labels_are_refused(student, tmp_path):
             function(path)
     with pytest.raises(ValueError, match="Bad CRC-32"):
         tflite_export.verify_tflite(path, student)
+
+
+def test_compressed_labels_are_reported_and_stored_again(student, tmp_path):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path, labels=NAMES)
+    stored = path.read_bytes()
+    flat, files = attached_files.split(stored)
+    content = io.BytesIO(flat)
+    with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", files["labels.txt"])
+    path.write_bytes(content.getvalue())
+    report = tflite_export.inspect_tflite(path)
+    assert report.standard.labels == {"scores": tuple(NAMES)}
+    assert "['labels.txt'] are compressed" in report.standard.problems[0]
+    [found] = [one for one in report.consumers if one.consumer == "mediapipe"]
+    assert found.verdict == "refused"
+    tflite_export.write_metadata(path, info=ModelInfo(license=""))
+    assert path.read_bytes() == stored
 
 
 def test_the_c_source_has_the_labels(student, tmp_path):

@@ -389,6 +389,11 @@ def _problems(tree: Tree, graph: TFLiteGraph) -> list[str]:
             f"the files {missing} are named but not attached; attached are "
             f"{sorted(graph.files)}"
         )
+    if graph.compressed_files:
+        found.append(
+            f"the attached files {graph.compressed_files} are compressed: readers on "
+            "phones need them stored, as any change by `tf-lsq metadata` does"
+        )
     for what in ENTRIES:
         ends, entries = len(getattr(graph, what)), len(entries_of(tree, what))
         if entries not in (0, ends):
