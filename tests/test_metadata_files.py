@@ -136,6 +136,31 @@ def test_labels_that_do_not_fit_write_nothing(student, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_the_message_names_every_cause(student, tmp_path):
+    path = tmp_path / "model.tflite"
+    labels = {"nope": NAMES, "scores": ["a"]}
+    with pytest.raises(ValueError) as e:
+        tflite_export.export_model(student, path, labels=labels)
+    for expected in ("labels for ['nope']", "1 labels"):
+        assert expected in str(e.value)
+    assert not path.exists()
+    tflite_export.export_model(student, path)
+    with pytest.raises(ValueError) as e:
+        tflite_export.write_metadata(
+            path,
+            labels=labels,
+            normalization=Normalization((1, 2), 1),
+            score_type={"odd": "odds"},
+        )
+    for expected in (
+        "labels for ['nope'], but the file has ['scores']",
+        "1 labels",
+        "2 numbers as mean, expected 1 or 3",
+        "score types for ['odd']",
+    ):
+        assert expected in str(e.value)
+
+
 def test_other_labels_than_asked_are_no_verified_file(student, tmp_path):
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path, labels=NAMES)
