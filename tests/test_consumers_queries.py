@@ -225,6 +225,7 @@ def test_verdicts_say_what_they_rest_on(name):
         ("newest_version", "litert", "not known", "no release is known to run"),
         ("batch_of_2", "tflite_support", "refused", "the shape [2, 8, 8, 3]"),
         ("few_labels", "mediapipe", "refused", "3 labels"),
+        ("normalization_of_two", "mediapipe", "refused", "2 numbers as mean and 2 as"),
     ],
 )
 def test_verdicts(file, consumer, verdict, reason):

@@ -17,7 +17,7 @@ the CPU's. GPUs in hardware were not measured: they may round otherwise.
 ## Trained networks with strided 1x1 convolutions
 
 LiteRT computes them as if the stride were 1, without an error. Written as a MAX_POOL_2D
-of single pixels and a convolution without strides (`strided_1x1="pick"`), they are
+of single pixels and a convolution without strides (`consumer="gpu"`), they are
 right. Both files have int8 storage, and compute the same codes on the CPU.
 
 | network | test images | CPU | GPU | GPU, picked | codes that differ, picked |

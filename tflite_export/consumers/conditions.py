@@ -15,6 +15,7 @@ from ..file import (
     Normalization,
     TFLiteOp,
     bytes_are_codes,
+    contradiction,
     ends_of,
     faults_of,
     first_release,
@@ -144,14 +145,32 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
 
 
 def other_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images whose codes are not bytes, as the file itself says."""
-    return listed(
+    """Finds images whose codes are not bytes, as the file itself says."""
+    return listed([*_other_uint8_codes(file), *_contradictions(file)])
+
+
+def _other_uint8_codes(file: FileFacts) -> list[str]:
+    """Returns which uint8 images have codes that are not bytes."""
+    return [
         f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
         f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
         "writes there"
         for end in _byte_inputs(file)
         if (why := _why_not_bytes(file, end))
-    )
+    ]
+
+
+def _contradictions(file: FileFacts) -> list[str]:
+    """Returns which float32 images that are pixels are normalized otherwise."""
+    known = _normalizations(file)
+    return [
+        f"input `{end.name}` has {why}"
+        for end in _inputs(file)
+        if end.dtype == "float32"
+        and end.name in known
+        and "pixels" in _described(file, end)
+        and (why := contradiction(file.graph, end, known[end.name]))
+    ]
 
 
 def unusual_codes(file: FileFacts, consumer: Consumer) -> str:
@@ -258,12 +277,11 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
-    """Finds normalizations by other than one or three numbers."""
+    """Finds normalizations by other than one or three means and as many stds."""
     return listed(
-        f"`{name}` is normalized by {len(numbers)} numbers"
+        f"`{name}` has {len(one.mean)} numbers as mean and {len(one.std)} as std"
         for name, one in _normalizations(file).items()
-        for numbers in (max(one.mean, one.std, key=len),)
-        if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
+        if len(one.mean) not in (1, _RGB) or len(one.mean) != len(one.std)
     )
 
 

@@ -155,7 +155,7 @@ def image_rules(source: str = "") -> tuple[Rule, ...]:
         Rule(
             "codes_of_bytes",
             "is wrong",
-            "The codes of a uint8 image must be its bytes",
+            "The codes of an image must be its bytes",
             conditions.other_codes,
             remedy="Quantize with `inputs=tf_lsq.Pixels(mean=..., std=...)`, or put a "
             "Rescaling layer at the front of the model.",

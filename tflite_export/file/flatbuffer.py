@@ -324,8 +324,10 @@ def from_bytes(data: bytes) -> TFLiteGraph:
             `TFLiteGraph` cannot represent.
     """
     model, files = object_tree(data)
+    packed = attached_files.compressed(data) if files else []
     try:
-        return dataclasses.replace(_read_model(model), files=files)
+        graph = _read_model(model)
+        return dataclasses.replace(graph, files=files, compressed_files=packed)
     except READ_ERRORS as error:
         raise _unreadable(data, error) from error
 

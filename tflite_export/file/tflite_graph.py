@@ -129,6 +129,8 @@ class TFLiteGraph:
         min_runtime: Oldest TFLite release that runs the operators that this library
             does not write itself; "" if there are none.
         files: Attached files, by name, such as labels.
+        compressed_files: Those that were compressed in the file that was read; none is
+            in a file that is written.
     """
 
     tensors: dict[str, TFLiteTensor]
@@ -139,6 +141,7 @@ class TFLiteGraph:
     description: str = ""
     min_runtime: str = ""
     files: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
+    compressed_files: list[str] = dataclasses.field(default_factory=list[str])
 
     def constants(self) -> dict[str, np.ndarray]:
         """Returns the values of the constant tensors by name."""

@@ -92,8 +92,8 @@ def verify_tflite(
 
     Raises:
         VerificationError: If the file differs from the model: in its structure or a
-            weight code, in its labels, or by more than 1 in a code at a quantization
-            point.
+            weight code, in its labels or normalizations, or by more than 1 in a code at
+            a quantization point.
         ValueError: If the file cannot be read, `labels` do not fit its outputs, or
             `accelerator` is unknown, or "gpu" without data.
         OSError: If `path` cannot be opened.
