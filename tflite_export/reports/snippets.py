@@ -315,8 +315,8 @@ def _quoted(text: str, language: str) -> str:
         language: "python", "javascript", "kotlin" or "swift".
 
     Example:
-        >>> _quoted('"$1"', "kotlin"), _quoted("a	b", "swift")
-        ('"\"\$1\""', '"a\u{9}b"')
+        >>> print(_quoted('"$1"', "kotlin"), _quoted("a\x01b", "swift"))
+        "\"\$1\"" "a\u{1}b"
     """
     special = '"\\$' if language == "kotlin" else '"\\'
     number = "\\u{{{:x}}}" if language == "swift" else "\\u{:04x}"
