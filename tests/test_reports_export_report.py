@@ -171,5 +171,5 @@ def test_the_report_is_plain_data(exported_report):
     found = json.loads(json.dumps(exported_report[0].to_dict()))
     assert found["layers"][2]["statistics"]["num_bits"] == 4
     assert found["storages"][0]["storage"] == "int8"
-    expected = {"python", "kotlin", "kotlin-compiled-model", "swift"}
+    expected = {"python", "kotlin", "kotlin-compiled-model"}  # Of int8.
     assert set(found["snippets"]) == expected

@@ -27,7 +27,7 @@ right. Both files have int8 storage, and compute the same codes on the CPU.
 The last column counts output codes of the file with picked pixels that differ from the
 CPU's.
 
-## Shapes of convolutions and poolings
+## Shapes of convolutions, poolings and paddings
 
 Files of one operator, on 8x8 images of 4 channels. A code that differs by more than one
 is wrong. LiteRT reports no error for any of these.

@@ -1,4 +1,4 @@
-"""Files of one operator with a window, in the shapes that GPUs have kernels for."""
+"""Files of one operator, in the shapes that GPUs have kernels for."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ _SIZE, _CHANNELS, _STEP = 8, 4, 0.05
 _KERNELS = ((1, 1), (1, 3), (2, 2), (3, 3))
 _STRIDES = ((1, 1), (2, 2), (1, 2), (3, 3))
 _ZERO_POINT = 3
+# Before and after each axis, without the batch.
+_PADDINGS = {
+    (1, _SIZE, _SIZE, _CHANNELS): ((2, 1), (1, 2), (0, 0)),
+    (1, _SIZE, _CHANNELS): ((2, 1), (0, 0)),
+}
 # Shapes of the input of a dense layer -> of its output, the batch included.
 _DENSE = {
     (1, 32): (1, 5),
@@ -76,6 +81,8 @@ def _graphs(rng: np.random.Generator) -> Iterator[tuple[str, TFLiteGraph]]:
     yield _convolution(rng, kernel=(3, 3), dilation=2, multiplier=1)
     for source, output in _DENSE.items():
         yield _dense(rng, source, output)
+    for code, shape in itertools.product(("MIRROR_PAD", "PADV2"), _PADDINGS):
+        yield code, _padding(code, shape)
 
 
 def _label(code: str, kernel: tuple[int, int], traits: dict[str, bool]) -> str:
@@ -156,6 +163,22 @@ def _dense(
         "several axes": len(output) > 2,
     }
     return _label(op.code, (0, 0), traits), graph
+
+
+def _padding(code: str, shape: tuple[int, ...]) -> TFLiteGraph:
+    """Returns a padding: MIRROR_PAD reflects, PADV2 repeats one code."""
+    pads = np.array([(0, 0), *_PADDINGS[shape]], np.int32)
+    amounts = TFLiteTensor("pads", pads.shape, "int32", data=pads)
+    value = _tensor("value", (), np.array([_STEP], np.float32))
+    value.data = np.array(-7, np.int8)
+    sizes = tuple(int(size) for size in np.add(shape, pads.sum(1)))
+    output = _tensor("y", sizes, np.array([_STEP], np.float32))
+    op = TFLiteOp(code, ["x", "pads"], ["y"])
+    if code == "MIRROR_PAD":
+        op.options["mode"] = "REFLECT"
+        return _graph(op, [amounts, output], shape)
+    op.inputs.append("value")
+    return _graph(op, [amounts, value, output], shape)
 
 
 def _window(strides: tuple[int, int], padding: str) -> dict[str, object]:

@@ -21,9 +21,8 @@ _PADDED_AXES = (3, 4)
 _PADS = ("PAD", "PADV2", "MIRROR_PAD")
 # The newest version of an operator in int8 that it has a kernel for.
 _NEWEST = {"TRANSPOSE_CONV": 3}
-# Operators whose codes were compared with the CPU's: those of docs/gpu.md, the end of a
-# file with float outputs, of docs/consumers.md, and paddings that the page names only
-# where they are refused.
+# Operators whose codes were compared with the CPU's: those of docs/gpu.md, and the end
+# of a file with float outputs, of docs/consumers.md.
 MEASURED = frozenset(
     """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE
     DEQUANTIZE ELU FULLY_CONNECTED GATHER LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM

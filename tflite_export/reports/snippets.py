@@ -44,7 +44,6 @@ _KOTLIN = {
 _SWIFT = {
     "bool": "Bool",
     "float32": "Float",
-    "int8": "Int8",
     "int32": "Int32",
     "int64": "Int64",
     "uint8": "UInt8",
@@ -55,7 +54,7 @@ _JAVASCRIPT = {
     "uint8": "Uint8Array",
 }
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
-_CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
+_CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe", "swift": "ios"}
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
