@@ -13,7 +13,8 @@ from .float_layers import HardSigmoid, UnaryFunction
 from .limiting import Limits, limiting
 from .lowering import Call, Options, variant
 from .nodes import Layer, Node
-from .unary import UNARY
+from .tabulated import TABULATED
+from .unary import UNARY, kind_and_options
 
 layers = keras.layers
 
@@ -35,11 +36,41 @@ def activation_name(activation: Any) -> str | None:
     for function, name in _FUNCTIONS.items():
         if activation is function:
             return name
+    for name, row in TABULATED.items():  # Users add rows.
+        if any(activation is function for function in row.activations):
+            return name
+    return None
+
+
+def elementwise(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+    """Returns the function that a layer is, and its settings; None for other layers.
+
+    Returns:
+        A key of `UNARY` or `TABULATED`, and the settings of that function.
+    """
+    if isinstance(layer, UnaryFunction):
+        return layer.function, layer.settings
+    if isinstance(layer, layers.ELU):
+        alpha = float(layer.alpha)
+        return ("elu", {}) if alpha == 1.0 else ("elu_alpha", {"alpha": alpha})
+    if isinstance(layer, layers.LeakyReLU) and float(layer.alpha) < 0:
+        return "leaky_relu", {"alpha": float(layer.alpha)}
+    if isinstance(layer, layers.ThresholdedReLU):
+        return "threshold", {"threshold": float(layer.theta), "default": 0.0}
+    if isinstance(layer, layers.ReLU) and layer.threshold:
+        return "relu_from", {
+            "threshold": float(layer.threshold),
+            "slope": float(layer.negative_slope),
+            "max_value": None if layer.max_value is None else float(layer.max_value),
+        }
     return None
 
 
 def _name_of_layer(layer: Layer) -> str | None:
     """Returns the name of an activation that is given as a layer."""
+    function = elementwise(layer)
+    if function is not None:
+        return function[0]
     if isinstance(layer, layers.ReLU):
         return relu_name(layer)
     if isinstance(layer, layers.Softmax):
@@ -48,9 +79,6 @@ def _name_of_layer(layer: Layer) -> str | None:
         return "leaky_relu"
     if isinstance(layer, layers.Activation):
         return activation_name(layer.activation)
-    for name, row in UNARY.items():
-        if type(layer) in row.layers:
-            return name if row.layers[type(layer)](layer) is None else None
     return None
 
 
@@ -72,12 +100,17 @@ _FUNCTIONS = {
     **{f: name for name, row in UNARY.items() for f in row.activations},
 }
 # The values that an activation argument may have.
-ACTIVATIONS = sorted(set(_FUNCTIONS.values()) | {"relu6"})
+ACTIVATIONS = sorted(
+    {*_FUNCTIONS.values(), "relu6"}
+    | {name for name, row in TABULATED.items() if row.activations}
+)
 
 
 def relu_name(layer: Layer) -> str | None:
     """Returns the name of the function of a ReLU layer, or None if not supported."""
-    if layer.threshold or layer.max_value == 0:
+    if layer.threshold:
+        return "relu_from"
+    if layer.max_value == 0:
         return None
     name = "leaky_relu" if layer.negative_slope else "relu"
     if layer.max_value is None:
@@ -110,6 +143,10 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         activation: One for which `activation_name` is neither None nor "linear".
         name: Name of the last operator.
     """
+    if isinstance(activation, Layer):
+        function = elementwise(activation)
+        if function is not None:
+            return unary(call, source, *function, name)
     kind = activation_name(activation)
     if kind in ("relu", "relu6", "capped_relu"):
         largest = {"relu": math.inf, "relu6": 6.0}.get(kind)
@@ -132,9 +169,35 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         return call.add("multiply", [source, gated], layer=layers.Multiply(name=name))
     if kind is None:
         raise ValueError(f"An activation must be supported. Received: {activation!r}.")
-    if kind in UNARY:
-        return call.add(kind, [source], layer=UnaryFunction(kind, name=name))
+    if kind in UNARY or kind in TABULATED:
+        return unary(call, source, kind, {}, name)
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))
+
+
+def unary(
+    call: Call, source: Node, function: str, settings: dict[str, Any], name: str
+) -> Node:
+    """Adds an elementwise function.
+
+    Args:
+        call: The call it belongs to.
+        source: Its input.
+        function: A key of `UNARY` or `TABULATED`.
+        settings: Its settings.
+        name: Its name.
+    """
+    kind, options = kind_and_options(function, settings)
+    layer = UnaryFunction(function, settings, name=name)
+    return call.add(kind, [source], layer=layer, **options)
+
+
+def elementwise_layer(call: Call) -> Node:
+    """Lowers a layer that is an elementwise function."""
+    function, settings = elementwise(call.layer) or ("", {})
+    if isinstance(call.layer, UnaryFunction) or function in UNARY:
+        kind, options = kind_and_options(function, settings)
+        return call.add(kind, **options)
+    return unary(call, call.sources[0], function, settings, call.name)
 
 
 def leaky_relu(call: Call, source: Node, slope: float, name: str) -> Node:
@@ -197,6 +260,24 @@ def with_activation(
         return activate(call, linear, call.layer.activation, activation)
 
     return lower
+
+
+def leaky_relu_layer(call: Call) -> Node:
+    """Lowers a `LeakyReLU` layer."""
+    if elementwise(call.layer) is not None:
+        return elementwise_layer(call)
+    return call.add("prelu", slope=float(call.layer.alpha))
+
+
+def is_registered(layer: Layer) -> bool:
+    """Returns whether a `Lambda` layer is an elementwise function with a name here."""
+    return not layer.arguments and activation_name(layer.function) in TABULATED
+
+
+def registered_function(call: Call) -> Node:
+    """Lowers a `Lambda` layer of a function that is registered."""
+    name = activation_name(call.layer.function)
+    return unary(call, call.sources[0], str(name), {}, call.name)
 
 
 def relu_layer(call: Call) -> Node:
