@@ -13,7 +13,7 @@ from .float_layers import HardSigmoid, UnaryFunction
 from .limiting import Limits, limiting
 from .lowering import Call, Options, variant
 from .nodes import Layer, Node
-from .tabulated import TABULATED
+from .tabulated import TABULATED, is_registered
 from .unary import UNARY, kind_and_options
 
 layers = keras.layers
@@ -269,15 +269,14 @@ def leaky_relu_layer(call: Call) -> Node:
     return call.add("prelu", slope=float(call.layer.alpha))
 
 
-def is_registered(layer: Layer) -> bool:
-    """Returns whether a `Lambda` layer is an elementwise function with a name here."""
-    return not layer.arguments and activation_name(layer.function) in TABULATED
+def is_elementwise_lambda(layer: Layer) -> bool:
+    """Returns whether a `Lambda` layer is a registered function."""
+    return not layer.arguments and is_registered(layer.function)
 
 
-def registered_function(call: Call) -> Node:
-    """Lowers a `Lambda` layer of a function that is registered."""
-    name = activation_name(call.layer.function)
-    return unary(call, call.sources[0], str(name), {}, call.name)
+def elementwise_lambda(call: Call) -> Node:
+    """Lowers a `Lambda` layer of a registered function."""
+    return activate(call, call.sources[0], call.layer.function, call.name)
 
 
 def relu_layer(call: Call) -> Node:

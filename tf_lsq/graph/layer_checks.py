@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .activations import ACTIVATIONS, activation_name, is_registered, relu_name
+from .activations import ACTIVATIONS, activation_name, is_elementwise_lambda, relu_name
 from .lowering import input_channels
 from .nodes import Layer
 
@@ -149,7 +149,7 @@ def check_resizing(layer: Layer) -> str | None:
 
 def check_lambda(layer: Layer) -> str | None:
     """Refuses a `Lambda` that the analysis could not read."""
-    if is_registered(layer):
+    if is_elementwise_lambda(layer):
         return None
     return (
         "its function cannot be read by calling it on a Keras tensor; use only "

@@ -21,9 +21,9 @@ from ..layers import (
 )
 from .activations import (
     activation_layer,
+    elementwise_lambda,
     elementwise_layer,
     leaky_relu_layer,
-    registered_function,
     relu_layer,
     with_activation,
 )
@@ -323,7 +323,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.ThresholdedReLU: LayerRule(elementwise_layer),
     OpLambda: LayerRule(lower_function, check_function),
     SlicingOpLambda: LayerRule(lower_function, check_function),
-    layers.Lambda: LayerRule(registered_function, check_lambda),
+    layers.Lambda: LayerRule(elementwise_lambda, check_lambda),
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
     PixelPoint: LayerRule(quantization_point),

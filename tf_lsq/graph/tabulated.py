@@ -141,9 +141,7 @@ def _threshold(x: Any, threshold: float, default: float) -> Any:
     return tf.where(x > threshold, x, tf.cast(default, x.dtype))
 
 
-def _relu_from(
-    x: Any, threshold: float, slope: float, max_value: float | None
-) -> Any:
+def _relu_from(x: Any, threshold: float, slope: float, max_value: float | None) -> Any:
     """Keras' ReLU with a threshold."""
     above = x if max_value is None else tf.minimum(x, tf.cast(max_value, x.dtype))
     return tf.where(x >= threshold, above, slope * (x - threshold))
@@ -170,6 +168,22 @@ def _range_of_power(exponent: float) -> str:
     """Returns the range of `_power`."""
     odd = float(exponent).is_integer() and exponent % 2 == 1
     return "inputs" if odd else "positive"
+
+
+def _cbrt(x: Any) -> Any:
+    """Cube root."""
+    return tf.sign(x) * tf.pow(tf.abs(x), tf.cast(1 / 3, x.dtype))
+
+
+def _sinc(x: Any) -> Any:
+    """``sin(pi * x) / (pi * x)``, 1 at 0."""
+    angle = math.pi * tf.where(x == 0, tf.ones_like(x), x)
+    return tf.where(x == 0, tf.ones_like(x), tf.sin(angle) / angle)
+
+
+def _logarithm(x: Any, base: float) -> Any:
+    """Logarithm to any base."""
+    return tf.math.log(x) / math.log(base)
 
 
 def _exponential(x: Any, base: float) -> Any:
@@ -227,9 +241,12 @@ TABULATED: dict[str, Tabulated] = {
     "tanh_shrink": Tabulated(_tanh_shrink, "inputs"),
     "threshold": Tabulated(
         _threshold,
-        lambda threshold, default: "signed" if min(threshold, default) < 0 else "positive",
+        lambda threshold, default: (
+            "signed" if min(threshold, default) < 0 else "positive"
+        ),
     ),
     # Powers.
+    "cbrt": Tabulated(finite(_cbrt), "inputs"),
     "exponential": Tabulated(_exponential, "positive"),
     "power": Tabulated(_power, _range_of_power),
     "reciprocal": Tabulated(finite(_reciprocal)),
@@ -247,10 +264,13 @@ TABULATED: dict[str, Tabulated] = {
     "cosh": _math("cosh", range="positive"),
     "expm1": _math("expm1", range="inputs"),
     "log1p": _math("log1p", finite(tf.math.log1p, SMALLEST_OF_LOG - 1), "inputs"),
+    "logarithm": Tabulated(finite(_logarithm, SMALLEST_OF_LOG)),
     "sin": _math("sin"),
+    "sinc": Tabulated(_sinc),
     "sinh": _math("sinh", range="inputs"),
     "tan": _math("tan", finite(tf.tan)),
     # Statistics.
+    "bessel_i0": _math("bessel_i0", range="positive"),
     "erf": _math("erf", range="inputs"),
     "erfc": _math("erfc", range="positive"),
     "erfinv": _math("erfinv", finite(tf.math.erfinv, -1.0, 1.0), "inputs"),
@@ -259,6 +279,10 @@ TABULATED: dict[str, Tabulated] = {
     "lgamma": _math("lgamma", finite(tf.math.lgamma)),
     "sign": _math("sign", range="inputs"),
 }
+
+
+# Names of rows that users added.
+_REGISTERED: set[str] = set()
 
 
 def register_elementwise(function: Function, *, nonnegative: bool = False) -> Function:
@@ -294,9 +318,10 @@ def register_elementwise(function: Function, *, nonnegative: bool = False) -> Fu
         ...     return (tf.sqrt(x * x + 1.0) - 1.0) / 2.0 + x
     """
     name = function.__name__
-    if name in TABULATED and TABULATED[name].function is not function:
+    taken = name in TABULATED and name not in _REGISTERED
+    if taken or name in ("<lambda>", "exp", "gelu", "log"):
         raise ValueError(
-            "`function` must have a name that no other function has. "
+            "`function` must have a name, and one that this library does not have. "
             f"Received: {name!r}."
         )
     x = tf.constant([[-1.5, -0.25, 0.0], [0.75, 1.0, 3.0]], tf.float64)
@@ -312,4 +337,10 @@ def register_elementwise(function: Function, *, nonnegative: bool = False) -> Fu
         )
     reach = "positive" if nonnegative else "signed"
     TABULATED[name] = Tabulated(function, reach, activations=(function,))
+    _REGISTERED.add(name)
     return function
+
+
+def is_registered(function: Any) -> bool:
+    """Returns whether a function is one that `register_elementwise` registered."""
+    return any(function is TABULATED[name].function for name in _REGISTERED)

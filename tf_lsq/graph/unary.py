@@ -12,6 +12,7 @@ from .._compat import keras
 from .kinds import BASIC_KINDS, Kind
 from .tabulated import SMALLEST_OF_LOG, TABULATED, finite
 
+
 @dataclasses.dataclass(frozen=True)
 class Unary:
     """A function of one tensor.

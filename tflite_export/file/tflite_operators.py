@@ -234,9 +234,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "AVERAGE_POOL_2D": OperatorRow(
         "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
     ),
-    "CAST": OperatorRow(
-        "CastOptions", 1, 3, {1: "1.5.0", 3: "2.8.0"}, xnnpack=False
-    ),
+    "CAST": OperatorRow("CastOptions", 1, 3, {1: "1.5.0", 3: "2.8.0"}, xnnpack=False),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
     ),
@@ -290,9 +288,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "GATHER": OperatorRow(
         "GatherOptions", 1, 2, {1: "1.6.0", 2: "1.14.0"}, xnnpack=False
     ),
-    "GELU": OperatorRow(
-        "GeluOptions", 1, 2, {1: "2.9.0", 2: "2.9.0"}, xnnpack=False
-    ),
+    "GELU": OperatorRow("GeluOptions", 1, 2, {1: "2.9.0", 2: "2.9.0"}, xnnpack=False),
     "LOG": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "2.15.0"}, xnnpack=False),
     "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
     "MAXIMUM": OperatorRow(

@@ -190,9 +190,7 @@ class Table(Operator):
         table = builder.constant(
             f"{node.name}/table", codes, per_tensor(grid.scale, grid.zero_point)
         )
-        first = builder.constant(
-            f"{node.name}/first", np.array([-INT8_MIN], np.int32)
-        )
+        first = builder.constant(f"{node.name}/first", np.array([-INT8_MIN], np.int32))
         kinds = {
             f"{end}_data_type": tensor_type(name)
             for end, name in (("in", "int8"), ("out", "int32"))
