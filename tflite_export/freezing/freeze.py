@@ -289,10 +289,9 @@ class _Freezer:
     ) -> str:
         """Returns the kind of an operator in the file."""
         if grid is not None and node.kind in TABLES:
-            absent = node.kind in self.target.tables
-            return (
-                "table" if absent or _has_logarithm_of_zero(node, grid) else node.kind
-            )
+            is_table = node.kind in self.target.tables
+            is_table = is_table or _has_logarithm_of_zero(node, grid)
+            return "table" if is_table else node.kind
         packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
         return allowed.kind if packed else node.kind
 
