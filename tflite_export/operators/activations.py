@@ -7,7 +7,7 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from ..file import TensorQuantization, tensor_type
+from ..file import TensorQuantization, tensor_type, xnnpack_has
 from ..freezing import (
     INT8_MAX,
     INT8_MIN,
@@ -68,6 +68,10 @@ class TableOperator(PlainOperator):
     @abc.abstractmethod
     def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Returns the function of every value, float32."""
+
+    def has_kernel(self, context: Context) -> bool:
+        """Returns whether XNNPACK has the function."""
+        return xnnpack_has(self.code)
 
     def integers(self, context: Context) -> Compute:
         """Looks up every code."""
