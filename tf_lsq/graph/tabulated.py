@@ -22,8 +22,9 @@ from .._compat import keras
 
 # What infinity is replaced by: finite in float32, and beyond any grid.
 INFINITE = 2.0**100
-# The smallest number that has a logarithm here; that of Keras' own losses.
-SMALLEST_OF_LOG = 1e-7
+# The smallest number that has a logarithm here: near that of Keras' own losses (1e-7),
+# and the least that float32 can add to -1.
+SMALLEST_OF_LOG = 2.0**-23
 Function = Callable[..., Any]
 
 
@@ -251,7 +252,9 @@ TABULATED: dict[str, Tabulated] = {
     "exponential": Tabulated(_exponential, "positive"),
     "power": Tabulated(_power, _range_of_power),
     "reciprocal": Tabulated(finite(_reciprocal)),
-    "reciprocal_no_nan": _math("reciprocal_no_nan", range="inputs"),
+    "reciprocal_no_nan": _math(
+        "reciprocal_no_nan", finite(tf.math.reciprocal_no_nan), "inputs"
+    ),
     "rsqrt": _math("rsqrt", finite(tf.math.rsqrt, 0.0), "positive"),
     "sqrt": _math("sqrt", finite(tf.sqrt, 0.0), "positive"),
     # Exponential functions, hyperbolas, circles.
