@@ -56,7 +56,7 @@ def finite(
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 y = function(tf.clip_by_value(x, low, high), **settings)
-            slope = tape.gradient(y, x)
+            slope: Any = tape.gradient(y, x)
             slope = tf.where(tf.math.is_finite(slope), slope, 0)
             end = infinite(y.dtype)
             ends = tf.where(y < 0, tf.cast(-end, y.dtype), tf.cast(end, y.dtype))
