@@ -128,7 +128,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=100)
     rounds = parser.parse_args().rounds
-    print(f"{machine()}\n\n| form | XNNPACK, us | built-in kernels, us |\n|---|---|---|")
+    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    print("\n| form | XNNPACK, us | built-in kernels, us |\n|---|---|---|")
     for name, graph in _forms():
         times = [_microseconds(graph, kernels, rounds) for kernels in KERNELS]
         print(f"| {name} | {times[0]:.0f} | {times[1]:.0f} |", flush=True)
