@@ -139,9 +139,12 @@ def test_a_table_can_stay_in_float(rng, tmp_path):
     np.testing.assert_array_equal(loaded(x), student(x))
 
 
+@pytest.mark.parametrize("summand", [0.0, 0.5])
 @pytest.mark.parametrize(("bits", "code"), [(8, "LOG"), (4, "GATHER")])
-def test_a_logarithm_of_zero_on_the_grid_needs_a_table(bits, code, rng, tmp_path):
-    model = between(lambda x: tf.math.log(tf.nn.relu(x) + 0.5))
+def test_a_logarithm_of_zero_on_the_grid_needs_a_table(
+    bits, code, summand, rng, tmp_path
+):
+    model = between(lambda x: tf.math.log(tf.nn.relu(x) + summand))
     options = {"weight_bits": bits, "activation_bits": bits}
     _, graph, different = exported(model, rng, tmp_path / "m.tflite", **options)
     assert not different

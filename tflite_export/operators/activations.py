@@ -177,7 +177,7 @@ class Gelu(TableOperator):
 
 def _is_approximate(node: FrozenNode) -> bool:
     """Returns whether a GELU is the form with the hyperbolic tangent."""
-    return bool(node.trained.options["approximate"])
+    return bool(node.trained.options.get("approximate", False))
 
 
 class Table(Operator):
