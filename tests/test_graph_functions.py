@@ -312,10 +312,6 @@ VALUES = {
     "matmul": lambda x, y: tf.matmul(x, np.resize(KERNEL, (x.shape[-1], 12))),
     "leaky_relu": lambda x, y: tf.nn.leaky_relu(x, 0.1),
     "elu": lambda x, y: tf.nn.elu(x),
-    "gelu": lambda x, y: tf.nn.gelu(x),
-    "exp": lambda x, y: tf.exp(tf.tanh(x)),
-    "log": lambda x, y: tf.math.log(tf.nn.relu(x) + 0.5),
-    "softplus": lambda x, y: tf.math.softplus(x),
     "abs": lambda x, y: tf.abs(x),
     "softmax": lambda x, y: tf.nn.softmax(x),
     "clip": lambda x, y: tf.clip_by_value(x, -1.0, 1.0),
@@ -324,6 +320,12 @@ VALUES = {
     "reduce_sum": lambda x, y: x + tf.reduce_sum(y, -1, keepdims=True),
     "reduce_min": lambda x, y: x + tf.reduce_min(y, -1, keepdims=True),
     "reduce_mean": lambda x, y: x * tf.reduce_mean(y, -1, keepdims=True),
+}
+SMOOTH = {
+    "gelu": lambda x, y: tf.nn.gelu(x),
+    "exp": lambda x, y: tf.exp(tf.tanh(x)),
+    "log": lambda x, y: tf.math.log(tf.nn.relu(x) + 0.5),
+    "softplus": lambda x, y: tf.math.softplus(x),
 }
 # Functions that become tables, for x and y with 4 axes.
 TABLES = {
@@ -358,8 +360,9 @@ TABLES = {
     "relu_from": lambda x, y: layers.ReLU(2.0, 0.1, 0.2)(x),
 }
 SHAPES = {2: (384,), 3: (64, 6), 4: (8, 8, 6), 5: (2, 4, 8, 6)}
-# Squares have rare peaks. The steps with the smallest squared error clip them.
-SQUARES = {"squared_distance", "values_4_axes"}
+# Squares and powers have rare peaks. The steps with the smallest squared error clip
+# them.
+SQUARES = {"squared_distance", "values_4_axes", "tables_0"}
 BRANCHES = 8  # How many of these functions a model has.
 # Name -> functions of a model, and the number of axes of x and y.
 MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
@@ -369,6 +372,7 @@ MODELS = {name: ([function], 4) for name, function in CASES.items()} | {
     for first in range(0, len(functions), BRANCHES)
 }
 MODELS |= {f"values_{rank}_axes": (list(VALUES.values()), rank) for rank in SHAPES}
+MODELS |= {f"smooth_{rank}_axes": (list(SMOOTH.values()), rank) for rank in SHAPES}
 MODELS |= {
     f"tables_{first // BRANCHES}": (list(TABLES.values())[first:][:BRANCHES], 4)
     for first in range(0, len(TABLES), BRANCHES)
