@@ -68,6 +68,12 @@ def _multiply(call: Call) -> Node:
     return _scaled(call, x, factor, weight(factor))
 
 
+def _reciprocal(call: Call) -> Node:
+    """``1 / x``."""
+    x = tensor_argument(call)
+    return unary(call, x, "reciprocal", {"numerator": 1.0}, call.name)
+
+
 def _scalar_multiply(call: Call) -> Node:
     """``scalar_mul(scalar, x)``."""
     factor = call.arguments["scalar"]
@@ -78,7 +84,7 @@ def _divide(call: Call) -> Node:
     """``x / constant`` or ``constant / x``."""
     x, y = _operands(call)
     if isinstance(y, Node):
-        if isinstance(x, Node):
+        if isinstance(x, Node) or "no_nan" in call.layer.symbol:
             raise Unsupported("a division by a tensor has no integer form")
         settings = {"numerator": _only(x, "the numerator")}
         return unary(call, y, "reciprocal", settings, call.name)
@@ -251,6 +257,7 @@ VALUE_FUNCTIONS: Rows = {
         "math.divide_no_nan",
         "compat.v1.div",
     ): _divide,
+    ("math.reciprocal", "reciprocal"): _reciprocal,
     ("math.negative", "negative"): _negative,
     ("nn.bias_add", "compat.v1.nn.bias_add"): _bias_add,
     ("math.squared_difference",): _squared_difference,
