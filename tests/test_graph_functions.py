@@ -332,7 +332,7 @@ TABLES = {
     **{
         name: lambda x, y, name=name: getattr(tf.math, name)(x)
         for name in (
-            "asinh atan bessel_i0 cos erf erfc expm1 log_sigmoid sigmoid sign sin"
+            "asinh atan bessel_i0 cos erf erfc expm1 log_sigmoid sigmoid sin"
         ).split()
     },
     **{
@@ -350,6 +350,7 @@ TABLES = {
         ).split()
     },
     "ndtri": lambda x, y: tf.math.ndtri(0.3 * tf.tanh(x) + 0.5),
+    "sign": lambda x, y: tf.sign(tf.nn.relu(x) + 0.5),
     "softsign": lambda x, y: tf.nn.softsign(x),
     "selu": lambda x, y: tf.nn.selu(x),
     "mish": lambda x, y: keras.activations.mish(x),
