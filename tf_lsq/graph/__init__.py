@@ -1,6 +1,7 @@
 """Graph analysis: from Keras layers to the fused graph of operators TFLite runs."""
 
 from .copying import copied
+from .elementwise import infinite
 from .evaluation import Values
 from .expansions import register_layer
 from .float_layers import HardSigmoid, SynchronizedBatchNormalization, UnaryFunction
@@ -35,7 +36,7 @@ from .rewriting import (
     scaling_numbers,
     unique_name,
 )
-from .tabulated import infinite, register_elementwise
+from .tabulated import register_elementwise
 from .unary import KINDS, WITHOUT_FLOAT
 
 __all__ = [

@@ -42,7 +42,7 @@ def activation_name(activation: Any) -> str | None:
     return None
 
 
-def elementwise(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+def function_of_layer(layer: Layer) -> tuple[str, dict[str, Any]] | None:
     """Returns the function that a layer is, and its settings; None for other layers.
 
     Returns:
@@ -68,7 +68,7 @@ def elementwise(layer: Layer) -> tuple[str, dict[str, Any]] | None:
 
 def _name_of_layer(layer: Layer) -> str | None:
     """Returns the name of an activation that is given as a layer."""
-    function = elementwise(layer)
+    function = function_of_layer(layer)
     if function is not None:
         return function[0]
     if isinstance(layer, layers.ReLU):
@@ -144,7 +144,7 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         name: Name of the last operator.
     """
     if isinstance(activation, Layer):
-        function = elementwise(activation)
+        function = function_of_layer(activation)
         if function is not None:
             return unary(call, source, *function, name)
     kind = activation_name(activation)
@@ -193,7 +193,7 @@ def unary(
 
 def elementwise_layer(call: Call) -> Node:
     """Lowers a layer that is an elementwise function."""
-    function, settings = elementwise(call.layer) or ("", {})
+    function, settings = function_of_layer(call.layer) or ("", {})
     if isinstance(call.layer, UnaryFunction) or function in UNARY:
         kind, options = kind_and_options(function, settings)
         return call.add(kind, **options)
@@ -264,7 +264,7 @@ def with_activation(
 
 def leaky_relu_layer(call: Call) -> Node:
     """Lowers a `LeakyReLU` layer."""
-    if elementwise(call.layer) is not None:
+    if function_of_layer(call.layer) is not None:
         return elementwise_layer(call)
     return call.add("prelu", slope=float(call.layer.alpha))
 

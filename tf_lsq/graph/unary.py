@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras
+from .elementwise import SMALLEST_OF_LOG, finite
 from .kinds import BASIC_KINDS, Kind
-from .tabulated import SMALLEST_OF_LOG, TABULATED, finite
+from .tabulated import TABULATED
 
 
 @dataclasses.dataclass(frozen=True)
