@@ -144,11 +144,35 @@ def test_a_table_can_stay_in_float(rng, tmp_path):
 def test_a_logarithm_of_zero_on_the_grid_needs_a_table(
     bits, code, summand, rng, tmp_path
 ):
-    model = between(lambda x: tf.math.log(tf.nn.relu(x) + summand))
+    model = between(
+        lambda x: tf.math.log(layers.Rescaling(1.0, summand)(tf.nn.relu(x)))
+    )
     options = {"weight_bits": bits, "activation_bits": bits}
     _, graph, different = exported(model, rng, tmp_path / "m.tflite", **options)
     assert not different
     assert {op.code for op in graph.ops} & {"LOG", "GATHER"} == {code}
+
+
+def test_arithmetic_before_a_table_is_part_of_it(rng, tmp_path):
+    def function(x):
+        return tf.math.log(2.0 * tf.nn.relu(x) + 0.1)
+
+    model = between(function)
+    student, graph, different = exported(model, rng, tmp_path / "m.tflite", **EIGHT)
+    assert not different
+    codes = [op.code for op in graph.ops]
+    assert "GATHER" in codes and "DEPTHWISE_CONV_2D" not in codes
+    x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)
+    assert tiny.largest_difference(student(x), model(x)) < 0.1
+    [node] = [n for n in analyze(student).nodes if n.kind == "table"]
+    np.testing.assert_allclose(node.layer(tf.zeros([1])), np.log(0.1), 1e-5)
+
+
+@pytest.mark.parametrize("scale", [-1.0, 1.0])
+def test_signs_after_arithmetic(scale):
+    model = between(lambda x: tf.math.asinh(scale * tf.nn.relu(x)))
+    [node] = [node for node in analyze(model).nodes if node.kind == "table"]
+    assert node.nonnegative() is (scale > 0)
 
 
 @pytest.mark.parametrize(

@@ -186,17 +186,53 @@ def unary(
         settings: Its settings.
         name: Its name.
     """
-    kind, options = kind_and_options(function, settings)
-    layer = UnaryFunction(function, settings, name=name)
+    scale, offset = 1.0, 0.0
+    while function in TABULATED or function == "log":
+        inner = _scaling_of(source)
+        if inner is None:
+            break
+        source, scale, offset = (
+            source.inputs[0],
+            scale * inner[0],
+            scale * inner[1] + offset,
+        )
+    if function == "log" and (scale, offset) != (1.0, 0.0):
+        function, settings = "logarithm", {"base": math.e}
+    layer = UnaryFunction(function, settings, scale, offset, name=name)
+    kind, options = _kind_and_options(layer)
     return call.add(kind, [source], layer=layer, **options)
+
+
+def _scaling_of(node: Node) -> tuple[float, float] | None:
+    """Returns scale and offset of an operator that a table can compute as well.
+
+    In a table ``x + 0.001`` is exact. On a grid of its own it could be rounded to 0,
+    where a logarithm or a quotient has no result. A scaling of an input stays: it may
+    say that the input is pixels.
+    """
+    if not node.options.get("written_out") or node.inputs[0].kind == "input":
+        return None
+    scale, offset = node.layer.scale, node.layer.offset
+    numbers = isinstance(scale, float) and isinstance(offset, float)
+    return (scale, offset) if numbers else None
+
+
+def _kind_and_options(layer: UnaryFunction) -> tuple[str, dict[str, Any]]:
+    """Returns the kind of an elementwise function's operator, and its options."""
+    kind, options = kind_and_options(layer.function, layer.settings)
+    if options.get("range") == "inputs" and min(layer.scale, layer.offset) < 0.0:
+        options["range"] = "signed"
+    return kind, options
 
 
 def elementwise_layer(call: Call) -> Node:
     """Lowers a layer that is an elementwise function."""
-    function, settings = function_of_layer(call.layer) or ("", {})
-    if isinstance(call.layer, UnaryFunction) or function in UNARY:
-        kind, options = kind_and_options(function, settings)
+    if isinstance(call.layer, UnaryFunction):
+        kind, options = _kind_and_options(call.layer)
         return call.add(kind, **options)
+    function, settings = function_of_layer(call.layer) or ("", {})
+    if function in UNARY:
+        return call.add(function)
     return unary(call, call.sources[0], function, settings, call.name)
 
 

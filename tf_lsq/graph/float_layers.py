@@ -154,31 +154,37 @@ class ArgMax(SettingsLayer):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class UnaryFunction(SettingsLayer):
-    """Applies a function to every value.
+    """Applies a function to ``scale * x + offset`` of every value.
 
     Args:
         function: A key of `unary.UNARY` or `tabulated.TABULATED`.
         settings: Its settings.
+        scale: See above.
+        offset: See above.
         in_float: Whether the user left it in float.
         **kwargs: Keras' layer arguments.
     """
 
-    _settings = ("function", "settings", "in_float")
+    _settings = ("function", "settings", "scale", "offset", "in_float")
 
     def __init__(
         self,
         function: str,
         settings: Mapping[str, Any] | None = None,
+        scale: float = 1.0,
+        offset: float = 0.0,
         in_float: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         function_of(function)
         self.function, self.settings = function, dict(settings or {})
-        self.in_float = in_float
+        self.scale, self.offset, self.in_float = scale, offset, in_float
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the values of the function, shape of `inputs`."""
+        if (self.scale, self.offset) != (1.0, 0.0):
+            inputs = inputs * self.scale + self.offset
         return function_of(self.function)(inputs, **self.settings)
 
 

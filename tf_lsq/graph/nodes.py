@@ -102,7 +102,8 @@ class Node:
         options: Settings of the operator that do not depend on the layer's class;
             "limits" are those of its output that `activation` lacks; "constant":
             whether its weight is an untrained constant of the user's model; "range":
-            that of a table, see `Kind`.
+            that of a table, see `Kind`; "written_out": whether it is arithmetic with
+            numbers, which a table that reads it computes as well.
         call_kwargs: What the user passed in the call (`training=False`).
         dtype: Type of the output.
         foreign: The call of the layer, for the kind "foreign".

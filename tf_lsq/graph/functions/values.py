@@ -136,7 +136,8 @@ def _fits_affine(x: Node, value: Any) -> bool:
 
 def _affine(call: Call, x: Node, scale: Any, offset: Any, name: str) -> Node:
     """Adds ``scale * x + offset`` with one number each, or one per channel."""
-    return call.add("affine", [x], layer=rescaling(scale, offset, name))
+    layer = rescaling(scale, offset, name)
+    return call.add("affine", [x], layer=layer, written_out=True)
 
 
 def _with_constant(
