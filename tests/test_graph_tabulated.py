@@ -162,8 +162,6 @@ def test_arithmetic_before_a_table_is_part_of_it(rng, tmp_path):
     assert not different
     codes = [op.code for op in graph.ops]
     assert "GATHER" in codes and "DEPTHWISE_CONV_2D" not in codes
-    x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)
-    assert tiny.largest_difference(student(x), model(x)) < 0.1
     [node] = [n for n in analyze(student).nodes if n.kind == "table"]
     np.testing.assert_allclose(node.layer(tf.zeros([1])), np.log(0.1), 1e-5)
 
