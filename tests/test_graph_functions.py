@@ -426,6 +426,7 @@ def test_files_of_functions_compute_the_trained_integers(case, bits, rng, tmp_pa
     assert found.equal_codes == found.weight_codes > 0
     differences = {p.name: (p.kind, p.twin_differences) for p in found.points}
     assert not [item for item in differences.items() if item[1][1]]
+    assert not sum(p.off_by_one for p in found.points if p.kind == "table")
     if bits == 4:
         assert not builtin_differences(student, x)
 

@@ -61,6 +61,7 @@ def exported(model, rng, path, **options):
     tflite_export.export_model(student, path, verbose=False)
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
     different = [point.name for point in found.points if point.twin_differences]
+    assert not sum(point.off_by_one for point in found.points if point.kind == "table")
     return student, from_bytes(path.read_bytes()), different
 
 
