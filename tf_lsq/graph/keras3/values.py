@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,22 @@ def _elu(record: Recorder, x: Any) -> Any:
     if record.operation.alpha == 1:
         return record(tf.nn.elu, x)
     return _elementwise("elu_alpha", alpha="alpha")(record, x)
+
+
+def _angle(unit: float) -> Row:
+    """Returns the row of an angle in another unit."""
+
+    def row(record: Recorder, x: Any) -> Any:
+        return record(tf.multiply, record.cast("cast", x, record.dtype), unit)
+
+    return row
+
+
+def _glu(record: Recorder, x: Any) -> Any:
+    """One half of the channels, times the sigmoid of the other."""
+    halves = record.part("split", tf.split, x, 2, record.operation.axis)
+    gate = record.part("gate", tf.nn.sigmoid, halves[1])
+    return record(tf.multiply, halves[0], gate)
 
 
 def _sparse_sigmoid(record: Recorder, x: Any) -> Any:
@@ -240,9 +257,11 @@ VALUE_ROWS: dict[str, Row] = {
     "Clip": _clip,
     "ConvertToTensor": lambda record, x: record(tf.cast, x, record.dtype),
     "Copy": recorded(tf.identity),
+    "Deg2rad": _angle(math.pi / 180),
     "Elu": _elu,
     "Exp2": _elementwise("exponential", base=2.0),
     "Gelu": numeric(tf.nn.gelu, approximate="approximate"),
+    "Glu": _glu,
     "HardShrink": _elementwise("hard_shrink", threshold="threshold"),
     "HardSigmoid": _hard_sigmoid,
     "HardSilu": _hard_silu,
@@ -258,6 +277,7 @@ VALUE_ROWS: dict[str, Row] = {
     "OneHot": _one_hot,
     "OnesLike": _like(tf.ones_like),
     "ReLU": _relu,
+    "Rad2deg": _angle(180 / math.pi),
     "Round": _round,
     "Sinc": _elementwise("sinc"),
     "SoftShrink": _elementwise("soft_shrink", threshold="threshold"),
