@@ -379,6 +379,25 @@ CASES = {
         between(same_conv(), lambda: layers.PReLU("uniform", shared_axes=[1, 2])),
     ),
     "elu": (layers.ELU, between(same_conv(activation="elu"), BN, layers.ELU)),
+    "elu_alpha": (layers.ELU, between(same_conv(), BN, lambda: layers.ELU(0.5))),
+    "leaky_relu_negative": (
+        layers.LeakyReLU,
+        between(same_conv(activation=layers.LeakyReLU(-0.2))),
+    ),
+    "thresholded_relu": (
+        layers.ThresholdedReLU,
+        between(same_conv(), lambda: layers.ThresholdedReLU(0.3)),
+    ),
+    "relu_threshold": (RELU, between(same_conv(), lambda: RELU(2.0, 0.1, 0.3))),
+    **{
+        f"conv_{name}": (layers.Activation, between(same_conv(activation=name)))
+        for name in "gelu mish selu softplus softsign".split()
+    },
+    "exponential": (
+        layers.Activation,
+        between(same_conv(activation="tanh"), activation("exponential")),
+    ),
+    "gelu": (layers.Activation, flat(lambda: layers.Dense(7), activation("gelu"))),
     "sigmoid": (layers.Activation, between(same_conv(activation="sigmoid"))),
     "tanh": (layers.Activation, between(same_conv(), BN, activation("tanh"))),
     "swish": (layers.Activation, between(same_conv(), BN, activation("swish"))),

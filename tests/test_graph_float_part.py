@@ -245,10 +245,10 @@ def test_unrolled_recurrent_layers_stay_in_float(target, rng, tmp_path):
 
 def test_the_error_shows_how_to_leave_layers_in_float():
     keras.backend.clear_session()
-    model = between(lambda x: tf.sin(layers.LayerNormalization(name="norm")(x)))
+    model = between(lambda x: tf.cumsum(layers.LayerNormalization(name="norm")(x), 1))
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(model)
-    overrides = {"norm": "float", "tf.math.sin": "float"}
+    overrides = {"norm": "float", "tf.math.cumsum": "float"}
     assert str(error.value).endswith(f"in float: overrides={overrides}")
     tf_lsq.quantize_model(model, overrides=overrides)
 
@@ -269,7 +269,7 @@ def test_a_divisor_that_is_rounded_to_zero_is_explained(rng):
     student = tf_lsq.quantize_model(model, **EIGHT, overrides={r"tf\..*": "float"})
     x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)
     assert np.isfinite(model(x)).all()
-    with pytest.raises(ValueError, match=r"divide by a small value") as error:
+    with pytest.raises(ValueError, match=r"divides by a small value") as error:
         tf_lsq.calibrate(student, x)
     message = str(error.value)
     assert "at: `tf.math.reciprocal` (and at " in message

@@ -255,7 +255,7 @@ def test_layers_without_an_integer_form_can_stay_in_float(rng, tmp_path):
     model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
     with pytest.raises(ValueError, match="left in float with `overrides`") as error:
         tf_lsq.quantize_model(model)
-    for name in ("norm", "attention", "mlp/tf.nn.gelu"):
+    for name in ("norm", "attention"):
         assert f"`{name}`" in str(error.value)
     x = rng.normal(size=(32, 8, 8, 4)).astype(np.float32)
     overrides = {"norm|attention|mlp": "float"}
@@ -312,30 +312,30 @@ def test_deep_models_are_analysed():
 
 def test_ten_unsupported_things_are_all_named():
     inputs = layers.Input((8, 8, 4), name="image")
-    x = layers.Conv2D(4, 3, activation="gelu", name="smooth")(inputs)
+    x = layers.Conv2D(4, 3, activation=tf.cumsum, name="summed")(inputs)
     x = layers.LayerNormalization(name="norm")(x)
     x = layers.Lambda(lambda t, training=None: t * 2, name="own")(x)
-    x = layers.ReLU(threshold=3, name="late_relu")(x)
+    x = layers.ReLU(max_value=0, name="no_relu")(x)
     x = layers.BatchNormalization(axis=1, name="wrong_axis")(x)
     x = layers.Conv2D(4, 3, groups=2, name="grouped")(x)
     x = layers.MultiHeadAttention(1, 2, name="attention")(x, x)
     x = layers.PReLU(name="many_slopes")(x)
-    x = tf.sin(x)
+    x = tf.cumsum(x, 1)
     x = layers.Reshape((-1, 4))(x)
     x = layers.LSTM(3, name="recurrent")(x)
     with pytest.raises(ValueError) as error:
         tf_lsq.quantize_model(keras.Model(inputs, x))
     found = str(error.value)
     for name in (
-        "smooth/tf.nn.gelu",
+        "summed/tf.math.cumsum",
         "norm",
         "own",
-        "late_relu",
+        "no_relu",
         "wrong_axis",
         "grouped",
         "attention",
         "many_slopes",
-        "tf.math.sin",
+        "tf.math.cumsum",
         "recurrent",
     ):
         assert f"`{name}`" in found

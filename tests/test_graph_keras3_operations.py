@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tf_lsq
 from tf_lsq._compat import OpLambda, SlicingOpLambda, keras
-from tf_lsq.graph import Keras3Layer
+from tf_lsq.graph import Keras3Layer, UnaryFunction
 from tf_lsq.graph.keras3 import twins
 
 layers3 = keras3.layers
@@ -56,6 +56,12 @@ CASES = {
     "broadcast_to": lambda x, y: ops.broadcast_to(x[:, :1], (2, 8, 8, 4)),
     "cast": lambda x, y: ops.cast(x * 9.0, "int32"),
     "ceil": lambda x, y: ops.ceil(x * 3.0),
+    "deg2rad": lambda x, y: ops.deg2rad(x),
+    "rad2deg": lambda x, y: ops.rad2deg(x),
+    "glu": lambda x, y: ops.glu(x),
+    "bessel_i0": lambda x, y: ops.i0(x),
+    "cbrt": lambda x, y: ops.cbrt(x),
+    "celu": lambda x, y: ops.celu(x, 0.5),
     "clip": lambda x, y: ops.clip(x, -0.5, 0.4),
     "clip_to_6": lambda x, y: ops.clip(x, 0.0, 6.0),
     "concatenate": lambda x, y: ops.concatenate([x, y], axis=-1),
@@ -83,6 +89,7 @@ CASES = {
     "dsplit": lambda x, y: ops.dsplit(x, 2)[1],
     "dstack": lambda x, y: ops.dstack([x, y]),
     "elu": lambda x, y: ops.elu(x),
+    "elu_alpha": lambda x, y: ops.elu(x, 0.5),
     "equal": lambda x, y: ops.equal(whole(x), 1),
     "erf": lambda x, y: ops.erf(x),
     "erfc": lambda x, y: ops.erfc(x),
@@ -180,6 +187,17 @@ CASES = {
     "roll": lambda x, y: ops.roll(x, 2, axis=1),
     "round": lambda x, y: ops.round(x * 3.0),
     "rsqrt": lambda x, y: ops.rsqrt(positive(x)),
+    "sinc": lambda x, y: ops.sinc(x),
+    "soft_shrink": lambda x, y: ops.soft_shrink(x, 0.2),
+    "sparse_plus": lambda x, y: ops.sparse_plus(x),
+    "sparse_sigmoid": lambda x, y: ops.sparse_sigmoid(x),
+    "squareplus": lambda x, y: ops.squareplus(x),
+    "tanh_shrink": lambda x, y: ops.tanh_shrink(x),
+    "threshold": lambda x, y: ops.threshold(x, 0.1, -0.5),
+    "exp2": lambda x, y: ops.exp2(x),
+    "hard_shrink": lambda x, y: ops.hard_shrink(x, 0.2),
+    "log10": lambda x, y: ops.log10(positive(x)),
+    "log2": lambda x, y: ops.log2(positive(x)),
     "selu": lambda x, y: ops.selu(x),
     "separable_conv": lambda x, y: ops.separable_conv(
         x, KERNEL[..., :1], KERNEL[:1, :1]
@@ -242,12 +260,11 @@ def layers_of(model):
 def test_twins_of_operations_are_recorded_functions_with_their_names(case, tmp_path):
     model = model_of(CASES[case])
     twin = tf_lsq.from_keras3(model)
-    known = (OpLambda, SlicingOpLambda)
+    known = (OpLambda, SlicingOpLambda, UnaryFunction)
     for layer in layers_of(twin):
         assert not isinstance(layer, Keras3Layer), layer.reason
-        assert isinstance(layer, known) or layer.name.startswith(("hard_", "re_lu")), (
-            layer.name
-        )
+        others = ("hard_", "re_lu", "sparse_sigmoid")
+        assert isinstance(layer, known) or layer.name.startswith(others), layer.name
     named = {layer.name for layer in twin.layers}
     assert {operation.name for operation in model.operations} <= named
     path = tmp_path / "twin.keras"
@@ -272,10 +289,8 @@ def test_every_row_has_a_case():
 # Operations without a TensorFlow function of their own.
 ONLY_IN_KERAS3 = {
     "attention": lambda x, y: ops.dot_product_attention(x, y, y),
-    "celu": lambda x, y: ops.celu(x),
     "diff": lambda x, y: ops.diff(x, axis=1),
     "einsum": lambda x, y: ops.einsum("bhwc,bhvc->bhwv", x, y),
-    "elu": lambda x, y: ops.elu(x, 0.5),
     "fft": lambda x, y: ops.fft((x, y))[0],
     "meshgrid": lambda x, y: ops.meshgrid(x[0, 0, :, 0], y[0, :, 0, 0])[0],
     "norm": lambda x, y: ops.norm(x, ord=1, axis=-1),

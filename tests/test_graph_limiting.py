@@ -109,11 +109,6 @@ def test_a_saved_student_keeps_its_limits(ending, rng, tmp_path):
     )
 
 
-def test_a_relu_with_a_threshold_is_refused():
-    with pytest.raises(ValueError, match=r"threshold must be 0, received 0\.5"):
-        tf_lsq.quantize_model(limited(layers.ReLU(threshold=0.5, name="late")))
-
-
 def test_a_relu_that_returns_only_0_is_refused():
     with pytest.raises(ValueError, match=r"max_value must be positive, received 0"):
         tf_lsq.quantize_model(limited(layers.ReLU(0.0, name="nothing")))

@@ -42,6 +42,8 @@ TRAINING = [
     "graph.functions",
     "graph.keras3",
     "graph.kinds",
+    "graph.elementwise",
+    "graph.tabulated",
     "graph.unary",
     "graph.nodes",
     "graph.float_layers",

@@ -7,7 +7,7 @@ custom-object scope.
 from . import lsq, models
 from ._compat import keras3_runs_on_tensorflow
 from .comparison import compare
-from .graph import from_keras3, register_layer
+from .graph import from_keras3, register_elementwise, register_layer
 from .layers import LSQActivationQuantizer, LSQQuantizeConfig, LSQWeightQuantizer
 from .pixels import Pixels
 from .quantize import quantize_model
@@ -60,6 +60,7 @@ __all__ = [
     "quantize_model",
     "recipe",
     "reestimate_batch_norm",
+    "register_elementwise",
     "register_layer",
     "round_biases",
     "steps",

@@ -11,7 +11,15 @@ import tensorflow as tf
 from . import lsq
 from ._compat import added_callables, keras, model_structure, name_outputs
 from .gamma import make_gamma_positive, negated_channels
-from .graph import ForeignCall, Graph, Layer, Node, copied, try_float_part
+from .graph import (
+    ForeignCall,
+    Graph,
+    Layer,
+    Node,
+    UnaryFunction,
+    copied,
+    try_float_part,
+)
 from .layers import (
     QUANTIZED_WEIGHTS,
     FixedPoint,
@@ -202,7 +210,9 @@ class _Builder:
     def _copy(self, owner: Node, part: Node) -> Layer:
         """Returns the copy of one layer, with a quantized kernel if it has bits."""
         if id(part.layer) not in self._copies:
-            changes = {"name": part.layer_name}
+            changes: dict[str, Any] = {"name": part.layer_name}
+            if part.foreign is not None and isinstance(part.layer, UnaryFunction):
+                changes["in_float"] = True
             absorbed = part.foreign is None and self._absorbs_relu(owner)
             if absorbed and hasattr(part.layer, "activation"):
                 changes["activation"] = "linear"

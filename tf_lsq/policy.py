@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import lsq
-from .graph import Graph, Node, takes_as_is
+from .graph import WITHOUT_FLOAT, Graph, Node, make_foreign, takes_as_is
 from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 from .pixels import Pixels
 from .training import DEFAULT_STEP_CLIP, check_step_clip
@@ -171,6 +171,8 @@ def assign_bits(
             bits[node] = IN_FLOAT
         if node.options.get("of_input") and _read_in_float(node, bits):
             bits[node] = IN_FLOAT
+        if node.kind in WITHOUT_FLOAT and bits[node].is_float:
+            make_foreign(node)
     graph.check(lambda node: bits[node].is_float)
     _check_integers(graph, bits)
     if options.target in SYMMETRIC_TARGETS:

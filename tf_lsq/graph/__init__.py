@@ -1,9 +1,10 @@
 """Graph analysis: from Keras layers to the fused graph of operators TFLite runs."""
 
 from .copying import copied
+from .elementwise import infinite
 from .evaluation import Values
 from .expansions import register_layer
-from .float_layers import HardSigmoid, SynchronizedBatchNormalization
+from .float_layers import HardSigmoid, SynchronizedBatchNormalization, UnaryFunction
 from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import (
     LARGEST_INT8,
@@ -14,7 +15,7 @@ from .folding import (
     point_of,
 )
 from .fusing import analyze
-from .integers import takes_as_is
+from .integers import make_foreign, takes_as_is
 from .keras3.layer import Keras3Layer
 from .keras3.models import (
     float_model,
@@ -35,11 +36,13 @@ from .rewriting import (
     scaling_numbers,
     unique_name,
 )
-from .unary import KINDS
+from .tabulated import register_elementwise
+from .unary import KINDS, WITHOUT_FLOAT
 
 __all__ = [
     "KINDS",
     "LARGEST_INT8",
+    "WITHOUT_FLOAT",
     "FloatPart",
     "ForeignCall",
     "Graph",
@@ -49,6 +52,7 @@ __all__ = [
     "Layer",
     "Node",
     "SynchronizedBatchNormalization",
+    "UnaryFunction",
     "Values",
     "affine_part",
     "analyze",
@@ -59,15 +63,18 @@ __all__ = [
     "copied",
     "float_model",
     "from_keras3",
+    "infinite",
     "input_factor",
     "insert_reversal",
     "insert_scaling",
     "is_keras3_file",
     "is_scaling",
     "load_keras3",
+    "make_foreign",
     "override_for",
     "paired_tensors",
     "point_of",
+    "register_elementwise",
     "register_layer",
     "replace_scaling",
     "scaling_numbers",

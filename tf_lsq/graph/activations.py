@@ -13,7 +13,8 @@ from .float_layers import HardSigmoid, UnaryFunction
 from .limiting import Limits, limiting
 from .lowering import Call, Options, variant
 from .nodes import Layer, Node
-from .unary import UNARY
+from .tabulated import TABULATED, is_registered
+from .unary import UNARY, kind_and_options
 
 layers = keras.layers
 
@@ -35,11 +36,41 @@ def activation_name(activation: Any) -> str | None:
     for function, name in _FUNCTIONS.items():
         if activation is function:
             return name
+    for name, row in TABULATED.items():  # Users add rows.
+        if any(activation is function for function in row.activations):
+            return name
+    return None
+
+
+def function_of_layer(layer: Layer) -> tuple[str, dict[str, Any]] | None:
+    """Returns the function that a layer is, and its settings; None for other layers.
+
+    Returns:
+        A key of `UNARY` or `TABULATED`, and the settings of that function.
+    """
+    if isinstance(layer, UnaryFunction):
+        return layer.function, layer.settings
+    if isinstance(layer, layers.ELU):
+        alpha = float(layer.alpha)
+        return ("elu", {}) if alpha == 1.0 else ("elu_alpha", {"alpha": alpha})
+    if isinstance(layer, layers.LeakyReLU) and float(layer.alpha) < 0:
+        return "leaky_relu", {"alpha": float(layer.alpha)}
+    if isinstance(layer, layers.ThresholdedReLU):
+        return "threshold", {"threshold": float(layer.theta), "default": 0.0}
+    if isinstance(layer, layers.ReLU) and layer.threshold:
+        return "relu_from", {
+            "threshold": float(layer.threshold),
+            "slope": float(layer.negative_slope),
+            "max_value": None if layer.max_value is None else float(layer.max_value),
+        }
     return None
 
 
 def _name_of_layer(layer: Layer) -> str | None:
     """Returns the name of an activation that is given as a layer."""
+    function = function_of_layer(layer)
+    if function is not None:
+        return function[0]
     if isinstance(layer, layers.ReLU):
         return relu_name(layer)
     if isinstance(layer, layers.Softmax):
@@ -48,9 +79,6 @@ def _name_of_layer(layer: Layer) -> str | None:
         return "leaky_relu"
     if isinstance(layer, layers.Activation):
         return activation_name(layer.activation)
-    for name, row in UNARY.items():
-        if type(layer) in row.layers:
-            return name if row.layers[type(layer)](layer) is None else None
     return None
 
 
@@ -72,12 +100,17 @@ _FUNCTIONS = {
     **{f: name for name, row in UNARY.items() for f in row.activations},
 }
 # The values that an activation argument may have.
-ACTIVATIONS = sorted(set(_FUNCTIONS.values()) | {"relu6"})
+ACTIVATIONS = sorted(
+    {*_FUNCTIONS.values(), "relu6"}
+    | {name for name, row in TABULATED.items() if row.activations}
+)
 
 
 def relu_name(layer: Layer) -> str | None:
     """Returns the name of the function of a ReLU layer, or None if not supported."""
-    if layer.threshold or layer.max_value == 0:
+    if layer.threshold:
+        return "relu_from"
+    if layer.max_value == 0:
         return None
     name = "leaky_relu" if layer.negative_slope else "relu"
     if layer.max_value is None:
@@ -110,6 +143,10 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         activation: One for which `activation_name` is neither None nor "linear".
         name: Name of the last operator.
     """
+    if isinstance(activation, Layer):
+        function = function_of_layer(activation)
+        if function is not None:
+            return unary(call, source, *function, name)
     kind = activation_name(activation)
     if kind in ("relu", "relu6", "capped_relu"):
         largest = {"relu": math.inf, "relu6": 6.0}.get(kind)
@@ -132,9 +169,71 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         return call.add("multiply", [source, gated], layer=layers.Multiply(name=name))
     if kind is None:
         raise ValueError(f"An activation must be supported. Received: {activation!r}.")
-    if kind in UNARY:
-        return call.add(kind, [source], layer=UnaryFunction(kind, name=name))
+    if kind in UNARY or kind in TABULATED:
+        return unary(call, source, kind, {}, name)
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))
+
+
+def unary(
+    call: Call, source: Node, function: str, settings: dict[str, Any], name: str
+) -> Node:
+    """Adds an elementwise function.
+
+    Args:
+        call: The call it belongs to.
+        source: Its input.
+        function: A key of `UNARY` or `TABULATED`.
+        settings: Its settings.
+        name: Its name.
+    """
+    scale, offset = 1.0, 0.0
+    while function in TABULATED or function == "log":
+        inner = _scaling_of(source)
+        if inner is None:
+            break
+        source, scale, offset = (
+            source.inputs[0],
+            scale * inner[0],
+            scale * inner[1] + offset,
+        )
+    if function == "log" and (scale, offset) != (1.0, 0.0):
+        function, settings = "logarithm", {"base": math.e}
+    layer = UnaryFunction(function, settings, scale, offset, name=name)
+    kind, options = _kind_and_options(layer)
+    return call.add(kind, [source], layer=layer, **options)
+
+
+def _scaling_of(node: Node) -> tuple[float, float] | None:
+    """Returns scale and offset of an operator that a table can compute as well.
+
+    In a table ``x + 0.001`` is exact. On a grid of its own it could be rounded to 0,
+    where a logarithm or a quotient has no result. A scaling of an input stays: it may
+    say that the input is pixels.
+    """
+    if not node.options.get("written_out") or node.inputs[0].kind == "input":
+        return None
+    scale, offset = node.layer.scale, node.layer.offset
+    numbers = isinstance(scale, float) and isinstance(offset, float)
+    return (scale, offset) if numbers else None
+
+
+def _kind_and_options(layer: UnaryFunction) -> tuple[str, dict[str, Any]]:
+    """Returns the kind of an elementwise function's operator, and its options."""
+    kind, options = kind_and_options(layer.function, layer.settings)
+    if options.get("range") == "inputs" and min(layer.scale, layer.offset) < 0.0:
+        options["range"] = "signed"
+    return kind, options
+
+
+def elementwise_layer(call: Call) -> Node:
+    """Lowers a layer that is an elementwise function."""
+    if isinstance(call.layer, UnaryFunction):
+        kind, options = _kind_and_options(call.layer)
+        return call.add(kind, **options)
+    function, settings = function_of_layer(call.layer) or ("", {})
+    if function in UNARY:
+        return call.add(function)
+    return unary(call, call.sources[0], function, settings, call.name)
 
 
 def leaky_relu(call: Call, source: Node, slope: float, name: str) -> Node:
@@ -197,6 +296,23 @@ def with_activation(
         return activate(call, linear, call.layer.activation, activation)
 
     return lower
+
+
+def leaky_relu_layer(call: Call) -> Node:
+    """Lowers a `LeakyReLU` layer."""
+    if function_of_layer(call.layer) is not None:
+        return elementwise_layer(call)
+    return call.add("prelu", slope=float(call.layer.alpha))
+
+
+def is_elementwise_lambda(layer: Layer) -> bool:
+    """Returns whether a `Lambda` layer is a registered function."""
+    return not layer.arguments and is_registered(layer.function)
+
+
+def elementwise_lambda(call: Call) -> Node:
+    """Lowers a `Lambda` layer of a registered function."""
+    return activate(call, call.sources[0], call.layer.function, call.name)
 
 
 def relu_layer(call: Call) -> Node:

@@ -7,13 +7,13 @@ so that a quantized model consists of named layers that can be saved and loaded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from .._compat import keras
-from .unary import UNARY
+from .unary import function_of
 
 _REDUCTIONS = {
     "mean": tf.reduce_mean,
@@ -154,26 +154,38 @@ class ArgMax(SettingsLayer):
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class UnaryFunction(SettingsLayer):
-    """Applies a function to every value.
+    """Applies a function to ``scale * x + offset`` of every value.
 
     Args:
-        function: A key of `unary.UNARY`.
+        function: A key of `unary.UNARY` or `tabulated.TABULATED`.
+        settings: Its settings.
+        scale: See above.
+        offset: See above.
+        in_float: Whether the user left it in float.
         **kwargs: Keras' layer arguments.
     """
 
-    _settings = ("function",)
+    _settings = ("function", "settings", "scale", "offset", "in_float")
 
-    def __init__(self, function: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        function: str,
+        settings: Mapping[str, Any] | None = None,
+        scale: float = 1.0,
+        offset: float = 0.0,
+        in_float: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if function not in UNARY:
-            raise ValueError(
-                f"`function` must be one of {sorted(UNARY)}. Received: {function!r}."
-            )
-        self.function = function
+        function_of(function)
+        self.function, self.settings = function, dict(settings or {})
+        self.scale, self.offset, self.in_float = scale, offset, in_float
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the values of the function, shape of `inputs`."""
-        return UNARY[self.function].function(inputs)
+        if (self.scale, self.offset) != (1.0, 0.0):
+            inputs = inputs * self.scale + self.offset
+        return function_of(self.function)(inputs, **self.settings)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")

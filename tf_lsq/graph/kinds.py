@@ -59,6 +59,7 @@ BASIC_KINDS = {
     "concat": Kind(joins=True),
     "relu": Kind(range="positive"),
     "clip": Kind(),
+    "table": Kind(range="signed"),  # Or as its options say.
     "softmax": Kind(fixed_step=1 / 256, range="positive"),
     "sigmoid": Kind(fixed_step=1 / 256, range="positive"),
     "tanh": Kind(fixed_step=1 / 128, range="signed"),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .activations import ACTIVATIONS, activation_name, relu_name
+from .activations import ACTIVATIONS, activation_name, is_elementwise_lambda, relu_name
 from .lowering import input_channels
 from .nodes import Layer
 
@@ -68,19 +68,22 @@ def check_transposed(layer: Layer) -> str | None:
 
 
 def check_relu(layer: Layer) -> str | None:
-    """Refuses ReLUs with a threshold, and those that only return 0."""
-    if layer.threshold:
-        return f"threshold must be 0, received {layer.threshold}"
+    """Refuses ReLUs that only return 0."""
     if relu_name(layer) is None:
         return f"max_value must be positive, received {layer.max_value}"
     return None
 
 
 def check_leaky_relu(layer: Layer) -> str | None:
-    """Refuses slopes that are not positive."""
-    if float(layer.alpha) <= 0:
-        return f"alpha must be positive, received {float(layer.alpha)}"
+    """Refuses a slope of 0."""
+    if float(layer.alpha) == 0:
+        return "alpha must not be 0, which is a ReLU"
     return None
+
+
+def check_in_float(layer: Layer) -> str | None:
+    """Refuses a function that the user left in float."""
+    return "it is left in float" if layer.in_float else None
 
 
 def check_prelu(layer: Layer) -> str | None:
@@ -144,8 +147,10 @@ def check_resizing(layer: Layer) -> str | None:
     return None
 
 
-def refuse_lambda(layer: Layer) -> str:
+def check_lambda(layer: Layer) -> str | None:
     """Refuses a `Lambda` that the analysis could not read."""
+    if is_elementwise_lambda(layer):
+        return None
     return (
         "its function cannot be read by calling it on a Keras tensor; use only "
         "TensorFlow functions in it, and no variables, random numbers or `training`"

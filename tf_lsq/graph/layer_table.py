@@ -19,7 +19,14 @@ from ..layers import (
     PixelPoint,
     QuantizationPoint,
 )
-from .activations import activation_layer, relu_layer, with_activation
+from .activations import (
+    activation_layer,
+    elementwise_lambda,
+    elementwise_layer,
+    leaky_relu_layer,
+    relu_layer,
+    with_activation,
+)
 from .convolutions import causal, convolution, depthwise_convolution, separable
 from .float_layers import (
     REDUCED_KINDS,
@@ -43,6 +50,8 @@ from .layer_checks import (
     check_channels_last,
     check_concat,
     check_groups,
+    check_in_float,
+    check_lambda,
     check_last_axis,
     check_leaky_relu,
     check_normalization,
@@ -52,7 +61,6 @@ from .layer_checks import (
     check_resizing,
     check_transposed,
     first_problem,
-    refuse_lambda,
 )
 from .lowering import (
     Call,
@@ -77,7 +85,6 @@ from .moving_layers import (
     ZerosLike,
 )
 from .nodes import Layer, Node
-from .unary import UNARY
 
 layers = keras.layers
 
@@ -94,11 +101,6 @@ def _transposed_options(call: Call) -> dict[str, Any]:
         "padding": layer.padding.upper(),
         "kernel_size": higher + tuple(layer.kernel_size),
     }
-
-
-def _leaky_options(call: Call) -> dict[str, Any]:
-    """Returns the slope of a leaky ReLU that is not trained."""
-    return {"slope": float(call.layer.alpha)}
 
 
 def _pool_options(call: Call) -> dict[str, Any]:
@@ -212,7 +214,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.Normalization: LayerRule(normalization, check_normalization),
     layers.Activation: LayerRule(activation_layer, check_activation),
     layers.ReLU: LayerRule(relu_layer, check_relu),
-    layers.LeakyReLU: LayerRule(single("prelu", _leaky_options), check_leaky_relu),
+    layers.LeakyReLU: LayerRule(leaky_relu_layer, check_leaky_relu),
     layers.PReLU: LayerRule(single("prelu"), check_prelu),
     layers.Softmax: LayerRule(single("softmax"), check_last_axis),
     HardSigmoid: LayerRule(
@@ -316,15 +318,12 @@ LAYERS: dict[type, LayerRule] = {
     layers.RandomZoom: _IDENTITY,
     layers.RandomContrast: _IDENTITY,
     layers.RandomBrightness: _IDENTITY,
-    UnaryFunction: LayerRule(lambda call: call.add(call.layer.function)),
-    **{
-        layer: LayerRule(single(name), check)
-        for name, row in UNARY.items()
-        for layer, check in row.layers.items()
-    },
+    UnaryFunction: LayerRule(elementwise_layer, check_in_float),
+    layers.ELU: LayerRule(elementwise_layer),
+    layers.ThresholdedReLU: LayerRule(elementwise_layer),
     OpLambda: LayerRule(lower_function, check_function),
     SlicingOpLambda: LayerRule(lower_function, check_function),
-    layers.Lambda: LayerRule(single("identity"), refuse_lambda),
+    layers.Lambda: LayerRule(elementwise_lambda, check_lambda),
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
     PixelPoint: LayerRule(quantization_point),

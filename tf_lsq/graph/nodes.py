@@ -101,7 +101,9 @@ class Node:
         shape: Output shape, None where unknown.
         options: Settings of the operator that do not depend on the layer's class;
             "limits" are those of its output that `activation` lacks; "constant":
-            whether its weight is an untrained constant of the user's model.
+            whether its weight is an untrained constant of the user's model; "range":
+            that of a table, see `Kind`; "written_out": whether it is arithmetic with
+            numbers, which a table that reads it computes as well.
         call_kwargs: What the user passed in the call (`training=False`).
         dtype: Type of the output.
         foreign: The call of the layer, for the kind "foreign".
@@ -188,13 +190,14 @@ class Node:
 
     def nonnegative(self) -> bool | None:
         """Returns whether no output can be negative; None: the data decides."""
-        if self.activation or self.properties.range == "positive":
+        reach = self.options.get("range", self.properties.range)
+        if self.activation or reach == "positive":
             return True
         if self.kind == "input":
             return None
         if self.kind == "point":
             return {True: False, False: True}.get(self.layer.quantizer.signed)
-        if self.properties.range == "signed":
+        if reach == "signed":
             return False
         signs = [node.nonnegative() for node in self.inputs]
         if False in signs:

@@ -20,7 +20,7 @@ from .._compat import (
     keras,
     nodes_of,
 )
-from .activations import activation_name
+from .activations import activation_name, is_elementwise_lambda
 from .expansions import EXPANSIONS
 from .functions.recorded import (
     BatchMoved,
@@ -158,7 +158,7 @@ class _Reader:
         if self._is_beside:
             return None
         if isinstance(layer, keras.layers.Lambda):
-            return read_lambda(keras_node)
+            return None if is_elementwise_lambda(layer) else read_lambda(keras_node)
         expand = EXPANSIONS.get(type(layer))
         if expand is None:
             return None

@@ -9,10 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras
+from .elementwise import SMALLEST_OF_LOG, finite
 from .kinds import BASIC_KINDS, Kind
-
-# Returns why a layer with its settings is not the function, or None.
-Check = Callable[[Any], str | None]
+from .tabulated import TABULATED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,25 +19,18 @@ class Unary:
     """A function of one tensor.
 
     Attributes:
-        function: Computes it, tensor to tensor.
+        function: Computes it: a tensor, and settings as keyword arguments.
         kind: What the analysis knows about the operator.
         symbols: Names of TensorFlow functions that compute it.
+        settings: Arguments of these functions that it takes as well.
         activations: Activation functions equal to it.
-        layers: Keras layers equal to it -> which of their settings are refused.
     """
 
     function: Callable[[Any], Any]
     kind: Kind
     symbols: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     activations: tuple[Callable[..., Any], ...] = ()
-    layers: Mapping[type, Check] = dataclasses.field(default_factory=dict)
-
-
-def _check_elu(layer: Any) -> str | None:
-    """Refuses an ELU that TFLite does not have."""
-    if float(layer.alpha) != 1.0:
-        return f"alpha must be 1, received {float(layer.alpha)}"
-    return None
 
 
 UNARY: dict[str, Unary] = {
@@ -55,7 +47,64 @@ UNARY: dict[str, Unary] = {
         Kind(range="signed"),
         symbols=("nn.elu",),
         activations=(keras.activations.elu, tf.nn.elu),
-        layers={keras.layers.ELU: _check_elu},
+    ),
+    "exp": Unary(
+        tf.exp,
+        Kind(range="positive"),
+        symbols=("math.exp", "exp"),
+        activations=(keras.activations.exponential, tf.exp),
+    ),
+    "gelu": Unary(
+        tf.nn.gelu,
+        Kind(range="signed"),
+        symbols=("nn.gelu",),
+        settings=("approximate",),
+        activations=(keras.activations.gelu, tf.nn.gelu),
+    ),
+    "log": Unary(
+        finite(tf.math.log, SMALLEST_OF_LOG),
+        Kind(range="signed"),
+        symbols=("math.log",),
+        activations=(tf.math.log,),
     ),
 }
 KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}
+
+
+# Kinds whose operator computes in integers only.
+WITHOUT_FLOAT = ("log", "table")
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """Returns an elementwise function: a tensor, and settings as keyword arguments.
+
+    Args:
+        name: A key of `UNARY` or `TABULATED`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    row = UNARY.get(name) or TABULATED.get(name)
+    if row is None:
+        raise ValueError(
+            f"`function` must be one of {sorted({*UNARY, *TABULATED})}, or be "
+            "registered with `tf_lsq.register_elementwise` before a model with it is "
+            f"loaded. Received: {name!r}."
+        )
+    return row.function
+
+
+def kind_and_options(name: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """Returns the kind of an elementwise function's operator, and its options.
+
+    Args:
+        name: A key of `UNARY` or `TABULATED`.
+        settings: Its settings.
+    """
+    if name in UNARY:
+        return name, dict(settings)
+    return "table", {
+        "function": name,
+        "range": TABULATED[name].range_with(settings),
+        **settings,
+    }

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import keras, nodes_of
+from ..graph import infinite
 from ..layers import PixelPoint, QuantizationPoint
 from .arrivals import Arrivals, visited
 from .distribution import assign_chiefs_values
@@ -175,7 +176,7 @@ class _FirstBatch:
 
     def note_extremes(self, point: QuantizationPoint, values: tf.Tensor) -> None:
         """Keeps the smallest and largest value."""
-        if not tf.reduce_all(tf.math.is_finite(values)):
+        if not tf.reduce_all(tf.abs(values) < infinite(values.dtype)):
             self.extremes[point.name] = math.nan, math.nan
             return
         ends = float(tf.reduce_min(values)), float(tf.reduce_max(values))

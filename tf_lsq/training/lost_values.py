@@ -31,10 +31,12 @@ def explained(model: keras.Model, names: Iterable[str]) -> str:
             behind += 1
             continue
         first[f"`{_operator(point).origin}`"] = None
-        if any(node.kind == "foreign" for node in region):
+        dividing = [node for node in region if node.kind in ("foreign", "table")]
+        if dividing:
+            tables = [node for node in dividing if node.kind == "table"]
             read |= {
                 override_for(operator): "float"
-                for operator in map(_operator, sources)
+                for operator in [*map(_operator, sources), *tables]
                 if operator.kind != "input"
             }
     text = f"NaN or infinite values at: {', '.join(first)}"
@@ -43,8 +45,9 @@ def explained(model: keras.Model, names: Iterable[str]) -> str:
     text += ". Check the data and the weights of the float model"
     if read:
         text += (
-            ", and layers in float that divide by a small value: quantization can "
-            f"round it to 0. To keep what they read in float too: overrides={read}"
+            ", and what divides by a small value, or has no finite result for 0: "
+            "quantization can round a value to 0. To keep it, and what it reads, in "
+            f"float: overrides={read}"
         )
     return text
 

@@ -254,6 +254,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "AVERAGE_POOL_2D": OperatorRow(
         "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
     ),
+    "CAST": OperatorRow("CastOptions", 1, 3, {1: "1.5.0", 3: "2.8.0"}, xnnpack=False),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0", 4: "2.14.0"}
     ),
@@ -303,6 +304,7 @@ OPERATORS: dict[str, OperatorRow] = {
         rule=_dequantize_rule,
     ),
     "ELU": OperatorRow(None, 1, 1, {1: "1.14.0"}),
+    "EXP": OperatorRow("ExpOptions", 1, 2, {1: "1.7.0", 2: "2.12.0"}, xnnpack=False),
     "FULLY_CONNECTED": OperatorRow(
         "FullyConnectedOptions",
         1,
@@ -342,6 +344,8 @@ OPERATORS: dict[str, OperatorRow] = {
         },
         xnnpack=False,
     ),
+    "GELU": OperatorRow("GeluOptions", 1, 2, {1: "2.9.0", 2: "2.9.0"}, xnnpack=False),
+    "LOG": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "2.15.0"}, xnnpack=False),
     "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"}),
     "MAXIMUM": OperatorRow(
         "MaximumMinimumOptions",

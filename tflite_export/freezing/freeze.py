@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
+import numpy as np
+
 from ..file import PACKED
 from ..targets import TARGETS, Target
 from .containers import AllowedContainers, Storage, allowed_containers
-from .grids import Grid, fixed_grid, widened
+from .grids import INT8_MIN, Grid, fixed_grid, widened
 from .trained import (
+    TABLES,
     ConvertedPart,
     PixelGrid,
     Pixels,
@@ -264,7 +267,7 @@ class _Freezer:
             node,
             FrozenNode(
                 name=name,
-                kind=_kind_in_file(node, weight, allowed),
+                kind=self._kind_in_file(node, weight, allowed, grid),
                 inputs=inputs,
                 shape=_shape(node),
                 grid=grid,
@@ -276,6 +279,21 @@ class _Freezer:
                 activation=node.activation,
             ),
         )
+
+    def _kind_in_file(
+        self,
+        node: TrainedNode,
+        weight: Weight | None,
+        allowed: AllowedContainers,
+        grid: Grid | None,
+    ) -> str:
+        """Returns the kind of an operator in the file."""
+        if grid is not None and node.kind in TABLES:
+            is_table = node.kind in self.target.tables
+            is_table = is_table or _has_logarithm_of_zero(node, grid)
+            return "table" if is_table else node.kind
+        packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
+        return allowed.kind if packed else node.kind
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
         """Adds the operators that a point needs after the operator before it."""
@@ -355,6 +373,17 @@ class _Freezer:
         return candidate
 
 
+def _has_logarithm_of_zero(node: TrainedNode, grid: Grid) -> bool:
+    """Returns whether a grid has what was trained as the logarithm of 0.
+
+    The kernel of LOG returns the smallest code for 0 and below.
+    """
+    if node.kind != "log":
+        return False
+    smallest = float(node.tabulated(np.zeros([])))
+    return round(smallest / grid.scale) + grid.zero_point > INT8_MIN
+
+
 def _output_grid(
     node: TrainedNode, sources: list[FrozenNode]
 ) -> tuple[Grid | None, TrainedPoint | None]:
@@ -379,14 +408,6 @@ def _shape(node: TrainedNode) -> tuple[int, ...]:
     if node.kind == "foreign":
         return tuple(size or 1 for size in node.shape)
     return (1, *node.sizes)
-
-
-def _kind_in_file(
-    node: TrainedNode, weight: Weight | None, allowed: AllowedContainers
-) -> str:
-    """Returns the kind of an operator in the file."""
-    packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
-    return allowed.kind if packed else node.kind
 
 
 def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:

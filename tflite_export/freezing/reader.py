@@ -41,6 +41,7 @@ from .grids import clipped_grid, first_grid
 from .sizes import at_shapes
 from .trained import (
     AFFINE,
+    TABLES,
     BatchNorm,
     ConvertedPart,
     Folded,
@@ -177,6 +178,8 @@ class _Reader:
             return {"point": self._point(node)}
         if node.kind == "foreign":
             return {"foreign_layer": ForeignLayer(_keras_function(node))}
+        if node.kind in TABLES:
+            return {"function": _elementwise_function(node.layer)}
         matmul = node.properties.matmul
         has_bias = matmul and node.layer.use_bias
         folds = matmul or node.kind in AFFINE
@@ -291,6 +294,12 @@ def _keras_function(node: Node) -> Callable[[list[Any]], Any]:
         return result if node.is_integer else tf.cast(result, tf.float64)
 
     return compute
+
+
+def _elementwise_function(layer: Layer) -> Callable[[Any], Any]:
+    """Returns the function of a layer of TensorFlow functions, in float64."""
+    # Not a call of the layer, which would cast its input to float32.
+    return lambda x: layer.call(tf.cast(x, tf.float64))
 
 
 def _in_float32(node: Node) -> Layer:

@@ -13,6 +13,8 @@ from .grids import Grid
 
 # Operators whose kernel is a factor per channel, which was not trained as codes.
 AFFINE = ("affine", "hard_sigmoid")
+# Elementwise functions that a file may hold as a table.
+TABLES = ("exp", "gelu", "log", "table")
 # Operators whose second input is a constant with its own grid.
 CONSTANT = ("add_constant", "multiply_constant")
 
@@ -243,6 +245,7 @@ class TrainedNode:
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
         foreign_layer: For a layer that is left in float and has no operator here.
+        function: What a table holds, float64 to float64, for the kinds `TABLES`.
         readers: Operators that read the output, each once.
         is_output: Whether the output is one of the model's outputs.
     """
@@ -269,6 +272,7 @@ class TrainedNode:
     fixed_step: float | None = None
     signed: bool = False
     foreign_layer: ForeignLayer | None = None
+    function: Callable[[Any], Any] | None = None
     readers: list[TrainedNode] = dataclasses.field(
         default_factory=lambda: list[TrainedNode]()
     )
@@ -329,6 +333,17 @@ class TrainedNode:
         if self.foreign_layer is None:
             raise TypeError(f"`{self.name}` ({self.kind}) has its own operator.")
         return self.foreign_layer
+
+    @property
+    def tabulated(self) -> Callable[[Any], Any]:
+        """What a table holds: a function of float64 tensors.
+
+        Raises:
+            TypeError: If the operator is no elementwise function.
+        """
+        if self.function is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) is no elementwise function.")
+        return self.function
 
     @property
     def folding(self) -> Folded:

@@ -7,13 +7,14 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from ..file import TensorQuantization
+from ..file import TensorQuantization, tensor_type, xnnpack_has
 from ..freezing import (
     INT8_MAX,
     INT8_MIN,
     ONE,
     FloatWeight,
     FrozenNode,
+    Grid,
 )
 from ..runtimes import arithmetic, softmax, tables
 from .base import (
@@ -68,6 +69,10 @@ class TableOperator(PlainOperator):
     def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Returns the function of every value, float32."""
 
+    def has_kernel(self, context: Context) -> bool:
+        """Returns whether XNNPACK has the function."""
+        return xnnpack_has(self.code)
+
     def integers(self, context: Context) -> Compute:
         """Looks up every code."""
         grid, (source, output) = context.source_grid, context.scales
@@ -120,6 +125,103 @@ class Elu(TableOperator):
     def function(self, x: np.ndarray, context: Context) -> np.ndarray:
         """Computes the ELU."""
         return tables.elu(x, own=context.runtime.own_math)
+
+
+class Exp(TableOperator):
+    """Exponential function."""
+
+    code = "EXP"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes the power."""
+        return tf.exp(inputs[0])
+
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
+        """Computes the power."""
+        return tables.exp(x, own=context.runtime.own_math)
+
+
+class Log(TableOperator):
+    """Natural logarithm."""
+
+    code = "LOG"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes the logarithm, as trained where there is none."""
+        return node.trained.tabulated(inputs[0])
+
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
+        """Computes the logarithm."""
+        return tables.log(x, own=context.runtime.own_math)
+
+
+class Gelu(TableOperator):
+    """Gaussian error linear unit."""
+
+    code = "GELU"
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes the GELU."""
+        return tf.nn.gelu(inputs[0], _is_approximate(node))
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds one operator."""
+        output = builder.output(node)
+        builder.op("GELU", inputs, output, approximate=_is_approximate(node))
+
+    def function(self, x: np.ndarray, context: Context) -> np.ndarray:
+        """Computes the GELU."""
+        own, approximate = context.runtime.own_math, _is_approximate(context.node)
+        return tables.gelu(x, approximate=approximate, own=own)
+
+
+def _is_approximate(node: FrozenNode) -> bool:
+    """Returns whether a GELU is the form with the hyperbolic tangent."""
+    return bool(node.trained.options.get("approximate", False))
+
+
+class Table(Operator):
+    """Any function of one number, as its results for all codes of the input."""
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Computes the function."""
+        return node.trained.tabulated(inputs[0])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds CAST, ADD and GATHER: codes become places in the table."""
+        source, grid = builder.nodes[node.inputs[0]], node.integer_grid
+        codes = self._codes(node, source.integer_grid)
+        table = builder.constant(
+            f"{node.name}/table", codes, per_tensor(grid.scale, grid.zero_point)
+        )
+        first = builder.constant(f"{node.name}/first", np.array([-INT8_MIN], np.int32))
+        kinds = {
+            f"{end}_data_type": tensor_type(name)
+            for end, name in (("in", "int8"), ("out", "int32"))
+        }
+        code, place = (
+            builder.tensor(f"{node.name}/{name}", source.shape, None, "int32")
+            for name in ("code", "place")
+        )
+        builder.op("CAST", inputs, code, **kinds)
+        builder.op("ADD", [code, first], place, **_PLAIN, pot_scale_int16=False)
+        builder.op("GATHER", [table, place], builder.output(node), axis=0, batch_dims=0)
+
+    def integers(self, context: Context) -> Compute:
+        """Looks up every code."""
+        grid, zero_point = context.source_grid, context.grid.zero_point
+        table = self._codes(context.node, grid).astype(np.int64) - zero_point
+        return lambda inputs: context.limited(
+            arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
+        )
+
+    def _codes(self, node: FrozenNode, source: Grid) -> np.ndarray:
+        """Returns the result of every code from -128 to 127, int8, `[256]`."""
+        grid = node.integer_grid
+        codes = np.arange(INT8_MIN, INT8_MAX + 1) - source.zero_point
+        values = np.asarray(node.trained.tabulated(codes * np.float64(source.scale)))
+        scaled = np.rint(values / grid.scale) + grid.zero_point
+        return np.clip(scaled, INT8_MIN, INT8_MAX).astype(np.int8)
 
 
 class Softmax(PlainOperator):
@@ -222,6 +324,10 @@ OPERATORS: dict[str, Operator] = {
     "sigmoid": Sigmoid(),
     "tanh": Tanh(),
     "elu": Elu(),
+    "exp": Exp(),
+    "gelu": Gelu(),
+    "log": Log(),
+    "table": Table(),
     "softmax": Softmax(),
     "abs": Abs(),
     "prelu": PRelu(),

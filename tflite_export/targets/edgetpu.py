@@ -53,7 +53,8 @@ _EDGE_TPU_RULES = (
         "Operators must have versions that compiler 16 knows (TensorFlow 2.5)",
         conditions.new_version,
         remedy="Write the layer with other layers: no groups, no ReLU after a "
-        "transposed convolution, one scale per tensor where it is quantized.",
+        "transposed convolution, one scale per tensor where it is quantized; ReLU, "
+        "sigmoid, tanh or swish as activation.",
         source=VERSIONS,
         refused=True,
     ),

@@ -118,4 +118,5 @@ TFLM = Target(
     predictable=True,
     one_scale=("FULLY_CONNECTED",),
     dense_pointwise=False,
+    tables=("exp", "gelu", "log"),  # EXP and LOG are float only, there is no GELU.
 )

@@ -64,6 +64,8 @@ class Target:
         dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
         refused_options: (option, value) of `export_model` -> why it is refused.
         compiler: Command that compiles its files, "" if none does.
+        tables: Kinds whose operator its kernels do not have in int8: files have a
+            table instead.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Target:
         default_factory=dict[tuple[str, str], str]
     )
     compiler: str = ""
+    tables: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

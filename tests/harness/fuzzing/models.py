@@ -39,8 +39,8 @@ ASK_FOR_ZERO = frozenset(
 )
 # Functions with a pole at 0, to which a grid rounds what is near it.
 DIVIDE = frozenset(
-    "categorical_crossentropy floor_divide floordiv floor_div floormod fmod lbeta "
-    "lgamma mod reciprocal remainder truncatediv truncatemod xdivy".split()
+    "categorical_crossentropy digamma floor_divide floordiv floor_div floormod fmod "
+    "lbeta lgamma mod reciprocal remainder truncatediv truncatemod xdivy".split()
 )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..._compat import keras
-from ..activations import activate, leaky_relu, limit
+from ..activations import activate, leaky_relu, limit, unary
 from ..lowering import Call, rescaling
 from ..nodes import Node
 from .recorded import Rows, Unsupported, constant, tensor_argument, with_equal_ranks
@@ -70,8 +70,6 @@ def _activation(function: Any) -> Callable[[Call], Node]:
         x = tensor_argument(call)
         if call.arguments.get("axis") not in (None, -1, len(x.shape) - 1):
             raise Unsupported(f"axis must be -1, received {call.arguments['axis']}")
-        if call.arguments.get("beta", 1.0) != 1.0:
-            raise Unsupported(f"beta must be 1, received {call.arguments['beta']}")
         return activate(call, x, function, call.name)
 
     return lower
@@ -84,8 +82,16 @@ def _leaky_relu(call: Call) -> Node:
     if slope == 0.0:
         return activate(call, x, tf.nn.relu, call.name)
     if slope < 0.0:
-        raise Unsupported(f"alpha must not be negative, received {slope}")
+        return unary(call, x, "leaky_relu", {"alpha": slope}, call.name)
     return leaky_relu(call, x, slope, call.name)
+
+
+def _silu(call: Call) -> Node:
+    """``x * sigmoid(beta * x)``."""
+    x, beta = tensor_argument(call), float(constant(call.arguments["beta"]))
+    if beta == 1.0:
+        return activate(call, x, tf.nn.silu, call.name)
+    return unary(call, x, "swish_beta", {"beta": beta}, call.name)
 
 
 def _crelu(call: Call) -> Node:
@@ -113,6 +119,6 @@ ACTIVATION_FUNCTIONS: Rows = {
     ("nn.crelu", "compat.v1.nn.crelu"): _crelu,
     ("math.sigmoid", "nn.sigmoid", "sigmoid"): _activation(tf.nn.sigmoid),
     ("math.tanh", "nn.tanh", "tanh"): _activation(tf.nn.tanh),
-    ("nn.silu", "nn.swish"): _activation(tf.nn.silu),
+    ("nn.silu", "nn.swish"): _silu,
     ("nn.softmax", "compat.v1.nn.softmax"): _activation(tf.nn.softmax),
 }

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..._compat import keras
 from ...layers import AddConstant, MultiplyConstant
-from ..float_layers import UnaryFunction
+from ..activations import unary
 from ..lowering import Call, chained, rescaling
 from ..nodes import Layer, Node
+from ..tabulated import TABULATED
 from ..unary import UNARY
 from .recorded import (
     Rows,
@@ -67,6 +68,12 @@ def _multiply(call: Call) -> Node:
     return _scaled(call, x, factor, weight(factor))
 
 
+def _reciprocal(call: Call) -> Node:
+    """``1 / x``."""
+    x = tensor_argument(call)
+    return unary(call, x, "reciprocal", {"numerator": 1.0}, call.name)
+
+
 def _scalar_multiply(call: Call) -> Node:
     """``scalar_mul(scalar, x)``."""
     factor = call.arguments["scalar"]
@@ -74,10 +81,13 @@ def _scalar_multiply(call: Call) -> Node:
 
 
 def _divide(call: Call) -> Node:
-    """``x / constant``."""
+    """``x / constant`` or ``constant / x``."""
     x, y = _operands(call)
     if isinstance(y, Node):
-        raise Unsupported("a division by a tensor has no integer form")
+        if isinstance(x, Node) or "no_nan" in call.layer.symbol:
+            raise Unsupported("a division by a tensor has no integer form")
+        settings = {"numerator": _only(x, "the numerator")}
+        return unary(call, y, "reciprocal", settings, call.name)
     divisor = weight(y).astype(np.float64)
     if not np.all(divisor):
         raise Unsupported("a divisor must not be 0")
@@ -126,7 +136,8 @@ def _fits_affine(x: Node, value: Any) -> bool:
 
 def _affine(call: Call, x: Node, scale: Any, offset: Any, name: str) -> Node:
     """Adds ``scale * x + offset`` with one number each, or one per channel."""
-    return call.add("affine", [x], layer=rescaling(scale, offset, name))
+    layer = rescaling(scale, offset, name)
+    return call.add("affine", [x], layer=layer, written_out=True)
 
 
 def _with_constant(
@@ -167,7 +178,7 @@ def _with_constant(
 
 def _square(call: Call, x: Node, name: str) -> Node:
     """Adds ``x * x``."""
-    return call.add("square", [x], layer=UnaryFunction("square", name=name))
+    return unary(call, x, "square", {}, name)
 
 
 def _squared_difference(call: Call) -> Node:
@@ -177,17 +188,34 @@ def _squared_difference(call: Call) -> Node:
 
 
 def _power(call: Call) -> Node:
-    """``x ** 2`` or ``x ** 3``."""
+    """``x ** exponent`` or ``base ** x``."""
     x, exponent = _operands(call)
-    exponents = np.unique(constant(exponent)).tolist()
-    if not isinstance(x, Node) or exponents not in ([1], [2], [3]):
-        raise Unsupported(f"the exponent must be 1, 2 or 3, received {exponents}")
-    if exponents == [1]:
+    if not isinstance(x, Node):
+        base = _only(x, "the base")
+        if base <= 0.0:
+            raise Unsupported(f"the base must be positive, received {base}")
+        return unary(call, exponent, "exponential", {"base": base}, call.name)
+    power = _only(exponent, "the exponent")
+    if power == 1.0:
         return _identity(call)
-    if exponents == [2]:
+    if power == 2.0:
         return _square(call, x, call.name)
-    squared = _square(call, x, f"{call.name}_square")
-    return call.add("multiply", [x, squared], layer=layers.Multiply(name=call.name))
+    if power == 3.0:
+        squared = _square(call, x, f"{call.name}_square")
+        return call.add("multiply", [x, squared], layer=layers.Multiply(name=call.name))
+    return unary(call, x, "power", {"exponent": power}, call.name)
+
+
+def _only(value: Any, what: str) -> float:
+    """Returns the only number of a constant.
+
+    Raises:
+        Unsupported: If it has several.
+    """
+    numbers = np.unique(constant(value))
+    if numbers.size != 1:
+        raise Unsupported(f"{what} must be one number, received {numbers.size}")
+    return float(numbers[0])
 
 
 def _add_n(call: Call) -> Node:
@@ -202,12 +230,17 @@ def _identity(call: Call) -> Node:
     return call.add("identity", [x], layer=linear)
 
 
-def _unary(kind: str) -> Callable[[Call], Node]:
-    """Returns the lowering of a function of one tensor."""
+def _unary(function: str, arguments: tuple[str, ...] = ()) -> Callable[[Call], Node]:
+    """Returns the lowering of a function of one tensor.
+
+    Args:
+        function: A key of `UNARY` or `TABULATED`.
+        arguments: Those of its arguments that are settings.
+    """
 
     def lower(call: Call) -> Node:
-        x = tensor_argument(call)
-        return call.add(kind, [x], layer=UnaryFunction(kind, name=call.name))
+        settings = {name: constant(call.arguments[name]).item() for name in arguments}
+        return unary(call, tensor_argument(call), function, settings, call.name)
 
     return lower
 
@@ -225,11 +258,17 @@ VALUE_FUNCTIONS: Rows = {
         "math.divide_no_nan",
         "compat.v1.div",
     ): _divide,
+    ("math.reciprocal", "reciprocal"): _reciprocal,
     ("math.negative", "negative"): _negative,
     ("nn.bias_add", "compat.v1.nn.bias_add"): _bias_add,
     ("math.squared_difference",): _squared_difference,
     ("math.pow", "pow"): _power,
     ("math.add_n", "add_n", "math.accumulate_n"): _add_n,
     ("identity", "cast"): _identity,
-    **{row.symbols: _unary(name) for name, row in UNARY.items() if row.symbols},
+    **{
+        row.symbols: _unary(name, row.settings)
+        for name, row in UNARY.items()
+        if row.symbols
+    },
+    **{row.symbols: _unary(name) for name, row in TABULATED.items() if row.symbols},
 }

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..._compat import import_keras3, keras
+from ..tabulated import is_registered
 from .recorder import NoTwin
 
 layers = keras.layers
@@ -103,7 +104,7 @@ def activation_twin(activation: Any) -> Any:
     for name, twin in _ACTIVATIONS.items():
         if activation is find(name):
             return twin
-    return None
+    return activation if is_registered(activation) else None
 
 
 def symbolic_activation(activation: Any) -> Any:

@@ -15,6 +15,7 @@ from ..._compat import (
     rename_layer,
 )
 from ..expansions import expand_layer
+from ..tabulated import is_registered
 from .graph import (
     Call,
     CallTwin,
@@ -202,6 +203,8 @@ class Translator:
         Raises:
             NoTwin: If its function cannot be read.
         """
+        if is_registered(layer.function) and not layer.arguments:
+            return CallTwin(keras.layers.Lambda(layer.function, name=layer.name))
         arguments = list(node.arguments.args)
         structure, others = arguments[0], arguments[1:]
         tensors = tf.nest.flatten(structure)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from ..._compat import import_keras3, keras
-from ..float_layers import HardSigmoid
+from ..float_layers import HardSigmoid, UnaryFunction
 from .recorder import (
     Recorder,
     Row,
@@ -78,11 +79,55 @@ def _relu(record: Recorder, x: Any) -> Any:
     return record.layer("", make)(x)
 
 
+def _elementwise(function: str, **settings: Any) -> Row:
+    """Returns the row of a function of one tensor that TensorFlow does not have.
+
+    Args:
+        function: A key of `tabulated.TABULATED`.
+        **settings: Its settings; names are those of attributes of the operation.
+    """
+
+    def row(record: Recorder, x: Any) -> Any:
+        x = record.cast("cast", x, record.dtype)
+        values = {
+            name: float(getattr(record.operation, value))
+            if isinstance(value, str)
+            else value
+            for name, value in settings.items()
+        }
+        return record.layer(
+            "", lambda name: UnaryFunction(function, values, name=name)
+        )(x)
+
+    return row
+
+
 def _elu(record: Recorder, x: Any) -> Any:
     """ELU."""
-    alpha = record.operation.alpha
-    require(alpha == 1, f"TensorFlow's ELU has no alpha, received {alpha}")
-    return record(tf.nn.elu, x)
+    if record.operation.alpha == 1:
+        return record(tf.nn.elu, x)
+    return _elementwise("elu_alpha", alpha="alpha")(record, x)
+
+
+def _angle(unit: float) -> Row:
+    """Returns the row of an angle in another unit."""
+
+    def row(record: Recorder, x: Any) -> Any:
+        return record(tf.multiply, record.cast("cast", x, record.dtype), unit)
+
+    return row
+
+
+def _glu(record: Recorder, x: Any) -> Any:
+    """One half of the channels, times the sigmoid of the other."""
+    halves = record.part("split", tf.split, x, 2, record.operation.axis)
+    gate = record.part("gate", tf.nn.sigmoid, halves[1])
+    return record(tf.multiply, halves[0], gate)
+
+
+def _sparse_sigmoid(record: Recorder, x: Any) -> Any:
+    """``clip(0.5 * x + 0.5, 0, 1)``."""
+    return record.layer("", lambda name: HardSigmoid(0.5, name=name))(x)
 
 
 def _hard_sigmoid(record: Recorder, x: Any) -> Any:
@@ -151,6 +196,7 @@ _UNARY = {
     "Exp": tf.exp,
     "Expm1": tf.math.expm1,
     "Floor": tf.floor,
+    "I0": tf.math.bessel_i0,
     "Log": tf.math.log,
     "Log1p": tf.math.log1p,
     "LogSigmoid": tf.math.log_sigmoid,
@@ -205,12 +251,18 @@ VALUE_ROWS: dict[str, Row] = {
     **{name: _comparison(function) for name, function in _COMPARISONS.items()},
     **{name: _arithmetic(function) for name, function in _LOGICAL.items()},
     "Array": lambda record, x: record(tf.cast, x, record.dtype),
+    "Cbrt": _elementwise("cbrt"),
+    "Celu": _elementwise("celu", alpha="alpha"),
     "Cast": lambda record, x: record(tf.cast, x, record.dtype),
     "Clip": _clip,
     "ConvertToTensor": lambda record, x: record(tf.cast, x, record.dtype),
     "Copy": recorded(tf.identity),
+    "Deg2rad": _angle(math.pi / 180),
     "Elu": _elu,
+    "Exp2": _elementwise("exponential", base=2.0),
     "Gelu": numeric(tf.nn.gelu, approximate="approximate"),
+    "Glu": _glu,
+    "HardShrink": _elementwise("hard_shrink", threshold="threshold"),
     "HardSigmoid": _hard_sigmoid,
     "HardSilu": _hard_silu,
     "HardTanh": _hard_tanh,
@@ -218,14 +270,26 @@ VALUE_ROWS: dict[str, Row] = {
     "Isinf": recorded(tf.math.is_inf),
     "Isnan": recorded(tf.math.is_nan),
     "LeakyRelu": numeric(tf.nn.leaky_relu, alpha="negative_slope"),
+    "Log10": _elementwise("logarithm", base=10.0),
+    "Log2": _elementwise("logarithm", base=2.0),
     "LogSoftmax": numeric(tf.nn.log_softmax, axis="axis"),
     "LogicalNot": recorded(tf.logical_not),
     "OneHot": _one_hot,
     "OnesLike": _like(tf.ones_like),
     "ReLU": _relu,
+    "Rad2deg": _angle(180 / math.pi),
     "Round": _round,
+    "Sinc": _elementwise("sinc"),
+    "SoftShrink": _elementwise("soft_shrink", threshold="threshold"),
     "Softmax": numeric(tf.nn.softmax, axis="axis"),
+    "SparsePlus": _elementwise("sparse_plus"),
+    "SparseSigmoid": _sparse_sigmoid,
+    "Squareplus": _elementwise("squareplus", b="b"),
     "StopGradient": recorded(tf.stop_gradient),
+    "TanhShrink": _elementwise("tanh_shrink"),
+    "Threshold": _elementwise(
+        "threshold", threshold="threshold", default="default_value"
+    ),
     "Where": _where,
     "ZerosLike": _like(tf.zeros_like),
 }
