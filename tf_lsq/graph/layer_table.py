@@ -42,7 +42,6 @@ from .layer_checks import (
     check_batch_norm,
     check_channels_last,
     check_concat,
-    check_groups,
     check_last_axis,
     check_leaky_relu,
     check_normalization,
@@ -182,7 +181,7 @@ class LayerRule:
     check: Check = accept
 
 
-_CONVOLUTION = first_problem(check_channels_last, check_groups, check_activation)
+_CONVOLUTION = first_problem(check_channels_last, check_activation)
 _IDENTITY = LayerRule(single("identity"))
 
 LAYERS: dict[type, LayerRule] = {

@@ -80,7 +80,7 @@ GPU = Consumer(
             "is wrong",
             "Convolutions must have no groups",
             conditions.grouped,
-            remedy="Replace the layer by one convolution per group.",
+            remedy='Export with consumer="gpu", which writes one convolution per group.',
             source=_GPU,
         ),
         Rule(
@@ -98,6 +98,7 @@ GPU = Consumer(
     product=LITERT,
     release="2.3.0",
     strided_1x1="pick",
+    grouped="split",
     excluded_targets=NOT_PHONES,
 )
 
