@@ -334,7 +334,7 @@ def settings_of(
                 "`bias_grid` of that export."
             )
         stored = Storage(storage, bias_grid or "own")
-        return FileSettings(stored, *_io_types(graph), "none", **_forms(graph))
+        return FileSettings(stored, *_io_types(graph), "none", *_forms(graph))
     for argument, wanted in (("storage", storage), ("bias_grid", bias_grid)):
         if wanted not in (None, described.get(argument)):
             raise ValueError(
@@ -353,11 +353,11 @@ def settings_of(
         types = described["input_type"], described.get("output_type", "")
     else:
         types = _io_types(graph)
-    return FileSettings(stored, *types, contents, **_forms(graph))
+    return FileSettings(stored, *types, contents, *_forms(graph))
 
 
-def _forms(graph: TFLiteGraph) -> dict[str, str]:
-    """Returns the settings of how a file's convolutions are written.
+def _forms(graph: TFLiteGraph) -> tuple[str, str]:
+    """Returns how a file's convolutions are written: strided 1x1 ones, and groups.
 
     Files without such a convolution are the same with either setting.
     """
@@ -372,10 +372,7 @@ def _forms(graph: TFLiteGraph) -> dict[str, str]:
         tensor.dtype == "int8" and re.search(r"/group_\d+/weight$", name)
         for name, tensor in graph.tensors.items()
     )
-    return {
-        "strided_1x1": "pick" if picked else "conv",
-        "grouped": "split" if split else "conv",
-    }
+    return "pick" if picked else "conv", "split" if split else "conv"
 
 
 def _io_types(graph: TFLiteGraph) -> tuple[str, str]:

@@ -80,7 +80,7 @@ GPU = Consumer(
             "is wrong",
             "Convolutions must have no groups",
             conditions.grouped,
-            remedy='Export with consumer="gpu", which writes one convolution per group.',
+            remedy='Export with consumer="gpu", which writes one per group.',
             source=_GPU,
         ),
         Rule(

@@ -49,7 +49,7 @@ LARGEST_BIAS_ERROR = 0.5
 _NO_BIAS_ERROR = 1e-3
 # What a file needs for one of the operators that a convolution with groups is split
 # into, besides its codes.
-BYTES_OF_GROUP = 800
+BYTES_OF_GROUP = 750
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
 PACKABLE = {
@@ -155,7 +155,7 @@ def allowed_containers(
     )
     if node.kind not in PACKABLE or not isinstance(kernel, QuantizedKernel):
         return allowed
-    num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1] // groups_of(node)
+    num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1] // node.groups
     code = PACKABLE[kind]
     packed = container(code, num_bits, target, "packed", channels)
     stored = container(code, num_bits, target, storage.name, channels)
@@ -181,11 +181,6 @@ def allowed_containers(
     )
 
 
-def groups_of(node: TrainedNode) -> int:
-    """Returns how many groups the channels of an operator have; most have one."""
-    return node.options.get("groups", 1)
-
-
 def _shape_of_group(node: TrainedNode) -> tuple[int, ...]:
     """Returns the shape of a kernel, or its groups, channels last.
 
@@ -194,7 +189,7 @@ def _shape_of_group(node: TrainedNode) -> tuple[int, ...]:
     if node.kernel is None:
         return (1,)
     *sizes, channels = node.kernel.values.shape
-    return (*sizes, channels // groups_of(node))
+    return (*sizes, channels // node.groups)
 
 
 def _splitting_costs(node: TrainedNode, target: Target, packed: str) -> bool:
@@ -205,7 +200,7 @@ def _splitting_costs(node: TrainedNode, target: Target, packed: str) -> bool:
         target: What the file will run on.
         packed: The container.
     """
-    groups = groups_of(node)
+    groups = node.groups
     if groups == 1 or packed not in target.split_groups or packed not in PACKED:
         return False
     saved = node.any_kernel.values.size * (8 - CONTAINERS[packed].num_bits) // 8

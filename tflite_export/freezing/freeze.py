@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from ..file import PACKED
 from ..targets import TARGETS, Target
-from .containers import AllowedContainers, Storage, allowed_containers, groups_of
+from .containers import AllowedContainers, Storage, allowed_containers
 from .grids import Grid, fixed_grid, widened
 from .trained import (
     ConvertedPart,
@@ -28,7 +28,6 @@ from .weights import (
     Weight,
     freeze_weight,
 )
-
 
 # How convolutions with groups are written:
 #   conv   one CONV_2D where the target's kernel is fast, else one per group
@@ -76,7 +75,7 @@ class FrozenNode:
     @property
     def groups(self) -> int:
         """How many groups its channels have."""
-        return groups_of(self.trained)
+        return self.trained.groups
 
     @property
     def parts(self) -> list[str]:
@@ -314,7 +313,7 @@ class _Freezer:
 
         In float, one operator is right and fast everywhere.
         """
-        if groups_of(node) == 1 or not isinstance(weight, IntegerWeight):
+        if node.groups == 1 or not isinstance(weight, IntegerWeight):
             return False
         return self.grouped == "split" or weight.container in self.target.split_groups
 

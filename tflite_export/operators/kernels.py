@@ -399,8 +399,9 @@ class Pointwise(Dense):
         """Multiplies vectors by a matrix, or the vectors of each group by its own."""
         matrices = tf.split(tf.reshape(kernel, kernel.shape[-2:]), node.groups, axis=-1)
         vectors = tf.split(x, node.groups, axis=-1)
+        multiply = super().product
         pairs = zip(vectors, matrices, strict=True)
-        return tf.concat([super().product(node, *pair) for pair in pairs], axis=-1)
+        return tf.concat([multiply(node, *pair) for pair in pairs], axis=-1)
 
     def in_file(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the kernel as a matrix in the order of the file."""

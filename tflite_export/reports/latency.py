@@ -93,9 +93,7 @@ def _kernel_operators(
     producers, found = graph.producers(), {}
     for node in frozen.nodes:
         own = re.compile(re.escape(node.name) + _OF_KERNEL)
-        ops = [
-            op for op in graph.ops if any(map(own.match, (*op.inputs, *op.outputs)))
-        ]
+        ops = [op for op in graph.ops if any(map(own.match, (*op.inputs, *op.outputs)))]
         if node.weight is not None and ops:
             before = [producers[n] for n in ops[0].inputs if n in widenings]
             found[node.name] = [*before, *ops]
