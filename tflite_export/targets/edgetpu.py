@@ -17,7 +17,7 @@ _LEAVE_FLOAT = "Leave the layer out of the model, and run it after the file."
 _EDGE_TPU_OPS = frozenset(
     """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED
     LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PAD PRELU QUANTIZE REDUCE_MAX RELU
-    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX SPACE_TO_DEPTH
+    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX SPACE_TO_DEPTH SPLIT
     STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
 
@@ -52,8 +52,8 @@ _EDGE_TPU_RULES = (
         "",
         "Operators must have versions that compiler 16 knows (TensorFlow 2.5)",
         conditions.new_version,
-        remedy="Write the layer with other layers: no groups, no ReLU after a "
-        "transposed convolution, one scale per tensor where it is quantized.",
+        remedy="Write the layer with other layers: no ReLU after a transposed "
+        "convolution, one scale per tensor where it is quantized.",
         source=VERSIONS,
         refused=True,
     ),
@@ -154,6 +154,14 @@ _EDGE_TPU_RULES = (
         "The batch must not be padded",
         conditions.batch_padding,
         remedy="Pad only the other axes.",
+    ),
+    _rule(
+        "no_batch_split",
+        "SPLIT",
+        "The batch must not be split",
+        conditions.batch_split,
+        remedy="Split other axes.",
+        source=CORAL,
     ),
     _rule(
         "slope_per_channel",
