@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+import keras as keras3
 import numpy as np
 import pytest
 from harness import tiny
@@ -382,3 +383,22 @@ def test_networks_are_trained_saved_and_exported(build, bits, rng, tmp_path):
         assert not any(point.twin_differences for point in found.points)
     restored = tf_lsq.to_float(student)
     assert {getattr(one, "groups", 1) for one in restored.layers} > {1}
+
+
+def test_a_keras_3_model_is_trained_and_exported(rng, tmp_path):
+    inputs = keras3.Input((8, 8, 3), name="image")
+    x = keras3.layers.Conv2D(8, 3, activation="relu")(inputs)
+    x = keras3.layers.Conv2D(8, 3, groups=2, use_bias=False)(x)
+    x = keras3.layers.ReLU()(keras3.layers.BatchNormalization()(x))
+    x = keras3.layers.GlobalAveragePooling2D()(x)
+    model = keras3.Model(inputs, keras3.layers.Dense(3, name="scores")(x))
+    student = tf_lsq.quantize_model(model, weight_bits=4, activation_bits=4)
+    x = rng.uniform(-1, 1, (32, 8, 8, 3)).astype(np.float32)
+    tiny.compiled(student, "adam").fit(x, rng.integers(0, 3, 32), verbose=0)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path, verbose=False)
+    assert not report.float_layers
+    assert len(grouped(from_bytes(path.read_bytes()))) == 1
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.equal_codes == found.weight_codes > 0
+    assert not any(point.twin_differences for point in found.points)

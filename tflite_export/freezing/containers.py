@@ -144,7 +144,8 @@ def allowed_containers(
     of_group = _shape_of_group(node)
     positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
     kind = node.kind
-    if target.dense_pointwise and _is_pointwise(node):
+    whole = node.groups > 1 and not target.split_groups
+    if target.dense_pointwise and _is_pointwise(node) and not whole:
         kind = "pointwise"
     allowed = AllowedContainers(
         kind,
