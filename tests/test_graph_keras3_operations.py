@@ -60,7 +60,6 @@ CASES = {
     "clip_to_6": lambda x, y: ops.clip(x, 0.0, 6.0),
     "concatenate": lambda x, y: ops.concatenate([x, y], axis=-1),
     "conv": lambda x, y: ops.conv(x, KERNEL, strides=2, padding="same"),
-    "conv_groups": lambda x, y: ops.conv(x, KERNEL[:, :, :2, :4], padding="same"),
     "conv_dilated": lambda x, y: ops.conv(x, KERNEL, dilation_rate=2),
     "conv_1d": lambda x, y: ops.conv(x[:, 0], KERNEL[0], padding="same"),
     "array": lambda x, y: ops.array(x) + y,

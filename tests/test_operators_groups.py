@@ -280,16 +280,23 @@ def test_groups_in_another_order_are_rejected(rng, tmp_path):
         tflite_export.verify_tflite(path, student)
 
 
-def test_float_groups_stay_one_operator(rng):
-    build = resnext_block
+@pytest.mark.parametrize(("target", "form"), [("phone", "split"), ("edgetpu", "conv")])
+def test_float_groups_are_split_where_others_are(target, form, rng, tmp_path):
     names = [
         layer.name
-        for layer in build().layers
+        for layer in resnext_block().layers
         if isinstance(layer, layers.Conv2D) and layer.groups > 1
     ]
     keras.backend.clear_session()  # The names are the same again.
-    student, _ = tiny.calibrated(build, rng, overrides=dict.fromkeys(names, "float"))
-    assert len(grouped(tiny.built(student, grouped="split").graph)) == 2
+    options = {"overrides": {names[0]: "float"}, "target": target}
+    student, x = tiny.calibrated(resnext_block, rng, 8, **options)
+    built = tiny.built(student, grouped=form)
+    assert not grouped(built.graph) and codes_of(built.graph)["SPLIT"] == 2
+    path = tmp_path / "model.tflite"
+    path.write_bytes(built.content)
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+    if target == "phone":
+        assert len(grouped(tiny.built(student).graph)) == 2
 
 
 def test_unknown_forms_are_refused():

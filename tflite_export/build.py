@@ -13,6 +13,7 @@ import tf_lsq
 from tf_lsq._compat import keras
 
 from .file import (
+    PACKED,
     Additions,
     TFLiteGraph,
     TFLiteTensor,
@@ -369,7 +370,7 @@ def _forms(graph: TFLiteGraph) -> tuple[str, str]:
     )
     # Packed kernels may be split with either setting.
     split = any(
-        tensor.dtype == "int8" and re.search(r"/group_\d+/weight$", name)
+        tensor.dtype not in PACKED and re.search(r"/group_\d+/weight$", name)
         for name, tensor in graph.tensors.items()
     )
     return "pick" if picked else "conv", "split" if split else "conv"

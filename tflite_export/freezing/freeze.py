@@ -309,13 +309,11 @@ class _Freezer:
         )
 
     def _is_split(self, node: TrainedNode, weight: Weight | None) -> bool:
-        """Returns whether a convolution is written as one per group.
-
-        In float, one operator is right and fast everywhere.
-        """
-        if node.groups == 1 or not isinstance(weight, IntegerWeight):
+        """Returns whether a convolution is written as one per group."""
+        if node.groups == 1:
             return False
-        return self.grouped == "split" or weight.container in self.target.split_groups
+        container = weight.container if isinstance(weight, IntegerWeight) else "float32"
+        return self.grouped == "split" or container in self.target.split_groups
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
         """Adds the operators that a point needs after the operator before it."""

@@ -129,20 +129,20 @@ class KernelOperator(Operator):
 
     def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
         """Adds weight and bias, with axes in the order of the file."""
-        if isinstance(node.weight, FloatKernelWeight):
-            kernel, bias = node.weight.values, node.weight.bias
+        return self._add_constants(builder, node.name, _kernel_of(node))
+
+    def _add_constants(
+        self, builder: Builder, name: str, weight: FloatKernelWeight | KernelWeight
+    ) -> tuple[str, str]:
+        """Adds weight and bias of one operator of the file."""
+        if isinstance(weight, FloatKernelWeight):
+            kernel, bias = weight.values, weight.bias
             return (
                 builder.constant(
-                    f"{node.name}/weight", self.in_file(kernel.astype(np.float32))
+                    f"{name}/weight", self.in_file(kernel.astype(np.float32))
                 ),
-                builder.constant(f"{node.name}/bias", bias.astype(np.float32)),
+                builder.constant(f"{name}/bias", bias.astype(np.float32)),
             )
-        return self._integer_constants(builder, node.name, node.kernel_weight)
-
-    def _integer_constants(
-        self, builder: Builder, name: str, weight: KernelWeight
-    ) -> tuple[str, str]:
-        """Adds the codes of weight and bias."""
         scale, bias = weight.codes.scale, weight.bias
         return (
             builder.constant(
@@ -177,15 +177,15 @@ class KernelOperator(Operator):
             code: Name of the TFLite operator of a group.
             **options: Options of that operator.
         """
-        grid, parts = node.integer_grid, []
+        parts: list[str] = []
         sources = builder.split(source, [f"{part}/input" for part in node.parts])
         channels = node.shape[-1] // node.groups
         for number, (part, own) in enumerate(zip(node.parts, sources, strict=True)):
             chosen = slice(number * channels, (number + 1) * channels)
-            weight = _channels(node.kernel_weight, chosen)
-            inputs = [own, *self._integer_constants(builder, part, weight)]
+            weight = _channels(_kernel_of(node), chosen)
+            inputs = [own, *self._add_constants(builder, part, weight)]
             shape = (*builder.graph.tensors[output].shape[:-1], channels)
-            parts.append(builder.tensor(part, shape, grid))
+            parts.append(builder.tensor(part, shape, node.grid))
             builder.op(code, inputs, part, **options)
         builder.concatenate(parts, output)
 
@@ -202,13 +202,23 @@ class KernelOperator(Operator):
         return kernel.transpose(self.order)
 
 
-def _channels(weight: KernelWeight, chosen: slice) -> KernelWeight:
+def _kernel_of(node: FrozenNode) -> FloatKernelWeight | KernelWeight:
+    """Returns the kernel and bias of an operator, in float or as integers."""
+    if isinstance(node.weight, FloatKernelWeight):
+        return node.weight
+    return node.kernel_weight
+
+
+def _channels(
+    weight: FloatKernelWeight | KernelWeight, chosen: slice
+) -> FloatKernelWeight | KernelWeight:
     """Returns some of the output channels of a kernel and its bias."""
+    if isinstance(weight, FloatKernelWeight):
+        return FloatKernelWeight(weight.values[..., chosen], weight.bias[chosen])
 
     def part(tensor: QuantizedTensor) -> QuantizedTensor:
         scale = tensor.scale[chosen] if len(tensor.scale) > 1 else tensor.scale
-        codes = tensor.codes[..., chosen]
-        return QuantizedTensor(codes, scale, tensor.axis)
+        return QuantizedTensor(tensor.codes[..., chosen], scale, tensor.axis)
 
     return dataclasses.replace(
         weight,

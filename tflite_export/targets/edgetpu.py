@@ -215,6 +215,7 @@ EDGETPU = Target(
     source=CORAL,
     runtime="arm64",
     predictable=False,
-    split_groups=("int8",),  # Its compiler does not know CONV_2D with groups.
+    # Its compiler does not know CONV_2D with groups.
+    split_groups=("int8", "float32"),
     compiler="edgetpu_compiler",
 )

@@ -59,8 +59,8 @@ class Target:
         rules: What it requires of operators.
         source: Source of these facts.
         runtime: What runs its files, a key of `runtimes.RUNTIMES`.
-        split_groups: Containers of kernels for which a convolution with groups is
-            written as one convolution per group.
+        split_groups: Types of kernels, packed or not, for which a convolution with
+            groups is written as one per group.
         one_scale: Operators whose packed kernels must have one scale for all channels.
         predictable: Whether its device rounds as the runtime does, as far as is known.
         dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
