@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gpu import vulkan
 from harness import tiny
+from harness.installed import is_installed
 
 import tflite_export
 from tflite_export.library_messages import collected_messages
@@ -119,7 +120,7 @@ def verified_on_the_gpu(folder):
 
 
 @pytest.mark.skipif(
-    not (DRIVER / "complete").exists(),
+    not is_installed(DRIVER),
     reason="`make gpu` has not set up the software Vulkan here",
 )
 def test_a_gpu_that_ignores_strides_is_rejected_and_picked_pixels_are_right(tmp_path):

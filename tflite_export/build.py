@@ -14,6 +14,7 @@ from tf_lsq._compat import keras
 
 from .file import (
     PACKED,
+    UINT8_OFFSET,
     Additions,
     TFLiteGraph,
     TFLiteTensor,
@@ -36,7 +37,6 @@ from .operators import PICKED, STRIDED_1X1, Builder, write_operator, write_part
 from .targets import TARGETS, XNNPACK
 
 IO_TYPES = ("int8", "uint8", "float32")
-_UINT8_OFFSET = 128
 _NOTHING = Additions()
 
 
@@ -207,7 +207,7 @@ class _Integerizer:
     def _uint8(self, name: str, node: FrozenNode) -> str:
         """Adds a uint8 tensor on the grid of a node."""
         grid = node.integer_grid
-        moved = dataclasses.replace(grid, zero_point=grid.zero_point + _UINT8_OFFSET)
+        moved = dataclasses.replace(grid, zero_point=grid.zero_point + UINT8_OFFSET)
         return self._builder.tensor(name, node.shape, moved, "uint8")
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ai_edge_litert
 from harness import cases
+from harness.folders import kept_folder
 from tqdm import tqdm
 
 from tflite_export.runtimes import this_machine
@@ -29,23 +30,28 @@ def main() -> int:
     """Returns 1 if the GPU computes something else than the page says."""
     args = _arguments()
     environment = vulkan.environment(args.cache)
-    with cases.kept_folder(args.files) as folder:
+    with kept_folder(args.files) as folder:
         rows = _trained(args, folder, environment)
         measured = {
             part: _measured(part, args, folder, environment)
             for part in ("shapes", "cases")
         }
         files = len(list(folder.glob("*/*.tflite")))
+        misjudged = [
+            line
+            for part in measured
+            for line in measure.misjudged(folder / part, folder / f"{part}_output")
+        ]
     about = (
         f"{files} files, {args.examples} examples, seed {args.seed}, ai-edge-litert "
         f"{ai_edge_litert.__version__}, {vulkan.version(args.cache)}, Python "
         f"{platform.python_version()}, on {platform.machine()}"
     )
-    text = page.page(about, rows, measured["shapes"], measured["cases"])
+    text = page.page(about, rows, measured["shapes"], measured["cases"], misjudged)
     print(text)
     if args.markdown:
         args.markdown.write_text(text)
-    return int(_report(rows, measured["shapes"].wrong) > 0)
+    return int(_report(rows, measured["shapes"].wrong, misjudged) > 0)
 
 
 def _arguments() -> argparse.Namespace:
@@ -54,10 +60,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m gpu", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--cache", type=Path, default=Path(".vulkan"))
-    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
-    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
-    parser.add_argument("--random", type=int, default=30, help="random networks")
-    parser.add_argument("--examples", type=int, default=3)
+    cases.add_arguments(parser, random=30, examples=3)
     parser.add_argument("--images", type=int, default=1000, help="test images")
     parser.add_argument(
         "--resnet8", type=Path, help="what examples/cifar10_resnet8.py wrote"
@@ -104,12 +107,13 @@ def _measured(
     return measure.count(files, output)
 
 
-def _report(rows: list[trained.Row], wrong: set[str]) -> int:
+def _report(rows: list[trained.Row], wrong: set[str], misjudged: list[str]) -> int:
     """Returns, and prints, in how much the GPU computes something new."""
     lost = [row.name for row in rows if row.cpu - row.gpu["pick"] > _LARGEST_LOSS]
     news = [f"{name} is wrong" for name in sorted(wrong - shapes.WRONG)]
     news += [f"{name} is right" for name in sorted(shapes.WRONG - wrong)]
     news += [f"{name} loses accuracy with picked pixels" for name in lost]
+    news += [f"the rules of the consumer `gpu` misjudge {line}" for line in misjudged]
     for line in news:
         print(f"Unlike before: {line}.")
     return len(news)

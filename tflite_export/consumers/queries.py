@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..file import TFLiteGraph, metadata, standard_metadata
+from .gpu import GPU
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
     COMPILED_MODEL,
-    GPU,
     LITERT_INTERPRETER,
     PLAY_SERVICES,
     TENSORFLOW_INTERPRETER,
@@ -73,14 +73,26 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
         consumer: What reads it.
     """
     findings = [
-        Finding(rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source)
+        Finding(
+            rule.name,
+            rule.effect,
+            rule.expected,
+            found,
+            rule.remedy,
+            rule.source or consumer.source,
+        )
         for rule in consumer.rules
         if (found := rule.found(file, consumer))
     ]
     findings.sort(key=lambda finding: EFFECTS.index(finding.effect))
     verdict = VERDICTS[findings[0].effect] if findings else "runs"
     return ConsumerReport(
-        consumer.name, consumer.title, consumer.version, verdict, findings
+        consumer.name,
+        consumer.title,
+        consumer.version,
+        verdict,
+        findings,
+        consumer.measured,
     )
 
 

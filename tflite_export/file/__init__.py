@@ -3,10 +3,16 @@
 Nothing here needs TensorFlow.
 """
 
-from .ends import with_uint8_ends
+from .ends import (
+    UINT8_OFFSET,
+    as_int8,
+    as_uint8,
+    quantized_input,
+    with_uint8_ends,
+)
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
-from .labels import Labels, read_labels
+from .labels import Labels, label_faults, read_labels
 from .metadata_additions import (
     Additions,
     additions_missing,
@@ -14,9 +20,16 @@ from .metadata_additions import (
     with_additions,
 )
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
+from .pixel_codes import (
+    USUAL_FORMS,
+    bytes_are_codes,
+    codes_of_bytes,
+    values_of_bytes,
+)
 from .quantized_tensor import QuantizedTensor
 from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
 from .rewriting import with_metadata
+from .score_types import score_function
 from .standard_metadata import (
     SCORE_TYPES,
     ModelInfo,
@@ -43,6 +56,8 @@ __all__ = [
     "SIGNATURE_KEY",
     "SMALLEST_FIRST",
     "TENSORFLOW",
+    "UINT8_OFFSET",
+    "USUAL_FORMS",
     "Additions",
     "End",
     "Labels",
@@ -55,21 +70,29 @@ __all__ = [
     "TFLiteTensor",
     "TensorQuantization",
     "additions_missing",
+    "as_int8",
+    "as_uint8",
+    "bytes_are_codes",
+    "codes_of_bytes",
     "ends_of",
     "faults_of",
     "first_release",
     "from_bytes",
     "is_image",
     "is_newer",
+    "label_faults",
     "least_releases",
     "litert_release",
     "newest",
     "num_packed_bytes",
     "op_version",
+    "quantized_input",
     "read_labels",
     "runtime_of",
+    "score_function",
     "tensor_type",
     "to_bytes",
+    "values_of_bytes",
     "with_additions",
     "with_metadata",
     "with_uint8_ends",

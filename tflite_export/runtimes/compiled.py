@@ -6,7 +6,6 @@ of Vulkan, Metal or Direct3D.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import re
@@ -19,7 +18,7 @@ from ai_edge_litert.options import CpuOptions, Options
 
 from ..file import SIGNATURE_KEY, TFLiteGraph, to_bytes
 from ..library_messages import collected_messages
-from .litert import NUM_THREADS, Runner
+from .litert import NUM_THREADS, Runner, one_by_one
 
 _ACCELERATORS = {"cpu": HardwareAccelerator.CPU, "gpu": HardwareAccelerator.GPU}
 ACCELERATORS = tuple(_ACCELERATORS)
@@ -145,15 +144,10 @@ class CompiledRunner:
         Args:
             inputs: Arrays by signature name, all of the same batch size.
         """
-        count = len(next(iter(inputs.values())))
-        rows = [
-            self._run_one({k: v[i : i + 1] for k, v in inputs.items()})
-            for i in range(count)
-        ]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        return one_by_one(self.run_one, inputs)
 
-    def _run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the file on one example."""
+    def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the file on inputs of its own batch size, and returns all outputs."""
         for name, array in inputs.items():
             self._inputs[name].write(array)
         self._model.run_by_name(SIGNATURE_KEY, self._inputs, self._outputs)
@@ -173,7 +167,7 @@ def runner_on(
     *,
     kernels: str = "xnnpack",
     content: bytes | None = None,
-) -> contextlib.AbstractContextManager[Runner | CompiledRunner]:
+) -> Runner | CompiledRunner:
     """Returns what runs a file: LiteRT's interpreter on the CPU, or an accelerator.
 
     Args:
@@ -186,7 +180,7 @@ def runner_on(
         ValueError, RuntimeError: As for `CompiledRunner`.
     """
     if accelerator == "cpu":
-        return contextlib.nullcontext(Runner(graph, kernels, content))
+        return Runner(graph, kernels, content)
     return CompiledRunner(graph, accelerator, content)
 
 
