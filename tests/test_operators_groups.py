@@ -211,6 +211,22 @@ def test_an_edge_tpu_runs_every_operator(rng, tmp_path):
     tflite_export.verify_tflite(path, student, x, verbose=False)
 
 
+def test_a_gpu_gets_one_convolution_per_group(rng, tmp_path):
+    student, x = tiny.calibrated(resnext_block, rng, 8)
+    path, verdicts = tmp_path / "model.tflite", {}
+    for consumer in (None, "gpu"):
+        report = tflite_export.export_model(
+            student, path, consumer=consumer, verbose=False
+        )
+        [verdicts[consumer]] = [
+            one.verdict for one in report.consumers if one.consumer == "gpu"
+        ]
+    assert verdicts == {None: "wrong", "gpu": "runs"}
+    assert not grouped(from_bytes(path.read_bytes()))
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not any(point.twin_differences for point in found.points)
+
+
 def test_small_kernels_are_not_split_to_save_bytes(rng, tmp_path):
     student, _ = tiny.calibrated(resnext_block, rng)
     path = tmp_path / "model.tflite"
