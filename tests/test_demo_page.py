@@ -200,6 +200,11 @@ def test_labels_may_be_a_text_file(file, tmp_path):
         page_of(file, labels=str(path))
 
 
+def test_labels_of_another_output_are_refused(file):
+    with pytest.raises(ValueError, match=r"of the output 'scores'.*of \['nope'\]"):
+        page_of(file, labels={"nope": list("abcde")})
+
+
 def test_without_labels_classes_have_numbers(file):
     page = page_of(file)
     assert json.loads(page.data["demo"])["labels"] == list("01234")

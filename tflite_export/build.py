@@ -92,12 +92,14 @@ class BuiltFile:
         frozen: The operators with their constants and grids.
         graph: The same as TFLite operators and tensors.
         content: The bytes of the file.
+        described: From `describe`; how much of it the file says is one of the settings.
         settings: The user's choices.
     """
 
     frozen: FrozenModel
     graph: TFLiteGraph
     content: bytes
+    described: dict[str, Any]
     settings: FileSettings
 
 
@@ -138,7 +140,7 @@ def build_file(
     )
     if settings.additions:
         graph = with_additions(graph, settings.additions)
-    return BuiltFile(frozen, graph, to_bytes(graph), settings)
+    return BuiltFile(frozen, graph, to_bytes(graph), described, settings)
 
 
 class _Integerizer:

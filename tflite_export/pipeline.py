@@ -21,6 +21,7 @@ from .consumers import (
     Consumer,
     check_consumer,
     choose,
+    facts_of,
     judge_all,
     resolve_consumer,
 )
@@ -182,7 +183,7 @@ def export_model(
     built = build(settings)
     on_cpu = check_graph(built.graph, resolved)
     if reader is not None:
-        check_consumer(built.graph, reader)
+        check_consumer(facts_of(built.graph, built.described), reader)
     found = _verify(model, build, built, data, path, verbose=verbose)
     times = _measure(build, built, verbose=verbose) if benchmark else _Times()
     report = _report(
@@ -382,7 +383,7 @@ def _report(
         snippets=_snippets(built, path.name, target, tools, normalizations),
         pixels=_pixels(built),
         consumer=consumer,
-        consumers=judge_all(built.graph),
+        consumers=judge_all(facts_of(built.graph, built.described)),
         on_cpu=on_cpu,
         narrow=found.narrow,
         compiler=tools.lines,

@@ -9,13 +9,13 @@ from typing import Any, Literal, cast
 
 from ..file import (
     LITERT,
-    OPERATORS,
     PACKED,
     USUAL_FORMS,
     End,
     Normalization,
     TFLiteOp,
     bytes_are_codes,
+    contradiction,
     ends_of,
     faults_of,
     first_release,
@@ -145,26 +145,62 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
 
 
 def other_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images whose codes are not bytes, as the file itself says."""
-    return listed(
+    """Finds images whose codes are not bytes, as the file itself says."""
+    return listed([*_other_uint8_codes(file), *_contradictions(file)])
+
+
+def _other_uint8_codes(file: FileFacts) -> list[str]:
+    """Returns which uint8 images have codes that are not bytes."""
+    return [
         f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
         f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
         "writes there"
         for end in _byte_inputs(file)
         if (why := _why_not_bytes(file, end))
+    ]
+
+
+def _contradictions(file: FileFacts) -> list[str]:
+    """Returns which float32 images that are pixels are normalized otherwise."""
+    known = _normalizations(file)
+    return [
+        f"input `{end.name}` has {why}"
+        for end in _inputs(file)
+        if end.dtype == "float32"
+        and end.name in known
+        and "pixels" in _described(file, end)
+        and (why := contradiction(file.graph, end, known[end.name]))
+    ]
+
+
+def unusual_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images whose bytes may be codes: only the model's trainer knows."""
+    return listed(
+        f"{_takes(end)}; not known from the file whether its model was trained so"
+        for end in _unsaid_inputs(file)
+        if not _is_usual(end)
     )
 
 
-def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images of which the file does not say what bytes stand for."""
+def usual_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images that are said to be made of bytes by their usual grid only."""
     return listed(
-        f"`{end.name}` takes bytes as {_form(end)}; not known from the file whether "
-        "its model was trained so"
+        f"{_takes(end)}, a usual form, but does not say whether its model was trained "
+        "so"
+        for end in _unsaid_inputs(file)
+        if _is_usual(end)
+    )
+
+
+def _unsaid_inputs(file: FileFacts) -> list[End]:
+    """Returns the uint8 inputs of which a file does not say what bytes stand for."""
+    return [
+        end
         for end in _byte_inputs(file)
         if "pixels" not in _described(file, end)
         and end.name not in _normalizations(file)
         and not _why_not_bytes(file, end)
-    )
+    ]
 
 
 def _why_not_bytes(file: FileFacts, end: End) -> str:
@@ -178,8 +214,12 @@ def _why_not_bytes(file: FileFacts, end: End) -> str:
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, form) for form in USUAL_FORMS)
-    return "" if usual else "which were learned"
+    return "" if _is_usual(end) else "which were learned"
+
+
+def _is_usual(end: End) -> bool:
+    """Returns whether bytes are the codes of a usual form of images."""
+    return any(_codes_are_bytes(end, form) for form in USUAL_FORMS)
 
 
 def _byte_inputs(file: FileFacts) -> list[End]:
@@ -212,11 +252,12 @@ def _codes_are_bytes(end: End, normalization: Normalization) -> bool:
     return bytes_are_codes(end, normalization, tolerance=0 if on_byte else 1)
 
 
-def _form(end: End) -> str:
-    """Returns what a byte stands for."""
+def _takes(end: End) -> str:
+    """Returns what an input takes bytes for."""
     mean, std = end.zero_point or 0, 1 / (end.scale or 1)
     text = f"(byte - {mean})" if mean else "byte"
-    return text if std == 1 else f"{text} / {std:.6g}"
+    form = text if std == 1 else f"{text} / {std:.6g}"
+    return f"`{end.name}` takes bytes as {form}"
 
 
 # --- Metadata ----------------------------------------------------------------------
@@ -236,12 +277,11 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
-    """Finds normalizations by other than one or three numbers."""
+    """Finds normalizations by other than one or three means and as many stds."""
     return listed(
-        f"`{name}` is normalized by {len(numbers)} numbers"
+        f"`{name}` has {len(one.mean)} numbers as mean and {len(one.std)} as std"
         for name, one in _normalizations(file).items()
-        for numbers in (max(one.mean, one.std, key=len),)
-        if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
+        if len(one.mean) not in (1, _RGB) or len(one.mean) != len(one.std)
     )
 
 
@@ -292,11 +332,9 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
     releases: dict[str, str] = {}
     for op in file.graph.ops:
         release = first_release(op, file.graph)
-        if op.code not in OPERATORS:  # As the file's own writer says.
-            release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {_packed_container(op, file)}".strip()
+        use = f"{op.code} {op.custom or _packed_container(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
 

@@ -117,6 +117,13 @@ GPU = Consumer(
         *_REFUSED,
         *_COMPUTED_WRONGLY,
         Rule(
+            "unmeasured_operators",
+            "unknown",
+            "It must have been measured what a GPU makes of an operator on codes",
+            gpu_conditions.unmeasured_operators,
+            remedy="",
+        ),
+        Rule(
             "rounding",
             "note",
             "A GPU computes in floats, and rounds to the codes of the CPU or next ones",

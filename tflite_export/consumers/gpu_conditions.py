@@ -14,13 +14,26 @@ from ..file import TFLiteOp, TFLiteTensor, op_version
 from .conditions import counted, listed
 from .types import Consumer, FileFacts
 
-_INTEGERS = ("int8", "uint8")
+_INTEGERS = frozenset(["int8", "uint8"])
 _MOST_AXES = 4
 _MOST_ROWS = 8  # More are refused, of fewer the first one is computed.
 _PADDED_AXES = (3, 4)
 _PADS = ("PAD", "PADV2", "MIRROR_PAD")
 # The newest version of an operator in int8 that it has a kernel for.
 _NEWEST = {"TRANSPOSE_CONV": 3}
+# Operators whose codes were compared with the CPU's: those of docs/gpu.md, the end of a
+# file with float outputs, of docs/consumers.md, paddings that the page names only where
+# they are refused, and SPLIT, before convolutions of groups.
+MEASURED = frozenset(
+    """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE
+    DEQUANTIZE ELU FULLY_CONNECTED GATHER LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM
+    MIRROR_PAD MUL PAD PADV2 QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB
+    SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()
+)
+# Operators whose codes differ by one from the CPU's in places; none by more.
+_ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTIZE
+    RESIZE_BILINEAR""".split()
 
 
 def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
@@ -145,6 +158,23 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
         return f"{op.code} with a negative stride" if is_found else ""
 
     return counted(file, backwards)
+
+
+def unmeasured_operators(file: FileFacts, consumer: Consumer) -> str:
+    """Finds operators that were not measured, on codes of 8 bits."""
+
+    def unmeasured(op: TFLiteOp) -> str:
+        tensors = [
+            file.graph.tensors[name] for name in (*op.inputs, *op.outputs) if name
+        ]
+        types = {tensor.dtype for tensor in tensors if tensor.data is None}
+        if op.code in MEASURED and types & _INTEGERS:
+            return ""
+        kind = "" if types & _INTEGERS else "/".join(sorted(types))
+        return f"{op.code} {op.custom or kind}".strip()
+
+    found = counted(file, unmeasured)
+    return f"not measured: {found}" if found else ""
 
 
 def other_rounding(file: FileFacts, consumer: Consumer) -> str:

@@ -21,6 +21,11 @@ _OPEN_TYPES = (
     "Export with this `consumer`, and leave `input_type` and `output_type` open."
 )
 
+_SAY_NORMALIZATION = (
+    "If you know how the model was trained, write its normalization into the standard "
+    "metadata, by `tf-lsq metadata`."
+)
+
 UNKNOWN_OPERATORS = Rule(
     "unknown_operators",
     "unknown",
@@ -150,7 +155,7 @@ def image_rules(source: str = "") -> tuple[Rule, ...]:
         Rule(
             "codes_of_bytes",
             "is wrong",
-            "The codes of a uint8 image must be its bytes",
+            "The codes of an image must be its bytes",
             conditions.other_codes,
             remedy="Quantize with `inputs=tf_lsq.Pixels(mean=..., std=...)`, or put a "
             "Rescaling layer at the front of the model.",
@@ -158,10 +163,18 @@ def image_rules(source: str = "") -> tuple[Rule, ...]:
         ),
         Rule(
             "values_of_bytes",
-            "note",
+            "unknown",
             "The file must say what the bytes of a uint8 image stand for",
-            conditions.unknown_codes,
-            remedy="",
+            conditions.unusual_codes,
+            remedy=_SAY_NORMALIZATION,
+            source=MEASURED,
+        ),
+        Rule(
+            "usual_values",
+            "note",
+            "The file should say what the bytes of a uint8 image stand for",
+            conditions.usual_codes,
+            remedy=_SAY_NORMALIZATION,
             source=MEASURED,
         ),
     )

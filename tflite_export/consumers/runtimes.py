@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..file import LITERT, TENSORFLOW
 from . import conditions
 from .rules import (
+    FAULTS,
     MEASURED,
     MICROCONTROLLERS,
     OPERATOR_RULES,
@@ -19,6 +22,13 @@ ALL_TYPES = ("int8", "uint8", "float32", "int16", "int32", "int64", "bool")
 # Types of the buffers of CompiledModel in Python.
 BUFFER_TYPES = ("int8", "uint8", "float32", "int32", "bool")
 BUFFER_RULES = end_types(BUFFER_TYPES, BUFFER_TYPES, place=", in Python")
+# Types of tensors in Swift; its Tensor.DataType has no int8.
+SWIFT_TYPES = ("uint8", "float32", "int16", "int32", "int64", "bool")
+_SWIFT = (
+    "https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/swift/"
+    "Sources/Tensor.swift"
+)
+_PODS = "https://github.com/tensorflow/flutter-tflite/issues/308"
 _PLAY_SERVICES = "https://ai.google.dev/edge/litert/android/play_services"
 
 
@@ -88,6 +98,27 @@ PLAY_SERVICES = Consumer(
     source=_PLAY_SERVICES,
     input_types=ALL_TYPES,
     output_types=ALL_TYPES,
+    excluded_targets=MICROCONTROLLERS,
+    measured=False,
+)
+
+IOS = Consumer(
+    "ios",
+    title="the pod TensorFlowLiteSwift",
+    version="2.17.0",  # The last one.
+    rules=(
+        *end_types(SWIFT_TYPES, SWIFT_TYPES, source=_SWIFT),
+        OPERATORS,
+        UNKNOWN_OPERATORS,
+        # Measured on other processors, where XNNPACK is the default.
+        dataclasses.replace(FAULTS, effect="unknown"),
+        SLOW_WEIGHTS,
+    ),
+    source=f"{_PODS}, and docs/runtimes.md for the release on x86-64",
+    input_types=SWIFT_TYPES,
+    output_types=SWIFT_TYPES,
+    product=TENSORFLOW,
+    release="2.17.0",
     excluded_targets=MICROCONTROLLERS,
     measured=False,
 )

@@ -17,7 +17,7 @@ from ..file import StandardMetadata, TFLiteGraph
 
 # What a consumer does with a file that breaks a rule, the worst first; "unknown": that
 # is known neither from the file nor of the consumer. A note changes nothing: the file
-# runs, but does not say what it was trained on, or has no labels.
+# runs, but only a usual grid says what it was trained on, or it has no labels.
 Effect = Literal["refuses", "is wrong", "unknown", "is slow", "note"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
 FAULTY: tuple[Effect, ...] = ("refuses", "is wrong")

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..file import (
-    UINT8_OFFSET,
     USUAL_FORMS,
     End,
     Normalization,
     StandardMetadata,
     TFLiteGraph,
     codes_of_bytes,
+    codes_of_input,
     ends_of,
+    form_of_pixels,
     is_image,
-    quantized_input,
+    pixel_inputs,
     standard_metadata,
     values_of_bytes,
 )
@@ -106,11 +107,15 @@ def _only_picture(inputs: Sequence[End]) -> End:
 def _said(graph: TFLiteGraph, end: End) -> Normalization | None:
     """Returns how bytes become values of an input, as a file shows; None: it does not.
 
-    Its standard metadata say it, or its grid is exactly one of the usual forms.
+    It describes them as pixels, its standard metadata say it, or its grid is exactly
+    one of the usual forms.
 
     Raises:
-        ValueError: If the metadata do not fit the input.
+        ValueError: If the metadata do not fit the input, or the description cannot be
+            read.
     """
+    if end.name in pixel_inputs(graph):
+        return form_of_pixels(graph, end)
     standard = standard_metadata.read(graph) or StandardMetadata()
     if end.name in standard.normalization:
         stated = standard.normalization[end.name]
@@ -142,16 +147,10 @@ def _unknown(graph: TFLiteGraph, end: End) -> str:
 
 def _grid(graph: TFLiteGraph, end: End) -> tuple[np.float32, int] | None:
     """Returns scale and zero point of the uint8 codes of an input, if there are any."""
-    if end.scale is not None and end.zero_point is not None:
-        return np.float32(end.scale), end.zero_point
-    inner = quantized_input(graph, graph.inputs[end.name])
-    if inner is None:
+    codes = codes_of_input(graph, end)
+    if codes is None or codes.scale is None or codes.zero_point is None:
         return None
-    codes = graph.tensors[inner]
-    if codes.quantization is None or codes.dtype not in ("int8", "uint8"):
-        return None
-    offset = UINT8_OFFSET if codes.dtype == "int8" else 0
-    return codes.quantization.scale[0], codes.quantization.zero_point + offset
+    return np.float32(codes.scale), codes.zero_point
 
 
 def _normalization(

@@ -24,6 +24,10 @@ from .pixel_codes import (
     USUAL_FORMS,
     bytes_are_codes,
     codes_of_bytes,
+    codes_of_input,
+    contradiction,
+    form_of_pixels,
+    pixel_inputs,
     values_of_bytes,
 )
 from .quantized_tensor import QuantizedTensor
@@ -37,6 +41,7 @@ from .standard_metadata import (
     StandardMetadata,
 )
 from .tflite_graph import (
+    CUSTOM,
     End,
     TensorQuantization,
     TFLiteGraph,
@@ -48,6 +53,7 @@ from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
 
 __all__ = [
     "CONTAINERS",
+    "CUSTOM",
     "FAULTS",
     "LITERT",
     "OPERATORS",
@@ -74,9 +80,12 @@ __all__ = [
     "as_uint8",
     "bytes_are_codes",
     "codes_of_bytes",
+    "codes_of_input",
+    "contradiction",
     "ends_of",
     "faults_of",
     "first_release",
+    "form_of_pixels",
     "from_bytes",
     "is_image",
     "is_newer",
@@ -86,6 +95,7 @@ __all__ = [
     "newest",
     "num_packed_bytes",
     "op_version",
+    "pixel_inputs",
     "quantized_input",
     "read_labels",
     "runtime_of",

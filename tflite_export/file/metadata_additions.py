@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from . import labels as label_texts
 from .metadata_format import Tree, encode
-from .pixel_codes import LARGEST_BYTE
+from .pixel_codes import LARGEST_BYTE, contradiction, pixel_inputs
 from .score_types import score_type_of, tensor_with_grid
 from .standard_metadata import (
     ENTRIES,
@@ -27,8 +26,8 @@ from .standard_metadata import (
     attached_names,
     entries_of,
     facts,
+    is_normalization,
     label_file,
-    normalization_of,
     read,
     tree_of,
 )
@@ -60,9 +59,19 @@ class Additions:
     score_types: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        """Checks the type of `info`."""
+        """Checks the types of `info` and of normalizations."""
         if type(self.info) is not ModelInfo:
             raise TypeError(f"`info` must be a `ModelInfo`. Received: {self.info!r}.")
+        others = {
+            name: one
+            for name, one in self.normalization.items()
+            if type(one) is not Normalization
+        }
+        if others:
+            raise TypeError(
+                "Each `normalization` must be a `Normalization(mean, std)`. Received: "
+                f"{others}."
+            )
 
     def __bool__(self) -> bool:
         """Returns whether there is something to write."""
@@ -123,8 +132,8 @@ def additions_missing(graph: TFLiteGraph, additions: Additions) -> list[str]:
     return [
         f"its standard metadata have {there.get(what)!r} for the {what}, expected "
         f"{wanted!r}"
-        for what, wanted in additions.facts().items()
-        if there.get(what) != wanted
+        for what, given in additions.facts().items()
+        if there.get(what) != (wanted := given or None)  # Empty texts are removed.
     ]
 
 
@@ -149,7 +158,8 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
             label_texts.label_faults(outputs[name], labels) if name in outputs else []
         )
     for name, one in additions.normalization.items():
-        faults += _normalization_faults(inputs[name], one) if name in inputs else []
+        if name in inputs:
+            faults += _normalization_faults(graph, inputs[name], one)
     for name, kind in additions.score_types.items():
         faults += _score_faults(graph, additions, name, kind) if name in outputs else []
     if faults:
@@ -157,7 +167,9 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
         raise ValueError(f"The metadata must fit the file. Received:\n  {listed}")
 
 
-def _normalization_faults(end: End, normalization: Normalization) -> list[str]:
+def _normalization_faults(
+    graph: TFLiteGraph, end: End, normalization: Normalization
+) -> list[str]:
     """Returns what is wrong with the normalization of an input."""
     if not is_image(end.shape):
         return [
@@ -169,8 +181,8 @@ def _normalization_faults(end: End, normalization: Normalization) -> list[str]:
         if len(values) not in (1, end.shape[-1]):
             expected = f"expected 1 or {end.shape[-1]}"
             faults.append(f"{len(values)} numbers as {what}, {expected}")
-        if not all(map(math.isfinite, values)) or (what == "std" and 0 in values):
-            faults.append(f"{list(values)} as {what}, which must be finite, std not 0")
+    if not faults and end.name in pixel_inputs(graph):
+        faults += filter(None, [contradiction(graph, end, normalization)])
     return [f"`{end.name}`: {fault}" for fault in faults]
 
 
@@ -236,18 +248,14 @@ def _describe_input(entry: Tree, end: End, normalization: Normalization | None) 
         entry.setdefault("content", {"content_properties": properties})
         return
     entry["content"] = {"content_properties": properties}
-    units = [u for u in entry.get("process_units", []) if not _is_normalization(u)]
+    units = [u for u in entry.get("process_units", []) if not is_normalization(u)]
+    normalization = normalization.per_channel()
     mean, std = map(np.array, (normalization.mean, normalization.std))
     options = {"mean": [*map(float, mean)], "std": [*map(float, std)]}
     units.append({"options": ("NormalizationOptions", options)})
     entry["process_units"] = units
     ends = np.sort([(byte - mean) / std for byte in (0, LARGEST_BYTE)], axis=0)
     entry["stats"] = {"max": ends[1].tolist(), "min": ends[0].tolist()}
-
-
-def _is_normalization(unit: Tree) -> bool:
-    """Returns whether a process unit is a normalization."""
-    return normalization_of({"process_units": [unit]}) is not None
 
 
 def _score_stats(graph: TFLiteGraph, end: End, kind: str) -> Tree:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ends import UINT8_OFFSET
+from . import metadata
+from .ends import UINT8_OFFSET, quantized_input
 from .standard_metadata import Normalization
-from .tflite_graph import End
+from .tflite_graph import End, TFLiteGraph
 
 LARGEST_BYTE = 255
 BYTES = np.arange(LARGEST_BYTE + 1, dtype=np.float32)
@@ -64,3 +65,80 @@ def bytes_are_codes(
         return False
     off = codes - BYTES[:, np.newaxis] - _OFFSETS[end.dtype]
     return bool(np.abs(off).max() <= tolerance)
+
+
+def codes_of_input(graph: TFLiteGraph, end: End) -> End | None:
+    """Returns the codes of an input as uint8: its own, or those of its QUANTIZE.
+
+    Args:
+        graph: A file.
+        end: One of its inputs.
+
+    Returns:
+        The input with that type and grid; None: there are no codes of 8 bits.
+    """
+    name: str | None = graph.inputs[end.name]
+    if end.scale is None:
+        name = quantized_input(graph, name)
+    codes = None if name is None else graph.tensors[name]
+    if codes is None or codes.quantization is None or codes.dtype not in _OFFSETS:
+        return None
+    grid = codes.quantization
+    zero_point = grid.zero_point - _OFFSETS[codes.dtype]
+    return End(end.name, "uint8", end.shape, float(grid.scale[0]), zero_point)
+
+
+def pixel_inputs(graph: TFLiteGraph) -> list[str]:
+    """Returns the inputs that are pixels, as the description in a file says.
+
+    Args:
+        graph: A file.
+
+    Raises:
+        ValueError: If the description cannot be read.
+    """
+    described = (metadata.read(graph) or {}).get("tensors", {})
+    pixels = {
+        name
+        for name, entry in described.items()
+        if isinstance(entry, dict) and "pixels" in entry
+    }
+    return [
+        name
+        for name, tensor in graph.inputs.items()
+        if pixels & {tensor, quantized_input(graph, tensor)}
+    ]
+
+
+def form_of_pixels(graph: TFLiteGraph, end: End) -> Normalization | None:
+    """Returns what bytes become in an input that is pixels: each byte is its code.
+
+    Args:
+        graph: A file.
+        end: One of its inputs; whether it is pixels is not checked.
+
+    Returns:
+        The normalization; None: there are no codes of 8 bits.
+    """
+    codes = codes_of_input(graph, end)
+    if codes is None or codes.scale is None or codes.zero_point is None:
+        return None
+    std = float(np.float32(1.0 / codes.scale))
+    return Normalization((float(codes.zero_point),), (std,))
+
+
+def contradiction(graph: TFLiteGraph, end: End, normalization: Normalization) -> str:
+    """Returns how a normalization contradicts an input that is pixels, "" if it fits.
+
+    Args:
+        graph: A file.
+        end: One of its inputs; whether it is pixels is not checked.
+        normalization: How bytes are said to become its values.
+    """
+    codes = codes_of_input(graph, end)
+    if codes is None or bytes_are_codes(codes, normalization):
+        return ""
+    return (
+        f"the normalization {normalization}, but the file takes the pixels as "
+        f"{form_of_pixels(graph, end)}"
+    )

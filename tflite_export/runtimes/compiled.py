@@ -26,6 +26,8 @@ ACCELERATORS = tuple(_ACCELERATORS)
 _TYPES = ("bool", "float32", "int8", "int32", "uint8")
 _ADAPTER = re.compile(r"Selected adapter: (.+?), arch=")
 _REFUSED, _SUMMARY = "not supported by GPU delegate", "operations will run on the"
+# What TFLite itself says of a file; other lines name the source file of LiteRT.
+_SAYS = re.compile(r"(?:ERROR|WARNING): (?!\[|Logging before)(.+)")
 _NO_GPU = ("No adapters found", "Failed to initialize WebGPU environment")
 
 
@@ -68,8 +70,8 @@ class CompiledRunner:
     Raises:
         ValueError: If there is no such accelerator.
         RuntimeError: If this machine has no GPU that LiteRT can use, or LiteRT refuses
-            the file, with the names of the operators, or an input or output is not
-            readable.
+            the file, with its reasons, such as operators that the GPU does not run, or
+            an input or output is not readable.
     """
 
     def __init__(
@@ -200,7 +202,11 @@ def _reason(accelerator: str, messages: list[str], error: str) -> str:
             "leaves others to the CPU. Received: "
             f"{' '.join(refused)}"
         )
-    return f"LiteRT must load the file on the {accelerator.upper()}. Received: {error}"
+    said = [found[1].strip() for line in messages if (found := _SAYS.match(line))]
+    received = " ".join([error, *said])
+    return (
+        f"LiteRT must load the file on the {accelerator.upper()}. Received: {received}"
+    )
 
 
 def _refused_operators(messages: list[str]) -> list[str]:
