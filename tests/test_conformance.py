@@ -305,6 +305,44 @@ CASES = {
         layers.Conv2D,
         between(lambda: layers.Conv2D(12, 3, 2, groups=6, use_bias=False), BN, RELU),
     ),
+    "conv_two_groups": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(8, 3, padding="same", groups=2), BN, RELU),
+    ),
+    "conv_groups_of_two": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(6, (3, 2), 2, groups=3, activation="relu6")),
+    ),
+    "conv_four_groups_dilated": (
+        layers.Conv2D,
+        between(
+            lambda: layers.Conv2D(8, 1, activation="relu"),
+            lambda: layers.Conv2D(
+                12, 3, padding="same", dilation_rate=2, groups=4, use_bias=False
+            ),
+            BN,
+        ),
+    ),
+    "conv_1x1_groups": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(9, 1, groups=3, use_bias=False), BN, RELU),
+    ),
+    "conv_1x1_groups_strides": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(4, 1, (1, 2), groups=2, activation="relu")),
+    ),
+    "conv_single_channels_uneven_strides": (
+        layers.Conv2D,
+        between(lambda: layers.Conv2D(12, 3, (2, 1), groups=6, activation="relu")),
+    ),
+    "conv1d_two_groups": (
+        layers.Conv1D,
+        sequence(
+            lambda: layers.Conv1D(8, 3, padding="causal", groups=2, dilation_rate=2),
+            BN,
+            RELU,
+        ),
+    ),
     "conv1d_groups": (
         layers.Conv1D,
         sequence(

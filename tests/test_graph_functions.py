@@ -90,7 +90,13 @@ CASES = {
     "conv2d_padded": lambda x, y: tf.nn.conv2d(
         x, KERNEL, 1, [[0, 0], [1, 0], [2, 1], [0, 0]], dilations=2
     ),
-    "conv2d_of_groups": lambda x, y: tf.nn.conv2d(x, KERNEL[:, :, :1], 1, "VALID"),
+    "conv2d_of_single_channels": lambda x, y: tf.nn.conv2d(
+        x, KERNEL[:, :, :1], 1, "VALID"
+    ),
+    "conv2d_of_single_channels_and_uneven_strides": lambda x, y: tf.nn.conv2d(
+        x, KERNEL[:, :, :1], [1, 2, 1, 1], "SAME"
+    ),
+    "conv2d_of_groups": lambda x, y: tf.nn.conv2d(x, KERNEL[:, :, :2], 2, "SAME"),
     "keras_conv2d": lambda x, y: keras.backend.conv2d(x, KERNEL, padding="same"),
     "blur": lambda x, y: tf.nn.depthwise_conv2d(x, BLUR, [1, 2, 2, 1], "SAME"),
     "separable_conv2d": lambda x, y: tf.nn.separable_conv2d(
@@ -494,10 +500,7 @@ REFUSED = {
     "only max pooling may read": lambda x, y: layers.MaxPooling2D(3, 2)(
         tf.pad(x, [[0, 0], [2, 2], [1, 1], [0, 0]], constant_values=-np.inf)
     ),
-    "strides must be equal where groups are used": lambda x, y: tf.nn.conv2d(
-        x, KERNEL[:, :, :1], [1, 2, 1, 1], "SAME"
-    ),
-    "strides must be equal where groups are used, received (1, 2)": lambda x, y: (
+    "strides of a depthwise convolution must be equal, received (1, 2)": lambda x, y: (
         tf.nn.separable_conv2d(x, BLUR, KERNEL[:1, :1], [1, 1, 2, 1], "SAME")
     ),
     "must have the same number of axes, received 4 and 3": lambda x, y: x - y[:, 0],
@@ -520,9 +523,6 @@ REFUSED = {
     ],
     "must multiply the last axis": lambda x, y: tf.einsum(
         "bhwi,hi->bhwi", x, POSITIONS[0]
-    ),
-    "the kernel must have no groups": lambda x, y: tf.nn.conv2d(
-        x, KERNEL[:, :, :2], 1, "SAME"
     ),
     "a limit must be one number": lambda x, y: tf.maximum(x, np.arange(6.0)),
     "must be below the upper one": lambda x, y: tf.clip_by_value(x, 1.0, -1.0),

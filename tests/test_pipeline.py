@@ -197,9 +197,9 @@ def test_an_export_reads_the_model_once_and_builds_each_file_once(
         read.append(model)
         return read_model(model)
 
-    def counted_freeze(trained, chosen):
+    def counted_freeze(trained, chosen, grouped):
         frozen.append(chosen.name)
-        return freeze_model(trained, chosen)
+        return freeze_model(trained, chosen, grouped)
 
     monkeypatch.setattr(pipeline, "read_model", counted_read)
     monkeypatch.setattr(building, "freeze_model", counted_freeze)

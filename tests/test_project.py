@@ -34,6 +34,7 @@ TRAINING = [
     "layers.constants",
     "layers.quantize_configs",
     "layers.attributes",
+    "layers.grouped",
     "layers.wrapper",
     "layers.point",
     "layers.pixel_point",

@@ -119,6 +119,10 @@ BROKEN = {
         one_op("PAD", [IMAGE, (4, 2)], constants={1: ints(0, 1, 0, 0, 0, 0, 0, 0)}),
         r"padding \[0, 1\]",
     ),
+    "no_batch_split": (
+        one_op("SPLIT", [(), IMAGE], {"num_splits": 1}, constants={0: ints(0)[0]}),
+        "the axis 0",
+    ),
     "slope_per_channel": (
         one_op("PRELU", [IMAGE, (4, 4, 4)], constants={1: np.ones((4, 4, 4), np.int8)}),
         r"slopes \(4, 4, 4\)",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 import tf_lsq
 from tf_lsq._compat import keras
 
 from .file import (
+    PACKED,
     UINT8_OFFSET,
     Additions,
     TFLiteGraph,
@@ -20,6 +23,7 @@ from .file import (
     with_additions,
 )
 from .freezing import (
+    GROUPED,
     ConvertedPart,
     FrozenModel,
     FrozenNode,
@@ -49,6 +53,9 @@ class FileSettings:
         strided_1x1: How 1x1 convolutions with strides are written: "conv", or "pick",
             which computes the same integers in two operators, for GPUs that would
             ignore the strides.
+        grouped: How convolutions with groups are written: "conv", as is fastest on the
+            target, or "split", one per group, for GPUs that would compute others
+            wrongly.
         additions: What to write into TFLite's standard metadata.
     """
 
@@ -57,6 +64,7 @@ class FileSettings:
     output_type: str = "int8"
     metadata: str = "full"
     strided_1x1: str = "conv"
+    grouped: str = "conv"
     additions: Additions = _NOTHING
 
     def __post_init__(self) -> None:
@@ -66,6 +74,7 @@ class FileSettings:
             "output_type": IO_TYPES,
             "metadata": metadata.CONTENTS,
             "strided_1x1": STRIDED_1X1,
+            "grouped": GROUPED,
         }
         for name, allowed in options.items():
             value = getattr(self, name)
@@ -115,7 +124,7 @@ def build_file(
             'computes strides right. Received: "pick", which is for GPUs of phones and '
             'computers: quantize the model for the target "phone".'
         )
-    frozen = freeze_model(trained, settings.storage)
+    frozen = freeze_model(trained, settings.storage, settings.grouped)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
     if settings.metadata == "none" and "input_type" in described:
@@ -230,9 +239,9 @@ def describe(
     for node in frozen.nodes:
         if node.point is not None and node.grid is not None:
             tensors[node.name] = _activation(node, node.point)
-        kernel, name = node.trained.kernel, f"{node.name}/weight"
+        kernel = node.trained.kernel
         if isinstance(kernel, QuantizedKernel) and not node.is_float:
-            tensors[name] = _kernel(node, kernel, graph.tensors[name])
+            tensors |= _kernels(node, kernel, graph)
     nodes = frozen.by_name()
     ends = [nodes[name] for name in (*frozen.inputs.values(), *frozen.outputs.values())]
     types = {"input_type": settings.input_type, "output_type": settings.output_type}
@@ -267,14 +276,28 @@ def _activation(node: FrozenNode, point: TrainedPoint) -> dict[str, Any]:
     return entry | {"smallest": point.q_min} if point.has_offset else entry
 
 
+def _kernels(
+    node: FrozenNode, kernel: QuantizedKernel, graph: TFLiteGraph
+) -> dict[str, dict[str, Any]]:
+    """Describes the trained quantizer of a kernel, for each tensor with its codes."""
+    names = [f"{part}/weight" for part in node.parts]
+    steps = np.array_split(kernel.step, len(names))
+    if len(kernel.step) == 1:
+        steps = [kernel.step] * len(names)
+    return {
+        name: _kernel(node, kernel.layer, own.tolist(), graph.tensors[name])
+        for name, own in zip(names, steps, strict=True)
+    }
+
+
 def _kernel(
-    node: FrozenNode, kernel: QuantizedKernel, tensor: TFLiteTensor
+    node: FrozenNode, layer: str, steps: list[float], tensor: TFLiteTensor
 ) -> dict[str, Any]:
-    """Describes the trained quantizer of a kernel."""
-    steps, weight = kernel.step.tolist(), node.integer_weight
+    """Describes the trained quantizer of the codes in one tensor."""
+    weight = node.integer_weight
     return {
         "kind": "kernel",
-        "layer": kernel.layer,
+        "layer": layer,
         "bits": weight.num_bits,
         "signed": True,
         "step": steps[0] if len(steps) == 1 else steps,
@@ -314,7 +337,7 @@ def settings_of(
                 "`bias_grid` of that export."
             )
         stored = Storage(storage, bias_grid or "own")
-        return FileSettings(stored, *_io_types(graph), "none", _strided_1x1(graph))
+        return FileSettings(stored, *_io_types(graph), "none", *_forms(graph))
     for argument, wanted in (("storage", storage), ("bias_grid", bias_grid)):
         if wanted not in (None, described.get(argument)):
             raise ValueError(
@@ -333,13 +356,13 @@ def settings_of(
         types = described["input_type"], described.get("output_type", "")
     else:
         types = _io_types(graph)
-    return FileSettings(stored, *types, contents, _strided_1x1(graph))
+    return FileSettings(stored, *types, contents, *_forms(graph))
 
 
-def _strided_1x1(graph: TFLiteGraph) -> str:
-    """Returns how a file's 1x1 convolutions with strides are written.
+def _forms(graph: TFLiteGraph) -> tuple[str, str]:
+    """Returns how a file's convolutions are written: strided 1x1 ones, and groups.
 
-    Files without one are the same with either setting.
+    Files without such a convolution are the same with either setting.
     """
     picked = any(
         op.code == "MAX_POOL_2D"
@@ -347,7 +370,12 @@ def _strided_1x1(graph: TFLiteGraph) -> str:
         and op.options["filter_height"] == op.options["filter_width"] == 1
         for op in graph.ops
     )
-    return "pick" if picked else "conv"
+    # Packed kernels may be split with either setting.
+    split = any(
+        tensor.dtype not in PACKED and re.search(r"/group_\d+/weight$", name)
+        for name, tensor in graph.tensors.items()
+    )
+    return "pick" if picked else "conv", "split" if split else "conv"
 
 
 def _io_types(graph: TFLiteGraph) -> tuple[str, str]:

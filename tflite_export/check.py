@@ -253,13 +253,15 @@ def _random(
 def _operators(built: BuiltFile, target: Target) -> list[OperatorCheck]:
     """Returns how the target runs each operator."""
     nodes = built.frozen.by_name()
+    parts = {part: node for node in nodes.values() for part in node.parts}
     checks = []
     for op in built.graph.ops:
-        node = nodes.get(op.outputs[0])
-        weight = None if node is None else node.weight
+        name = op.outputs[0]
+        weight = None if name not in parts else parts[name].weight
+        node = parts.get(name, nodes.get(name))
         checks.append(
             OperatorCheck(
-                op.outputs[0] if node is None else node.layer_name,
+                name if node is None else node.layer_name,
                 op.code,
                 runs_on(op, built.graph, target),
                 weight.num_bits if isinstance(weight, IntegerWeight) else None,

@@ -34,17 +34,17 @@ def _layer(
     node: FrozenNode, graph: TFLiteGraph, latency: Latency | None, *, statistics: bool
 ) -> LayerReport:
     """Returns the report of one operator with a kernel."""
-    weight = graph.tensors[f"{node.name}/weight"]
-    bias = graph.tensors.get(f"{node.name}/bias")
-    constants = [weight] if bias is None else [weight, bias]
+    weights = [graph.tensors[f"{part}/weight"] for part in node.parts]
+    names = [f"{part}/bias" for part in node.parts]
+    biases = [graph.tensors[name] for name in names if name in graph.tensors]
     report = LayerReport(
         name=node.layer_name,
         kind=node.kind,
         num_bits=None,
-        container=weight.dtype,
-        num_codes=int(weight.constant.size),
-        num_channels=0 if bias is None else int(bias.constant.size),
-        num_bytes=sum(tensor.num_bytes for tensor in constants),
+        container=weights[0].dtype,
+        num_codes=sum(weight.constant.size for weight in weights),
+        num_channels=sum(bias.constant.size for bias in biases),
+        num_bytes=sum(tensor.num_bytes for tensor in [*weights, *biases]),
         latency=latency,
     )
     kernel = node.trained.kernel

@@ -175,6 +175,7 @@ def export_model(
         input_type=choice.input_type,
         output_type=choice.output_type,
         strided_1x1=choice.strided_1x1,
+        grouped=choice.grouped,
         additions=_additions(model, labels, info, normalizations),
     )
     # Reports compare the file with others; each is built once.

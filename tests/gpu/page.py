@@ -36,7 +36,8 @@ is wrong. LiteRT reports no error for any of these.
 |---|---|---|---|---|
 {shapes}
 
-"groups": a kernel with fewer channels than the input. "multiplier": a depthwise
+"groups": a kernel with fewer channels than the input; "split": as a SPLIT, one
+convolution per group, and a CONCATENATION. "multiplier": a depthwise
 convolution with more output than input channels, with and without strides.
 "flattening": a dense layer that reads several axes as one; converters put a RESHAPE in
 front of it. "joined axes": one that reads all axes but the last one as rows; the first

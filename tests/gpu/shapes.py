@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -76,7 +77,9 @@ def _graphs(rng: np.random.Generator) -> Iterator[tuple[str, TFLiteGraph]]:
         for code in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
             yield _pool(code, **window)
     for kernel in ((1, 1), (3, 3)):
-        yield _convolution(rng, kernel=kernel, groups=2)
+        label, graph = _convolution(rng, kernel=kernel, groups=2)
+        yield label, graph
+        yield f"{label}, split", _split(graph, groups=2)
     yield _convolution(rng, kernel=(3, 3), dilation=2)
     yield _convolution(rng, kernel=(3, 3), dilation=2, multiplier=1)
     for source, output in _DENSE.items():
@@ -131,6 +134,49 @@ def _convolution(
     output = _tensor("y", (1, *sizes, channels), step, zero_point=_ZERO_POINT)
     graph = _graph(op, [weight, bias, output])
     return _label(code, label_kernel, traits), graph
+
+
+def _split(graph: TFLiteGraph, groups: int) -> TFLiteGraph:
+    """Returns a convolution with groups as a SPLIT and one per group."""
+    [whole] = graph.ops
+    tensors = dict(graph.tensors)
+    axis = TFLiteTensor("axis", (1,), "int32", data=np.array([3], np.int32))
+    tensors["axis"] = axis
+    parts = {name: _parts(tensors, name, groups, -1) for name in ("x", "y")}
+    constants = {n: _parts(tensors, n, groups, 0) for n in ("weight", "bias")}
+    convolutions = [
+        dataclasses.replace(whole, inputs=list(inputs), outputs=[output])
+        for *inputs, output in zip(
+            parts["x"], *constants.values(), parts["y"], strict=True
+        )
+    ]
+    joined = {"axis": 3, "fused_activation_function": "NONE"}
+    ops = [
+        TFLiteOp("SPLIT", ["axis", "x"], parts["x"], {"num_splits": groups}),
+        *convolutions,
+        TFLiteOp("CONCATENATION", parts["y"], ["y"], joined),
+    ]
+    return dataclasses.replace(graph, tensors=tensors, ops=ops)
+
+
+def _parts(
+    tensors: dict[str, TFLiteTensor], name: str, count: int, axis: int
+) -> list[str]:
+    """Adds equal parts of a tensor along an axis; returns their names."""
+    whole = tensors[name]
+    shape = list(whole.shape)
+    shape[axis] //= count
+    names = [f"{name}_{number}" for number in range(count)]
+    for number, part in enumerate(names):
+        chosen = slice(number * shape[axis], (number + 1) * shape[axis])
+        grid, data = whole.quantization, whole.data
+        if data is not None:
+            data = np.take(data, np.arange(chosen.start, chosen.stop), axis)
+            grid = dataclasses.replace(grid, scale=grid.scale[chosen])
+        tensors[part] = dataclasses.replace(
+            whole, name=part, shape=tuple(shape), quantization=grid, data=data
+        )
+    return names
 
 
 def _pool(

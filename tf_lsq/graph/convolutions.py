@@ -14,7 +14,12 @@ layers = keras.layers
 
 
 def convolution_options(call: Call) -> dict[str, Any]:
-    """Returns strides, dilations and padding; 1D kernels get a height of 1."""
+    """Returns strides, dilations, padding and groups; 1D kernels have a height of 1."""
+    return {**_window_options(call), "groups": call.layer.groups}
+
+
+def _window_options(call: Call) -> dict[str, Any]:
+    """Returns strides, dilations and padding; 1D kernels have a height of 1."""
     layer = call.layer
     higher = (1,) * (2 - layer.rank)
     return {
@@ -26,7 +31,7 @@ def convolution_options(call: Call) -> dict[str, Any]:
 
 def depthwise_options(call: Call) -> dict[str, Any]:
     """Returns the same for depthwise kernels, with one stride for both axes."""
-    options = convolution_options(call)
+    options = _window_options(call)
     return {
         **options,
         "strides": options["strides"][1:] * 2,
@@ -57,8 +62,13 @@ def causal(inner: Callable[[Call], Node]) -> Callable[[Call], Node]:
 
 
 def convolution(call: Call) -> Node:
-    """Lowers a convolution; with one input channel per group, to a depthwise one."""
-    if call.layer.groups == 1:
+    """Lowers a convolution; with one input channel per group, to a depthwise one.
+
+    TFLite's depthwise convolution has one stride for both axes.
+    """
+    layer = call.layer
+    single = layer.groups > 1 and layer.groups == input_channels(layer)
+    if not single or len(set(layer.strides)) > 1:
         return with_activation("conv", convolution_options)(call)
     depthwise = call.replacement("depthwise", lambda: _as_depthwise(call))
     return depthwise_convolution(call.part(depthwise, call.name, call.sources))

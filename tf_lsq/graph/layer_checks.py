@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 
 from .activations import ACTIVATIONS, activation_name, is_elementwise_lambda, relu_name
-from .lowering import input_channels
 from .nodes import Layer
 
 Check = Callable[[Layer], str | None]
@@ -41,22 +40,6 @@ def check_channels_last(layer: Layer) -> str | None:
     """Refuses channels-first layouts."""
     if layer.data_format != "channels_last":
         return f"data_format must be channels_last, received {layer.data_format!r}"
-    return None
-
-
-def check_groups(layer: Layer) -> str | None:
-    """Refuses groups of several input channels."""
-    groups = getattr(layer, "groups", 1)
-    if groups == 1:
-        return None
-    channels = input_channels(layer)
-    if groups != channels:
-        return (
-            f"groups must be 1 or the number of input channels, received {groups} "
-            f"for {channels} channels"
-        )
-    if len(set(layer.strides)) > 1:
-        return f"strides must be equal where groups are used, received {layer.strides}"
     return None
 
 

@@ -49,7 +49,6 @@ from .layer_checks import (
     check_batch_norm,
     check_channels_last,
     check_concat,
-    check_groups,
     check_in_float,
     check_lambda,
     check_last_axis,
@@ -184,7 +183,7 @@ class LayerRule:
     check: Check = accept
 
 
-_CONVOLUTION = first_problem(check_channels_last, check_groups, check_activation)
+_CONVOLUTION = first_problem(check_channels_last, check_activation)
 _IDENTITY = LayerRule(single("identity"))
 
 LAYERS: dict[type, LayerRule] = {

@@ -25,11 +25,19 @@ class Untracked:
 def replaced_attributes(
     layer: keras.layers.Layer, attributes: dict[str, Any]
 ) -> Iterator[None]:
-    """Temporarily replaces attributes of `layer`, hidden from Keras' tracking."""
+    """Temporarily replaces attributes of `layer`, hidden from Keras' tracking.
+
+    Args:
+        layer: The layer.
+        attributes: Values by name, also of methods of its class.
+    """
     present = vars(layer)
-    original = {name: present[name] for name in attributes}
+    methods = {name for name in attributes if hasattr(type(layer), name)}
+    original = {n: present[n] for n in attributes if n in present or n not in methods}
     present.update(attributes)
     try:
         yield
     finally:
+        for name in attributes:
+            del present[name]
         present.update(original)

@@ -15,6 +15,7 @@ import tensorflow as tf
 from .._compat import keras, value_as_stored
 from ..lsq import fast
 from .attributes import Untracked, replaced_attributes
+from .grouped import own_kernels
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
 from .quantizers import Variables
 
@@ -132,7 +133,8 @@ class LSQWrapper(keras.layers.Wrapper):
         if self.lends_to is not None:
             step, scale = self.lends_to
             [kernel] = fast.lend_sum([kernel], step, scale)
-        with replaced_attributes(self.layer, {self.weight_attribute: kernel}):
+        attributes = {self.weight_attribute: kernel, **own_kernels(self.layer)}
+        with replaced_attributes(self.layer, attributes):
             return self.layer.call(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -144,14 +144,18 @@ class MixedBits:
                 layer: sum(
                     _num_bytes(tensors[name])
                     for node in nodes
-                    for name in (f"{node.name}/weight", f"{node.name}/bias")
+                    for part in node.parts
+                    for name in (f"{part}/weight", f"{part}/bias")
                     if name in tensors
                 )
                 for layer, nodes in kernels.items()
             }
             return FileSize(len(built.content), layer_bytes, layer_bits)
         file_bytes = self._compiled.file_bytes(built.content)
-        names = {k: [f"{node.name}/weight" for node in n] for k, n in kernels.items()}
+        names = {
+            layer: [f"{part}/weight" for node in nodes for part in node.parts]
+            for layer, nodes in kernels.items()
+        }
         layer_bytes = self._compiled.layer_bytes(
             built.graph, file_bytes, names, layer_bits
         )

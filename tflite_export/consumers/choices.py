@@ -20,11 +20,13 @@ class Choice:
         input_type: Type of the inputs.
         output_type: Type of the outputs.
         strided_1x1: How 1x1 convolutions with strides are written.
+        grouped: How convolutions with groups are written.
     """
 
     input_type: str
     output_type: str
     strided_1x1: str
+    grouped: str
 
 
 def choose(
@@ -47,16 +49,18 @@ def choose(
         pixels: Whether the codes of all inputs are bytes.
     """
     if consumer is None:
-        own_input, own_output, strided_1x1 = _CODES, _CODES, "conv"
+        own_input, own_output = _CODES, _CODES
+        strided_1x1 = grouped = "conv"
     else:
         otherwise = _BYTES if pixels else _NUMBERS
         own_input = _CODES if _CODES in consumer.input_types else otherwise
         own_output = _CODES if _CODES in consumer.output_types else _NUMBERS
-        strided_1x1 = consumer.strided_1x1
+        strided_1x1, grouped = consumer.strided_1x1, consumer.grouped
     return Choice(
         own_input if input_type is None else input_type,
         own_output if output_type is None else output_type,
         strided_1x1,
+        grouped,
     )
 
 

@@ -77,7 +77,7 @@ _COMPUTED_WRONGLY = (
         "is wrong",
         "Convolutions must have no groups",
         gpu_conditions.grouped,
-        remedy="Replace the layer by one convolution per group.",
+        remedy='Export with consumer="gpu", which writes one per group.',
         source=_WRONG,
     ),
     Rule(
@@ -137,5 +137,6 @@ GPU = Consumer(
     product=LITERT,
     release="2.3.0",
     strided_1x1="pick",
+    grouped="split",
     excluded_targets=NOT_PHONES,
 )

@@ -21,14 +21,15 @@ _PADDED_AXES = (3, 4)
 _PADS = ("PAD", "PADV2", "MIRROR_PAD")
 # The newest version of an operator in int8 that it has a kernel for.
 _NEWEST = {"TRANSPOSE_CONV": 3}
-# Operators whose codes were compared with the CPU's: those of docs/gpu.md, and the end
-# of a file with float outputs, of docs/consumers.md.
+# Operators whose codes were compared with the CPU's: those of docs/gpu.md, the end of
+# a file with float outputs, of docs/consumers.md, and SPLIT, before the convolutions of
+# groups.
 MEASURED = frozenset(
     """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE
     DEQUANTIZE ELU FULLY_CONNECTED GATHER LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM
     MIRROR_PAD MUL PAD PADV2 QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR
-    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH STRIDED_SLICE SUB SUM
-    TANH TRANSPOSE TRANSPOSE_CONV""".split()
+    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB
+    SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
 # Operators whose codes differ by one from the CPU's in places; none by more.
 _ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTIZE

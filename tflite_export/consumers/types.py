@@ -95,6 +95,7 @@ class Consumer:
         product: Whose operators it has, "TensorFlow Lite" or "LiteRT"; "": unknown.
         release: Which release of the product it is, or is as new as.
         strided_1x1: How 1x1 convolutions with strides are written for it.
+        grouped: How convolutions with groups are written for it.
         excluded_targets: Targets of models that it has no use for.
         measured: Whether its rules were compared with what it does, by `make consumers`
             and `make gpu`; else they are those of its documentation.
@@ -111,6 +112,7 @@ class Consumer:
     product: str = ""
     release: str = ""
     strided_1x1: str = "conv"
+    grouped: str = "conv"
     excluded_targets: tuple[str, ...] = ()
     measured: bool = True
 

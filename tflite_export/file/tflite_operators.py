@@ -101,6 +101,8 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
     dtypes = [graph.tensors[name].dtype for name in op.inputs if name]
     if op.code == "TRANSPOSE_CONV":
         dtypes = dtypes[2:0:-1]  # The first input is the output's shape.
+    if op.code == "SPLIT":
+        dtypes = dtypes[1:]  # The first input is the axis.
     if dtypes[0] == "int8" and dtypes[1:] and dtypes[1] in row.packed:
         return row.packed[dtypes[1]]
     if dtypes[0] not in DTYPES or (row.weighted and dtypes[0] != dtypes[1]):
@@ -437,6 +439,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "SOFTMAX": OperatorRow(
         "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
     ),
+    "SPLIT": OperatorRow("SplitOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
     "SPACE_TO_DEPTH": OperatorRow(
         "SpaceToDepthOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
     ),

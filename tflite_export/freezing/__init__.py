@@ -4,7 +4,7 @@ from tf_lsq.training import round_biases
 
 from .biases import divisions_of_biases
 from .containers import BIAS_GRIDS, PACKABLE, Storage
-from .freeze import FrozenModel, FrozenNode, freeze_model
+from .freeze import GROUPED, FrozenModel, FrozenNode, freeze_model
 from .grids import INT8_MAX, INT8_MIN, ONE, Grid
 from .reader import check_quantized, read_model, target_of
 from .sizes import InputShapes, at_shapes
@@ -23,6 +23,7 @@ from .weights import FloatKernelWeight, FloatWeight, IntegerWeight, KernelWeight
 __all__ = [
     "BIAS_GRIDS",
     "CONSTANT",
+    "GROUPED",
     "INT8_MAX",
     "INT8_MIN",
     "ONE",

@@ -39,7 +39,7 @@ from ..targets import (
     takes_container,
 )
 from .grids import Grid, most_widening
-from .trained import QuantizedKernel, TrainedKernel, TrainedNode
+from .trained import QuantizedKernel, TrainedNode
 
 INT32_MAX = 2**31 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
@@ -47,6 +47,9 @@ INT32_MAX = 2**31 - 1
 LARGEST_BIAS_ERROR = 0.5
 # In output codes: what rounding to float32 leaves of a bias that is on the grid.
 _NO_BIAS_ERROR = 1e-3
+# What a file needs for one of the operators that a convolution with groups is split
+# into, besides its codes.
+BYTES_OF_GROUP = 750
 BIAS_GRIDS = ("own", "packed")
 # Operators whose kernels may be packed -> their name in the file.
 PACKABLE = {
@@ -138,29 +141,36 @@ def allowed_containers(
         storage: The requested storage.
     """
     kernel, runtime = node.kernel, RUNTIMES[target.runtime]
+    of_group = _shape_of_group(node)
     positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
     kind = node.kind
-    if target.dense_pointwise and _is_pointwise(node):
+    whole = node.groups > 1 and not target.split_groups
+    if target.dense_pointwise and _is_pointwise(node) and not whole:
         kind = "pointwise"
     allowed = AllowedContainers(
         kind,
         symmetric=target.symmetric,
         builtin=() if runtime.xnnpack else SMALLEST_FIRST,
-        builtin_rounds_twice=runtime.rounds_twice(kind, _shape_of(kernel), positions),
+        builtin_rounds_twice=runtime.rounds_twice(kind, of_group, positions),
         runtime=runtime.name,
     )
     if node.kind not in PACKABLE or not isinstance(kernel, QuantizedKernel):
         return allowed
-    num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1]
+    num_bits, channels = kernel.num_bits, node.inputs[0].sizes[-1] // node.groups
     code = PACKABLE[kind]
     packed = container(code, num_bits, target, "packed", channels)
     stored = container(code, num_bits, target, storage.name, channels)
+    larger = _splitting_costs(node, target, packed)
+    if larger:
+        packed = stored = "int8"
     if storage.name == "auto" and any(size != 1 for size in node.shape[1:-1]):
         stored = "int8"  # Widening every position of the input takes time.
     shared = storage.bias_grid == "packed"
     slow = tuple(c for c in PACKED if not takes_container(target, code, c, channels))
     missing = itertools.takewhile(packed.__ne__, fitting_containers(num_bits))
     remarks = [f"no {name} for {code} on {target.name}" for name in missing]
+    if larger:
+        remarks = [f"one {code} per group would take more bytes than int8"]
     return dataclasses.replace(
         allowed,
         stored=stored,
@@ -172,9 +182,30 @@ def allowed_containers(
     )
 
 
-def _shape_of(kernel: TrainedKernel | None) -> tuple[int, ...]:
-    """Returns the shape of a kernel, channels last; batch norms have none."""
-    return (1,) if kernel is None else kernel.values.shape
+def _shape_of_group(node: TrainedNode) -> tuple[int, ...]:
+    """Returns the shape of a kernel, or its groups, channels last.
+
+    Batch norms have none.
+    """
+    if node.kernel is None:
+        return (1,)
+    *sizes, channels = node.kernel.values.shape
+    return (*sizes, channels // node.groups)
+
+
+def _splitting_costs(node: TrainedNode, target: Target, packed: str) -> bool:
+    """Returns whether one operator per group takes more bytes than a container saves.
+
+    Args:
+        node: An operator with a kernel.
+        target: What the file will run on.
+        packed: The container.
+    """
+    groups = node.groups
+    if groups == 1 or packed not in target.split_groups or packed not in PACKED:
+        return False
+    saved = node.any_kernel.values.size * (8 - CONTAINERS[packed].num_bits) // 8
+    return saved < groups * BYTES_OF_GROUP
 
 
 def _is_pointwise(node: TrainedNode) -> bool:

@@ -32,6 +32,11 @@ from .weights import (
     freeze_weight,
 )
 
+# How convolutions with groups are written:
+#   conv   one CONV_2D where the target's kernel is fast, else one per group
+#   split  always a SPLIT, one CONV_2D per group, and a CONCATENATION
+GROUPED = ("conv", "split")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FrozenNode:
@@ -53,6 +58,8 @@ class FrozenNode:
         integer_type: Type of an output that holds integers without a scale, else "".
         weight: Its constants.
         activation: "relu", "relu6" or None.
+        split: Whether a convolution with groups is one operator per group, between a
+            SPLIT and a CONCATENATION.
     """
 
     name: str
@@ -66,6 +73,25 @@ class FrozenNode:
     integer_type: str = ""
     weight: Weight | None = None
     activation: str | None = None
+    split: bool = False
+
+    @property
+    def groups(self) -> int:
+        """How many groups its channels have."""
+        return self.trained.groups
+
+    @property
+    def parts(self) -> list[str]:
+        """Names of the operators with its kernel: its own, or one per group."""
+        if not self.split:
+            return [self.name]
+        return [f"{self.name}/group_{number}" for number in range(self.groups)]
+
+    @property
+    def kernel_kind(self) -> str:
+        """Kind of TFLite's own kernel: that of groups in one operator is another."""
+        in_one = self.groups > 1 and not self.split
+        return "grouped_conv" if in_one else self.kind
 
     @property
     def computes_floats(self) -> bool:
@@ -198,18 +224,20 @@ class FrozenModel:
 def freeze_model(
     trained: TrainedModel,
     storage: Storage | None = None,
+    grouped: str = "conv",
 ) -> FrozenModel:
     """Returns the operators of the file of a trained model.
 
     Args:
         trained: The numbers of the model, from `read_model`.
         storage: How its codes will be stored; None: one byte each.
+        grouped: How convolutions with groups are written, one of `GROUPED`.
 
     Raises:
         ValueError: If there are numbers that do not fit an int32 bias.
     """
     storage = Storage() if storage is None else storage
-    freezer = _Freezer(trained, TARGETS[trained.target], storage)
+    freezer = _Freezer(trained, TARGETS[trained.target], storage, grouped)
     for node in trained.nodes:
         freezer.add(node)
     return FrozenModel(
@@ -228,8 +256,10 @@ def freeze_model(
 class _Freezer:
     """Walks the training graph and gives every tensor its grid."""
 
-    def __init__(self, trained: TrainedModel, target: Target, storage: Storage) -> None:
-        self.target, self.storage = target, storage
+    def __init__(
+        self, trained: TrainedModel, target: Target, storage: Storage, grouped: str
+    ) -> None:
+        self.target, self.storage, self.grouped = target, storage, grouped
         # Names in the model, which the tensors added for storage must not use.
         self._reserved = {node.name for node in trained.nodes}
         self.nodes: list[FrozenNode] = []
@@ -277,6 +307,7 @@ class _Freezer:
                 integer_type=node.integer_type,
                 weight=weight,
                 activation=node.activation,
+                split=self._is_split(node, weight),
             ),
         )
 
@@ -294,6 +325,13 @@ class _Freezer:
             return "table" if is_table else node.kind
         packed = isinstance(weight, IntegerWeight) and weight.container in PACKED
         return allowed.kind if packed else node.kind
+
+    def _is_split(self, node: TrainedNode, weight: Weight | None) -> bool:
+        """Returns whether a convolution is written as one per group."""
+        if node.groups == 1:
+            return False
+        container = weight.container if isinstance(weight, IntegerWeight) else "float32"
+        return self.grouped == "split" or container in self.target.split_groups
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
         """Adds the operators that a point needs after the operator before it."""

@@ -291,6 +291,11 @@ class TrainedNode:
         return sizes
 
     @property
+    def groups(self) -> int:
+        """How many groups its channels have; most operators have one."""
+        return self.options.get("groups", 1)
+
+    @property
     def quantized_kernel(self) -> QuantizedKernel:
         """The kernel of an operator that was trained as integers.
 

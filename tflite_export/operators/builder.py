@@ -93,6 +93,38 @@ class Builder:
         """Adds an operator."""
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
 
+    def split(self, source: str, names: Sequence[str]) -> Sequence[str]:
+        """Adds a SPLIT of the channels of a tensor into equal parts.
+
+        Args:
+            source: The tensor.
+            names: Names of the parts.
+
+        Returns:
+            The names.
+        """
+        tensor, count = self.graph.tensors[source], len(names)
+        shape = (*tensor.shape[:-1], tensor.shape[-1] // count)
+        for name in names:
+            self.graph.tensors[name] = dataclasses.replace(
+                tensor, name=name, shape=shape
+            )
+        axis = self.constant(f"{names[0]}/axis", np.int32(len(shape) - 1))
+        op = TFLiteOp("SPLIT", [axis, source], [*names], {"num_splits": count})
+        self.graph.ops.append(op)
+        return names
+
+    def concatenate(self, parts: Sequence[str], output: str) -> None:
+        """Adds a CONCATENATION along the channels.
+
+        Args:
+            parts: Tensors on the grid of the output.
+            output: The output.
+        """
+        axis = len(self.graph.tensors[output].shape) - 1
+        plain = {"fused_activation_function": "NONE"}
+        self.op("CONCATENATION", [*parts], output, axis=axis, **plain)
+
     def reshape(
         self, source: str, name: str, shape: Sequence[int], grid: Grid | None
     ) -> str:
@@ -153,21 +185,42 @@ class Builder:
             picked: Strides with which the operator's pixels are picked from the image.
             **options: Options of the operator.
         """
+        image = self.image_input(node, inputs[0], picked)
+        output = self.image_output(node)
+        self.op(code, [*before, image, *inputs[1:]], output, **options)
+        self.leave_image(node)
+
+    def image_input(
+        self, node: FrozenNode, tensor: str, picked: Sequence[int] = (1, 1)
+    ) -> str:
+        """Returns the input of an operator as an image.
+
+        Args:
+            node: The operator.
+            tensor: Its input.
+            picked: Strides with which the operator's pixels are picked from the image.
+        """
         source = self.nodes[node.inputs[0]]
         grid = None if node.is_float else source.grid
-        image, shape = inputs[0], image_shape(source.shape)
+        image, shape = tensor, image_shape(source.shape)
         if len(source.shape) != 4:
             image = self.reshape(image, f"{node.name}/image", shape, grid)
         if max(picked) > 1:
             image = self._picked(image, f"{node.name}{PICKED}", shape, grid, picked)
-        if len(source.shape) == 4:
-            sources = [*before, image, *inputs[1:]]
-            self.op(code, sources, self.output(node), **options)
-            return
-        output_shape = image_shape(node.shape)
-        output = self.tensor(f"{node.name}/image_output", output_shape, node.grid)
-        self.op(code, [*before, image, *inputs[1:]], output, **options)
-        self.reshape(output, node.name, node.shape, node.grid)
+        return image
+
+    def image_output(self, node: FrozenNode) -> str:
+        """Adds the output tensor of an operator on images, which `leave_image` ends."""
+        if len(self.nodes[node.inputs[0]].shape) == 4:
+            return self.output(node)
+        name = f"{node.name}/image_output"
+        return self.tensor(name, image_shape(node.shape), node.grid)
+
+    def leave_image(self, node: FrozenNode) -> None:
+        """Reshapes the image that an operator computed, unless its output is one."""
+        if node.name not in self.graph.tensors:
+            image = f"{node.name}/image_output"
+            self.reshape(image, node.name, node.shape, node.grid)
 
     def _picked(
         self,

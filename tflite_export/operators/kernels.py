@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -10,12 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from ..file import TensorQuantization
+from ..file import QuantizedTensor, TensorQuantization
 from ..freezing import (
     INT8_MAX,
     PACKABLE,
     FloatKernelWeight,
     FrozenNode,
+    KernelWeight,
 )
 from ..runtimes import arithmetic, fixed_point
 from ..targets import TARGETS, takes_container
@@ -73,7 +75,7 @@ class KernelOperator(Operator):
         node = context.node
         if node.kind not in PACKABLE:
             return True
-        channels = context.sources[0].shape[-1]
+        channels = context.sources[0].shape[-1] // node.groups
         code, container = PACKABLE[node.kind], node.integer_weight.container
         return takes_container(_CPU, code, container, channels)
 
@@ -115,8 +117,9 @@ class KernelOperator(Operator):
         if self.one_scale and len(scale) == 1:
             ratio = np.float64(source * scale)
         multiplier, exponent = fixed_point(ratio / np.float64(output))
-        kind = context.node.kind
-        shape, positions = weight.codes.shape, math.prod(context.node.shape[1:-1])
+        kind, positions = context.node.kernel_kind, math.prod(context.node.shape[1:-1])
+        *sizes, channels = weight.codes.shape
+        shape = (*sizes, channels // context.node.groups)
         if not context.runtime.rounds_twice(kind, shape, positions):
             return lambda acc: arithmetic.round_once(acc, multiplier, exponent)
         half_up = context.runtime.half_up(kind, len(scale))
@@ -126,29 +129,65 @@ class KernelOperator(Operator):
 
     def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
         """Adds weight and bias, with axes in the order of the file."""
-        if isinstance(node.weight, FloatKernelWeight):
-            kernel, bias = node.weight.values, node.weight.bias
+        return self._add_constants(builder, node.name, _kernel_of(node))
+
+    def _add_constants(
+        self, builder: Builder, name: str, weight: FloatKernelWeight | KernelWeight
+    ) -> tuple[str, str]:
+        """Adds weight and bias of one operator of the file."""
+        if isinstance(weight, FloatKernelWeight):
+            kernel, bias = weight.values, weight.bias
             return (
                 builder.constant(
-                    f"{node.name}/weight", self.in_file(kernel.astype(np.float32))
+                    f"{name}/weight", self.in_file(kernel.astype(np.float32))
                 ),
-                builder.constant(f"{node.name}/bias", bias.astype(np.float32)),
+                builder.constant(f"{name}/bias", bias.astype(np.float32)),
             )
-        weight = node.kernel_weight
         scale, bias = weight.codes.scale, weight.bias
         return (
             builder.constant(
-                f"{node.name}/weight",
+                f"{name}/weight",
                 self.in_file(weight.codes.codes.astype(np.int8)),
                 TensorQuantization(scale, 0, self.axis if len(scale) > 1 else 0),
                 weight.container,
             ),
             builder.constant(
-                f"{node.name}/bias",
+                f"{name}/bias",
                 bias.codes.astype(np.int32),
                 TensorQuantization(bias.scale, 0, 0),
             ),
         )
+
+    def add_groups(
+        self,
+        builder: Builder,
+        node: FrozenNode,
+        source: str,
+        output: str,
+        code: str,
+        **options: Any,
+    ) -> None:
+        """Adds a SPLIT, an operator for each group, and a CONCATENATION.
+
+        Args:
+            builder: Builder of the graph.
+            node: The operator.
+            source: Its input, of as many axes as the operator takes.
+            output: Its output, likewise.
+            code: Name of the TFLite operator of a group.
+            **options: Options of that operator.
+        """
+        parts: list[str] = []
+        sources = builder.split(source, [f"{part}/input" for part in node.parts])
+        channels = node.shape[-1] // node.groups
+        for number, (part, own) in enumerate(zip(node.parts, sources, strict=True)):
+            chosen = slice(number * channels, (number + 1) * channels)
+            weight = _channels(_kernel_of(node), chosen)
+            inputs = [own, *self._add_constants(builder, part, weight)]
+            shape = (*builder.graph.tensors[output].shape[:-1], channels)
+            parts.append(builder.tensor(part, shape, node.grid))
+            builder.op(code, inputs, part, **options)
+        builder.concatenate(parts, output)
 
     def in_file(self, kernel: np.ndarray) -> np.ndarray:
         """Returns a kernel in the order of the file.
@@ -161,6 +200,32 @@ class KernelOperator(Operator):
                 0, *[axis + 1 for axis in self.order[1:]]
             )
         return kernel.transpose(self.order)
+
+
+def _kernel_of(node: FrozenNode) -> FloatKernelWeight | KernelWeight:
+    """Returns the kernel and bias of an operator, in float or as integers."""
+    if isinstance(node.weight, FloatKernelWeight):
+        return node.weight
+    return node.kernel_weight
+
+
+def _channels(
+    weight: FloatKernelWeight | KernelWeight, chosen: slice
+) -> FloatKernelWeight | KernelWeight:
+    """Returns some of the output channels of a kernel and its bias."""
+    if isinstance(weight, FloatKernelWeight):
+        return FloatKernelWeight(weight.values[..., chosen], weight.bias[chosen])
+
+    def part(tensor: QuantizedTensor) -> QuantizedTensor:
+        scale = tensor.scale[chosen] if len(tensor.scale) > 1 else tensor.scale
+        return QuantizedTensor(tensor.codes[..., chosen], scale, tensor.axis)
+
+    return dataclasses.replace(
+        weight,
+        codes=part(weight.codes),
+        bias=part(weight.bias),
+        sign=weight.sign[chosen],
+    )
 
 
 def _strides(node: FrozenNode) -> dict[str, Any]:
@@ -205,19 +270,23 @@ class Conv(KernelOperator):
         )
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a CONV_2D; where strides are picked, after a MAX_POOL_2D of pixels."""
-        strides, picked = _strides(node), (1, 1)
+        """Adds a CONV_2D, or one per group.
+
+        Where strides are picked, a MAX_POOL_2D of pixels comes before.
+        """
+        options, picked = _strides(node), (1, 1)
+        options["fused_activation_function"] = FUSED[node.activation]
         if builder.strided_1x1 == "pick" and _is_strided_1x1(node):
             picked = node.trained.options["strides"]
-            strides |= {"stride_h": 1, "stride_w": 1}
-        builder.on_image(
-            node,
-            "CONV_2D",
-            [inputs[0], *self.constants(builder, node)],
-            picked=picked,
-            fused_activation_function=FUSED[node.activation],
-            **strides,
-        )
+            options |= {"stride_h": 1, "stride_w": 1}
+        if not node.split:
+            sources = [inputs[0], *self.constants(builder, node)]
+            builder.on_image(node, "CONV_2D", sources, picked=picked, **options)
+            return
+        image = builder.image_input(node, inputs[0], picked)
+        output = builder.image_output(node)
+        self.add_groups(builder, node, image, output, "CONV_2D", **options)
+        builder.leave_image(node)
 
 
 def _is_strided_1x1(node: FrozenNode) -> bool:
@@ -313,16 +382,19 @@ class Dense(KernelOperator):
         return tf.tensordot(x, kernel, axes=[[-1], [0]])
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
-        """Adds a FULLY_CONNECTED; keeps the axes before the last."""
-        builder.op(
-            "FULLY_CONNECTED",
-            [inputs[0], *self.constants(builder, node)],
-            builder.output(node),
-            fused_activation_function=FUSED[node.activation],
-            keep_num_dims=len(node.shape) > 2,
-            asymmetric_quantize_inputs=False,
-            weights_format="DEFAULT",
-        )
+        """Adds a FULLY_CONNECTED, or one per group; keeps the axes before the last."""
+        code, output = "FULLY_CONNECTED", builder.output(node)
+        options = {
+            "fused_activation_function": FUSED[node.activation],
+            "keep_num_dims": len(node.shape) > 2,
+            "asymmetric_quantize_inputs": False,
+            "weights_format": "DEFAULT",
+        }
+        if node.split:
+            self.add_groups(builder, node, inputs[0], output, code, **options)
+            return
+        sources = [inputs[0], *self.constants(builder, node)]
+        builder.op(code, sources, output, **options)
 
 
 class Pointwise(Dense):
@@ -334,8 +406,12 @@ class Pointwise(Dense):
     one_scale = False
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-        """Multiplies vectors by a matrix."""
-        return super().product(node, x, tf.reshape(kernel, kernel.shape[-2:]))
+        """Multiplies vectors by a matrix, or the vectors of each group by its own."""
+        matrices = tf.split(tf.reshape(kernel, kernel.shape[-2:]), node.groups, axis=-1)
+        vectors = tf.split(x, node.groups, axis=-1)
+        multiply = super().product
+        pairs = zip(vectors, matrices, strict=True)
+        return tf.concat([multiply(node, *pair) for pair in pairs], axis=-1)
 
     def in_file(self, kernel: np.ndarray) -> np.ndarray:
         """Returns the kernel as a matrix in the order of the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ _WARM_UP = 3
 _SECONDS = 2.0
 _FEWEST = 5
 _SEED = 0
+# After the name of an operator: its kernel, or what belongs to one of its groups.
+_OF_KERNEL = r"/(weight|group_\d+(/.+)?)$"
 
 
 def measure_latency(
@@ -83,19 +86,18 @@ def _kernel_operators(
 ) -> dict[str, list[TFLiteOp]]:
     """Returns the operators with a kernel, by the name of the kernel's owner.
 
-    An operator that widens the input, if there is one, comes before them.
+    An operator that widens the input, if there is one, comes before them. Those of
+    groups are between their SPLIT and their CONCATENATION.
     """
     widenings = {node.name for node in frozen.nodes if node.kind == "widen"}
-    producers = graph.producers()
-    return {
-        name.removesuffix("/weight"): [
-            *(producers[source] for source in op.inputs if source in widenings),
-            op,
-        ]
-        for op in graph.ops
-        for name in op.inputs
-        if name.endswith("/weight")
-    }
+    producers, found = graph.producers(), {}
+    for node in frozen.nodes:
+        own = re.compile(re.escape(node.name) + _OF_KERNEL)
+        ops = [op for op in graph.ops if any(map(own.match, (*op.inputs, *op.outputs)))]
+        if node.weight is not None and ops:
+            before = [producers[n] for n in ops[0].inputs if n in widenings]
+            found[node.name] = [*before, *ops]
+    return found
 
 
 def _latency(graphs: list[TFLiteGraph]) -> Latency:

@@ -28,6 +28,8 @@ _OFFSETS = (0, -1, 1, -2, 2)
 _DECAY = 8.0
 # Kinds of operators with a matrix kernel.
 MATRIX_KINDS = ("conv", "dense", "pointwise")
+# Those with a loop over single channels.
+SCALAR_KINDS = ("grouped_conv",)
 
 
 def fixed_point(ratio: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -50,13 +52,15 @@ def half_up_channels(kind: str, channels: int) -> np.ndarray:
     """Returns per channel whether ties of the shift round up, else away from zero.
 
     Args:
-        kind: Kind of the operator, which has a matrix kernel or a depthwise kernel.
+        kind: Kind of its kernel: of the operator, or "grouped_conv".
         channels: How many channels it has.
 
     Example:
         >>> half_up_channels("conv", 2), half_up_channels("depthwise", 2)
         (array([ True,  True]), array([False, False]))
     """
+    if kind in SCALAR_KINDS:
+        return np.zeros(channels, bool)
     whole = channels if kind in MATRIX_KINDS else channels // _VECTOR * _VECTOR
     return np.arange(channels) < whole
 

@@ -73,8 +73,9 @@ class Runtime:
         which takes 4 channels at once, and at least 8 numbers.
 
         Args:
-            kind: Kind of the operator.
-            kernel: Shape of its kernel, channels last.
+            kind: Kind of its kernel: of the operator, or "grouped_conv", which is one
+                loop on every processor.
+            kernel: Shape of the kernel, channels last.
             positions: At how many positions of an example it computes all channels.
 
         Reference: tflite/kernels/cpu_backend_gemm_custom_gemv.h
@@ -104,7 +105,7 @@ class Runtime:
         """Returns per channel whether ties of a shift round up, else away from zero.
 
         Args:
-            kind: Kind of the operator, which has a matrix kernel or a depthwise kernel.
+            kind: Kind of its kernel: of the operator, or "grouped_conv".
             channels: How many channels it has.
         """
         return self.vectors & half_up_channels(kind, channels)

@@ -165,6 +165,13 @@ def batch_padding(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     return f"padding {amounts[:2]} of the batch" if any(amounts[:2]) else ""
 
 
+def batch_split(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds a split of the batch."""
+    rank = len(graph.tensors[op.inputs[1]].shape)
+    axes = [axis % rank for axis in constant_values(op, graph, 0)]
+    return "the axis 0" if 0 in axes else ""
+
+
 def slopes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds slopes that differ between positions."""
     shape = graph.tensors[op.inputs[1]].shape

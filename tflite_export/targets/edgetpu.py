@@ -17,7 +17,7 @@ _LEAVE_FLOAT = "Leave the layer out of the model, and run it after the file."
 _EDGE_TPU_OPS = frozenset(
     """ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED
     LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM MUL PAD PRELU QUANTIZE REDUCE_MAX RELU
-    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX SPACE_TO_DEPTH
+    RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR SOFTMAX SPACE_TO_DEPTH SPLIT
     STRIDED_SLICE SUB TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
 
@@ -52,9 +52,9 @@ _EDGE_TPU_RULES = (
         "",
         "Operators must have versions that compiler 16 knows (TensorFlow 2.5)",
         conditions.new_version,
-        remedy="Write the layer with other layers: no groups, no ReLU after a "
-        "transposed convolution, one scale per tensor where it is quantized; ReLU, "
-        "sigmoid, tanh or swish as activation.",
+        remedy="Write the layer with other layers: no ReLU after a transposed "
+        "convolution, one scale per tensor where it is quantized; ReLU, sigmoid, tanh "
+        "or swish as activation.",
         source=VERSIONS,
         refused=True,
     ),
@@ -157,6 +157,14 @@ _EDGE_TPU_RULES = (
         remedy="Pad only the other axes.",
     ),
     _rule(
+        "no_batch_split",
+        "SPLIT",
+        "The batch must not be split",
+        conditions.batch_split,
+        remedy="Split other axes.",
+        source=CORAL,
+    ),
+    _rule(
         "slope_per_channel",
         "PRELU",
         "There must be one slope per channel",
@@ -208,5 +216,7 @@ EDGETPU = Target(
     source=CORAL,
     runtime="arm64",
     predictable=False,
+    # Its compiler does not know CONV_2D with groups.
+    split_groups=("int8", "float32"),
     compiler="edgetpu_compiler",
 )

@@ -59,6 +59,8 @@ class Target:
         rules: What it requires of operators.
         source: Source of these facts.
         runtime: What runs its files, a key of `runtimes.RUNTIMES`.
+        split_groups: Types of kernels, packed or not, for which a convolution with
+            groups is written as one per group.
         one_scale: Operators whose packed kernels must have one scale for all channels.
         predictable: Whether its device rounds as the runtime does, as far as is known.
         dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
@@ -79,6 +81,7 @@ class Target:
     source: str
     runtime: str
     predictable: bool
+    split_groups: tuple[str, ...] = ()
     one_scale: tuple[str, ...] = ()
     dense_pointwise: bool = True
     refused_options: Mapping[tuple[str, str], str] = dataclasses.field(

@@ -21,22 +21,25 @@ def compare_weights(
     equal = total = 0
     mismatches = []
     for node in frozen.nodes:
-        tensor = graph.tensors.get(f"{node.name}/weight")
-        if not isinstance(node.weight, IntegerWeight) or tensor is None:
+        if not isinstance(node.weight, IntegerWeight):
             continue
-        expected = _expected_codes(node)
-        if tensor.data is None or tensor.data.size != expected.size:
-            mismatches.append(f"`{node.name}/weight` has no codes of the right shape")
-            continue
-        operator = OPERATORS[node.kind]
-        same = operator.channels_last(tensor.data) == expected
-        equal += int(same.sum())
-        total += same.size
-        if not same.all():
-            mismatches.append(
-                f"`{node.name}/weight`: {int((~same).sum())} of {same.size} codes are "
-                "not the trained code times sign times multiplier"
-            )
+        codes = np.split(_expected_codes(node), len(node.parts), axis=-1)
+        for part, expected in zip(node.parts, codes, strict=True):
+            name = f"{part}/weight"
+            tensor = graph.tensors.get(name)
+            if tensor is None:
+                continue
+            if tensor.data is None or tensor.data.size != expected.size:
+                mismatches.append(f"`{name}` has no codes of the right shape")
+                continue
+            same = OPERATORS[node.kind].channels_last(tensor.data) == expected
+            equal += int(same.sum())
+            total += same.size
+            if not same.all():
+                mismatches.append(
+                    f"`{name}`: {int((~same).sum())} of {same.size} codes are "
+                    "not the trained code times sign times multiplier"
+                )
     return equal, total, mismatches
 
 

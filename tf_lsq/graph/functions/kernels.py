@@ -93,7 +93,8 @@ def _with_kernel(
     """
     if kind == "depthwise" and len(set(layer.strides)) > 1:
         raise Unsupported(
-            f"strides must be equal where groups are used, received {layer.strides}"
+            "strides of a depthwise convolution must be equal, received "
+            f"{layer.strides}"
         )
     values = weight(kernel)
 
@@ -124,11 +125,11 @@ def _convolution(call: Call) -> Node:
     plain, depthwise = _CONVOLUTIONS[len(x.shape)]
     channels = x.shape[-1]
     x = _padded(call, x)
-    if depth == channels:
-        layer = plain(filters, size, **settings, name=call.name)
+    uneven = len(set(settings["strides"])) > 1
+    if depth > 1 or depth == channels or uneven:
+        groups = channels // depth
+        layer = plain(filters, size, **settings, groups=groups, name=call.name)
         return _with_kernel(call, "conv", layer, x, kernel)
-    if depth != 1 or filters % channels:
-        raise Unsupported(f"the kernel must have no groups, received {depth} channels")
     multiplier = filters // channels
     layer = depthwise(size, depth_multiplier=multiplier, **settings, name=call.name)
     shape = (*size, channels, multiplier)
