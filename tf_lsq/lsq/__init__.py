@@ -15,6 +15,7 @@ from .plain import (
     step_gradient_scale,
 )
 from .ranges import (
+    MAX_ACTIVATION_BITS,
     MAX_NUM_BITS,
     MIN_NUM_BITS,
     IntegerRange,
@@ -24,6 +25,7 @@ from .ranges import (
 )
 
 __all__ = [
+    "MAX_ACTIVATION_BITS",
     "MAX_NUM_BITS",
     "MIN_NUM_BITS",
     "MIN_STEP_FACTOR",
