@@ -42,6 +42,8 @@ from .grids import Grid, most_widening
 from .trained import QuantizedKernel, TrainedKernel, TrainedNode
 
 INT32_MAX = 2**31 - 1
+# The kernels for int16 have biases of 64 bits, and accumulators that fit 48.
+INT48_MAX = 2**47 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
 # output itself, a code is then off by one, and never by more.
 LARGEST_BIAS_ERROR = 0.5
@@ -138,6 +140,8 @@ def allowed_containers(
         storage: The requested storage.
     """
     kernel, runtime = node.kernel, RUNTIMES[target.runtime]
+    if node.in_int16:
+        target = target.for_int16()
     positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
     kind = node.kind
     if target.dense_pointwise and _is_pointwise(node):
@@ -145,7 +149,7 @@ def allowed_containers(
     allowed = AllowedContainers(
         kind,
         symmetric=target.symmetric,
-        builtin=() if runtime.xnnpack else SMALLEST_FIRST,
+        builtin=() if runtime.xnnpack or node.in_int16 else SMALLEST_FIRST,
         builtin_rounds_twice=runtime.rounds_twice(kind, _shape_of(kernel), positions),
         runtime=runtime.name,
     )
@@ -160,13 +164,14 @@ def allowed_containers(
     shared = storage.bias_grid == "packed"
     slow = tuple(c for c in PACKED if not takes_container(target, code, c, channels))
     missing = itertools.takewhile(packed.__ne__, fitting_containers(num_bits))
-    remarks = [f"no {name} for {code} on {target.name}" for name in missing]
+    inputs = " with int16 inputs" if node.in_int16 else ""
+    remarks = [f"no {name} for {code}{inputs} on {target.name}" for name in missing]
     return dataclasses.replace(
         allowed,
         stored=stored,
         grid=packed if shared else stored,
         shared=shared,
-        builtin=slow if runtime.xnnpack else allowed.builtin,
+        builtin=slow if runtime.xnnpack and not node.in_int16 else allowed.builtin,
         one_scale=code in target.one_scale,
         remark="; ".join(remarks) if storage.name == "packed" else "",
     )
@@ -236,9 +241,9 @@ class Fitting:
         return float(np.abs(moved).max() / self.output.scale)
 
     def fits(self, divisions: int) -> bool:
-        """Returns whether every bias and accumulator fits 32 bits."""
+        """Returns whether every bias and accumulator fits the kernel's."""
         scale, reach = self.scale / divisions, self.reach * divisions
-        return bool(fits_int32(self.bias, scale, self.source, reach).all())
+        return bool(fits_accumulator(self.bias, scale, self.source, reach).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,10 +365,12 @@ def _divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-def fits_int32(
+def fits_accumulator(
     bias: np.ndarray, scale: np.ndarray, grid: Grid, reach: np.ndarray
 ) -> np.ndarray:
-    """Returns per channel whether bias and accumulator fit 32 bits.
+    """Returns per channel whether a bias and the sums with it fit the kernel's bits.
+
+    They have 32 bits, for an input in int16 48.
 
     Args:
         bias: Real bias.
@@ -371,4 +378,5 @@ def fits_int32(
         grid: The grid of the input.
         reach: Largest sum of products of codes.
     """
-    return np.abs(bias) / (grid.scale * scale) + reach < INT32_MAX
+    largest = INT48_MAX if grid.in_int16 else INT32_MAX
+    return np.abs(bias) / (grid.scale * scale) + reach < largest

@@ -35,11 +35,13 @@ class KernelOperator(Operator):
             axis of size 1.
         axis: Axis of the channels in the file.
         one_scale: Whether a single scale for all channels is multiplied in float32.
+        matrix: Whether its operator is FULLY_CONNECTED.
     """
 
     order: ClassVar[tuple[int, ...]] = (3, 0, 1, 2)
     axis: ClassVar[int] = 0
     one_scale: ClassVar[bool] = False
+    matrix: ClassVar[bool] = False
 
     @abc.abstractmethod
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -116,6 +118,10 @@ class KernelOperator(Operator):
             ratio = np.float64(source * scale)
         multiplier, exponent = fixed_point(ratio / np.float64(output))
         kind = context.node.kind
+        if context.in_int16:
+            exact = context.runtime.exact_int16_matrix and self.matrix
+            wide = arithmetic.round_wide if exact else arithmetic.round_reduced
+            return lambda acc: wide(acc, multiplier, exponent)
         shape, positions = weight.codes.shape, math.prod(context.node.shape[1:-1])
         if not context.runtime.rounds_twice(kind, shape, positions):
             return lambda acc: arithmetic.round_once(acc, multiplier, exponent)
@@ -136,6 +142,7 @@ class KernelOperator(Operator):
             )
         weight = node.kernel_weight
         scale, bias = weight.codes.scale, weight.bias
+        in_int16 = builder.nodes[node.inputs[0]].integer_grid.in_int16
         return (
             builder.constant(
                 f"{node.name}/weight",
@@ -145,7 +152,7 @@ class KernelOperator(Operator):
             ),
             builder.constant(
                 f"{node.name}/bias",
-                bias.codes.astype(np.int32),
+                bias.codes.astype(np.int64 if in_int16 else np.int32),
                 TensorQuantization(bias.scale, 0, 0),
             ),
         )
@@ -307,6 +314,7 @@ class Dense(KernelOperator):
 
     order = (1, 0)
     one_scale = True
+    matrix = True
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Multiplies vectors by a matrix."""

@@ -52,6 +52,11 @@ class Runtime:
         vectors: Whether TFLite's own kernels compute channels in vectors, whose shifts
             round half up; else all shifts round half away from zero.
         image_mean: Whether a MEAN over height and width has a separate kernel.
+        exact_int16_matrix: Whether FULLY_CONNECTED in int16 rounds the exact product;
+            else, as all convolutions in int16, one with a ratio of 16 bits.
+        folded_int16_sums: Whether ADD in int16 aligns inputs of equal shapes in one
+            product, which rounds once; others shift them first.
+        double_products: Whether MUL takes the ratio of scales in float64; else float32.
     """
 
     name: str
@@ -65,6 +70,9 @@ class Runtime:
     fixed_sum: bool = False
     vectors: bool = True
     image_mean: bool = True
+    exact_int16_matrix: bool = True
+    folded_int16_sums: bool = True
+    double_products: bool = False
 
     def rounds_twice(self, kind: str, kernel: tuple[int, ...], positions: int) -> bool:
         """Returns whether TFLite's own kernel of an operator rounds twice.
@@ -127,6 +135,9 @@ TFLM = Runtime(
     fixed_sum=True,
     vectors=False,
     image_mean=False,
+    exact_int16_matrix=False,
+    folded_int16_sums=False,
+    double_products=True,
 )
 # LiteRT.js: its build for relaxed SIMD and that for other browsers compute the same.
 # Their C library decides the table of ELU next to ties, where a code can be off by one.

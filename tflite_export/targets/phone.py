@@ -18,6 +18,11 @@ PACKED_ON_CPU: dict[str, tuple[str, ...]] = {
     "CONV_2D": ("int4",),
     "FULLY_CONNECTED": ("int2", "int4"),
 }
+# TFLite's DEPTHWISE_CONV_2D reads INT4 codes as int8 if its input is int16.
+PACKED_IN_INT16: dict[str, tuple[str, ...]] = {
+    "CONV_2D": ("int4",),
+    "FULLY_CONNECTED": ("int2", "int4"),
+}
 FAST_ON_CPU = {("FULLY_CONNECTED", "int4"): 2, ("FULLY_CONNECTED", "int2"): 4}
 
 XNNPACK_RULES = (
@@ -47,4 +52,5 @@ PHONE = Target(
     source=SPECIFICATION,
     runtime="arm64",
     predictable=True,
+    int16_containers=PACKED_IN_INT16,
 )

@@ -75,7 +75,8 @@ def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
         return "CPU"
     if target.device != XNNPACK:
         return target.device
-    if not (xnnpack_has(op.code) and _is_fast(op, graph, target)):
+    in_int16 = any(graph.tensors[n].dtype == "int16" for n in op.inputs if n)
+    if in_int16 or not (xnnpack_has(op.code) and _is_fast(op, graph, target)):
         return "TFLite's kernel"
     return XNNPACK
 

@@ -64,6 +64,8 @@ class Target:
         dense_pointwise: Whether a packed 1x1 convolution is a FULLY_CONNECTED.
         refused_options: (option, value) of `export_model` -> why it is refused.
         compiler: Command that compiles its files, "" if none does.
+        int16_containers: The same as `containers`, for inputs in int16.
+        casts: Whether it runs CAST; else QUANTIZE stores int8 codes in int16.
     """
 
     name: str
@@ -83,6 +85,17 @@ class Target:
         default_factory=dict[tuple[str, str], str]
     )
     compiler: str = ""
+    int16_containers: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    casts: bool = True
+
+    def for_int16(self) -> Target:
+        """Returns the target with the containers of operators in int16.
+
+        No packed kernel is known to be as fast as that in int8.
+        """
+        return dataclasses.replace(self, containers=self.int16_containers, fast={})
 
 
 @dataclasses.dataclass(frozen=True)
