@@ -16,9 +16,6 @@ from harness.bit_widths import with_bits
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tf_lsq.graph import analyze
-from tf_lsq.graph.kinds import BASIC_KINDS
-from tf_lsq.graph.unary import KINDS
 from tflite_export.runtimes import this_machine
 from tflite_export.verification import probe_codes, twin_differences
 

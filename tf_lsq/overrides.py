@@ -65,9 +65,9 @@ def chosen_overrides(
             chosen |= dict.fromkeys(matched, FLOAT)
             continue
         kernels = [node for node in matched if node.properties.matmul]
-        outputs = [] if kernels or not isinstance(value, int) else matched
         chosen |= dict.fromkeys(kernels, value)
-        chosen |= {node: value for node in outputs if not _why_not(node, value)}
+        if isinstance(value, int) and not kernels:
+            chosen |= {node: value for node in matched if not _why_not(node, value)}
     return chosen
 
 

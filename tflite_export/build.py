@@ -148,8 +148,8 @@ def _check_uint8(frozen: FrozenModel, settings: FileSettings) -> None:
     if wide:
         raise ValueError(
             "Inputs and outputs of more than 8 bits must be int16 or float32. "
-            f'Received: "uint8" for {wide}. Pass "int8", which leaves them in int16, or '
-            '"float32".'
+            f'Received: "uint8" for {wide}. Pass "int8", which leaves them in int16, '
+            'or "float32".'
         )
 
 

@@ -31,7 +31,7 @@ from .file import (
     Labels,
     ModelInfo,
     Normalization,
-    TFLiteGraph,
+    in_int16,
     is_image,
     read_labels,
     runtime_of,
@@ -241,6 +241,11 @@ def export_model(
         float_layers=[
             node.layer_name for node in built.frozen.nodes if node.computes_floats
         ],
+        int16_operators=dict(
+            collections.Counter(
+                op.code for op in built.graph.ops if in_int16(op, built.graph)
+            )
+        ),
         layers=_layers(built, latencies, statistics=data is not None),
         verification=verification,
         snippets=_snippets(built, path.name, resolved, tools, normalizations),
@@ -366,16 +371,17 @@ def _layers(
 ) -> list[LayerReport]:
     """Returns reports of the operators with a kernel."""
     return [
-        _layer(node, built.graph, latencies.get(node.name), statistics=statistics)
+        _layer(node, built, latencies.get(node.name), statistics=statistics)
         for node in built.frozen.nodes
         if node.weight is not None
     ]
 
 
 def _layer(
-    node: FrozenNode, graph: TFLiteGraph, latency: Latency | None, *, statistics: bool
+    node: FrozenNode, built: BuiltFile, latency: Latency | None, *, statistics: bool
 ) -> LayerReport:
     """Returns the report of one operator with a kernel."""
+    graph = built.graph
     weight = graph.tensors[f"{node.name}/weight"]
     bias = graph.tensors.get(f"{node.name}/bias")
     constants = [weight] if bias is None else [weight, bias]
@@ -394,8 +400,10 @@ def _layer(
         report = dataclasses.replace(report, statistics=kernel_statistics(kernel))
     if not isinstance(node.weight, IntegerWeight):
         return report
+    source = built.frozen.by_name()[node.inputs[0]].integer_grid
     return dataclasses.replace(
         report,
+        input_container=source.container,
         num_bits=node.weight.num_bits,
         multiplier=node.weight.multiplier,
         widening=node.weight.widening,

@@ -21,6 +21,7 @@ from .ranges import (
     IntegerRange,
     activation_range,
     check_num_bits,
+    counted_together,
     weight_range,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "activation_range",
     "check_num_bits",
     "check_step_init",
+    "counted_together",
     "fake_quantize",
     "initial_step",
     "is_inside",

@@ -38,6 +38,23 @@ class IntegerRange:
             )
 
 
+def counted_together(integers: IntegerRange) -> int:
+    """Returns how many neighbouring integers statistics count as one.
+
+    There are at most 256 counts, as 8 bits have integers.
+
+    Args:
+        integers: A range of plain integers.
+
+    Example:
+        >>> counted_together(IntegerRange(-128, 127))
+        1
+        >>> counted_together(IntegerRange(-32768, 32767))
+        256
+    """
+    return -(-(int(integers.q_max) - int(integers.q_min) + 1) // 2**MAX_NUM_BITS)
+
+
 def check_num_bits(
     num_bits: Any, name: str = "num_bits", most: int = MAX_NUM_BITS
 ) -> int:

@@ -31,7 +31,13 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
+from .tflite_operators import (
+    OPERATORS,
+    first_release,
+    in_int16,
+    op_version,
+    xnnpack_has,
+)
 
 __all__ = [
     "CONTAINERS",
@@ -59,6 +65,7 @@ __all__ = [
     "faults_of",
     "first_release",
     "from_bytes",
+    "in_int16",
     "is_image",
     "is_newer",
     "least_releases",

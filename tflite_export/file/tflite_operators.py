@@ -89,6 +89,17 @@ def xnnpack_has(code: str) -> bool:
     return code not in OPERATORS or OPERATORS[code].xnnpack
 
 
+def in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether an operator reads or writes 16-bit integers.
+
+    Args:
+        op: The operator.
+        graph: The graph with its tensors.
+    """
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    return any(graph.tensors[name].dtype == "int16" for name in names)
+
+
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the smallest operator version that covers this use.
 

@@ -57,6 +57,8 @@ _LIBRARIES = {
     "javascript": ("LiteRT.js", ("uint8", "float32", "int32")),
     "kotlin-mediapipe": ("MediaPipe", ("uint8", "float32")),
 }
+# Languages whose code here converts no codes of 16 bits.
+_IN_BYTES = ("kotlin", "kotlin-compiled-model", "swift")
 _IMAGE_AXES, _RGB = 4, 3
 _BYTE_OFFSETS = {"uint8": 0, "int8": -128}
 # Of more variables for an input or output.
@@ -213,6 +215,12 @@ def snippet_refusal(language: str, inputs: list[End], outputs: list[End]) -> str
         inputs: The file's inputs.
         outputs: The file's outputs.
     """
+    wide = [e.name for e in (*inputs, *outputs) if e.dtype == "int16"]
+    if language in _IN_BYTES and wide:
+        return (
+            f"The code for {language} converts codes of 8 bits. Received: int16 for "
+            f'{wide}. Export with input_type="float32" and output_type="float32".'
+        )
     if language not in _LIBRARIES:
         return ""
     library, types = _LIBRARIES[language]
