@@ -159,7 +159,13 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
         if node.kind == "input":
             continue
         sources = [nodes[name] for name in node.inputs]
-        context = Context(node, sources, runtime, OPERATORS[node.kind])
+        context = Context(
+            node,
+            sources,
+            runtime,
+            OPERATORS[node.kind],
+            one_at_a_time=not frozen.dynamic_batch,
+        )
         if node.is_float:
             functions[node.name] = _in_float(context)
         else:

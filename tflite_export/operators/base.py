@@ -85,12 +85,14 @@ class Context:
         sources: The operators that compute its inputs.
         runtime: What runs the file.
         operator: The operator class of `node.kind`.
+        one_at_a_time: Whether the runtime gets one example at a time.
     """
 
     node: FrozenNode
     sources: list[FrozenNode]
     runtime: Runtime
     operator: Operator
+    one_at_a_time: bool
 
     @property
     def family(self) -> str:

@@ -36,12 +36,19 @@ class Add(PlainOperator):
 
     def _in_int16(self, context: Context) -> Compute:
         """Returns the sum in int16, whose kernel depends on the shapes."""
-        folds = self.sign == 1 and context.runtime.folded_int16_sums
+        vector = context.runtime.int16_sum_vector if self.sign == 1 else 0
         scales = context.scales
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             first, second = map(integers_of, inputs)
-            total = arithmetic.int16_sum(first, second, scales, self.sign, folds=folds)
+            total = arithmetic.int16_sum(
+                first,
+                second,
+                scales,
+                self.sign,
+                vector=vector,
+                one_at_a_time=context.one_at_a_time,
+            )
             return context.limited(total)
 
         return compute

@@ -191,7 +191,8 @@ def int16_sum(
     scales: Any,
     sign: int = 1,
     *,
-    folds: bool = False,
+    vector: int = 0,
+    one_at_a_time: bool = False,
 ) -> tf.Tensor:
     """Returns ``first + sign * second`` in output codes, rounded by int16's kernel.
 
@@ -200,15 +201,22 @@ def int16_sum(
         second: int64 codes.
         scales: float32 scales of both inputs and of the output.
         sign: 1, or -1 for a difference.
-        folds: Whether the kernel aligns tensors of equal shapes in one product. The
-            batch may decide on that: one example has the shape of a constant.
+        vector: How many codes the kernel computes at once, in another way, if both
+            tensors have one shape; 0: none. The batch may decide on that: one example
+            has the shape of a constant, and the last codes may not fill a vector.
+        one_at_a_time: Whether the kernel gets one example at a time.
     """
     shifted = fixed_sum(first, second, scales, sign, bits=_INT16_ADD_BITS)
-    if not folds or first.shape.rank != second.shape.rank:
+    if not vector or first.shape.rank != second.shape.rank:
         return shifted
     folded = fixed_sum(first, second, scales, sign, bits=_INT16_ADD_BITS, folded=True)
-    equal = tf.reduce_all(tf.equal(tf.shape(first), tf.shape(second)))
-    return tf.where(equal, folded, shifted)
+    shapes = [tf.shape(x) for x in (first, second, shifted)]
+    if one_at_a_time:
+        shapes = [tf.concat([[1], shape[1:]], axis=0) for shape in shapes]
+    size = tf.reduce_prod(shapes[2])
+    places = tf.reshape(tf.range(size), shapes[2])
+    equal = tf.reduce_all(tf.equal(*shapes[:2]))
+    return tf.where(equal & (places < size // vector * vector), folded, shifted)
 
 
 def float_mean(

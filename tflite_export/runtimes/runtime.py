@@ -54,8 +54,9 @@ class Runtime:
         image_mean: Whether a MEAN over height and width has a separate kernel.
         exact_int16_matrix: Whether FULLY_CONNECTED in int16 rounds the exact product;
             else, as all convolutions in int16, one with a ratio of 16 bits.
-        folded_int16_sums: Whether ADD in int16 aligns inputs of equal shapes in one
-            product, which rounds once; others shift them first.
+        int16_sum_vector: How many codes ADD in int16 computes at once, if both inputs
+            have one shape: then it aligns codes in one product, which rounds once; else
+            it shifts them first.
         double_products: Whether MUL takes the ratio of scales in float64; else float32.
     """
 
@@ -71,7 +72,7 @@ class Runtime:
     vectors: bool = True
     image_mean: bool = True
     exact_int16_matrix: bool = True
-    folded_int16_sums: bool = True
+    int16_sum_vector: int = 0
     double_products: bool = False
 
     def rounds_twice(self, kind: str, kernel: tuple[int, ...], positions: int) -> bool:
@@ -126,7 +127,7 @@ ARM64 = Runtime(
     softmax="integers",
 )
 # Its matrix kernels round once where the processor has no AVX.
-X86_64 = Runtime("x86-64", matrix="twice", own_math=True)
+X86_64 = Runtime("x86-64", matrix="twice", own_math=True, int16_sum_vector=16)
 TFLM = Runtime(
     "tflm",
     xnnpack=False,
@@ -136,7 +137,6 @@ TFLM = Runtime(
     vectors=False,
     image_mean=False,
     exact_int16_matrix=False,
-    folded_int16_sums=False,
     double_products=True,
 )
 # LiteRT.js: its build for relaxed SIMD and that for other browsers compute the same.
