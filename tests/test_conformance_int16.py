@@ -94,7 +94,7 @@ CASES = {
     ),
     "reduce_sum": lambda s, y: s * tf.reduce_sum(s, [1, 2], keepdims=True),
     "reduce_max": lambda s, y: s - tf.reduce_max(s, [1, 2], keepdims=True),
-    "reduce_min": lambda s, y: s - tf.reduce_min(s, 3, keepdims=True),
+    "reduce_min": lambda s, y: s - tf.reduce_min(s, [1, 2], keepdims=True),
     "average_pool": lambda s, y: layers.AveragePooling2D(3, 2, "same")(s),
     "up_sampling": lambda s, y: layers.UpSampling2D()(s),
     "chain": chain,
@@ -105,13 +105,17 @@ CASES = {
     ),
     "zeros": lambda s, y: layers.Add()([s, tf.zeros_like(s)]),
     "conv": lambda s, y: wide(layers.Conv2D, 5, 3, activation="relu")(s),
-    "conv_of_8_bits": lambda s, y: wide(layers.Add)(
-        [wide_conv(layers.MaxPooling2D()(y)), layers.MaxPooling2D()(s)]
+    # The concatenation's grid is that of the convolution, whose input has 8 bits.
+    "conv_to_16_bits": lambda s, y: wide(layers.Concatenate)(
+        [layers.Conv2D(6, 1)(y), s]
     ),
     "pointwise": lambda s, y: wide(layers.Conv2D, 5, 1)(s),
     "conv1d": lambda s, y: wide(layers.Conv1D, 5, 3)(layers.Reshape((64, 6))(s)),
     "conv_groups": lambda s, y: wide(layers.Conv2D, 6, 3, groups=6)(s),
     "transposed_conv": lambda s, y: wide(layers.Conv2DTranspose, 5, 3, 2, "same")(s),
+    "convs": lambda s, y: layers.Conv2D(5, 1, name="wide_2")(
+        wide(layers.Conv2D, 5, 3, activation="relu")(s)
+    ),
     "depthwise": lambda s, y: BN()(wide(layers.DepthwiseConv2D, 3)(s)),
     "dense": lambda s, y: wide(layers.Dense, 7)(layers.Flatten()(s)),
     "dense_on_images": lambda s, y: wide(layers.Dense, 7, activation="relu")(s),
@@ -124,14 +128,6 @@ CASES = {
     "depth_to_space": lambda s, y: tf.nn.space_to_depth(s, 2),
     "hard_sigmoid": lambda s, y: layers.Activation("hard_sigmoid")(s),
 }
-# Their weights have no codes in INT4 or INT2, or they have none.
-IN_INT8 = {"sigmoid", "tanh", "elu", "softmax", "bilinear", "depth_to_space"}
-IN_INT8 |= {"hard_sigmoid"}
-
-
-def wide_conv(x):
-    """A convolution whose input has fewer bits, and whose output has 16."""
-    return layers.Conv2D(6, 1, name="narrow_input")(x)
 
 
 def overrides_of(model, bits):
