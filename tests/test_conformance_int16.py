@@ -7,6 +7,9 @@ a kernel.
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,8 +19,14 @@ from harness.bit_widths import with_bits
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
+from tflite_export.file import from_bytes, runtime_of, to_bytes
 from tflite_export.runtimes import this_machine
-from tflite_export.verification import probe_codes, twin_differences
+from tflite_export.targets import TARGETS, find_violations
+from tflite_export.verification import (
+    compare_points,
+    probe_codes,
+    twin_differences,
+)
 
 layers = keras.layers
 SHAPE = (8, 8, 4)
@@ -164,15 +173,244 @@ def test_int16_files_compute_the_trained_integers(case, bits, rng, tmp_path):
     if bits == 8:
         found, expected = (one(x, training=False) for one in (student, model))
         assert tiny.largest_difference(found, expected) < 0.05
+    path, storage = tmp_path / "model.tflite", "int8" if bits == 8 else "packed"
+    tflite_export.export_model(student, path, storage=storage)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.equal_codes == found.weight_codes > 0
+    differences = {p.name: (p.kind, p.twin_differences) for p in found.points}
+    assert not [item for item in differences.items() if item[1][1]]
+    built = tiny.built(student, storage)
+    assert any(t.dtype == "int16" for t in built.graph.tensors.values())
+    codes = probe_codes(built.graph, built.frozen, [x], kernels="builtin")
+    different = twin_differences(built.frozen, codes, BUILTIN)
+    assert not any(different.values()), different
+
+
+def types_of(graph, code):
+    """Types of the tensors of every operator with a name."""
+    return [
+        [graph.tensors[name].dtype for name in (*op.inputs, *op.outputs) if name]
+        for op in graph.ops
+        if op.code == code
+    ]
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "types"),
+    [
+        ("dense", "FULLY_CONNECTED", ["int16", "int4", "int64", "int16"]),
+        ("conv", "CONV_2D", ["int16", "int4", "int64", "int16"]),
+        # Its kernel in TFLite would read INT4 codes as int8.
+        ("depthwise", "DEPTHWISE_CONV_2D", ["int16", "int8", "int64", "int16"]),
+        ("mean", "SUM", ["int16", "int32", "int16"]),
+        ("add_to_8_bits", "QUANTIZE", ["int16", "int8"]),
+    ],
+)
+def test_operators_have_the_types_that_tflite_computes(case, code, types, rng):
+    _, student, _ = quantized(after_sum(CASES[case]), rng, 4)
+    assert types in types_of(tiny.built(student, "packed").graph, code)
+
+
+def test_zero_points_decide_how_codes_become_16_bits(rng):
+    """QUANTIZE needs a newer runtime than CAST, which takes no zero point along."""
+    _, student, _ = quantized(after_sum(CASES["sum"]), rng, 8)
+    graph = tiny.built(student).graph
+    grids = {
+        op.code: graph.tensors[op.inputs[0]].quantization.zero_point
+        for op in graph.ops
+        if graph.tensors[op.outputs[0]].dtype == "int16" and len(op.inputs) == 1
+    }
+    assert grids == {"CAST": 0, "QUANTIZE": -128}
+    assert runtime_of(graph) == (
+        "LiteRT 2.1.3 or newer; refused by TensorFlow Lite 2.21.0 and older (QUANTIZE "
+        "from int8 to int16)"
+    )
+
+
+# --- Corrupted files -----------------------------------------------------------------
+
+
+def corrupt_scale(graph):
+    tensor = graph.tensors["sum"]
+    scale = np.nextafter(tensor.quantization.scale, np.float32(1))
+    grid = dataclasses.replace(tensor.quantization, scale=scale)
+    graph.tensors["sum"] = dataclasses.replace(tensor, quantization=grid)
+
+
+def corrupt_bias(graph):
+    tensor = graph.tensors["wide/bias"]
+    data = tensor.data.copy()
+    data[0] += 1
+    graph.tensors["wide/bias"] = dataclasses.replace(tensor, data=data)
+
+
+def corrupt_type(graph):
+    graph.tensors["sum"] = dataclasses.replace(graph.tensors["sum"], dtype="int32")
+
+
+def corrupt_operator(graph):
+    [number] = [n for n, op in enumerate(graph.ops) if op.outputs == ["sum"]]
+    graph.ops[number] = dataclasses.replace(graph.ops[number], code="SUB", table="")
+    graph.ops[number].table = "SubOptions"
+
+
+@pytest.mark.parametrize(
+    "corrupt", [corrupt_scale, corrupt_bias, corrupt_type, corrupt_operator]
+)
+def test_corrupted_int16_files_are_rejected(corrupt, rng, tmp_path):
+    _, student, x = quantized(after_sum(CASES["dense"]), rng, 8)
     path = tmp_path / "model.tflite"
-    for storage in ("int8",) if bits == 8 else ("int8", "packed"):
-        tflite_export.export_model(student, path, storage=storage)
-        found = tflite_export.verify_tflite(path, student, x, verbose=False)
-        assert found.equal_codes == found.weight_codes > 0
-        differences = {p.name: (p.kind, p.twin_differences) for p in found.points}
-        assert not [item for item in differences.items() if item[1][1]]
-        built = tiny.built(student, storage)
-        assert any(t.dtype == "int16" for t in built.graph.tensors.values())
-        codes = probe_codes(built.graph, built.frozen, [x], kernels="builtin")
-        different = twin_differences(built.frozen, codes, BUILTIN)
-        assert not any(different.values()), different
+    tflite_export.export_model(student, path)
+    tflite_export.verify_tflite(path, student, x, verbose=False)
+    graph = from_bytes(path.read_bytes())
+    corrupt(graph)
+    path.write_bytes(to_bytes(graph))
+    with pytest.raises(tflite_export.VerificationError):
+        tflite_export.verify_tflite(path, student, verbose=False)
+
+
+def test_wrong_codes_of_16_bits_are_found(rng):
+    _, student, x = quantized(after_sum(CASES["sum"]), rng, 8)
+    built = tiny.built(student)
+    codes = probe_codes(built.graph, built.frozen, [x])
+    compare_points(built.frozen, codes, "file")
+    codes["sum"][0, 0, 0, 0] ^= 2
+    with pytest.raises(tflite_export.VerificationError, match=r"`sum` \(add\)"):
+        compare_points(built.frozen, codes, "file")
+    codes["sum"][0, 0, 0, 0] ^= 3
+    found = compare_points(built.frozen, codes, "file")
+    assert {p.name: p.twin_differences for p in found}["sum"] == 1
+
+
+# --- Inputs and outputs --------------------------------------------------------------
+
+
+def ends():
+    """A model whose input and output have 16 bits."""
+    inputs = layers.Input((6,), name="image")
+    x = layers.Dense(8, name="wide")(inputs)
+    return keras.Model(inputs, layers.Add(name="sum")([x, layers.Dense(8)(x)]))
+
+
+@pytest.mark.parametrize(("given", "stored"), [("int8", "int16"), ("float32",) * 2])
+def test_ends_of_16_bits_are_int16_or_float32(given, stored, rng, tmp_path):
+    _, student, x = quantized(ends, rng, 8)
+    path, kwargs = tmp_path / "model.tflite", {"input_type": given}
+    report = tflite_export.export_model(
+        student, path, data=x, output_type=given, verbose=False, **kwargs
+    )
+    assert report.verification.twin_differences == 0
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert found.twin_differences == 0
+    graph = from_bytes(path.read_bytes())
+    for names in (graph.inputs, graph.outputs):
+        assert [graph.tensors[name].dtype for name in names.values()] == [stored]
+    in_bytes = {"kotlin", "kotlin-compiled-model", "swift"}
+    assert in_bytes.isdisjoint(report.snippets) == (stored == "int16")
+
+
+def test_ends_of_16_bits_are_not_uint8(rng, tmp_path):
+    _, student, _ = quantized(ends, rng, 8)
+    with pytest.raises(ValueError, match=r"Received: \"uint8\" for \['image', 'sum'\]"):
+        tflite_export.export_model(
+            student, tmp_path / "m.tflite", input_type="uint8", output_type="uint8"
+        )
+
+
+def test_the_code_for_python_takes_and_returns_values(rng, tmp_path, monkeypatch):
+    _, student, x = quantized(ends, rng, 8)
+    path = tmp_path / "model.tflite"
+    report = tflite_export.export_model(student, path)
+    names = {}
+    monkeypatch.chdir(tmp_path)
+    exec(report.snippets["python"], names)
+    found = np.concatenate([names["predict"](row[None]) for row in x[:8]])
+    expected = tflite_export.integer_twin(student, runtime="x86-64")(x[:8])
+    step = float(student.get_layer("quantize_sum").step)
+    np.testing.assert_allclose(found, expected, atol=1.5 * step)
+
+
+# --- Reports -------------------------------------------------------------------------
+
+
+def test_reports_say_what_int16_costs(rng, tmp_path):
+    _, student, x = quantized(after_sum(CASES["conv"]), rng, 8)
+    report = tflite_export.export_model(
+        student, tmp_path / "m.tflite", data=x, verbose=False
+    )
+    assert report.int16_operators["ADD"] == report.int16_operators["CONV_2D"] == 1
+    assert "10 to 50 times as long as XNNPACK in int8" in str(report)
+    assert {layer.name: layer.input_container for layer in report.layers} == {
+        **dict.fromkeys(("x", "y", "conv2d", "dense"), "int8"),
+        "wide": "int16",
+    }
+    assert "16x8" in str(report)
+    points = {p.name: p.statistics for p in report.verification.points}
+    assert points["sum"].num_bits == 16 and points["sum"].width == 256
+    assert len(points["sum"].counts) == 256
+    assert sum(points["sum"].counts) == x.shape[0] * 8 * 8 * 6
+    tflite_export.write_html_report(report, tmp_path / "report.html")
+    check = tflite_export.check_model(student)
+    slow = {op.name: op.runs_on for op in check.operators}
+    assert slow["sum"] == slow["wide"] == "TFLite's kernel"
+    assert slow["y"] == "XNNPACK"
+
+
+def test_the_edge_tpu_refuses_int16(rng):
+    _, student, _ = quantized(after_sum(CASES["sum"]), rng, 8)
+    graph = tiny.built(student).graph
+    found = {v.rule.name for v in find_violations(graph, TARGETS["edgetpu"])}
+    assert "int8_activations" in found
+
+
+# --- What 16 bits are for ------------------------------------------------------------
+
+
+def residual_stream(weights, outlier=3, factor=60.0):
+    """Dense blocks around a stream, one channel of which is much larger than others.
+
+    The layers that read it have weights as much smaller.
+    """
+    inputs = layers.Input((16,))
+    stem = layers.Dense(24, name="stem")
+    x, readers = stem(inputs), [layers.Dense(10, name="scores")]
+    for number in range(4):
+        readers.append(layers.Dense(24, activation="relu", name=f"inner_{number}"))
+        y = layers.Dense(24, name=f"outer_{number}")(readers[-1](x))
+        x = layers.Add(name=f"sum_{number}")([x, y])
+    model = keras.Model(inputs, [x, readers[0](x)])
+    for layer in model.layers:
+        if layer.weights:
+            layer.kernel.assign(weights.normal(0, 0.2, layer.kernel.shape))
+    sizes = np.where(np.arange(24) == outlier, factor, 1)
+    stem.kernel.assign(stem.kernel.numpy() * sizes)
+    for layer in readers:
+        layer.kernel.assign(layer.kernel.numpy() / sizes[:, None])
+    return model, np.arange(24) != outlier
+
+
+def test_a_stream_with_an_outlier_channel_is_kept_by_16_bits(rng):
+    """As in transformers: few channels are many times as large as all others."""
+    model, others = residual_stream(rng)
+    x = rng.normal(size=(512, 16)).astype(np.float32)
+    stream, scores = (output.numpy() for output in model(x))
+    errors, agreements, warned = {}, {}, {}
+    for bits in (8, 16):
+        student = tf_lsq.quantize_model(
+            model,
+            weight_bits=8,
+            activation_bits=8,
+            per_channel=True,
+            overrides={"sum_.*": bits, "inner_.*|scores": (8, bits)},
+        )
+        with warnings.catch_warnings(record=True) as warned[bits]:
+            warnings.simplefilter("always")
+            tf_lsq.calibrate(student, x, num_examples=512)
+        found, found_scores = (output.numpy() for output in student(x))
+        error = np.square(found - stream)[:, others].mean()
+        errors[bits] = np.sqrt(error / np.var(stream[:, others]))
+        same = found_scores.argmax(-1) == scores.argmax(-1)
+        agreements[bits] = same.mean()
+    assert errors[16] < errors[8] / 5, errors
+    assert agreements[16] > agreements[8] + 0.05, agreements
+    assert "less than a sixteenth" in str(warned[8][0].message) and not warned[16]
