@@ -122,7 +122,8 @@ def export_model(
             files of all storages compute the same integers under TFLite's own
             kernels. Targets of the Ethos-U refuse it.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32". None:
-            "int8", or what the consumer takes.
+            "int8", or what the consumer takes. With "int8", inputs of more than 8 bits
+            are int16.
         output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;

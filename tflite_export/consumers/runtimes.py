@@ -68,6 +68,14 @@ GPU = Consumer(
             source=_GPU,
         ),
         Rule(
+            "int16_tensors",
+            "refuses",
+            "Tensors must not be in int16; the CPU runs operators with others",
+            conditions.int16_tensors,
+            remedy="Give every point at most 8 bits.",
+            source=_GPU,
+        ),
+        Rule(
             "strided_1x1",
             "is wrong",
             "1x1 convolutions must have no strides, which it ignores",
