@@ -330,6 +330,46 @@ def test_the_code_for_python_takes_and_returns_values(rng, tmp_path, monkeypatch
     np.testing.assert_allclose(found, expected, atol=1.5 * step)
 
 
+@pytest.mark.filterwarnings("ignore:These tensors use less")
+@pytest.mark.parametrize("positive", [True, False])
+def test_sums_of_more_than_32_bits_are_exact(positive, rng, tmp_path):
+    inputs = layers.Input((6000,))
+    x = layers.Dense(16, name="wide")(inputs)
+    model = keras.Model(inputs, layers.Dense(8, name="wide_2")(x))
+    kernel = (
+        rng.uniform(0.5, 1, (6000, 16)) if positive else rng.normal(size=(6000, 16))
+    )
+    model.get_layer("wide").kernel.assign(kernel)
+    student = tf_lsq.quantize_model(model, overrides={"wide.*": (8, 16)})
+    x = np.abs(rng.normal(size=(256, 6000))).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    weight = tiny.built(student).frozen.by_name()["wide"].weight
+    assert np.abs(weight.codes.codes).sum(axis=0).max() * 32767.0 > 2**33
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not any(point.twin_differences for point in found.points)
+
+
+def test_layers_in_float_give_and_take_16_bits(rng, tmp_path):
+    inputs = layers.Input((32,))
+    x = layers.Dense(64, activation="relu", name="first")(inputs)
+    x = layers.Dense(64, name="float")(x)
+    x = layers.Dense(64, name="wide")(x)
+    x = layers.Add(name="sum")([x, x])
+    model = keras.Model(inputs, layers.Dense(8, name="last")(x))
+    overrides = {"float": "float", "wide": (8, 16), "sum": 16, "last": "float"}
+    student = tf_lsq.quantize_model(model, overrides=overrides)
+    x = rng.normal(size=(256, 32)).astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path)
+    found = tflite_export.verify_tflite(path, student, x, verbose=False)
+    assert not any(point.twin_differences for point in found.points)
+    types = [t.dtype for t in tiny.built(student).graph.tensors.values()]
+    assert "int16" in types
+
+
 # --- Reports -------------------------------------------------------------------------
 
 

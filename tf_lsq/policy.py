@@ -128,7 +128,7 @@ class Bits:
     step_init: str = "mse"
 
 
-IN_FLOAT = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+IN_FLOAT = Bits(None, lsq.MAX_NUM_BITS, most=lsq.MAX_ACTIVATION_BITS, is_float=True)
 
 
 def assign_bits(

@@ -178,12 +178,20 @@ def integers_of(codes: tf.Tensor) -> tf.Tensor:
     return tf.cast(codes, tf.int64)
 
 
-def quantized(grid: Grid) -> Compute:
-    """Returns real values -> codes minus their zero point."""
+def quantized(grid: Grid, *, by_reciprocal: bool = False) -> Compute:
+    """Returns real values -> codes minus their zero point.
+
+    Args:
+        grid: The grid of the codes.
+        by_reciprocal: Whether values are multiplied by 1 / scale, as TFLite's kernel
+            does in int16; else divided by the scale.
+    """
+    scale = np.float32(grid.scale)
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         values = tf.cast(inputs[0], tf.float32)
-        return limited(tf.round(values / np.float32(grid.scale)), grid)
+        units = values * (np.float32(1) / scale) if by_reciprocal else values / scale
+        return limited(tf.round(units), grid)
 
     return compute
 

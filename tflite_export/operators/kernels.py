@@ -34,7 +34,8 @@ class KernelOperator(Operator):
         order: Axes of the kernel, channels last, in the order of the file; -1 is a new
             axis of size 1.
         axis: Axis of the channels in the file.
-        one_scale: Whether a single scale for all channels is multiplied in float32.
+        one_scale: Whether a single scale for all channels is multiplied in float32, in
+            int8.
         matrix: Whether its operator is FULLY_CONNECTED.
     """
 
@@ -114,7 +115,7 @@ class KernelOperator(Operator):
             ratio = source * scale / output
             return lambda acc: arithmetic.float_requantize(acc, ratio)
         ratio = np.float64(source) * np.float64(scale)
-        if self.one_scale and len(scale) == 1:
+        if self.one_scale and len(scale) == 1 and not context.in_int16:
             ratio = np.float64(source * scale)
         multiplier, exponent = fixed_point(ratio / np.float64(output))
         kind = context.node.kind

@@ -40,7 +40,7 @@ class Quantize(Regridding):
         """Rounds values, moves codes, or changes the scale."""
         source = context.sources[0].grid
         if source is None:
-            return quantized(context.grid)
+            return quantized(context.grid, by_reciprocal=context.in_int16)
         if source.scale == context.grid.scale:
             return lambda inputs: context.limited(inputs[0])
         if not self._by_quantize(source, context.grid):

@@ -210,13 +210,17 @@ def int16_sum(
     if not vector or first.shape.rank != second.shape.rank:
         return shifted
     folded = fixed_sum(first, second, scales, sign, bits=_INT16_ADD_BITS, folded=True)
-    shapes = [tf.shape(x) for x in (first, second, shifted)]
-    if one_at_a_time:
-        shapes = [tf.concat([[1], shape[1:]], axis=0) for shape in shapes]
-    size = tf.reduce_prod(shapes[2])
-    places = tf.reshape(tf.range(size), shapes[2])
-    equal = tf.reduce_all(tf.equal(*shapes[:2]))
+    own, other, whole = (_sizes(x, one_at_a_time) for x in (first, second, shifted))
+    size = tf.reduce_prod(whole)
+    places = tf.reshape(tf.range(size), whole)
+    equal = tf.reduce_all(tf.equal(own, other))
     return tf.where(equal & (places < size // vector * vector), folded, shifted)
+
+
+def _sizes(x: tf.Tensor, one_at_a_time: bool) -> tf.Tensor:
+    """Returns the shape of a tensor as a kernel gets it."""
+    shape: Any = tf.shape(x)
+    return tf.concat([[1], shape[1:]], axis=0) if one_at_a_time else shape
 
 
 def float_mean(

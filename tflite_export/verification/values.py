@@ -30,7 +30,7 @@ def file_inputs(
         dtype, node = graph.tensors[graph.inputs[name]].dtype, nodes[tensor]
         if dtype == "uint8":
             converted[name] = (codes[tensor].astype(np.int16) + 128).astype(dtype)
-        elif dtype in ("int8", "int16"):
+        elif node.grid is not None and dtype == node.grid.container:
             converted[name] = codes[tensor]
         elif node.pixels is not None:
             converted[name] = _values(codes[tensor], node.integer_grid)
