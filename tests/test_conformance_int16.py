@@ -344,7 +344,7 @@ def test_sums_of_more_than_32_bits_are_exact(positive, rng, tmp_path):
     x = np.abs(rng.normal(size=(256, 6000))).astype(np.float32)
     tf_lsq.calibrate(student, x)
     weight = tiny.built(student).frozen.by_name()["wide"].weight
-    assert np.abs(weight.codes.codes).sum(axis=0).max() * 32767.0 > 2**33
+    assert np.abs(weight.codes.codes).sum(axis=0).max() * 32767.0 > 2**32
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path)
     found = tflite_export.verify_tflite(path, student, x, verbose=False)
@@ -379,7 +379,7 @@ def test_reports_say_what_int16_costs(rng, tmp_path):
         student, tmp_path / "m.tflite", data=x, verbose=False
     )
     assert report.int16_operators["ADD"] == report.int16_operators["CONV_2D"] == 1
-    assert "10 to 50 times as long as XNNPACK in int8" in str(report)
+    assert "10 to 200 times as long as XNNPACK in int8" in str(report)
     assert {layer.name: layer.input_container for layer in report.layers} == {
         **dict.fromkeys(("x", "y", "conv2d", "dense"), "int8"),
         "wide": "int16",

@@ -216,7 +216,7 @@ class ExportReport:
         kernels = ""
         if TARGETS[self.target].device == XNNPACK:
             kernels = (
-                ": XNNPACK has no kernels for them, and those of TFLite take 10 to 50 "
+                ": XNNPACK has no kernels for them, and those of TFLite take 10 to 200 "
                 "times as long as XNNPACK in int8"
             )
         return f"{operators}{kernels}"
