@@ -465,7 +465,5 @@ def test_integers_of_16_bits_are_counted_together(rng):
     student.fit(x, y, epochs=2, verbose=0, callbacks=[diagnostics])
     codes, counts = diagnostics.codes, diagnostics.history["counts"]
     assert codes["quantize_sum"].tolist() == list(range(-(2**15), 2**15, 256))
-    assert [record.sum() for record in counts["quantize_sum"]] == [64 * 8] * len(
-        counts["quantize_sum"]
-    )
+    assert {record.sum() for record in counts["quantize_sum"]} == {32 * 8}
     assert len(codes["quantize_a"]) == 256

@@ -72,7 +72,7 @@ class Runtime:
     vectors: bool = True
     image_mean: bool = True
     exact_int16_matrix: bool = True
-    int16_sum_vector: int = 0
+    int16_sum_vector: int = 16
     double_products: bool = False
 
     def rounds_twice(self, kind: str, kernel: tuple[int, ...], positions: int) -> bool:
@@ -127,7 +127,7 @@ ARM64 = Runtime(
     softmax="integers",
 )
 # Its matrix kernels round once where the processor has no AVX.
-X86_64 = Runtime("x86-64", matrix="twice", own_math=True, int16_sum_vector=16)
+X86_64 = Runtime("x86-64", matrix="twice", own_math=True)
 TFLM = Runtime(
     "tflm",
     xnnpack=False,
@@ -137,6 +137,7 @@ TFLM = Runtime(
     vectors=False,
     image_mean=False,
     exact_int16_matrix=False,
+    int16_sum_vector=0,
     double_products=True,
 )
 # LiteRT.js: its build for relaxed SIMD and that for other browsers compute the same.
