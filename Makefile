@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test slow arm runtimes consumers gpu web lint benchmarks clean
+.PHONY: quickstart test slow arm runtimes consumers gpu bytes web lint benchmarks clean
 
 quickstart: $(STAMP)
 	$(PYTHON) examples/quickstart.py $(QUICKSTART)
@@ -20,7 +20,7 @@ arm: $(STAMP)
 
 web: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m web $(WEB)
-	$(PYTHON) -m pytest -m "slow or not slow" tests/test_demo_browser.py tests/test_runtimes_wasm.py
+	$(PYTHON) -m pytest -m "slow or not slow" tests/test_demo_browser.py tests/test_demo_sound_browser.py tests/test_runtimes_wasm.py
 
 runtimes: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m years $(RUNTIMES)
@@ -30,6 +30,9 @@ consumers: $(STAMP)
 
 gpu: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m gpu $(GPU)
+
+bytes: $(STAMP)
+	PYTHONPATH=tests:. $(PYTHON) -m app_bytes $(BYTES)
 
 lint: $(STAMP)
 	$(PYTHON) -m ruff check .

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 import tf_lsq
 import tflite_export
+from tf_lsq import Pixels
 from tf_lsq._compat import keras
 from tflite_export import cli
 from tflite_export.file import flatbuffer
@@ -91,6 +92,27 @@ def test_demo_writes_a_page(files, tmp_path):
     assert "`--offline` must be a folder" in missing.output
     run("demo", file, *options, "--serve", "--json", code=2)
     run("demo", file, *options, "--boxes", "corners", code=2)
+
+
+def test_demo_computes_a_spectrogram_that_a_file_describes(rng, tmp_path):
+    model = tiny.residual(shape=(12, 33, 1))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    file, said = tmp_path / "sound.tflite", tmp_path / "front.json"
+    file.write_bytes(tiny.built(student).content)
+    front = {"sample_rate": 8000, "frame_length": 64, "frame_step": 32,
+             "full_scale": 1.0, "kind": "magnitude"}  # fmt: skip
+    said.write_text(json.dumps(front))
+    refused = run("demo", file, code=3)
+    assert "pass `--spectrogram` instead" in refused.output
+    run("demo", file, "--spectrogram", said)
+    assert '"frame_length": 64' in file.with_suffix(".html").read_text()
+    said.write_text(json.dumps(front | {"frame_length": 128}))
+    unfit = run("demo", file, "--spectrogram", said, code=3)
+    assert "[1, frames, 65, 1]" in unfit.output
+    del front["kind"]
+    said.write_text(json.dumps(front))
+    unfit = run("demo", file, "--spectrogram", said, code=3)
+    assert "['kind'] missing" in unfit.output
 
 
 def test_demo_serves_a_page_until_ctrl_c(files, tmp_path):
@@ -307,6 +329,12 @@ def test_damaged_data_files_are_named(name, files, tmp_path):
         ["suggest", "--candidate", 4, "--candidate", 16],
         ["suggest", "--num-examples", 0],
         ["suggest", "--plot", "trade_off.txt"],
+        ["suggest", "--pixels", "255"],
+        ["check", "--pixels", "0,255,rgba"],
+        ["check", "--pixels", "none"],
+        ["check", "--pixels", "image=0,-1"],
+        ["check", "--pixels", "0,255", "--pixels", "image=0,255"],
+        ["check", "--pixels", "image=0,255", "--pixels", "image=none"],
     ],
 )
 def test_wrong_usage_is_detected_before_any_file_is_read(options, files):
@@ -315,6 +343,41 @@ def test_wrong_usage_is_detected_before_any_file_is_read(options, files):
     if command == "suggest":
         arguments += ["--data", files / "x.npy", "--budget-bytes", 10_000]
     assert "Invalid value" in run(*arguments, *options, code=2).output
+
+
+@pytest.mark.parametrize(
+    ("texts", "pixels"),
+    [
+        (None, None),
+        (["0,255"], Pixels()),
+        (["127.5,127.5,bgr"], Pixels(127.5, 127.5, "bgr")),
+        (["1:2:3,4"], Pixels((1, 2, 3), 4)),
+        (["a=1:2:3,4:5:6,bgr"], {"a": Pixels((1, 2, 3), (4, 5, 6), "bgr")}),
+        (["a=b=0,1", "c=none"], {"a=b": Pixels(0, 1), "c": None}),
+    ],
+)
+def test_pixels_are_given_as_text(texts, pixels):
+    assert cli._pixels(texts) == pixels
+
+
+def test_check_and_suggest_take_pixels(files, tmp_path):
+    model, student = files / "float.keras", files / "student.keras"
+    report = run("check", model, "--pixels", "127.5,127.5")
+    assert "_normalized" in report.output
+    assert "_normalized" not in run("check", model, "--pixels", "0,255").output
+    refused = run("check", model, "--pixels", "picture=0,255", code=1).output
+    assert "'picture' is no input" in refused and "['image']" in refused
+    [name] = load_model(model).input_names
+    data = tmp_path / "bytes.npy"
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3))
+    np.save(data, Pixels(100, 50).encode(images))
+    arguments = ["suggest", model, "--data", data, "--budget-bytes", 10_000]
+    run(*arguments, "--pixels", f"{name}=100,50")
+    with pytest.warns(UserWarning, match="hardly has the values"):
+        run(*arguments, "--pixels", "0,1")
+    refused = run("suggest", model, *arguments[2:], "--pixels", "a=1,1", code=3).output
+    assert "`--pixels` must" in refused and "'a' is no input" in refused
+    assert "options" in run("check", student, "--pixels", "0,1", code=3).output
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])

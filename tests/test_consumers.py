@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from consumers import __main__ as consumers
-from consumers import measure, page, programs
+from consumers import measure, page, programs, runners
 from consumers.cases import SPECS, graph_of
+
+from tflite_export.file import to_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 RIGHT = {"scores": np.array([[0.25, 0.75]], np.float32)}
@@ -61,15 +64,65 @@ def test_a_process_that_ends_is_named(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nkill -SEGV $$\n")
     python.chmod(0o755)
-    found = measure.answer(python, "mediapipe", [tmp_path / "x.tflite"], tmp_path)
+    found = runners.answer(python, "mediapipe", [tmp_path / "x.tflite"], tmp_path)
     assert str(found["x"]["error"]) == "the process ended with -11"
 
 
 def test_a_consumer_that_refuses_gives_its_message(tmp_path):
     """This Python has no MediaPipe, so it cannot be imported."""
     files, python = [tmp_path / "x.tflite"], Path(sys.executable)
-    found = measure.answer(python, "mediapipe", files, tmp_path)
+    found = runners.answer(python, "mediapipe", files, tmp_path)
     assert str(found["x"]["error"]).startswith("ModuleNotFoundError: No module named")
+
+
+class Echo:
+    """A page that answers with its inputs, or refuses."""
+
+    def __init__(self, error=""):
+        self.error, self.given = error, {}
+
+    def run(self, content, inputs, size):
+        if self.error:
+            raise RuntimeError(self.error)
+        self.given = {name: (array.shape, size) for name, array in inputs.items()}
+        return {"softmax": np.zeros((2, 5), np.int8)}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A file whose output and its tensor have different names, and its inputs."""
+    graph, path = graph_of("int8_int8"), tmp_path / "x.tflite"
+    path.write_bytes(to_bytes(graph))
+    np.savez(path.with_suffix(".npz"), image=np.zeros((2, 8, 8, 3), np.int8))
+    return path
+
+
+def test_pages_that_name_tensors_answer_by_the_names_of_outputs(written):
+    page = Echo()
+    found = runners._in_page(page, written, by_tensor=True)
+    assert page.given == {"image": ((2, 8, 8, 3), 1)}
+    assert list(found) == ["scores"]
+    assert list(runners._in_page(page, written, by_tensor=False)) == ["softmax"]
+
+
+def test_pages_refuse_with_the_first_line_of_their_message(written):
+    page = Echo("Page.evaluate: Error: INT8 is not supported.\n    at run (x.js:1)")
+    found = runners._in_page(page, written, by_tensor=False)
+    assert str(found["error"]) == "Error: INT8 is not supported."
+
+
+def test_the_gpu_is_run_by_the_release_that_is_named(tmp_path):
+    [program] = [p for p in programs.PROGRAMS if p.call == "gpu"]
+    other = dataclasses.replace(program.release, version="0.1")
+    with pytest.raises(RuntimeError, match=r"must have ai-edge-litert==0\.1"):
+        runners.runner_of(dataclasses.replace(program, release=other), *[tmp_path] * 3)
+
+
+def test_packages_that_npm_does_not_find_are_an_error(tmp_path, monkeypatch):
+    [program] = [p for p in programs.PROGRAMS if p.consumer == "tfjs_tflite"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"tfjs-tflite@0.*must be packages that"):
+        runners._tfjs(program, tmp_path)
 
 
 def test_unknown_programs_are_refused():

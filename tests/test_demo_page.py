@@ -13,9 +13,10 @@ from harness import tiny
 from test_demo_litertjs import folder as folder
 
 import tflite_export
+from tf_lsq._compat import keras
 from tflite_export import demo
 from tflite_export.demo import conversion
-from tflite_export.file import from_bytes, to_bytes
+from tflite_export.file import from_bytes, labels, to_bytes
 from tflite_export.runtimes import Runner
 
 ATTACK = "</script><script>alert(1)</script>"
@@ -63,6 +64,21 @@ def file(rng, tmp_path):
     """A classifier of five classes, with int8 ends."""
     student, _ = tiny.calibrated(tiny.residual, rng)
     path = tmp_path / "some net.tflite"
+    path.write_bytes(tiny.built(student).content)
+    return path
+
+
+SPECTROGRAM = tflite_export.Spectrogram(
+    sample_rate=8000, frame_length=64, frame_step=32, full_scale=1.0, kind="power"
+)
+
+
+@pytest.fixture
+def file_of_sounds(rng, tmp_path):
+    """A classifier of 12 frames of 33 frequencies, with int8 ends."""
+    model = tiny.residual(shape=(12, 33, 1))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    path = tmp_path / "sounds.tflite"
     path.write_bytes(tiny.built(student).content)
     return path
 
@@ -126,6 +142,46 @@ def test_a_change_that_is_not_exact_is_refused(file, monkeypatch):
     assert not file.with_suffix(".html").exists()
 
 
+def test_a_page_of_sounds_knows_how_features_are_computed(file_of_sounds):
+    page = page_of(file_of_sounds, mean=None, std=None, spectrogram=SPECTROGRAM)
+    sound = json.loads(page.data["demo"])["sound"]
+    assert (sound["num_samples"], sound["shape"]) == (11 * 32 + 64, [1, 12, 33, 1])
+    assert sound["spectrogram"]["fft_length"] == 64
+    assert sound["dtype"] == "uint8" and sound["scale"] > 0
+    assert len(page.ids) == len(set(page.ids))
+    assert "createImageBitmap" not in page.data["module"]
+    assert page.references == ["data:,"]
+
+
+def test_a_page_of_pictures_has_no_code_of_sounds(file):
+    assert "Spectrogram" not in page_of(file).data["module"]
+
+
+def test_options_of_pictures_are_refused_with_a_spectrogram(file_of_sounds, file):
+    options = {"spectrogram": SPECTROGRAM}
+    with pytest.raises(
+        ValueError, match=r"left out with `spectrogram`.*mean=0, std=255"
+    ):
+        page_of(file_of_sounds, **options)
+    with pytest.raises(
+        ValueError, match=r"\[1, frames, 33\] .* Received 'image': uint8"
+    ):
+        page_of(file, **options)
+    with pytest.raises(TypeError, match="must be a `Spectrogram`"):
+        page_of(file_of_sounds, mean=None, std=None, spectrogram={"kind": "power"})
+    assert not file_of_sounds.with_suffix(".html").exists()
+
+
+def test_masks_over_sounds_are_refused(rng, tmp_path):
+    inputs = keras.layers.Input((12, 33, 1), name="sound")
+    model = keras.Model(inputs, keras.layers.Conv2D(3, 3)(inputs))
+    student, _ = tiny.student_of(model, rng, (64, 12, 33, 1))
+    path = tmp_path / "mask.tflite"
+    path.write_bytes(tiny.built(student).content)
+    with pytest.raises(ValueError, match=r"scores of classes.*10, 31, 3\]"):
+        page_of(path, mean=None, std=None, spectrogram=SPECTROGRAM)
+
+
 def test_labels_and_titles_cannot_end_a_script(file):
     page = page_of(file, labels=HOSTILE, title=ATTACK)
     assert json.loads(page.data["demo"])["labels"] == HOSTILE
@@ -136,7 +192,7 @@ def test_labels_and_titles_cannot_end_a_script(file):
 
 def test_labels_may_be_a_text_file(file, tmp_path):
     path = tmp_path / "labels.txt"
-    path.write_bytes("\ufeffa\r\nb\r\nc\nd\né\n\n".encode())
+    path.write_bytes("\ufeffa\r\nb\r\nc\nd\né\n".encode())
     page = page_of(file, labels=path)
     assert json.loads(page.data["demo"])["labels"] == ["a", "b", "c", "d", "é"]
     path.write_bytes(b"\xff\xfe")
@@ -150,11 +206,31 @@ def test_without_labels_classes_have_numbers(file):
     assert page.data["title"] == "some net"
 
 
-@pytest.mark.parametrize("labels", [["a"], list("abcdef"), ["a", "b", "c", "d", " "]])
+@pytest.mark.parametrize("labels", [["a"], list("abcdef"), ["a", "b", "c", "d", ""]])
 def test_wrong_labels_are_refused_before_anything_is_written(file, labels):
-    with pytest.raises(ValueError, match="one name for each of the 5 classes"):
+    with pytest.raises(
+        ValueError, match=r"`labels` must be one text.*5 classes.*scores"
+    ):
         page_of(file, labels=labels)
     assert not file.with_suffix(".html").exists()
+
+
+def test_labels_and_names_come_from_the_metadata(file):
+    info = tflite_export.ModelInfo(name="Five things")
+    tflite_export.write_metadata(file, labels=list("vwxyz"), info=info)
+    page = page_of(file)
+    assert json.loads(page.data["demo"])["labels"] == list("vwxyz")
+    assert page.data["title"] == "Five things"
+    page = page_of(file, labels=["same"] * 5, title="Mine")
+    assert json.loads(page.data["demo"])["labels"] == ["same"] * 5
+    assert page.data["title"] == "Mine"
+
+
+def test_labels_of_the_file_that_do_not_fit_are_refused(file, monkeypatch):
+    tflite_export.write_metadata(file, labels=list("vwxyz"))
+    monkeypatch.setattr(labels, "from_text", lambda text: ("v", "w"))
+    with pytest.raises(ValueError, match=r"The labels in the file.*`scores`: 2 labels"):
+        page_of(file)
 
 
 def test_an_offline_page_contains_litertjs(file, folder):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 from harness import tiny
 
+import tf_lsq
+import tflite_export
 from tflite_export.demo.pixels import read_picture
 from tflite_export.file import (
+    Additions,
+    Normalization,
     TensorQuantization,
     TFLiteGraph,
     TFLiteOp,
     TFLiteTensor,
+    from_bytes,
+    standard_metadata,
+    with_additions,
     with_uint8_ends,
 )
 from tflite_export.verification.values import file_inputs
@@ -41,7 +47,7 @@ def test_numbers_that_contradict_the_file_are_refused():
     graph = graph_of(scale=1 / 255, zero_point=0)
     table = read_picture(graph, 0, 255).table
     assert table == [list(range(256))] * 3
-    with pytest.raises(ValueError, match=r"must be left out.*'image'.*mean=0, std=1\."):
+    with pytest.raises(ValueError, match=r"left out.*'image' takes \(byte - 0\) / 255"):
         read_picture(graph, 0, 1)
 
 
@@ -57,20 +63,50 @@ def test_floats_need_mean_and_std():
         read_picture(graph_of(dtype="float32"), None, None)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_a_file_that_was_exported_as_pixels_says_so(dtype, rng):
-    student, _ = tiny.calibrated(tiny.residual, rng)
-    graph = with_uint8_ends(tiny.built(student, input_type=dtype).graph)
-    described = {"format": 1, "tensors": {"image": {"pixels": {"mean": 9}}}}
-    said = {"tf_lsq": json.dumps(described).encode()}
-    picture = read_picture(dataclasses.replace(graph, metadata=said), None, None)
-    if dtype == "uint8":
-        assert picture.table == [list(range(256))] * 3
-        return
-    # The QUANTIZE of the file makes the byte of each value.
-    grid = graph.tensors["image"].quantization
-    codes = np.rint(np.float32(picture.table) / grid.scale) + grid.zero_point
-    np.testing.assert_array_equal(codes + 128, [np.arange(256)] * 3)
+def numbers(one):
+    """One number, or one per channel, as a tuple."""
+    return tuple(map(float, np.atleast_1d(one)))
+
+
+def saying(graph, mean, std):
+    """A file whose standard metadata say how bytes become its input."""
+    one = Normalization(numbers(mean), numbers(std))
+    return with_additions(graph, Additions(normalization={"image": one}))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_a_file_that_was_exported_as_pixels_says_so(dtype, rng, tmp_path):
+    student, _ = tiny.calibrated(
+        tiny.residual, rng, inputs=tf_lsq.Pixels(mean=128, std=127)
+    )
+    path = tmp_path / "net.tflite"
+    tflite_export.export_model(student, path, input_type=dtype, verbose=False)
+    graph = with_uint8_ends(from_bytes(path.read_bytes()))
+    picture = read_picture(graph, None, None)
+    table = np.array(picture.table)
+    if dtype == "float32":
+        # The QUANTIZE of the file makes the byte of each value.
+        grid = graph.tensors["image"].quantization
+        table = np.rint(np.float32(table) / grid.scale) + grid.zero_point + 128
+    np.testing.assert_array_equal(table, [np.arange(256)] * 3)
+
+
+def test_the_metadata_say_what_the_model_was_trained_on():
+    mean, std = (90.0, 100.0, 120.5), (50.0, 60.0, 70.0)
+    graph = graph_of(dtype="float32")
+    wanted = read_picture(graph, mean, std)
+    said = saying(graph, mean, std)
+    assert read_picture(said, None, None) == wanted == read_picture(said, mean, std)
+    with pytest.raises(ValueError, match=r"takes \(byte - \[90, 100, 120.5\]\) / \[50"):
+        read_picture(said, mean, 60)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((1, 2), 1), (0, -1)])
+def test_damaged_metadata_are_refused(mean, std, monkeypatch):
+    graph, one = graph_of(), Normalization(*map(numbers, (mean, std)))
+    monkeypatch.setattr(standard_metadata, "normalization_of", lambda entry: one)
+    with pytest.raises(ValueError, match=r"metadata of 'image' do not fit.*one finite"):
+        read_picture(saying(graph, 0, 1), None, None)
 
 
 def test_bytes_become_the_codes_of_the_exporter(rng):

@@ -89,12 +89,39 @@ def test_refused_files_are_counted_by_reason_without_names_of_tensors(written):
 
 def test_news_fails_the_program(capsys):
     right = trained.Row("net", 10, 0.9, {"conv": 0.4, "pick": 0.9}, 1, 100)
-    assert program._report([right], shapes.WRONG) == 0
+    assert program._report([right], shapes.WRONG, []) == 0
     lost = trained.Row("net", 10, 0.9, {"conv": 0.4, "pick": 0.8}, 1, 100)
-    assert program._report([lost], {"CONV_2D", *shapes.WRONG}) == 2
-    assert program._report([right], set()) == len(shapes.WRONG)
+    assert program._report([lost], {"CONV_2D", *shapes.WRONG}, ["x"]) == 3
+    assert program._report([right], set(), []) == len(shapes.WRONG)
     printed = capsys.readouterr().out
     assert "CONV_2D is wrong" in printed and "net loses accuracy" in printed
+    assert "the rules of the consumer `gpu` misjudge x" in printed
+
+
+def test_files_that_no_rule_names_are_misjudged(written):
+    """The third shape has a multiplier, and is wrong as the rules say."""
+    folder, output = written
+    first, second, third = sorted(output.glob("*.npz"))
+    [line] = measure.misjudged(folder, output)
+    assert line.startswith("shape_002 (runs): gpu             wrong because depthwise")
+    _change_a_code(third)
+    assert measure.misjudged(folder, output) == []
+    _change_a_code(first)
+    second.unlink()
+    second.with_suffix(".error").write_text("no")
+    found = measure.misjudged(folder, output)
+    assert [line.partition(":")[0] for line in found] == [
+        "shape_000 (wrong)",
+        "shape_001 (refused)",
+    ]
+
+
+def _change_a_code(path):
+    """Changes a code by two."""
+    with np.load(path) as file:
+        codes = file["y"]
+    codes.flat[7] += 2
+    np.savez(path, y=codes)
 
 
 @pytest.mark.slow

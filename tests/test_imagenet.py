@@ -133,7 +133,7 @@ def test_validation_images_are_central_crops(images, folder):
         top, left = (round((size - side) / 2) for size in (height, width))
         part = whole[number][top : top + side, left : left + side]
         expected = tf.image.resize(part, (32, 32), antialias=True).numpy()
-        # Colours at the edges of a crop have fewer neighbours.
+        # Colors at the edges of a crop have fewer neighbours.
         assert np.abs(expected - found)[2:-2, 2:-2].max() <= 0.51
 
 

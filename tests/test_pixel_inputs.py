@@ -118,7 +118,7 @@ NORMALISED = {
 
 
 @pytest.mark.parametrize("name", NORMALISED)
-def test_a_model_that_normalises_bytes_takes_bytes(name, rng, tmp_path):
+def test_a_model_that_normalizes_bytes_takes_bytes(name, rng, tmp_path):
     front, end, before = NORMALISED[name]
     student, pixels = tf_lsq.quantize_model(network(front())), images(rng)
     [point] = pixel_points(student).values()
@@ -169,7 +169,7 @@ NOT_PIXELS = {
     "amplitudes": (
         lambda x: layers.Normalization(mean=[0.1], variance=[0.04])(x), (8, 8, 1), None
     ),
-    "one channel standardised": (
+    "one channel standardized": (
         lambda x: layers.Normalization(mean=[40.0], variance=[2500.0])(x), (8, 8, 1),
         None,
     ),
@@ -182,6 +182,10 @@ NOT_PIXELS = {
     "scaled after a convolution": (
         lambda x: layers.Rescaling(1 / 255)(layers.Conv2D(3, 1)(x)), (8, 8, 3), None
     ),
+    "a series of three sensors": (
+        lambda x: layers.Reshape((32, 3, 1))(layers.Rescaling(1 / 255)(x)), (32, 3),
+        None,
+    ),
     "8-bit waves": (layers.Rescaling(1 / 255, 3.0), (8, 8, 1), None),
 }  # fmt: skip
 
@@ -192,6 +196,26 @@ def test_other_inputs_learn_their_step(name):
     student = tf_lsq.quantize_model(network(front, shape, dtype or "float32"))
     assert not pixel_points(student)
     assert not any(isinstance(p, PixelPoint) for p in quantization_points(student))
+
+
+@pytest.mark.parametrize("front", ["flattened", "reshaped", "scaled first"])
+def test_grey_images_need_no_axis_of_channels(front, rng, tmp_path):
+    inputs, scale = layers.Input((16, 20), name="image"), layers.Rescaling(1 / 255)
+    if front == "flattened":
+        x = layers.Dense(8, activation="relu")(layers.Flatten()(scale(inputs)))
+    else:
+        to_image = layers.Reshape((16, 20, 1))
+        first, then = (to_image, scale) if front == "reshaped" else (scale, to_image)
+        x = layers.Conv2D(4, 3, activation="relu")(then(first(inputs)))
+    model = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+    student, image = tf_lsq.quantize_model(model), images(rng, (64, 16, 20))
+    x = image.astype(np.float32)
+    tf_lsq.calibrate(student, x)
+    assert input_end(student)[1] == -128
+    assert ("DEPTHWISE_CONV_2D" in operators(student)) == (front == "reshaped")
+    path = tmp_path / "model.tflite"
+    exported(student, path, x)
+    np.testing.assert_array_equal(scores_of(path, image), student(x))
 
 
 def test_tabular_features_are_not_pixels():
@@ -364,7 +388,7 @@ def test_other_readers_of_an_input(kind, rng, tmp_path):
 
 
 def test_the_first_layers_may_stay_in_float(rng, tmp_path):
-    """Then the normalisation is computed in float, too."""
+    """Then the normalization is computed in float, too."""
     pixels = Pixels(127.5, 127.5)
     student = tf_lsq.quantize_model(
         network(), inputs=pixels, overrides={"conv": "float"}
@@ -373,7 +397,7 @@ def test_the_first_layers_may_stay_in_float(rng, tmp_path):
     x = pixels.encode(image)
     tf_lsq.calibrate(student, x)
     report = exported(student, path, x)
-    assert report.float_layers == ["image_normalised", "conv"]
+    assert report.float_layers == ["image_normalized", "conv"]
     np.testing.assert_allclose(scores_of(path, image), student(x), atol=0.02)
 
 
@@ -498,7 +522,7 @@ def test_training_moves_weights_and_no_grid(rng):
     before = student.get_layer("conv").get_weights()[0]
     student.fit(x, y, verbose=0, epochs=2)
     assert (student.get_layer("conv").get_weights()[0] != before).any()
-    for name in ("quantize_image", "quantize_image_normalised"):
+    for name in ("quantize_image", "quantize_image_normalized"):
         assert not student.get_layer(name).weights
     assert input_end(student) == (1, -128)
 
@@ -565,7 +589,7 @@ def test_metadata_and_inspection_name_the_pixels(rng, tmp_path):
         "pixels, trained on (byte - [123.7, 116.3, 103.5]) / 60.0, channels rev"
         in str(found)
     )
-    # A file of another normalisation is another file.
+    # A file of another normalization is another file.
     other = tf_lsq.quantize_model(network(), inputs=Pixels(MEANS, 60))
     tf_lsq.calibrate(other, pixels.encode(images(rng)))
     with pytest.raises(tflite_export.VerificationError):
@@ -603,7 +627,7 @@ def test_students_of_pixels_are_compared_with_their_model(name, rng):
     assert min(row.own_sqnr_db for row in rows.values()) > 30
 
 
-def test_a_scaling_is_merged_into_the_normalisation_of_the_input(rng):
+def test_a_scaling_is_merged_into_the_normalization_of_the_input(rng):
     front, inputs, _ = FRONTS["merged"]
     for target in ("phone", "symmetric"):
         student = tf_lsq.quantize_model(network(front), inputs=inputs, target=target)

@@ -1,4 +1,4 @@
-"""`Pixels`, and the codes of all bytes for every normalisation in use."""
+"""`Pixels`, and the codes of all bytes for every normalization in use."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def test_codes_of_all_bytes_are_the_bytes(pixels, tmp_path):
         student, path, input_type="uint8", output_type="float32", data=x, verbose=False
     )
     points = {point.name: point for point in report.verification.points}
-    if "image_normalised" in points:
-        assert points["image_normalised"].num_codes == ALL_BYTES.size
-        assert points["image_normalised"].off_by_one == 0
+    if "image_normalized" in points:
+        assert points["image_normalized"].num_codes == ALL_BYTES.size
+        assert points["image_normalized"].off_by_one == 0
     graph = from_bytes(path.read_bytes())
     end = graph.tensors[graph.inputs["image"]].quantization
     if pixels.single is not None and float(pixels.single[0]).is_integer():
@@ -114,8 +114,8 @@ def test_the_first_convolution_reads_the_values_of_float64_for_all_bytes(name):
     [conv] = [layer for layer in student.layers if layer.name.startswith("conv2d")]
     read = keras.Model(student.input, conv.input)(np.float32(values)).numpy()
     points = [p.name for p in tf_lsq.training.quantization_points(student)]
-    if "quantize_image_normalised" in points:
-        step = tf_lsq.steps(student)["quantize_image_normalised"]
+    if "quantize_image_normalized" in points:
+        step = tf_lsq.steps(student)["quantize_image_normalized"]
         # The mean is rounded to what a bias holds, then the value to its grid.
         allowed = step / 2 + 1 / np.min(pixels.std) / 254
         assert len(np.unique(read[..., 0])) > 224  # Nearly all bytes stay apart.

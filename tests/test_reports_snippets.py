@@ -24,7 +24,6 @@ import tflite_export
 from tf_lsq._compat import keras
 from tflite_export.file import (
     Additions,
-    End,
     Normalization,
     TensorQuantization,
     TFLiteGraph,
@@ -177,7 +176,7 @@ NORMS = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 def classifier(dtype):
     """A graph with labels whose input is made of bytes.
 
-    Codes of integer inputs are bytes; a float32 input is standardised by channel.
+    Codes of integer inputs are bytes; a float32 input is standardized by channel.
     """
     graph = copy.deepcopy(plain_classifier(dtype))
     norm = Normalization((0.0,), (255.0,))
@@ -330,18 +329,25 @@ def test_javascript_is_well_formed(odd, tmp_path):
         assert subprocess.run([node(), "--check", path], capture_output=True).returncode
 
 
+def of_ends(inputs, outputs):
+    """A graph without operators, of tensors by name: type and shape."""
+    tensors = {k: TFLiteTensor(k, v[1], v[0]) for k, v in {**inputs, **outputs}.items()}
+    return TFLiteGraph(tensors, [], {k: k for k in inputs}, {k: k for k in outputs})
+
+
 def test_libraries_that_refuse_a_file_have_no_snippet():
-    image = End("image", "uint8", (-1, 8, 8, 3), None, None)
-    scores = End("scores", "int8", (-1, 5), None, None)
-    assert snippet_refusal("kotlin", [image], [scores]) == ""
+    image, scores = {"image": ("uint8", (1, 8, 8, 3))}, {"scores": ("int8", (1, 5))}
+    assert snippet_refusal("kotlin", of_ends(image, scores)) == ""
     for language in ("javascript", "kotlin-mediapipe"):
-        message = snippet_refusal(language, [image], [scores])
-        assert "Received: {'scores': 'int8'}. Export with" in message
-    gray = dataclasses.replace(image, shape=(-1, 8, 8, 1))
-    scores = dataclasses.replace(scores, dtype="uint8")
-    assert snippet_refusal("javascript", [gray], [scores]) == ""
-    for inputs in ([gray], [image, image]):
-        assert "one input" in snippet_refusal("kotlin-mediapipe", inputs, [scores])
+        message = snippet_refusal(language, of_ends(image, scores))
+        assert "Received: output `scores` is int8. Export with" in message
+    gray, scores = {"image": ("uint8", (1, 8, 8, 1))}, {"scores": ("uint8", (1, 5))}
+    assert snippet_refusal("javascript", of_ends(gray, scores)) == ""
+    message = snippet_refusal("kotlin-mediapipe", of_ends(gray, scores))
+    assert "one image with three channels" in message
+    two = {**image, "other": image["image"]}
+    message = snippet_refusal("kotlin-mediapipe", of_ends(two, scores))
+    assert "Received: it has 2 inputs." in message
 
 
 def test_a_snippet_of_one_input_and_output_is_short(exported_report):

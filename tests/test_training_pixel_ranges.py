@@ -30,7 +30,7 @@ def images(rng):
     return rng.integers(0, 256, (32, 8, 8, 3)).astype(np.uint8)
 
 
-# What the user says -> how the data were normalised, and what the warning says.
+# What the user says -> how the data were normalized, and what the warning says.
 WRONG = {
     "bytes are not divided": (
         ZERO_TO_ONE, Pixels(0, 1), r"0 to 255\. .* 0 to 1 with Pixels\(0, 255\)\. .* "
@@ -58,14 +58,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_data_of_another_normalisation_are_reported(name, rng):
+def test_data_of_another_normalization_are_reported(name, rng):
     said, true, message = WRONG[name]
     model, x = student(said), true.encode(images(rng))
     with pytest.warns(UserWarning, match=message):
         tf_lsq.calibrate(model, x)
 
 
-def test_a_model_that_normalises_bytes_itself_is_given_bytes(rng):
+def test_a_model_that_normalizes_bytes_itself_is_given_bytes(rng):
     model = student(None, layers.Rescaling(1 / 255))
     with pytest.warns(UserWarning, match=r"`image`: values from 0 to 1\.") as caught:
         tf_lsq.calibrate(model, ZERO_TO_ONE.encode(images(rng)))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from consumers import page as consumers_page
+from consumers.programs import PROGRAMS
 from harness import run_files
 from years import __main__ as years
 from years import measure, page, releases
@@ -16,7 +19,10 @@ PAGE = ROOT / "docs/runtimes.md"
 
 def test_the_page_is_made_of_the_results():
     about, measured = page.read_results(PAGE.with_suffix("") / "results.jsonl")
-    assert PAGE.read_text() == page.page(about, measured)
+    consumers = consumers_page.read_results(PAGE.parent / "consumers/results.jsonl")
+    assert PAGE.read_text() == page.page(about, measured, consumers)
+    for program in PROGRAMS:
+        assert f"\n| {program.name} | " in PAGE.read_text()
 
 
 def test_the_results_have_all_releases():
@@ -42,6 +48,37 @@ def test_cells(count, text):
 def test_unknown_releases_are_refused():
     with pytest.raises(ValueError, match="Releases must be among"):
         releases.find_release("ai-edge-litert==0.1")
+
+
+@pytest.fixture
+def two_releases(tmp_path):
+    """Results of two releases, in a file."""
+    key = ("xnnpack", "ADD")
+    one = measure.Measured("2.0", "xnnpack", {key: measure.Count(files=3)}, {}, [], [])
+    names = [release.name for release in releases.RELEASES]
+    path = tmp_path / "results.jsonl"
+    page.write_results(path, "3 files", {names[0]: one, names[-1]: one})
+    return path, names, one
+
+
+def test_results_of_a_release_are_added_to_others_of_the_same_files(two_releases):
+    path, names, one = two_releases
+    found = page.with_others(path, "3 files", {names[5]: one})
+    assert list(found) == [names[0], names[5], names[-1]]
+    newer = dataclasses.replace(one, numpy="2.1")
+    assert page.with_others(path, "3 files", {names[0]: newer})[names[0]] is newer
+
+
+def test_results_of_other_files_are_not_mixed(two_releases):
+    path, names, one = two_releases
+    fewer = dataclasses.replace(
+        one, counts={("xnnpack", "ADD"): measure.Count(files=2)}
+    )
+    for about, new in (("4 files", one), ("3 files", fewer)):
+        with pytest.raises(ValueError, match="results of the same files"):
+            page.with_others(path, about, {names[5]: new})
+        every = dict.fromkeys(names, new)
+        assert page.with_others(path, about, every) is every
 
 
 def test_a_package_that_cannot_be_had_is_an_error(tmp_path, monkeypatch):

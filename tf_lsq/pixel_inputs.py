@@ -1,13 +1,13 @@
 """Decides which inputs of a model are pixels, and makes their codes bytes.
 
 The grid of such an input is prescribed, not learned, see `PixelGrid`. If 0 falls on a
-byte and all channels have the same numbers, the codes of the grid are the normalised
-values. Otherwise the codes are plain bytes, and the normalisation follows as an
+byte and all channels have the same numbers, the codes of the grid are the normalized
+values. Otherwise the codes are plain bytes, and the normalization follows as an
 operator. The grid of its output is prescribed as well: it has 0, so that padding is
 exact, and covers what the 256 bytes give in 254 steps. (In 255, as many as bytes are
 apart, all values of [-1, 1] would lie halfway between two codes.)
 
-A model that normalises bytes itself, with `Rescaling`, `Normalization` or a
+A model that normalizes bytes itself, with `Rescaling`, `Normalization` or a
 `preprocess_input` at its front, takes bytes. That is recognised by the constants.
 """
 
@@ -46,9 +46,11 @@ _MOVES = ("slice", "gather", "reshape", "transpose")
 # The byte in the middle, which codes of zero point 0 leave at 0.
 _MIDDLE = 128
 
-# --- What only a normalisation of bytes does ------------------------------------------
+# --- What only a normalization of bytes does ------------------------------------------
 _CHANNELS = (1, 3, 4)
 _RGB = 3
+# Height and width of images without an axis of channels; else it may be a series.
+_SMALLEST = 16
 # It maps 0..255 to an interval of this length: [0, 1], [-1, 1], [-0.5, 0.5].
 _SPANS = (1.0, 2.0)
 _SPAN_TOLERANCE = 0.01  # Some divide by 256 or 128.
@@ -65,7 +67,7 @@ def settle_pixels(
 ) -> None:
     """Finds the inputs that are pixels, and changes the graph after them.
 
-    They, and the normalisations after them, get their `PixelGrid` as the option
+    They, and the normalizations after them, get their `PixelGrid` as the option
     "pixel_grid". Operators that are inserted have the option "of_input".
 
     Args:
@@ -142,7 +144,7 @@ def _has_bytes(node: Node, options: Options) -> bool:
     """Returns whether the model shows that an input holds bytes.
 
     It does if the type is uint8 and it is read as values; or if it is an image that is
-    normalised as only bytes are.
+    normalized as only bytes are.
     """
     if options.target in SYMMETRIC_TARGETS or node.is_output or not node.consumers:
         return False  # On zero points of 0, not without being asked.
@@ -150,12 +152,19 @@ def _has_bytes(node: Node, options: Options) -> bool:
         return False
     if node.is_integer:
         return node.dtype.name == "uint8"
-    if len(node.shape) != 4 or node.shape[-1] not in _CHANNELS:
+    if not _is_image(node.shape):
         return False
     return any(
-        _normalises_bytes(*scaling_numbers(scaling), scaling.shape[-1])
+        _normalizes_bytes(*scaling_numbers(scaling), scaling.shape[-1])
         for scaling in _front_scalings(node)
     )
+
+
+def _is_image(shape: tuple[int | None, ...]) -> bool:
+    """Returns whether a shape is that of images, with or without channels."""
+    if len(shape) == 3:
+        return all(size is None or size >= _SMALLEST for size in shape[1:])
+    return len(shape) == 4 and shape[-1] in _CHANNELS
 
 
 def _front_scalings(node: Node) -> list[Node]:
@@ -170,7 +179,7 @@ def _front_scalings(node: Node) -> list[Node]:
     return found
 
 
-def _normalises_bytes(
+def _normalizes_bytes(
     scale: np.ndarray, offset: np.ndarray, channels: int | None
 ) -> bool:
     """Returns whether a scaling is one that only bytes have.
@@ -277,7 +286,7 @@ class _Rewriting:
         if inserted is not None:
             # The grid has bytes minus `zero`.
             offset = inserted.scale * grid.zero + inserted.offset
-            name = self._name("normalised")
+            name = self._name("normalized")
             insert_scaling(
                 self._graph, last, inserted.scale, offset, name, of_input=True
             )

@@ -145,7 +145,7 @@ class PixelGrid:
 
     A code stands for ``(byte - zero) / divisor``. That is not always the value that the
     model takes: if 0 is on no byte, or channels differ, bytes stand for themselves, and
-    the normalisation follows as an operator.
+    the normalization follows as an operator.
 
     Attributes:
         pixels: How the values that the model takes encode bytes.

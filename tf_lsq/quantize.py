@@ -76,9 +76,10 @@ def quantize_model(
             into the file: the codes of its input are the bytes, and nothing is learned
             there. Or a mapping of input names to that; None for an input whose step is
             learned as always. An input that is missing is pixels if its type is uint8,
-            or if it is an image of 1, 3 or 4 channels that the model itself normalises
-            as only bytes are: with `Rescaling`, `Normalization` or a
-            `preprocess_input`. For "symmetric", only what is given here is.
+            or if it is an image of 1, 3 or 4 channels, or without an axis of channels,
+            that the model itself normalizes as only bytes are: with `Rescaling`,
+            `Normalization` or a `preprocess_input`. For "symmetric", only what is given
+            here is.
 
     Returns:
         A model of the Keras of `model`, uncompiled. For a tf_keras student of a Keras 3

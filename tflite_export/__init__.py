@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .bits import BitSuggestion, suggest_bits
     from .c_source import write_c_source
     from .check import CheckReport, check_model
-    from .demo import write_demo
+    from .demo import Spectrogram, write_demo
     from .errors import BudgetError, VerificationError
     from .file import ModelInfo, Normalization, QuantizedTensor
     from .freezing import round_biases
@@ -29,7 +29,7 @@ __getattr__, __dir__, _ = lazy_loader.attach(
         "bits": ["BitSuggestion", "suggest_bits"],
         "c_source": ["write_c_source"],
         "check": ["CheckReport", "check_model"],
-        "demo": ["write_demo"],
+        "demo": ["Spectrogram", "write_demo"],
         "errors": ["BudgetError", "VerificationError"],
         "file": ["ModelInfo", "Normalization", "QuantizedTensor"],
         "freezing": ["round_biases"],
@@ -53,6 +53,7 @@ __all__ = [
     "ModelInfo",
     "Normalization",
     "QuantizedTensor",
+    "Spectrogram",
     "VerificationError",
     "VerificationReport",
     "check_model",

@@ -23,8 +23,9 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
-from .consumers import CONSUMERS
+from .consumers import CONSUMERS, Choice
 from .errors import BudgetError, VerificationError
+from .file import TFLiteGraph, TFLiteTensor
 from .pictures import PLOT_SUFFIXES
 from .quiet import silence_libraries
 from .targets import STORAGES, TARGETS
@@ -120,6 +121,28 @@ LabelFiles = Annotated[
 Storage = Annotated[str, _choice(STORAGES, "How codes are stored.")]
 
 
+def _readable_pixels(texts: list[str] | None) -> list[str] | None:
+    """Checks and returns what is given for pixels."""
+    try:
+        _pixels(texts)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    return texts
+
+
+PixelTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pixels",
+        metavar="[INPUT=]MEAN,STD[,bgr]",
+        help="The model was trained on (byte - mean) / std, such as 0,255; a colon "
+        "between the numbers of channels; INPUT=none for no pixels; repeat for more "
+        "inputs.",
+        callback=_readable_pixels,
+    ),
+]
+
+
 def _is_interactive() -> bool:
     """Returns whether to show progress: not in logs and pipes."""
     return sys.stderr.isatty()
@@ -151,6 +174,7 @@ def check(
     first_last_bits: Annotated[
         int | None, _num_bits("Bits of the first and last layers.")
     ] = None,
+    pixels: PixelTexts = None,
     data: Data = None,
     unsafe: Unsafe = False,
     as_json: Json = False,
@@ -161,12 +185,16 @@ def check(
         "activation_bits": activation_bits,
         "first_last_bits": first_last_bits,
     }
-    options = {name: value for name, value in bits.items() if value is not None}
+    options: dict[str, Any] = {
+        name: value for name, value in bits.items() if value is not None
+    }
 
     def work() -> tuple[Any, bool]:
         import tflite_export
 
         arrays = None if data is None else _read_data(data)
+        if pixels is not None:
+            options["inputs"] = _pixels(pixels)
         report = tflite_export.check_model(
             _load(model, unsafe), target=target, storage=storage, data=arrays, **options
         )
@@ -203,6 +231,7 @@ def suggest(
             "--asymmetric-activations", help="Also learn offsets of activations (LSQ+)."
         ),
     ] = False,
+    pixels: PixelTexts = None,
     target: Annotated[str, _choice(TARGETS, "What runs the file.")] = "phone",
     storage: Annotated[
         str | None,
@@ -235,6 +264,7 @@ def suggest(
             activation_bits=activation_bits,
             per_channel=per_channel,
             asymmetric_activations=asymmetric_activations,
+            inputs=_pixels(pixels),
             target=target,
             storage=storage,
             num_examples=num_examples,
@@ -255,9 +285,7 @@ def export(
     consumer: Annotated[
         str | None, _choice(CONSUMERS, "What will read the file; decides its form.")
     ] = None,
-    storage: Annotated[
-        str | None, _choice(STORAGES, "How codes are stored; by default int8.")
-    ] = None,
+    storage: Storage = "int8",
     bias_grid: Annotated[
         str, _choice(BIAS_GRIDS, "packed: the same biases in files of all storages.")
     ] = "own",
@@ -383,7 +411,7 @@ def describe(
     model_version: Annotated[str | None, typer.Option(help="Its version.")] = None,
     author: Annotated[str | None, typer.Option(help="Who made it.")] = None,
     license_: Annotated[
-        str | None, typer.Option("--license", help="Its licence.")
+        str | None, typer.Option("--license", help="Its license.")
     ] = None,
     mean: Annotated[
         list[float] | None,
@@ -447,6 +475,12 @@ def demo(
     boxes: Annotated[
         str | None, _choice(BOXES, "Order of the numbers of a box, as fractions.")
     ] = None,
+    spectrogram: Annotated[
+        Path | None,
+        typer.Option(
+            help="For sounds: JSON with the attributes of tflite_export.Spectrogram."
+        ),
+    ] = None,
     offline: Annotated[
         Path | None,
         typer.Option(
@@ -482,6 +516,7 @@ def demo(
             mean=mean or None,
             std=std or None,
             boxes=boxes,
+            spectrogram=demos.read_spectrogram(spectrogram) if spectrogram else None,
             offline=offline,
         )
         page = demos.demo_page(file, options)
@@ -507,6 +542,55 @@ def _labels(files: list[str] | None) -> Any:
             f"{files}."
         )
     return {output: path for output, _, path in named}
+
+
+def _pixels(texts: list[str] | None) -> Any:
+    """Returns how inputs encode bytes: `Pixels`, or a mapping by name.
+
+    Args:
+        texts: Of the form ``[INPUT=]MEAN,STD[,bgr]``, or ``INPUT=none``. One number
+            for all channels, or one for each with ":" between them.
+
+    Raises:
+        ValueError: If a text is of no such form, or an input is given twice.
+    """
+    if texts is None:
+        return None
+    # A name may contain "=", numbers do not.
+    parts = [text.rpartition("=") for text in texts]
+    names = [name for name, _, _ in parts]
+    if len(texts) > 1 and ("" in names or len({*names}) < len(names)):
+        raise ValueError(
+            "Each of several inputs must be given once, as INPUT=MEAN,STD. Received: "
+            f"{', '.join(texts)}."
+        )
+    if not names[0]:
+        return _pixels_of_one(texts[0], is_named=False)
+    return {name: _pixels_of_one(text, is_named=True) for name, _, text in parts}
+
+
+def _pixels_of_one(text: str, *, is_named: bool) -> Any:
+    """Returns the `Pixels` of a text without a name, None for "none"."""
+    from tf_lsq import Pixels
+
+    if is_named and text == "none":
+        return None
+    first, _, rest = text.partition(",")
+    second, *order = rest.split(",", 1)
+    try:
+        mean, std = (tuple(map(float, part.split(":"))) for part in (first, second))
+        return Pixels(_plain(mean), _plain(std), *order)
+    except ValueError as error:
+        raise ValueError(
+            "It must be MEAN,STD or MEAN,STD,bgr, such as 0,255 or 127.5,127.5; or "
+            'one number per channel, such as 124:116:104,58:57:57,bgr; "none" only '
+            f"after INPUT=. Received: {text!r}. {error}"
+        ) from None
+
+
+def _plain(numbers: tuple[float, ...]) -> float | tuple[float, ...]:
+    """Returns a single number as such."""
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _normalization(mean: list[float] | None, std: list[float] | None) -> Any:
@@ -573,7 +657,6 @@ def _check_snippet(
         ValueError: If it could not.
     """
     from .check import check_model
-    from .file import End
     from .freezing import check_quantized
     from .pipeline import choose_for
     from .reports import snippet_refusal
@@ -588,20 +671,24 @@ def _check_snippet(
         return
     model = check_quantized(student)
     reader = None if consumer is None else CONSUMERS[consumer]
-    choice = choose_for(model, reader, None, input_type, output_type)
-    inputs, outputs = (
-        [
-            End(name, dtype, (-1, *tensor.shape[1:]), None, None)
-            for name, tensor in zip(names, tensors, strict=True)
-        ]
-        for names, tensors, dtype in (
-            (model.input_names, model.inputs, choice.input_type),
-            (model.output_names, model.outputs, choice.output_type),
-        )
-    )
-    refusal = snippet_refusal(snippet, inputs, outputs)
+    choice = choose_for(model, reader, input_type, output_type)
+    refusal = snippet_refusal(snippet, _only_ends(model, choice))
     if refusal:
         raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
+
+
+def _only_ends(model: Any, choice: Choice) -> TFLiteGraph:
+    """Returns a graph with the inputs and outputs of a model's file, and no more."""
+    graph = TFLiteGraph({}, [], {}, {})
+    for names, tensors, dtype, ends in (
+        (model.input_names, model.inputs, choice.input_type, graph.inputs),
+        (model.output_names, model.outputs, choice.output_type, graph.outputs),
+    ):
+        for name, tensor in zip(names, tensors, strict=True):
+            shape, place = (1, *tensor.shape[1:]), f"{len(graph.tensors)}"
+            graph.tensors[place] = TFLiteTensor(place, shape, dtype, dynamic_batch=True)
+            ends[name] = place
+    return graph
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:
@@ -632,6 +719,8 @@ def _with_option_names(message: str) -> str:
                 message = re.sub(rf"`{name}`", f"`{option}`", message)
                 message = re.sub(rf"(?<![^\s(]){name}=(?=\S)", f"{option} ", message)
     message = message.replace("`candidates`", "`--candidate`")
+    message = message.replace("`inputs`", "`--pixels`")
+    message = re.sub(r"(?<![^\s(])inputs=(?=\S)", "--pixels ", message)
     return re.sub(r"`?safe_mode=False`?", "`--unsafe`", message)
 
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from .consumers import ConsumerReport, judge_all
+from .consumers import ConsumerReport, judge_all, table
 from .file import (
     OPERATORS,
     End,
@@ -87,7 +87,7 @@ class FileReport:
         lines += [f"needs {self.min_runtime}"] if self.min_runtime else []
         lines += [] if self.standard is None else [str(self.standard)]
         lines += _described_lines(self.described, self.changed)
-        return "\n".join([*lines, "consumers:", *(f"  {c}" for c in self.consumers)])
+        return "\n".join([*lines, "consumers:", *table(self.consumers)])
 
 
 def inspect_tflite(path: str | Path) -> FileReport:

@@ -89,7 +89,7 @@ def write_metadata(
         labels: What the classes of the only output are called, in the order of its last
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. They replace labels in all languages.
-        info: Name, description, version, author and licence of the model.
+        info: Name, description, version, author and license of the model.
         normalization: How the only input is made of bytes of pixels; for several
             inputs a dict by name.
         score_type: "probabilities" or "logits", for the only output with labels; for

@@ -5,11 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from tf_lsq._compat import keras
 from tf_lsq.data import as_batch, as_data, first_examples
@@ -37,42 +35,32 @@ from .file import (
     runtime_of,
 )
 from .freezing import (
-    FrozenNode,
     InputShapes,
-    IntegerWeight,
-    QuantizedKernel,
     Storage,
     at_shapes,
     check_quantized,
     read_model,
 )
+from .layer_reports import layer_reports
 from .reports import (
     ExportReport,
     Latency,
-    LayerReport,
     StorageReport,
+    VerificationReport,
     describe_setting,
-    kernel_statistics,
     measure_latency,
     micro_snippet,
     snippets_of,
 )
 from .storages import compare_storages
+from .target_tools import ToolFindings, run_tools
 from .targets import (
-    NOT_MEASURED,
-    ONLY_RULES,
     TFLITE_MICRO,
-    VELA_MISSING,
-    CompiledFile,
     Target,
     check_graph,
     check_options,
-    compile_for_edgetpu,
-    compile_with_vela,
-    measure_arena,
     resolve_target,
     resolver_method,
-    runs_on,
 )
 from .verification import (
     BATCH_SIZE,
@@ -86,7 +74,7 @@ def export_model(
     path: str | Path,
     *,
     consumer: str | None = None,
-    storage: str | None = None,
+    storage: str = "int8",
     bias_grid: str = "own",
     input_type: str | None = None,
     output_type: str | None = None,
@@ -116,7 +104,7 @@ def export_model(
             INT4 for kernels of up to 4 bits, INT2 for those of fully connected
             layers with 2 bits, where the target supports it. "auto": packed where
             that costs no time on the target. Targets of the Ethos-U take "int8" and
-            "auto". None: "int8".
+            "auto".
         bias_grid: "own": biases on the finest grid that each container allows.
             "packed": on the grid of the packed container in any storage, so that
             files of all storages compute the same integers under TFLite's own
@@ -133,7 +121,7 @@ def export_model(
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. Apps read them from the file's standard
             metadata.
-        info: Name, description, version, author and licence of the model, for the
+        info: Name, description, version, author and license of the model, for the
             same.
         target: What the file will run on; None: the target that the model was
             quantized for.
@@ -168,8 +156,8 @@ def export_model(
     """
     path = Path(path)
     # Wrong options are refused before a model is read.
-    settings = FileSettings(
-        Storage("int8" if storage is None else storage, bias_grid),
+    options = FileSettings(
+        Storage(storage, bias_grid),
         "int8" if input_type is None else input_type,
         "int8" if output_type is None else output_type,
         metadata,
@@ -180,63 +168,30 @@ def export_model(
     trained = read_model(model)
     resolved = resolve_target(target, trained.target)
     reader = resolve_consumer(consumer, resolved)
-    choice = choose_for(model, reader, storage, input_type, output_type)
-    check_options(resolved, storage=choice.storage, bias_grid=bias_grid)
+    choice = choose_for(model, reader, input_type, output_type)
+    check_options(resolved, storage=storage, bias_grid=bias_grid)
     normalizations = _normalizations(model)
     settings = dataclasses.replace(
-        settings,
+        options,
         input_type=choice.input_type,
         output_type=choice.output_type,
         strided_1x1=choice.strided_1x1,
-        additions=Additions(
-            info=ModelInfo() if info is None else info,
-            labels=read_labels(labels, model.output_names),
-            normalization={
-                name: normalizations[name]
-                for name, tensor in zip(model.input_names, model.inputs, strict=True)
-                if name in normalizations and is_image(tensor.shape)
-            },
-        ),
+        additions=_additions(model, labels, info, normalizations),
     )
     # Reports compare the file with others; each is built once.
     build = functools.cache(functools.partial(build_file, trained))
     built = build(settings)
-    int8_settings = dataclasses.replace(settings, storage=Storage())
     on_cpu = check_graph(built.graph, resolved)
     if reader is not None:
         check_consumer(built.graph, reader)
-    verification = verify_content(built.content, built, str(path))
-    storages: list[StorageReport] = []
-    narrow: list[str] = []
-    if data is not None:
-        data = as_data(data, len(model.inputs))
-        examples = first_examples(data, model.input_names, BATCH_SIZE)
-        verification = verify_on_data(
-            verification,
-            built,
-            build(int8_settings).frozen,
-            model,
-            data,
-            examples,
-            str(path),
-            statistics=True,
-            verbose=verbose,
-        )
-        storages = compare_storages(build, built, examples)
-        batch = as_batch(examples, model.input_names)
-        narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
-    latency, latencies = None, {}
-    if benchmark:
-        int8 = build(int8_settings).graph
-        latency, latencies = measure_latency(
-            built.graph, int8, built.frozen, verbose=verbose
-        )
-    tools = _run_tools(resolved, built)
+    found = _verify(model, build, built, data, path, verbose=verbose)
+    times = _measure(build, built, verbose=verbose) if benchmark else _Times()
+    tools = run_tools(resolved, built)
     report = ExportReport(
         path=str(path),
         file_bytes=len(built.content),
         target=resolved.name,
-        storage=choice.storage,
+        storage=storage,
         min_runtime=runtime_of(built.graph),
         operators=dict(collections.Counter(op.code for op in built.graph.ops)),
         float_layers=[
@@ -247,20 +202,20 @@ def export_model(
                 op.code for op in built.graph.ops if in_int16(op, built.graph)
             )
         ),
-        layers=_layers(built, latencies, statistics=data is not None),
-        verification=verification,
+        layers=layer_reports(built, times.layers, statistics=data is not None),
+        verification=found.verification,
         snippets=_snippets(built, path.name, resolved, tools, normalizations),
         pixels=_pixels(built),
         consumer=consumer or "",
         consumers=judge_all(built.graph),
         on_cpu=[str(violation) for violation in on_cpu],
-        narrow=narrow,
+        narrow=found.narrow,
         compiler=tools.lines,
         compiled=tools.compiled,
         arena_bytes=tools.arena_bytes,
-        storages=storages,
-        latency=latency,
-        latency_setting=describe_setting() if benchmark else "",
+        storages=found.storages,
+        latency=times.file,
+        latency_setting=times.setting,
     )
     write_atomically(path, built.content)
     return report
@@ -269,7 +224,6 @@ def export_model(
 def choose_for(
     model: keras.Model,
     consumer: Consumer | None,
-    storage: str | None,
     input_type: str | None,
     output_type: str | None,
 ) -> Choice:
@@ -278,13 +232,11 @@ def choose_for(
     Args:
         model: A quantized model.
         consumer: What will read the file; None: it is not known.
-        storage: As given to `export_model`.
-        input_type: The same.
+        input_type: As given to `export_model`.
         output_type: The same.
     """
     return choose(
         consumer,
-        storage=storage,
         input_type=input_type,
         output_type=output_type,
         pixels=pixel_points(model).keys() == {*model.input_names},
@@ -298,6 +250,114 @@ def _normalizations(model: keras.Model) -> dict[str, Normalization]:
         name: Normalization((float(grid.zero),), (grid.divisor,))
         for name, grid in grids.items()
     }
+
+
+def _additions(
+    model: keras.Model,
+    labels: Labels | Mapping[str, Labels] | None,
+    info: ModelInfo | None,
+    normalizations: Mapping[str, Normalization],
+) -> Additions:
+    """Returns what a file says in its standard metadata."""
+    inputs = zip(model.input_names, model.inputs, strict=True)
+    images = [name for name, tensor in inputs if is_image(tensor.shape)]
+    return Additions(
+        info=ModelInfo() if info is None else info,
+        labels=read_labels(labels, model.output_names),
+        normalization={n: normalizations[n] for n in images if n in normalizations},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Findings:
+    """What was found by comparing a file with its model.
+
+    Attributes:
+        verification: That it equals the model.
+        storages: How the file in other storages would differ.
+        narrow: Tensors that use few codes of a grid that they share.
+    """
+
+    verification: VerificationReport
+    storages: list[StorageReport] = dataclasses.field(
+        default_factory=list[StorageReport]
+    )
+    narrow: list[str] = dataclasses.field(default_factory=list[str])
+
+
+def _verify(
+    model: keras.Model,
+    build: Callable[[FileSettings], BuiltFile],
+    built: BuiltFile,
+    data: Any,
+    path: Path,
+    *,
+    verbose: bool,
+) -> _Findings:
+    """Compares a file with its model: its bytes, and what it computes of data.
+
+    Args:
+        model: The model.
+        build: Builds a file of the model.
+        built: The file.
+        data: As given to `export_model`.
+        path: What messages call the file.
+        verbose: Whether to show progress.
+
+    Raises:
+        VerificationError: If the file does not equal the model.
+    """
+    verification = verify_content(built.content, built, str(path))
+    if data is None:
+        return _Findings(verification)
+    data = as_data(data, len(model.inputs))
+    examples = first_examples(data, model.input_names, BATCH_SIZE)
+    verification = verify_on_data(
+        verification,
+        built,
+        build(_in_int8(built)).frozen,
+        model,
+        data,
+        examples,
+        str(path),
+        statistics=True,
+        verbose=verbose,
+    )
+    storages = compare_storages(build, built, examples)
+    batch = as_batch(examples, model.input_names)
+    narrow = [str(tensor) for tensor in measured_narrow_ranges(model, batch)]
+    return _Findings(verification, storages, narrow)
+
+
+def _in_int8(built: BuiltFile) -> FileSettings:
+    """Returns the settings of the same file in int8 storage."""
+    return dataclasses.replace(built.settings, storage=Storage())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Times:
+    """How long a file takes on this machine.
+
+    Attributes:
+        file: The whole file; None: it was not measured.
+        layers: Operators with a kernel, by node.
+        setting: On what, and how, they were measured.
+    """
+
+    file: Latency | None = None
+    layers: Mapping[str, Latency] = dataclasses.field(
+        default_factory=dict[str, Latency]
+    )
+    setting: str = ""
+
+
+def _measure(
+    build: Callable[[FileSettings], BuiltFile], built: BuiltFile, *, verbose: bool
+) -> _Times:
+    """Measures a file, compared with int8 storage and float32."""
+    int8 = build(_in_int8(built)).graph
+    file, layers = measure_latency(built.graph, int8, built.frozen, verbose=verbose)
+    return _Times(file, layers, describe_setting())
 
 
 def _pixels(built: BuiltFile) -> list[str]:
@@ -317,7 +377,7 @@ def _snippets(
     built: BuiltFile,
     name: str,
     target: Target,
-    tools: _Tools,
+    tools: ToolFindings,
     normalizations: Mapping[str, Normalization],
 ) -> dict[str, str]:
     """Returns code that runs a file, by language."""
@@ -329,86 +389,3 @@ def _snippets(
             graph, name, methods, tools.arena_bytes, normalizations
         )
     return snippets
-
-
-@dataclasses.dataclass(frozen=True)
-class _Tools:
-    """What the tools of a target found about a file.
-
-    Attributes:
-        lines: Readable lines.
-        compiled: What Vela made of the file.
-        arena_bytes: Memory that TFLite Micro needs.
-    """
-
-    lines: list[str] = dataclasses.field(default_factory=list[str])
-    compiled: CompiledFile | None = None
-    arena_bytes: int | None = None
-
-
-def _run_tools(target: Target, built: BuiltFile) -> _Tools:
-    """Runs the target's compiler, or its runtime, if it has one."""
-    if target.compiler == "edgetpu_compiler":
-        mapping = compile_for_edgetpu(built.content)
-        return _Tools([ONLY_RULES] if mapping is None else [*map(str, mapping)])
-    if target.compiler == "vela":
-        compiled = compile_with_vela(built.content, target.name)
-        if compiled is None:
-            return _Tools([VELA_MISSING])
-        graph = built.graph
-        on_cpu = [
-            op.outputs[0] for op in graph.ops if runs_on(op, graph, target) == "CPU"
-        ]
-        return _Tools(compiled.lines(on_cpu), compiled)
-    if target.device == TFLITE_MICRO:
-        arena_bytes = measure_arena(built.content)
-        lines = [NOT_MEASURED] if arena_bytes is None else []
-        return _Tools(lines, arena_bytes=arena_bytes)
-    return _Tools()
-
-
-def _layers(
-    built: BuiltFile, latencies: Mapping[str, Latency], *, statistics: bool
-) -> list[LayerReport]:
-    """Returns reports of the operators with a kernel."""
-    return [
-        _layer(node, built, latencies.get(node.name), statistics=statistics)
-        for node in built.frozen.nodes
-        if node.weight is not None
-    ]
-
-
-def _layer(
-    node: FrozenNode, built: BuiltFile, latency: Latency | None, *, statistics: bool
-) -> LayerReport:
-    """Returns the report of one operator with a kernel."""
-    graph = built.graph
-    weight = graph.tensors[f"{node.name}/weight"]
-    bias = graph.tensors.get(f"{node.name}/bias")
-    constants = [weight] if bias is None else [weight, bias]
-    report = LayerReport(
-        name=node.layer_name,
-        kind=node.kind,
-        num_bits=None,
-        container=weight.dtype,
-        num_codes=int(weight.constant.size),
-        num_channels=0 if bias is None else int(bias.constant.size),
-        num_bytes=sum(tensor.num_bytes for tensor in constants),
-        latency=latency,
-    )
-    kernel = node.trained.kernel
-    if statistics and isinstance(kernel, QuantizedKernel):
-        report = dataclasses.replace(report, statistics=kernel_statistics(kernel))
-    if not isinstance(node.weight, IntegerWeight):
-        return report
-    source = built.frozen.by_name()[node.inputs[0]].integer_grid
-    return dataclasses.replace(
-        report,
-        input_container=source.container,
-        num_bits=node.weight.num_bits,
-        multiplier=node.weight.multiplier,
-        widening=node.weight.widening,
-        constant_channels=int(np.sum(node.weight.sign == 0)),
-        bias_error=node.weight.bias_error,
-        remark=node.weight.remark,
-    )

@@ -51,6 +51,9 @@ class Spec:
             "pixels", or nothing.
         zero_point: Zero point of the dense kernel.
         newest: Whether an operator has a version that no release knows.
+        flat: Whether the dense layer gets a vector, not an image.
+        front: Method that adds operators in front of the first convolution, which
+            leave the shape of the image as it is; "": none.
     """
 
     input_type: str = "uint8"
@@ -72,6 +75,8 @@ class Spec:
     says: str = ""
     zero_point: int = 0
     newest: bool = False
+    flat: bool = True
+    front: str = ""
 
 
 def build(spec: Spec) -> TFLiteGraph:
@@ -96,7 +101,10 @@ class _Builder:
         if spec.number:
             self.graph.tensors["number"] = TFLiteTensor("number", (1,), spec.number)
             self.graph.inputs["number"] = "number"
-        scores = self._layers(sources[0])
+        [x, *_] = sources
+        if spec.front:
+            x = getattr(self, spec.front)(x)
+        scores = self._layers(x)
         self._output(scores, "scores", spec.output_type)
         if spec.second_output:
             self._output(scores, "second", spec.second_output)
@@ -119,6 +127,10 @@ class _Builder:
             kernel = (CHANNELS, 1, 1, wide // spec.groups)
             x = self._kernel("CONV_2D", x, shape, kernel, spec.stride)
         features = int(np.prod(self.graph.tensors[x].shape[1:]))
+        if spec.flat:
+            shape = (batch, features)
+            grid = _INNER if len(spec.shape) == 4 else spec.grid
+            x = self._reshape(x, "flat", shape, grid)
         x = self._kernel(
             "FULLY_CONNECTED", x, (batch, spec.classes), (spec.classes, features), None
         )
@@ -127,8 +139,69 @@ class _Builder:
         )
         if not spec.output_shape:
             return x
-        target = self._constant("shape", np.array(spec.output_shape, np.int32))
-        return self._op("RESHAPE", [x, target], "reshape", spec.output_shape, _SCORES)
+        return self._reshape(x, "reshape", spec.output_shape, _SCORES)
+
+    # --- In front of the first convolution ---------------------------------------
+
+    def five_axes(self, x: str) -> str:
+        """Adds an axis and removes it."""
+        shape, grid = self._spec.shape, self._spec.grid
+        x = self._reshape(x, "five_axes", (*shape, 1), grid)
+        return self._reshape(x, "four_axes", shape, grid)
+
+    def padded_vector(self, x: str) -> str:
+        """Pads all numbers of the image, as a vector, by none."""
+        shape, grid = self._spec.shape, self._spec.grid
+        vector = (1, int(np.prod(shape)))
+        x = self._reshape(x, "vector", vector, grid)
+        paddings = self._constant("paddings", np.zeros((2, 2), np.int32))
+        x = self._op("PAD", [x, paddings], "pad", vector, grid)
+        return self._reshape(x, "four_axes", shape, grid)
+
+    def symmetric_padding(self, x: str) -> str:
+        """Pads the image by none of its own pixels, border included."""
+        paddings = self._constant("paddings", np.zeros((4, 2), np.int32))
+        shape, grid = self._spec.shape, self._spec.grid
+        return self._op(
+            "MIRROR_PAD", [x, paddings], "pad", shape, grid, mode="SYMMETRIC"
+        )
+
+    def reversed_slice(self, x: str) -> str:
+        """Turns the image upside down."""
+        bounds = {"begin": (0,) * 4, "end": (0,) * 4, "strides": (1, -1, 1, 1)}
+        sources = [self._constant(k, np.array(v, np.int32)) for k, v in bounds.items()]
+        masks = {"begin_mask": 15, "end_mask": 15}  # All of every axis.
+        shape, grid = self._spec.shape, self._spec.grid
+        return self._op("STRIDED_SLICE", [x, *sources], "slice", shape, grid, **masks)
+
+    def joined_axes(self, x: str) -> str:
+        """Multiplies the channels by a matrix, as a dense layer of all pixels."""
+        shape, channels = self._spec.shape, self._spec.shape[-1]
+        rows = (int(np.prod(shape[:-1])), channels)
+        x = self._kernel("FULLY_CONNECTED", x, rows, (channels, channels), None)
+        return self._reshape(x, "four_axes", shape, _LOGITS)
+
+    def transposed_relu(self, x: str) -> str:
+        """Multiplies the channels by a matrix, and clips."""
+        shape, channels = self._spec.shape, self._spec.shape[-1]
+        codes = self._rng.integers(-127, 128, (channels, 1, 1, channels))
+        scale = np.full(channels, 0.5 / 127, np.float32)
+        weight = self._constant("transposed/weight", codes.astype(np.int8))
+        self.graph.tensors[weight].quantization = TensorQuantization(scale, 0, 0)
+        bias = self._constant("transposed/bias", np.zeros(channels, np.int32))
+        unit = TensorQuantization(scale * np.float32(self._spec.grid[0]), 0)
+        self.graph.tensors[bias].quantization = unit
+        sizes = self._constant("sizes", np.array(shape, np.int32))
+        options = {"stride_h": 1, "stride_w": 1, "padding": "VALID"}
+        return self._op(
+            "TRANSPOSE_CONV",
+            [sizes, weight, x, bias],
+            "transposed",
+            shape,
+            self._spec.grid,
+            fused_activation_function="RELU",
+            **options,
+        )
 
     # --- Ends ----------------------------------------------------------------
 
@@ -184,6 +257,12 @@ class _Builder:
         self._end(output, shape, grid, "int8")
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
         return output
+
+    def _reshape(self, x: str, name: str, shape: tuple[int, ...], grid: Grid) -> str:
+        """Adds a RESHAPE."""
+        sizes = (-1, *shape[1:]) if self._spec.dynamic else shape
+        target = self._constant(f"{name}/shape", np.array(sizes, np.int32))
+        return self._op("RESHAPE", [x, target], name, shape, grid)
 
     def _kernel(
         self,

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import numpy as np
+from harness import run_files
 from PIL import Image
 
 from tflite_export.file import TFLiteGraph, to_bytes
@@ -58,13 +59,8 @@ def write_expected(
         graph: The graph.
         inputs: By name, for several times the graph's own batch size.
     """
-    runner, count = Runner(graph), len(next(iter(inputs.values())))
     size = graph.tensors[next(iter(graph.inputs.values()))].shape[0]
-    rows = [
-        runner.run_one({name: x[at : at + size] for name, x in inputs.items()})
-        for at in range(0, count, size)
-    ]
-    outputs = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    outputs = run_files.in_batches(Runner(graph).run_one, inputs, size)
     with path.open("wb") as file:
         np.savez(file, **outputs)
 

@@ -7,6 +7,16 @@ import dataclasses
 from years.releases import Release
 
 from tflite_export.consumers import CONSUMERS, Consumer
+from tflite_export.demo import VERSION
+
+
+class NpmRelease(Release):
+    """A release of a package for JavaScript."""
+
+    @property
+    def requirement(self) -> str:
+        """The package with its version, as npm has it."""
+        return f"{self.package}@{self.version}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +25,7 @@ class Program:
 
     Attributes:
         consumer: Name of the consumer.
-        call: How `run_consumer` calls it.
+        call: How `runner_of` and `run_consumer` call it.
         release: Its package.
         operators: Release whose operators it has; "": that of the consumer.
     """
@@ -34,6 +44,11 @@ class Program:
     def classifies(self) -> bool:
         """Whether it makes the input of an image, and answers with classes."""
         return CONSUMERS[self.consumer].takes_images
+
+    @property
+    def in_browser(self) -> bool:
+        """Whether it runs in Chromium."""
+        return isinstance(self.release, NpmRelease)
 
     def rules(self) -> Consumer:
         """Returns the consumer as this release is."""
@@ -60,6 +75,13 @@ PROGRAMS = (
         Release("tflite-support", "0.4.4", "numpy<2"),  # Built for NumPy 1.
     ),
     Program("compiled_model", "compiled_model", Release(_LITERT, "2.3.0")),
+    Program("gpu", "gpu", Release(_LITERT, "2.3.0")),
+    Program("web", "litert_js", NpmRelease("@litertjs/core", VERSION)),
+    Program(
+        "tfjs_tflite",
+        "tfjs_tflite",
+        NpmRelease("@tensorflow/tfjs-tflite", "0.0.1-alpha.10"),
+    ),
     _interpreter("litert", _LITERT, "1.0.1", "numpy<2"),
     _interpreter("litert", _LITERT, "1.4.0"),
     _interpreter("litert", _LITERT, "2.1.0"),
@@ -73,7 +95,7 @@ PROGRAMS = (
 
 
 def find_program(name: str) -> Program:
-    """Returns a program by the name of its package, such as "mediapipe==1.2.3".
+    """Returns a program by its name, such as "mediapipe, mediapipe==1.2.3".
 
     Raises:
         ValueError: If there is none.

@@ -23,7 +23,7 @@ layers = keras.layers
 FORMS = {
     "0 to 1": tf_lsq.Pixels(0.0, 255.0),
     "-1 to 1": tf_lsq.Pixels(127.5, 127.5),
-    "standardised by channel": tf_lsq.Pixels(
+    "standardized by channel": tf_lsq.Pixels(
         (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     ),
 }
@@ -51,7 +51,7 @@ class Trained:
 
 
 def write_trained(folder: Path) -> Iterator[Trained]:
-    """Trains classifiers of coloured digits, and writes their files and images.
+    """Trains classifiers of colored digits, and writes their files and images.
 
     Args:
         folder: An empty folder.
@@ -82,7 +82,7 @@ def write_trained(folder: Path) -> Iterator[Trained]:
 
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns digits in random colours on random ones: bytes, and what they are."""
+    """Returns digits in random colors on random ones: bytes, and what they are."""
     rng, data = np.random.default_rng(_SEED), load_digits()
     ink = np.repeat(np.repeat(data.images / data.images.max(), 2, 1), 2, 2)[..., None]
     dark, light = rng.integers(0, 90, (2, len(ink), 1, 1, 3)), 165

@@ -36,16 +36,21 @@ def main() -> int:
             for part in ("shapes", "cases")
         }
         files = len(list(folder.glob("*/*.tflite")))
+        misjudged = [
+            line
+            for part in measured
+            for line in measure.misjudged(folder / part, folder / f"{part}_output")
+        ]
     about = (
         f"{files} files, {args.examples} examples, seed {args.seed}, ai-edge-litert "
         f"{ai_edge_litert.__version__}, {vulkan.version(args.cache)}, Python "
         f"{platform.python_version()}, on {platform.machine()}"
     )
-    text = page.page(about, rows, measured["shapes"], measured["cases"])
+    text = page.page(about, rows, measured["shapes"], measured["cases"], misjudged)
     print(text)
     if args.markdown:
         args.markdown.write_text(text)
-    return int(_report(rows, measured["shapes"].wrong) > 0)
+    return int(_report(rows, measured["shapes"].wrong, misjudged) > 0)
 
 
 def _arguments() -> argparse.Namespace:
@@ -104,12 +109,13 @@ def _measured(
     return measure.count(files, output)
 
 
-def _report(rows: list[trained.Row], wrong: set[str]) -> int:
+def _report(rows: list[trained.Row], wrong: set[str], misjudged: list[str]) -> int:
     """Returns, and prints, in how much the GPU computes something new."""
     lost = [row.name for row in rows if row.cpu - row.gpu["pick"] > _LARGEST_LOSS]
     news = [f"{name} is wrong" for name in sorted(wrong - shapes.WRONG)]
     news += [f"{name} is right" for name in sorted(shapes.WRONG - wrong)]
     news += [f"{name} loses accuracy with picked pixels" for name in lost]
+    news += [f"the rules of the consumer `gpu` misjudge {line}" for line in misjudged]
     for line in news:
         print(f"Unlike before: {line}.")
     return len(news)

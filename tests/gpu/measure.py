@@ -10,6 +10,9 @@ from pathlib import Path
 
 from harness import crashes, results
 
+from tflite_export.consumers import CONSUMERS, facts_of, judge
+from tflite_export.file import from_bytes
+
 from . import run_compiled
 
 
@@ -88,6 +91,28 @@ def count(folder: Path, output: Path) -> Measured:
             if differ.any():
                 one.most = max(one.most, int(tensor.steps[differ].max()))
     return Measured(dict(counts), dict(refused))
+
+
+def misjudged(folder: Path, output: Path) -> list[str]:
+    """Returns the files of which the rules of the consumer say something else.
+
+    Args:
+        folder: As for `run`.
+        output: As for `run`.
+    """
+    found = []
+    for file in results.read(folder, output, runs=("gpu",)):
+        graph = from_bytes((folder / f"{file.file}.tflite").read_bytes())
+        report = judge(facts_of(graph), CONSUMERS["gpu"])
+        measured = "refused" if file.error else "wrong" if _is_wrong(file) else "runs"
+        if measured != report.verdict:
+            found.append(f"{file.file} ({measured}): {report}")
+    return found
+
+
+def _is_wrong(file: results.FileResult) -> bool:
+    """Returns whether an operator of a file is wrong."""
+    return any((one.steps[one.judged] > 1).any() for one in file.tensors)
 
 
 def _reason(error: str) -> str:

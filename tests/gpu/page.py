@@ -38,6 +38,8 @@ is wrong. LiteRT reports no error for any of these.
 
 "groups": a kernel with fewer channels than the input. "multiplier": a depthwise
 convolution with more output than input channels, with and without strides.
+"flattening": a dense layer that reads several axes as one; converters put a RESHAPE in
+front of it. A dense layer that joins all axes but the last one is refused.
 
 ## Operators
 
@@ -58,10 +60,22 @@ Files that LiteRT does not run there, unless the CPU may run some operators:
 | files | LiteRT's reason |
 |---|---|
 {refused}
+
+## What reports say
+
+`export_model(..., consumer="gpu")`, reports and `tf-lsq inspect` judge a file by the
+rules in `tflite_export/consumers/gpu.py`: refused, wrong, or runs. Files of this page
+that they judge otherwise than LiteRT ran them here: {misjudged}.
 """
 
 
-def page(about: str, trained: list[Row], shapes: Measured, operators: Measured) -> str:
+def page(
+    about: str,
+    trained: list[Row],
+    shapes: Measured,
+    operators: Measured,
+    misjudged: list[str],
+) -> str:
     """Returns the page in Markdown.
 
     Args:
@@ -69,12 +83,14 @@ def page(about: str, trained: list[Row], shapes: Measured, operators: Measured) 
         trained: Of the trained networks.
         shapes: Of the files of one operator.
         operators: Of the conformance files.
+        misjudged: Files of which the rules say something else.
     """
     return _TEXT.format(
         about=about,
         trained="\n".join(map(_trained, trained)),
         shapes=table(shapes),
         operators=table(operators),
+        misjudged=", ".join(misjudged) or "none",
         refused="\n".join(
             f"| {number} | {reason} |"
             for reason, number in sorted(operators.refused.items())

@@ -23,8 +23,10 @@ def run(
 ) -> dict[str, np.ndarray]:
     """Returns the outputs of a file by signature name."""
     content = path.read_bytes()
-    with CompiledRunner(from_bytes(content), accelerator, content) as runner:
-        return runner.run(inputs)
+    graph = from_bytes(content)
+    size = graph.tensors[next(iter(graph.inputs.values()))].shape[0]
+    with CompiledRunner(graph, accelerator, content) as runner:
+        return run_files.in_batches(runner.run_one, inputs, size)
 
 
 def main(folder: str, output: str, accelerator: str, examples: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,23 @@ WRONG = {
     "CONV_2D 1x1, strides",
     "CONV_2D, groups",
     "DEPTHWISE_CONV_2D 1x1, multiplier",
+    "FULLY_CONNECTED, flattening",
 }
 _SIZE, _CHANNELS, _STEP = 8, 4, 0.05
 _KERNELS = ((1, 1), (1, 3), (2, 2), (3, 3))
 _STRIDES = ((1, 1), (2, 2), (1, 2), (3, 3))
 _ZERO_POINT = 3
+# Shapes of the input of a dense layer -> of its output, the batch included.
+_DENSE = {
+    (1, 32): (1, 5),
+    (1, 1, 1, 32): (1, 5),
+    (1, 8, 4): (1, 8, 5),
+    (1, 4, 4, 4): (1, 4, 4, 5),
+    (1, 4, 8): (1, 5),
+    (1, 2, 4, 8): (1, 5),
+    (1, 1, 8, 4): (1, 5),
+    (1, 6, 4): (6, 5),
+}
 
 
 def write_files(folder: Path, examples: int) -> int:
@@ -37,7 +50,7 @@ def write_files(folder: Path, examples: int) -> int:
     rng = np.random.default_rng(0)
     count = 0
     for label, graph in _graphs(rng):
-        shape = (examples, _SIZE, _SIZE, _CHANNELS)
+        shape = (examples, *graph.tensors["x"].shape[1:])
         stem = folder / f"shape_{count:03}"
         hand_built.write_file(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
         count += 1
@@ -59,6 +72,8 @@ def _graphs(rng: np.random.Generator) -> Iterator[tuple[str, TFLiteGraph]]:
         yield _convolution(rng, kernel=kernel, groups=2)
     yield _convolution(rng, kernel=(3, 3), dilation=2)
     yield _convolution(rng, kernel=(3, 3), dilation=2, multiplier=1)
+    for source, output in _DENSE.items():
+        yield _dense(rng, source, output)
 
 
 def _label(code: str, kernel: tuple[int, int], traits: dict[str, bool]) -> str:
@@ -121,6 +136,26 @@ def _pool(
     return _label(code, kernel, {"strides": max(strides) > 1}), graph
 
 
+def _dense(
+    rng: np.random.Generator, source: tuple[int, ...], output: tuple[int, ...]
+) -> tuple[str, TFLiteGraph]:
+    """Returns a dense layer, which may flatten its input, or join its axes."""
+    depth = math.prod(source) * output[-1] // math.prod(output)
+    scale = np.full(output[-1], 0.01, np.float32)
+    weight = _tensor("weight", (output[-1], depth), scale)
+    weight.data = rng.integers(-127, 128, weight.shape).astype(np.int8)
+    step = np.array([_STEP * 0.03 * np.sqrt(depth)], np.float32)
+    op = TFLiteOp("FULLY_CONNECTED", ["x", "weight", ""], ["y"])
+    op.options["keep_num_dims"] = len(source) == len(output) > 2
+    graph = _graph(op, [weight, _tensor("y", output, step)], source)
+    traits = {
+        "flattening": depth != source[-1],
+        "joined axes": len(output) < len(source) and output[0] > 1,
+        "several axes": len(output) > 2,
+    }
+    return _label(op.code, (0, 0), traits), graph
+
+
 def _window(strides: tuple[int, int], padding: str) -> dict[str, object]:
     """Returns the options that convolutions and poolings share."""
     return {
@@ -153,9 +188,12 @@ def _tensor(
     return TFLiteTensor(name, shape, dtype, TensorQuantization(scale, zero_point, axis))
 
 
-def _graph(op: TFLiteOp, tensors: list[TFLiteTensor]) -> TFLiteGraph:
-    """Returns the graph of one operator."""
-    step = np.array([_STEP], np.float32)
-    x = _tensor("x", (1, _SIZE, _SIZE, _CHANNELS), step)
+def _graph(
+    op: TFLiteOp,
+    tensors: list[TFLiteTensor],
+    shape: tuple[int, ...] = (1, _SIZE, _SIZE, _CHANNELS),
+) -> TFLiteGraph:
+    """Returns the graph of one operator; `shape` is that of its input."""
+    x = _tensor("x", shape, np.array([_STEP], np.float32))
     named = {tensor.name: tensor for tensor in [x, *tensors]}
     return TFLiteGraph(named, [op], {"x": "x"}, {"y": "y"})

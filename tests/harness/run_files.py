@@ -40,9 +40,14 @@ def run(path, kernels, inputs):
     interpreter.allocate_tensors()  # Older releases start XNNPACK here only.
     runner = interpreter.get_signature_runner()
     size = int(interpreter.get_input_details()[0]["shape"][0])
+    return in_batches(lambda batch: runner(**batch), inputs, size)
+
+
+def in_batches(run_one, inputs, size):
+    """Returns the outputs for all inputs, by running a file on a few at a time."""
     rows = []
     for i in range(0, len(next(iter(inputs.values()))), size):
-        row = runner(**{name: x[i : i + size] for name, x in inputs.items()})
+        row = run_one({name: x[i : i + size] for name, x in inputs.items()})
         rows.append({name: np.array(value) for name, value in row.items()})
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 

@@ -47,19 +47,20 @@ def chromium(folder: Path, browser: Path) -> Iterator[Any]:
         running.close()
 
 
-class LiteRt:
-    """A build of LiteRT.js in a page.
+class Page:
+    """A page that runs files.
 
     Args:
         running: From `chromium`.
-        folder: What `packages.set_up` filled.
-        build: A key of `BUILDS`.
+        html: The page, which has `window.run` when `window.ready` is true.
+        modules: Folder of the packages that it loads.
+        query: What it gets as its query.
     """
 
-    def __init__(self, running: Any, folder: Path, build: str) -> None:
+    def __init__(self, running: Any, html: Path, modules: Path, query: str) -> None:
         self._context = running.new_context()
-        self._modules = folder / "node_modules/@litertjs"
-        self._address = f"{_ADDRESS}?build={_ADDRESS}{BUILDS[build]}"
+        self._html, self._modules = html, modules
+        self._address = f"{_ADDRESS}?{query}"
         self._context.route(f"{_ADDRESS}**", self._answer)
         self._open()
 
@@ -70,9 +71,9 @@ class LiteRt:
         self._page.wait_for_function("window.ready", timeout=1000 * _SECONDS)
 
     def _answer(self, route: Any) -> None:
-        """Answers a request with the page, or with a file of LiteRT.js."""
+        """Answers a request with the page, or with a file of a package."""
         path = route.request.url.removeprefix(_ADDRESS)
-        file = _RUNNER if path.startswith("?") else self._modules / path
+        file = self._html if path.startswith("?") else self._modules / path
         if not file.is_file():
             route.fulfill(status=404)
             return
@@ -80,26 +81,27 @@ class LiteRt:
         route.fulfill(body=file.read_bytes(), content_type=content_type)
 
     def run(
-        self, content: bytes, inputs: dict[str, np.ndarray]
+        self, content: bytes, inputs: dict[str, np.ndarray], size: int = 1
     ) -> dict[str, np.ndarray]:
-        """Returns the outputs of a file by signature name, one example at a time.
+        """Returns the outputs of a file by name.
 
         Args:
             content: The bytes of the file.
-            inputs: Arrays by signature name, of the same number of examples.
+            inputs: Arrays by name, of the same number of examples.
+            size: The file's batch size: how many examples it gets at a time.
 
         Raises:
-            RuntimeError: With the message of LiteRT.js, if it refuses the file.
+            RuntimeError: With the message of the page, if it refuses the file.
         """
         given = {
             name: {
                 "dtype": array.dtype.name,
-                "shape": array.shape[1:],
+                "shape": (size, *array.shape[1:]),
                 "data": base64.b64encode(array.tobytes()).decode(),
             }
             for name, array in inputs.items()
         }
-        count = len(next(iter(inputs.values())))
+        count = len(next(iter(inputs.values()))) // size
         arguments = [base64.b64encode(content).decode(), given, count]
         errors = importlib.import_module("playwright.sync_api").Error
         try:
@@ -111,7 +113,22 @@ class LiteRt:
         return {name: _array(*one) for name, one in found.items()}
 
 
+class LiteRt(Page):
+    """A build of LiteRT.js in a page; names are those of the signature.
+
+    Args:
+        running: From `chromium`.
+        folder: What `packages.set_up` filled.
+        build: A key of `BUILDS`.
+    """
+
+    def __init__(self, running: Any, folder: Path, build: str) -> None:
+        modules = folder / "node_modules/@litertjs"
+        query = f"build={_ADDRESS}{BUILDS[build]}"
+        super().__init__(running, _RUNNER, modules, query)
+
+
 def _array(dtype: str, shape: list[int], rows: list[str]) -> np.ndarray:
-    """Returns the results of all examples as one array."""
+    """Returns the results of all runs as one array."""
     whole = b"".join(base64.b64decode(row) for row in rows)
-    return np.frombuffer(whole, dtype).reshape(len(rows), *shape[1:])
+    return np.frombuffer(whole, dtype).reshape(-1, *shape[1:])

@@ -67,7 +67,7 @@ class DemoPage:
         ]
 
     def choose(self, mode: str) -> None:
-        """Chooses where pictures come from: "draw", "picture" or "camera"."""
+        """Chooses where inputs come from, such as "camera" or "record"."""
         self.page.check(f"[name=mode][value={mode}]")
 
     def classify(self, pixels: np.ndarray) -> None:
@@ -77,6 +77,16 @@ class DemoPage:
             pixels: uint8, `[height, width]` or `[height, width, 3]`.
         """
         file = {"name": "x.png", "mimeType": "image/png", "buffer": png(pixels)}
+        with self.next_run():
+            self.page.set_input_files("#choose", file)
+
+    def hear(self, sound: bytes) -> None:
+        """Chooses a sound file, and waits until the network ran.
+
+        Args:
+            sound: The file, WAV.
+        """
+        file = {"name": "x.wav", "mimeType": "audio/wav", "buffer": sound}
         with self.next_run():
             self.page.set_input_files("#choose", file)
 
@@ -130,7 +140,7 @@ class DemoPage:
 
 
 class _NextRun:
-    """A context that waits until the network has run again, on the last picture."""
+    """A context that waits until the network has run again, on the last input."""
 
     def __init__(self, page: Any) -> None:
         self._page = page

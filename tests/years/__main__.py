@@ -4,6 +4,8 @@ python -m years                                        # everything; about an ho
 python -m years --share 10 --seed 3                    # a tenth of the cases
 python -m years --releases ai-edge-litert==2.1.0       # under one release
 python -m years --markdown docs/runtimes.md            # also writes page and results
+python -m years --markdown docs/runtimes.md --releases tensorflow-cpu==2.21.0
+                                                       # the same, for one more release
 """
 
 from __future__ import annotations
@@ -54,10 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     for kernels in ("xnnpack", "builtin"):
         print(f"{about}, {kernels}\n{page.table(measured, kernels)}")
     if args.markdown:
-        page.write_results(
-            args.markdown.with_suffix("") / "results.jsonl", about, measured
-        )
-        args.markdown.write_text(page.page(about, measured))
+        results = args.markdown.with_suffix("") / "results.jsonl"
+        page.write_results(results, about, page.with_others(results, about, measured))
+        page.write_page(args.markdown)
     return int(_newest_differs(measured) + _promises_broken(measured) > 0)
 
 

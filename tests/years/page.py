@@ -1,4 +1,7 @@
-"""The results of `make runtimes`: a file of JSON lines, and the page made of it."""
+"""The results of `make runtimes`: a file of JSON lines, and the page made of it.
+
+The page has what `make consumers` measured, too: all that runs files, in one place.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,12 @@ import itertools
 import json
 from pathlib import Path
 
-from .measure import Count, Measured
+from consumers import page as consumers_page
+from consumers.cases import SPECS
+from consumers.measure import ROUNDING
+
+from .measure import Count, Key, Measured
+from .releases import RELEASES
 
 _TEXT = """# Runtimes of other years
 
@@ -42,6 +50,22 @@ run by its signature alone has the codes of the other table there.
 ## TensorFlow Lite's own kernels
 
 {builtin}
+
+## Programs that apps use
+
+Made of the results of `make consumers`: {consumers_about}.
+
+Each program ran {consumer_files} small files, each with what one rule of a consumer
+looks at; the right answers are those of LiteRT {litert}. Files by name, and why they
+are refused: [consumers.md](consumers.md).
+
+| program | right | other rounding | wrong | refused |
+|---|---|---|---|---|
+{programs}
+
+"Other rounding": codes are off by at most {rounding}, after several operators. "Wrong":
+by more, or other classes; some of these files ask for it, such as images whose codes
+are not bytes.
 
 ## Environments
 
@@ -94,8 +118,61 @@ def read_results(path: Path) -> tuple[str, dict[str, Measured]]:
     return head["about"], measured
 
 
-def page(about: str, measured: dict[str, Measured]) -> str:
-    """Returns the page in Markdown."""
+def with_others(
+    path: Path, about: str, measured: dict[str, Measured]
+) -> dict[str, Measured]:
+    """Returns results with those of other releases that a file has of the same files.
+
+    Args:
+        path: What `write_results` wrote, if anything.
+        about: Versions and settings of the new results.
+        measured: The new results.
+
+    Raises:
+        ValueError: If the file has results of other files, machines or settings, and
+            not all releases are new.
+    """
+    order = [release.name for release in RELEASES]
+    if measured.keys() == {*order}:
+        return measured
+    known_about, known = read_results(path)
+    together = known | measured
+    files = [_files(one) for one in together.values()]
+    if known_about != about or any(one != files[0] for one in files):
+        raise ValueError(
+            f"{path} must have results of the same files, machine and settings to be "
+            f"added to. Received: {known_about}. Now: {about}. Run all releases."
+        )
+    return {name: together[name] for name in order if name in together}
+
+
+def _files(one: Measured) -> dict[Key, int]:
+    """Returns how many files each operator is in."""
+    return {key: count.files for key, count in one.counts.items()}
+
+
+def write_page(path: Path) -> None:
+    """Writes the page of the results that lie in the same folder.
+
+    Args:
+        path: `docs/runtimes.md`; `runtimes/results.jsonl` and `consumers/results.jsonl`
+            are beside it.
+    """
+    about, measured = read_results(path.with_suffix("") / "results.jsonl")
+    consumers = consumers_page.read_results(path.parent / "consumers/results.jsonl")
+    path.write_text(page(about, measured, consumers))
+
+
+def page(
+    about: str, measured: dict[str, Measured], consumers: consumers_page.Results
+) -> str:
+    """Returns the page in Markdown.
+
+    Args:
+        about: Versions and settings.
+        measured: Release -> what it computes, oldest first.
+        consumers: What `make consumers` measured.
+    """
     environments = [
         f"| {name} | {one.numpy} | {one.default} | {_reasons(one)} |"
         for name, one in measured.items()
@@ -105,6 +182,11 @@ def page(about: str, measured: dict[str, Measured]) -> str:
         xnnpack=table(measured, "xnnpack"),
         builtin=table(measured, "builtin"),
         environments="\n".join(environments),
+        consumers_about=consumers.about,
+        consumer_files=len(SPECS),
+        litert=consumers.litert,
+        programs=consumers_page.summary(consumers),
+        rounding=ROUNDING,
     )
 
 

@@ -62,7 +62,7 @@ def _of_pixels(
 
     Args:
         graph: The fused graph of the float model.
-        node: Its input, which the student normalises; or an operator after it, whose
+        node: Its input, which the student normalizes; or an operator after it, whose
             work the grid of the student's input does.
         points: The points after the student's operator, the last first.
         operator: That operator.

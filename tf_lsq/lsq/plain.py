@@ -172,7 +172,7 @@ def learned_step(
     The gradient handed to `factor` is ``d_step / unit``. So plain gradient
     descent, with or without momentum, moves the step exactly as if the step
     itself were the variable (``unit * (lr / unit) * d_step``): the paper's
-    training. An optimizer that normalises gradients, such as Adam, moves the
+    training. An optimizer that normalizes gradients, such as Adam, moves the
     factor by about its learning rate, whatever the unit. That is a *relative*
     change of the step, whereas a bare variable of 0.02 would jump by 5 % at a
     learning rate of 0.001.

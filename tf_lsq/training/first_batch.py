@@ -96,7 +96,7 @@ def _narrow_ranges(
     """Returns the tensors to warn about.
 
     A training may begin with random weights, and its outputs anywhere. In inference
-    mode, batch norms that were never trained do not normalise.
+    mode, batch norms that were never trained do not normalize.
     """
     if not training and has_untrained_norms(model):
         return []

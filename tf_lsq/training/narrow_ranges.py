@@ -47,7 +47,7 @@ _REMEDIES = {
         "Return the joined tensors as outputs of their own, or scale this one, and "
         "what it is trained on, to the range of the others."
     ),
-    "sum": "If it matters, normalise the terms before they are added.",
+    "sum": "If it matters, normalize the terms before they are added.",
     "pool": "`GlobalAveragePooling2D` has a grid of its own.",
     "channel": (
         "Return it as an output of its own, or scale what the model is trained on, so "

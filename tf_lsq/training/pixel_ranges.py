@@ -1,9 +1,9 @@
 """Checks that the values of the first batch are what bytes encode.
 
 If they are not, a file computes something else than the model was trained on, without
-an error: data that were divided by 255 twice, or not at all, or normalised in another
+an error: data that were divided by 255 twice, or not at all, or normalized in another
 way than `Pixels` says. Values of resized images are no whole bytes, so only their range
-is checked; unless they are whole under another normalisation that is in use.
+is checked; unless they are whole under another normalization that is in use.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .learned_steps import trained_model
 _OVERSHOOT = 16.0
 # Images use more bytes than this.
 _FEW_BYTES = 64.0
-# float32 leaves less of a byte that was normalised and back.
+# float32 leaves less of a byte that was normalized and back.
 _NOT_WHOLE = 0.02
-# Normalisations in use: intervals, plain bytes, and those of `keras.applications`.
+# Normalizations in use: intervals, plain bytes, and those of `keras.applications`.
 _IN_USE = (
     Pixels(0.0, 255.0),
     Pixels(127.5, 127.5),
@@ -45,7 +45,7 @@ class UnlikelyPixels:
         pixels: How its values should encode bytes.
         found: Smallest and largest value.
         reachable: Smallest and largest value of bytes.
-        fitting: Normalisations under which all of its values are whole bytes.
+        fitting: Normalizations under which all of its values are whole bytes.
     """
 
     name: str
@@ -75,8 +75,8 @@ def warn_of_pixels(found: list[UnlikelyPixels]) -> None:
             "These inputs are pixels, but the first batch hardly has the values of "
             "images there, so the file would not compute what is trained:\n  "
             f"{lines}\n"
-            "Normalise the data as `inputs` of `quantize_model` says; bytes are not "
-            "normalised for a model that does it itself. Or pass what is true of the "
+            "Normalize the data as `inputs` of `quantize_model` says; bytes are not "
+            "normalized for a model that does it itself. Or pass what is true of the "
             "data: `inputs={name: tf_lsq.Pixels(mean, std)}`, or `inputs={name: None}` "
             "if they are no images.",
             stacklevel=3,
@@ -147,7 +147,7 @@ def _unlikely(name: str, pixels: Pixels, decoded: np.ndarray) -> list[UnlikelyPi
 
 
 def _others(pixels: Pixels, values: np.ndarray) -> list[Pixels]:
-    """Returns other normalisations that values of this shape may have."""
+    """Returns other normalizations that values of this shape may have."""
     others = [*_IN_USE]
     if pixels.num_channels is not None:
         mean, std = (

@@ -2,13 +2,14 @@
 
 from .choices import Choice, check_consumer, choose, resolve_consumer
 from .queries import CONSUMERS, facts_of, find_consumer, judge, judge_all
-from .types import Consumer, ConsumerReport, Finding
+from .types import Consumer, ConsumerReport, FileFacts, Finding, table
 
 __all__ = [
     "CONSUMERS",
     "Choice",
     "Consumer",
     "ConsumerReport",
+    "FileFacts",
     "Finding",
     "check_consumer",
     "choose",
@@ -17,4 +18,5 @@ __all__ = [
     "judge",
     "judge_all",
     "resolve_consumer",
+    "table",
 ]

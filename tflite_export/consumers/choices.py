@@ -8,7 +8,7 @@ import warnings
 from ..file import TFLiteGraph
 from ..targets import Target
 from .queries import facts_of, find_consumer, judge
-from .types import VERDICTS, Consumer, ConsumerReport
+from .types import FAULTY, VERDICTS, Consumer, ConsumerReport
 
 _CODES, _BYTES, _NUMBERS = "int8", "uint8", "float32"
 
@@ -18,13 +18,11 @@ class Choice:
     """The form of a file.
 
     Attributes:
-        storage: How codes are stored.
         input_type: Type of the inputs.
         output_type: Type of the outputs.
         strided_1x1: How 1x1 convolutions with strides are written.
     """
 
-    storage: str
     input_type: str
     output_type: str
     strided_1x1: str
@@ -33,7 +31,6 @@ class Choice:
 def choose(
     consumer: Consumer | None,
     *,
-    storage: str | None,
     input_type: str | None,
     output_type: str | None,
     pixels: bool,
@@ -46,8 +43,7 @@ def choose(
 
     Args:
         consumer: What will read the file; None: it is not known.
-        storage: What the user chose; None: it is open.
-        input_type: The same.
+        input_type: What the user chose; None: it is open.
         output_type: The same.
         pixels: Whether the codes of all inputs are bytes.
     """
@@ -59,7 +55,6 @@ def choose(
         own_output = _CODES if _CODES in consumer.output_types else _NUMBERS
         strided_1x1 = consumer.strided_1x1
     return Choice(
-        "int8" if storage is None else storage,
         own_input if input_type is None else input_type,
         own_output if output_type is None else output_type,
         strided_1x1,
@@ -102,7 +97,7 @@ def check_consumer(graph: TFLiteGraph, consumer: Consumer) -> ConsumerReport:
             names every cause.
     """
     report = judge(facts_of(graph), consumer)
-    faults = [f for f in report.findings if f.effect in ("refuses", "is wrong")]
+    faults = [f for f in report.findings if f.effect in FAULTY]
     if faults:
         listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
         raise ValueError(

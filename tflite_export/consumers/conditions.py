@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
-
-import numpy as np
 
 from ..file import (
     LITERT,
@@ -17,6 +14,7 @@ from ..file import (
     End,
     Normalization,
     TFLiteOp,
+    bytes_are_codes,
     ends_of,
     faults_of,
     first_release,
@@ -28,10 +26,12 @@ from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-_BYTES = np.arange(256)[:, np.newaxis]
-# Mean and standard deviation of bytes in the usual forms of images: the byte itself,
-# from 0 to 1, and from -1 to 1.
-_USUAL = ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+# What bytes become in the usual forms of images: themselves, from 0 to 1, and from -1
+# to 1.
+_USUAL = tuple(
+    Normalization((mean,), (std,))
+    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
+)
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -44,7 +44,7 @@ def _outputs(file: FileFacts) -> list[End]:
     return ends_of(file.graph, file.graph.outputs)
 
 
-def _listed(found: Iterable[str]) -> str:
+def listed(found: Iterable[str]) -> str:
     """Returns descriptions as one text."""
     return ", ".join(found)
 
@@ -55,13 +55,13 @@ def _listed(found: Iterable[str]) -> str:
 def other_input_types(file: FileFacts, consumer: Consumer) -> str:
     """Finds inputs of types that a consumer does not take."""
     ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
-    return _listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+    return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
 
 
 def other_output_types(file: FileFacts, consumer: Consumer) -> str:
     """Finds outputs of types that a consumer does not take."""
     ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
-    return _listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+    return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
 
 
 def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
@@ -86,7 +86,7 @@ def several_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 def no_color_image(file: FileFacts, consumer: Consumer) -> str:
     """Finds inputs other than one image with three channels."""
-    return _listed(
+    return listed(
         f"input `{end.name}` has the shape {list(end.shape)}"
         for end in _inputs(file)
         if len(end.shape) != _IMAGE_AXES
@@ -103,7 +103,7 @@ def no_list_of_scores(axes: Collection[int] = ()) -> Found:
     """
 
     def found(file: FileFacts, consumer: Consumer) -> str:
-        return _listed(
+        return listed(
             f"output `{end.name}` has the shape {list(end.shape)}"
             for end in _outputs(file)
             if (axes and len(end.shape) not in axes) or _is_map(end)
@@ -123,7 +123,7 @@ def _is_map(end: End) -> bool:
 def no_normalization(file: FileFacts, consumer: Consumer) -> str:
     """Finds float32 images without a normalization in the metadata."""
     known = _normalizations(file)
-    return _listed(
+    return listed(
         f"input `{end.name}` is float32, and no metadata say how bytes become numbers"
         for end in _inputs(file)
         if end.dtype == "float32" and end.name not in known
@@ -132,7 +132,7 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
 
 def other_codes(file: FileFacts, consumer: Consumer) -> str:
     """Finds uint8 images whose codes are not bytes, as the file itself says."""
-    return _listed(
+    return listed(
         f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
         f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
         "writes there"
@@ -143,7 +143,7 @@ def other_codes(file: FileFacts, consumer: Consumer) -> str:
 
 def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
     """Finds uint8 images of which the file does not say what bytes stand for."""
-    return _listed(
+    return listed(
         f"`{end.name}` takes bytes as {_form(end)}; not known from the file whether "
         "its model was trained so"
         for end in _byte_inputs(file)
@@ -159,11 +159,11 @@ def _why_not_bytes(file: FileFacts, end: End) -> str:
     if "pixels" in described:
         return ""
     if one is not None:
-        same = _codes_are_bytes(end, np.array(one.mean), np.array(one.std))
+        same = _codes_are_bytes(end, one)
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, np.array(m), np.array(s)) for m, s in _USUAL)
+    usual = any(_codes_are_bytes(end, form) for form in _USUAL)
     return "" if usual else "which were learned"
 
 
@@ -188,15 +188,13 @@ def _normalizations(file: FileFacts) -> dict[str, Normalization]:
     return {} if file.standard is None else file.standard.normalization
 
 
-def _codes_are_bytes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
-    """Returns whether the code of each byte is the byte, for `(byte - mean) / std`.
+def _codes_are_bytes(end: End, one: Normalization) -> bool:
+    """Returns whether the code of each byte is the byte.
 
     Where the mean is on no byte, 0 is not either, and codes are off by up to one.
     """
-    values = (_BYTES - mean) / std
-    codes = np.rint(values / (end.scale or 1)) + (end.zero_point or 0)
-    allowed = 0 if np.all(mean % 1 == 0) else 1
-    return bool(np.abs(codes - _BYTES).max() <= allowed)
+    on_byte = all(mean % 1 == 0 for mean in one.mean)
+    return bytes_are_codes(end, one, tolerance=0 if on_byte else 1)
 
 
 def _form(end: End) -> str:
@@ -224,7 +222,7 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
     """Finds normalizations by other than one or three numbers."""
-    return _listed(
+    return listed(
         f"`{name}` is normalized by {len(numbers)} numbers"
         for name, one in _normalizations(file).items()
         for numbers in (max(one.mean, one.std, key=len),)
@@ -236,14 +234,14 @@ def gray_images(file: FileFacts, consumer: Consumer) -> str:
     """Finds images that are gray as the metadata say."""
     colors = {} if file.standard is None else file.standard.colors
     names = [f"`{name}`" for name, color in colors.items() if color == "GRAYSCALE"]
-    return f"{_listed(names)} is gray in the metadata" if names else ""
+    return f"{listed(names)} is gray in the metadata" if names else ""
 
 
 def no_labels(file: FileFacts, consumer: Consumer) -> str:
     """Finds outputs without labels."""
     known = {} if file.standard is None else file.standard.labels
     names = [name for name in file.graph.outputs if name not in known]
-    return f"no labels: {_listed(map('`{}`'.format, names))}" if names else ""
+    return f"no labels: {listed(map('`{}`'.format, names))}" if names else ""
 
 
 # --- Operators -----------------------------------------------------------------
@@ -257,18 +255,18 @@ def newer_operators(file: FileFacts, consumer: Consumer) -> str:
         for what, release in needed.items()
         if release and is_newer(release, consumer.release)
     ]
-    return _listed([*found, *_faults(file, consumer, refused=True)])
+    return listed([*found, *_faults(file, consumer, refused=True)])
 
 
 def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators of which it is not known which release runs them."""
     unknown = [what for what, at in _releases(file, LITERT).items() if not at]
-    return f"no release is known to run {_listed(unknown)}" if unknown else ""
+    return f"no release is known to run {listed(unknown)}" if unknown else ""
 
 
 def faulty_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators that the release of a consumer computes wrongly."""
-    return _listed(_faults(file, consumer, refused=False))
+    return listed(_faults(file, consumer, refused=False))
 
 
 def _faults(file: FileFacts, consumer: Consumer, *, refused: bool) -> list[str]:
@@ -281,12 +279,6 @@ def _faults(file: FileFacts, consumer: Consumer, *, refused: bool) -> list[str]:
     ]
 
 
-def int16_tensors(file: FileFacts, consumer: Consumer) -> str:
-    """Finds tensors of 16-bit integers."""
-    names = [n for n, t in file.graph.tensors.items() if t.dtype == "int16"]
-    return f"int16 tensors {names}" if names else ""
-
-
 def _releases(file: FileFacts, product: str) -> dict[str, str]:
     """Returns the first release of a product that runs each operator, "" if unknown."""
     releases: dict[str, str] = {}
@@ -296,12 +288,12 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
             release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {_packed_weights(op, file)}".strip()
+        use = f"{op.code} {packed_container(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
 
 
-def _packed_weights(op: TFLiteOp, file: FileFacts) -> str:
+def packed_container(op: TFLiteOp, file: FileFacts) -> str:
     """Returns the packed container of an operator's weights, "" for others."""
     tensors = [file.graph.tensors[name] for name in op.inputs[1:2] if name]
     return next((t.dtype for t in tensors if t.dtype in PACKED), "")
@@ -315,106 +307,44 @@ def packed_weights(*codes: str) -> Found:
     """
 
     def found(file: FileFacts, consumer: Consumer) -> str:
-        def packed(op: TFLiteOp) -> str:
-            container = _packed_weights(op, file)
-            wanted = container and (not codes or op.code in codes)
-            return f"{op.code} {container}" if wanted else ""
-
-        return _counted(file, packed)
+        packed = _packed(file, codes)
+        return f"packed weights of {packed}" if packed else ""
 
     return found
 
 
 def unknown_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights of which it is not known whether a consumer has them."""
-    found = packed_weights()(file, consumer)
-    return f"it may not run {found}" if found else ""
+    packed = _packed(file)
+    return f"it may not run {packed}" if packed else ""
+
+
+def _packed(file: FileFacts, codes: Collection[str] = ()) -> str:
+    """Returns how many operators have packed weights, of some kinds or of all."""
+
+    def packed(op: TFLiteOp) -> str:
+        container = packed_container(op, file)
+        return f"{op.code} {container}" if container else ""
+
+    return counted(file, lambda op: packed(op) if op.code in codes or not codes else "")
 
 
 def slow_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights that XNNPACK leaves to TFLite's own kernels."""
 
     def slow(op: TFLiteOp) -> str:
-        container = _packed_weights(op, file)
+        container = packed_container(op, file)
         if not container:
             return ""
         channels = file.graph.tensors[op.inputs[0]].shape[-1]
         fast = takes_container(TARGETS["phone"], op.code, container, channels)
         return "" if fast else f"{op.code} {container}"
 
-    found = _counted(file, slow)
+    found = counted(file, slow)
     return f"XNNPACK has no kernel for {found}" if found else ""
 
 
-def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
-    """Finds 1x1 convolutions of integers with strides."""
-    found = [
-        one.name
-        for one in _convolutions(file, "CONV_2D")
-        if one.of_integers and one.window == (1, 1) and one.strided
-    ]
-    return f"1x1 convolutions with strides: {_listed(found)}" if found else ""
-
-
-def grouped(file: FileFacts, consumer: Consumer) -> str:
-    """Finds convolutions with groups."""
-    found = [
-        one.name
-        for one in _convolutions(file, "CONV_2D")
-        if one.kernel_channels != one.channels
-    ]
-    return f"convolutions with groups: {_listed(found)}" if found else ""
-
-
-def multiplied_1x1(file: FileFacts, consumer: Consumer) -> str:
-    """Finds depthwise 1x1 convolutions with several outputs for an input."""
-    found = [
-        one.name
-        for one in _convolutions(file, "DEPTHWISE_CONV_2D")
-        if one.window == (1, 1) and one.kernel_channels != one.channels
-    ]
-    return f"depthwise 1x1 convolutions: {_listed(found)}" if found else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Convolution:
-    """An operator with a window.
-
-    Attributes:
-        name: Its output.
-        window: Height and width.
-        strided: Whether it has strides.
-        of_integers: Whether its input is int8 or uint8.
-        channels: Channels of its input.
-        kernel_channels: The last size of its kernel.
-    """
-
-    name: str
-    window: tuple[int, ...]
-    strided: bool
-    of_integers: bool
-    channels: int
-    kernel_channels: int
-
-
-def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
-    """Yields the operators of a kind."""
-    for op in file.graph.ops:
-        if op.code != code:
-            continue
-        source, weight = (file.graph.tensors[name] for name in op.inputs[:2])
-        strides = {op.options.get(f"stride_{axis}", 1) for axis in "hw"}
-        yield _Convolution(
-            op.outputs[0],
-            weight.shape[1:3],
-            strides != {1},
-            source.dtype in ("int8", "uint8"),
-            source.shape[-1],
-            weight.shape[-1],
-        )
-
-
-def _counted(file: FileFacts, name: Callable[[TFLiteOp], str]) -> str:
+def counted(file: FileFacts, name: Callable[[TFLiteOp], str]) -> str:
     """Returns how many operators have each name but ""."""
     counts = collections.Counter(name(op) for op in file.graph.ops)
-    return _listed(f"{count} {use}" for use, count in counts.items() if use)
+    return listed(f"{count} {use}" for use, count in counts.items() if use)

@@ -9,6 +9,7 @@ from . import conditions
 from .rules import (
     MEASURED,
     MICROCONTROLLERS,
+    UNKNOWN_OPERATORS,
     end_types,
     image_rules,
     metadata_rules,
@@ -27,6 +28,13 @@ _SCORES = (
     "components/processors/classification_postprocessing_graph.cc"
 )
 _ML_KIT = "https://developers.google.com/ml-kit/custom-models"
+# Messages of ML Kit that users quote; they are those of the TFLite Task Library.
+_ML_KIT_INPUTS = f"{_ML_KIT}; https://github.com/googlesamples/mlkit/issues/280"
+_ML_KIT_OUTPUTS = f"{_ML_KIT}; https://github.com/googlesamples/mlkit/issues/402"
+_ML_KIT_LIBRARY = (
+    "the TFLite Task Library, which ML Kit runs: "
+    "https://github.com/googlesamples/mlkit/issues/402"
+)
 
 
 def _mixed_outputs(source: str) -> Rule:
@@ -92,9 +100,12 @@ ML_KIT = Consumer(
     title="ML Kit, image labeling and object detection with a custom model",
     version="",
     rules=(
-        *end_types(_ML_KIT, inputs="uint8 or float32", outputs="uint8 or float32"),
-        *image_rules(_ML_KIT),
-        dataclasses.replace(_SINGLE_LIST, source=_ML_KIT),
+        *end_types(
+            _ML_KIT_INPUTS, inputs="uint8 or float32", outputs="uint8 or float32"
+        ),
+        _mixed_outputs(_ML_KIT_LIBRARY),
+        *image_rules(_ML_KIT_INPUTS),
+        dataclasses.replace(_SINGLE_LIST, source=_ML_KIT_OUTPUTS),
         Rule(
             "one_output",
             "note",
@@ -111,13 +122,15 @@ ML_KIT = Consumer(
             remedy='storage="int8" runs everywhere.',
             source=_ML_KIT,
         ),
-        *metadata_rules(_ML_KIT),
+        UNKNOWN_OPERATORS,
+        *metadata_rules(_ML_KIT_LIBRARY),
     ),
-    source=f"{_ML_KIT}, not measured",
+    source=_ML_KIT,
     input_types=_TYPES,
     output_types=("float32", "uint8"),
     takes_images=True,
     excluded_targets=MICROCONTROLLERS,
+    measured=False,
 )
 
 TFLITE_SUPPORT = Consumer(
@@ -130,6 +143,14 @@ TFLITE_SUPPORT = Consumer(
         *image_rules(MEASURED),
         _SINGLE_LIST,
         *operator_rules(MEASURED),
+        Rule(
+            "packed_weights",
+            "refuses",
+            "Weights must be int8, since it checks files for a byte per code",
+            conditions.packed_weights(),
+            remedy='Export with storage="int8".',
+            source=MEASURED,
+        ),
         *metadata_rules(MEASURED),
     ),
     source=MEASURED,
@@ -137,6 +158,6 @@ TFLITE_SUPPORT = Consumer(
     output_types=("float32", "uint8"),
     takes_images=True,
     product=TENSORFLOW,
-    release="2.11.0",  # INT4 does not run, which TensorFlow 2.12 is the first to have.
+    release="2.13.0",  # TRANSPOSE_CONV v4 runs, which is the first to have it.
     excluded_targets=MICROCONTROLLERS,
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..file import TFLiteGraph, metadata, standard_metadata
+from .gpu import GPU
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
     COMPILED_MODEL,
-    GPU,
     LITERT_INTERPRETER,
     PLAY_SERVICES,
     TENSORFLOW_INTERPRETER,
@@ -80,7 +80,12 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     findings.sort(key=lambda finding: EFFECTS.index(finding.effect))
     verdict = VERDICTS[findings[0].effect] if findings else "runs"
     return ConsumerReport(
-        consumer.name, consumer.title, consumer.version, verdict, findings
+        consumer.name,
+        consumer.title,
+        consumer.version,
+        verdict,
+        findings,
+        consumer.measured,
     )
 
 

@@ -9,7 +9,8 @@ chooses what a consumer takes, and refuses the rest before it writes anything;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from ..file import StandardMetadata, TFLiteGraph
@@ -19,6 +20,7 @@ from ..file import StandardMetadata, TFLiteGraph
 # runs, but does not say what it was trained on, or has no labels.
 Effect = Literal["refuses", "is wrong", "unknown", "is slow", "note"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
+FAULTY: tuple[Effect, ...] = ("refuses", "is wrong")
 Verdict = Literal["refused", "wrong", "not known", "runs slowly", "runs"]
 VERDICTS: dict[Effect, Verdict] = {
     "refuses": "refused",
@@ -27,6 +29,9 @@ VERDICTS: dict[Effect, Verdict] = {
     "is slow": "runs slowly",
     "note": "runs",
 }
+
+# Of the table for terminals.
+_INDENT, _NAME_WIDTH, _LINE_WIDTH = "  ", 15, 80
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +93,8 @@ class Consumer:
         release: Which release of the product it is, or is as new as.
         strided_1x1: How 1x1 convolutions with strides are written for it.
         excluded_targets: Targets of models that it has no use for.
+        measured: Whether its rules were compared with what it does, by `make consumers`
+            and `make gpu`; else they are those of its documentation.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Consumer:
     release: str = ""
     strided_1x1: str = "conv"
     excluded_targets: tuple[str, ...] = ()
+    measured: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +148,7 @@ class ConsumerReport:
         version: The version that this is about; "" if it is not known.
         verdict: One of `VERDICTS`.
         findings: Why, the worst first, and notes.
+        measured: As of `Consumer`.
     """
 
     consumer: str
@@ -147,6 +156,7 @@ class ConsumerReport:
     version: str
     verdict: Verdict
     findings: list[Finding]
+    measured: bool
 
     @property
     def about(self) -> str:
@@ -155,8 +165,13 @@ class ConsumerReport:
 
     @property
     def reasons(self) -> list[str]:
-        """Why it does not just run, in a few words each."""
-        return [finding.found for finding in self.findings if finding.effect != "note"]
+        """Why it does not just run, in a few words each.
+
+        What would be slow does not matter where a file is refused or computed wrongly.
+        """
+        found = [one for one in self.findings if one.effect != "note"]
+        faults = [one for one in found if one.effect in FAULTY]
+        return [one.found for one in faults or found]
 
     @property
     def notes(self) -> list[str]:
@@ -174,6 +189,24 @@ class ConsumerReport:
 
     def __str__(self) -> str:
         """Returns one line."""
+        source = "" if self.measured else " by its documentation"
         because = f" because {'; '.join(self.reasons)}" if self.reasons else ""
         notes = f" ({'; '.join(self.notes)})" if self.notes else ""
-        return f"{self.consumer:<15} {self.verdict}{because}{notes}"
+        name = f"{self.consumer:<{_NAME_WIDTH}}"
+        return f"{name} {self.verdict}{source}{because}{notes}"
+
+
+def table(reports: Iterable[ConsumerReport]) -> list[str]:
+    """Returns the lines of a table for a terminal.
+
+    Args:
+        reports: What each consumer does with a file.
+    """
+    wrapper = textwrap.TextWrapper(
+        _LINE_WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=" " * (len(_INDENT) + _NAME_WIDTH + 1),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line for report in reports for line in wrapper.wrap(str(report))]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..file import LITERT, TENSORFLOW
 from . import conditions
-from .rules import MICROCONTROLLERS, end_types, operator_rules
+from .rules import MEASURED, MICROCONTROLLERS, end_types, operator_rules
 from .types import Consumer, Rule
 
-_LITERT_JS = "measured with @litertjs/core 2.5.3 in Chromium"
-_TFJS = "measured with @tensorflow/tfjs-tflite 0.0.1-alpha.10 in Chromium"
+_TFJS_TYPES = ("float32", "int8", "uint8", "int32")
+_TFJS_INPUTS, _TFJS_OUTPUTS = end_types(
+    MEASURED, inputs=", ".join(_TFJS_TYPES), outputs=", ".join(_TFJS_TYPES)
+)
 _TYPES = ("float32", "uint8", "int32")
 
 WEB = Consumer(
@@ -16,8 +20,8 @@ WEB = Consumer(
     title="LiteRT.js",
     version="2.5.3",
     rules=(
-        *end_types(_LITERT_JS, inputs=", ".join(_TYPES), outputs=", ".join(_TYPES)),
-        *operator_rules(_LITERT_JS),
+        *end_types(MEASURED, inputs=", ".join(_TYPES), outputs=", ".join(_TYPES)),
+        *operator_rules(MEASURED),
         Rule(
             "packed_weights",
             "is slow",
@@ -25,10 +29,10 @@ WEB = Consumer(
             conditions.packed_weights(),
             remedy='Export with storage="int8"; compressed by HTTP, the file is as '
             "small.",
-            source=_LITERT_JS,
+            source=MEASURED,
         ),
     ),
-    source=_LITERT_JS,
+    source=MEASURED,
     input_types=_TYPES,
     output_types=_TYPES,
     product=LITERT,
@@ -40,10 +44,14 @@ TFJS_TFLITE = Consumer(
     "tfjs_tflite",
     title="tfjs-tflite",
     version="0.0.1-alpha.10",
-    rules=operator_rules(_TFJS),
-    source=_TFJS,
-    input_types=("int8", *_TYPES),
-    output_types=("int8", *_TYPES),
+    rules=(
+        _TFJS_INPUTS,
+        dataclasses.replace(_TFJS_OUTPUTS, effect="is wrong"),  # Without a word.
+        *operator_rules(MEASURED),
+    ),
+    source=MEASURED,
+    input_types=_TFJS_TYPES,
+    output_types=_TFJS_TYPES,
     product=TENSORFLOW,
     release="2.11.0",  # INT4 does not run, which TensorFlow 2.12 is the first to have.
     excluded_targets=MICROCONTROLLERS,

@@ -4,6 +4,7 @@ from .litertjs import MODULES, VERSION
 from .outputs import BOXES
 from .page import DemoOptions, demo_page, write_demo
 from .server import PageServer, qr_code, serve_page
+from .spectrogram import Spectrogram, read_spectrogram
 
 __all__ = [
     "BOXES",
@@ -11,8 +12,10 @@ __all__ = [
     "VERSION",
     "DemoOptions",
     "PageServer",
+    "Spectrogram",
     "demo_page",
     "qr_code",
+    "read_spectrogram",
     "serve_page",
     "write_demo",
 ]

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from ..file import End, TFLiteGraph, ends_of, metadata
+from ..file import (
+    End,
+    Normalization,
+    StandardMetadata,
+    TFLiteGraph,
+    codes_of_bytes,
+    ends_of,
+    is_image,
+    standard_metadata,
+    values_of_bytes,
+)
 
-_CHANNELS = (1, 3)  # Gray, or red, green and blue.
-_BYTES = np.arange(256, dtype=np.float32)
 # Scale and zero point of uint8 grids on which the code of a byte is the byte: that of a
 # model that contains its own normalization, of values from 0 to 1, and of TensorFlow's
 # quantized MobileNets.
@@ -39,6 +46,11 @@ class Picture:
     dtype: str
     table: list[list[float]]
 
+    @property
+    def facts(self) -> list[str]:
+        """What the header says of the input."""
+        return [f"{self.width} by {self.height} pixels"]
+
 
 def read_picture(
     graph: TFLiteGraph, mean: Numbers | None, std: Numbers | None
@@ -48,26 +60,27 @@ def read_picture(
     Args:
         graph: A file with uint8 or float32 inputs.
         mean: The model was trained on ``(byte - mean) / std``: one number, or one per
-            channel. None: the file shows that the code of a byte is the byte.
+            channel. None: the file says it, in its standard metadata or by the grid of
+            its input.
         std: The same.
 
     Raises:
-        ValueError: If the file does not take one picture, or `mean` and `std` are
-            missing or unfit.
+        ValueError: If the file does not take one picture, `mean` and `std` are unfit,
+            or the file says something else, or nothing, in their place.
     """
     end = _only_picture(ends_of(graph, graph.inputs))
     height, width, channels = end.shape[1:]
-    copied = _copied_bytes(graph, end)
+    said = _said(graph, end)
     if mean is None and std is None:
-        if copied is None:
+        if said is None:
             raise ValueError(_unknown(graph, end))
-        table = np.broadcast_to(copied, (channels, len(_BYTES)))
+        table = _table(end, said)
     else:
-        table = _normalized(end, mean, std)
-        if copied is not None and not np.allclose(table, copied, atol=1e-6):
+        table = _table(end, _normalization(channels, mean, std))
+        if said is not None and not np.allclose(table, _table(end, said), atol=1e-6):
             raise ValueError(
-                f"`mean` and `std` must be left out for this file: {end.name!r} takes "
-                f"bytes as they are. Received: mean={mean}, std={std}."
+                "`mean` and `std` must be left out for this file, or be what it says: "
+                f"{end.name!r} takes {said}. Received: mean={mean}, std={std}."
             )
     return Picture(height, width, channels, end.dtype, table.tolist())
 
@@ -80,34 +93,41 @@ def _only_picture(inputs: Sequence[End]) -> End:
     """
     if len(inputs) == 1:
         [end] = inputs
-        is_image = len(end.shape) == 4 and end.shape[3] in _CHANNELS
-        if is_image and end.shape[0] in (1, -1) and end.dtype in ("uint8", "float32"):
+        is_alone = end.shape[:1] in ((1,), (-1,))
+        if is_image(end.shape) and is_alone and end.dtype in ("uint8", "float32"):
             return end
     found = ", ".join(f"{end.name!r}: {end.dtype} {list(end.shape)}" for end in inputs)
     raise ValueError(
         "The file must have one input, a picture: int8, uint8 or float32, "
-        f"[1, height, width, channels] with 1 or 3 channels. Received {found}. "
-        "Recordings, sequences and several pictures at once have no demo page."
+        f"[1, height, width, channels] with 1 or 3 channels. Received {found}. If it "
+        "takes the spectrogram of a sound, pass `spectrogram`: a `Spectrogram` that "
+        "says how it was computed for training. Samples of sounds, sequences and "
+        "several pictures at once have no demo page."
     )
 
 
-def _copied_bytes(graph: TFLiteGraph, end: End) -> np.ndarray | None:
-    """Returns what a file takes for bytes whose codes are the bytes, `[256]`.
+def _said(graph: TFLiteGraph, end: End) -> Normalization | None:
+    """Returns how bytes become values of an input, as a file shows; None: it does not.
 
-    None: the file does not show that they are.
+    Its standard metadata say it, or its codes are the bytes on one of the usual grids.
+
+    Raises:
+        ValueError: If the metadata do not fit the input.
     """
+    standard = standard_metadata.read(graph) or StandardMetadata()
+    if end.name in standard.normalization:
+        one = standard.normalization[end.name]
+        try:
+            return _normalization(end.shape[3], one.mean, one.std)
+        except ValueError as error:
+            raise ValueError(
+                f"The standard metadata of {end.name!r} do not fit it: {error}"
+            ) from error
     grid = _grid(graph, end)
-    if grid is None:
-        return None
-    scale, zero_point = grid
-    known = any(
-        scale == np.float32(one) and zero_point == zero for one, zero in _GRIDS_OF_BYTES
-    )
-    if not known and not _described_pixels(graph, end):
-        return None
-    if end.dtype == "uint8":
-        return _BYTES.astype(int)
-    return ((_BYTES - zero_point) * scale).astype(np.float64)
+    for scale, zero_point in _GRIDS_OF_BYTES:
+        if grid == (np.float32(scale), zero_point):
+            return Normalization((float(zero_point),), (1 / scale,))
+    return None
 
 
 def _unknown(graph: TFLiteGraph, end: End) -> str:
@@ -117,9 +137,9 @@ def _unknown(graph: TFLiteGraph, end: End) -> str:
     return (
         "`mean` and `std` must be given for a file that does not show which values the "
         f"model was trained on, (byte - mean) / std. Received {end.name!r} with {shown}"
-        ", and neither number. Pass mean=0, std=255 if bytes were divided by 255. An "
-        "input that is no picture, such as a spectrogram, has no demo page: it would "
-        "have to compute what the model was trained on."
+        ", and neither number. Pass mean=0, std=255 if bytes were divided by 255. If "
+        "the input is no picture but the spectrogram of a sound, pass `spectrogram` "
+        "instead: a `Spectrogram` that says how it was computed for training."
     )
 
 
@@ -138,25 +158,16 @@ def _grid(graph: TFLiteGraph, end: End) -> tuple[np.float32, int] | None:
     return codes.quantization.scale[0], codes.quantization.zero_point + offset
 
 
-def _described_pixels(graph: TFLiteGraph, end: End) -> bool:
-    """Returns whether `export_model` wrote that the codes of an input are bytes."""
-    described: dict[str, Any] = (metadata.read(graph) or {}).get("tensors", {})
-    tensor = graph.inputs[end.name]
-    names = {tensor, *(op.outputs[0] for op in graph.ops if tensor in op.inputs)}
-    return any("pixels" in described.get(name, {}) for name in names)
-
-
-def _normalized(end: End, mean: Numbers | None, std: Numbers | None) -> np.ndarray:
-    """Returns what a file takes for normalized bytes, `[channels, 256]`.
-
-    Codes are those that the snippets of an export and the verifier compute.
+def _normalization(
+    channels: int, mean: Numbers | None, std: Numbers | None
+) -> Normalization:
+    """Returns how bytes become values.
 
     Raises:
         ValueError: If the numbers are unfit.
     """
-    channels = end.shape[3]
     means, stds = (
-        np.asarray(np.nan if numbers is None else numbers, np.float32).reshape(-1)
+        np.asarray(np.nan if numbers is None else numbers, np.float64).reshape(-1)
         for numbers in (mean, std)
     )
     sizes = {means.size, stds.size} - {1, channels}
@@ -166,9 +177,11 @@ def _normalized(end: End, mean: Numbers | None, std: Numbers | None) -> np.ndarr
             f"{channels} channels, and `std` positive. Received: mean={mean}, "
             f"std={std}."
         )
-    values = (_BYTES - means[:, np.newaxis]) / stds[:, np.newaxis]
-    values = np.broadcast_to(values, (channels, len(_BYTES)))
-    if end.scale is None or end.zero_point is None:
-        return values.astype(np.float64)
-    codes = np.rint(values / np.float32(end.scale)) + end.zero_point
-    return np.clip(codes, 0, 255).astype(int)
+    return Normalization(tuple(means.tolist()), tuple(stds.tolist()))
+
+
+def _table(end: End, one: Normalization) -> np.ndarray:
+    """Returns what a file takes for the bytes of each channel, `[channels, 256]`."""
+    codes = codes_of_bytes(end, one)
+    table = values_of_bytes(one) if codes is None else codes.astype(int)
+    return np.broadcast_to(table.T, (end.shape[3], len(table)))

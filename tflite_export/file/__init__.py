@@ -6,7 +6,7 @@ Nothing here needs TensorFlow.
 from .ends import with_uint8_ends
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
-from .labels import Labels, read_labels
+from .labels import Labels, label_faults, read_labels
 from .metadata_additions import (
     Additions,
     additions_missing,
@@ -14,6 +14,7 @@ from .metadata_additions import (
     with_additions,
 )
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
+from .pixel_codes import bytes_are_codes, codes_of_bytes, values_of_bytes
 from .quantized_tensor import QuantizedTensor
 from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
 from .rewriting import with_metadata
@@ -61,6 +62,8 @@ __all__ = [
     "TFLiteTensor",
     "TensorQuantization",
     "additions_missing",
+    "bytes_are_codes",
+    "codes_of_bytes",
     "ends_of",
     "faults_of",
     "first_release",
@@ -68,6 +71,7 @@ __all__ = [
     "in_int16",
     "is_image",
     "is_newer",
+    "label_faults",
     "least_releases",
     "litert_release",
     "newest",
@@ -77,6 +81,7 @@ __all__ = [
     "runtime_of",
     "tensor_type",
     "to_bytes",
+    "values_of_bytes",
     "with_additions",
     "with_metadata",
     "with_uint8_ends",

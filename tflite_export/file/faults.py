@@ -50,6 +50,8 @@ class Span:
         """Returns the releases as readable text."""
         if self.first == OLDEST:
             return f"{self.product} {self.last} and older"
+        if self.first == self.last:
+            return f"{self.product} {self.last}"
         return f"{self.product} {self.first} to {self.last}"
 
 
@@ -170,14 +172,17 @@ FAULTS = (
         "BATCH_MATMUL with a zero point in its second factor",
         "BATCH_MATMUL",
         _moved_factor,
-        (Span(LITERT, "2.0.2", "2.1.2", "2.1.3"),),
+        (
+            Span(TENSORFLOW, "2.21.0", "2.21.0"),
+            Span(LITERT, "2.0.2", "2.1.2", "2.1.3"),
+        ),
     ),
     Fault(
         "FULLY_CONNECTED with a zero point in its kernel",
         "FULLY_CONNECTED",
         _moved_factor,
         (
-            Span(TENSORFLOW, OLDEST, "2.21.0"),  # The last one by `make consumers`.
+            Span(TENSORFLOW, OLDEST, "2.21.0"),
             Span(LITERT, OLDEST, "2.1.4", "2.1.5"),
         ),
     ),

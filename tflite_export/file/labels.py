@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +93,8 @@ def to_text(labels: Iterable[str]) -> bytes:
 def label_faults(output: End, labels: Sequence[object]) -> list[str]:
     """Returns what is wrong with the labels of an output, all of it.
 
+    Two classes may have one label: ImageNet has two called "crane".
+
     Args:
         output: The output.
         labels: Its labels, one for each index of the last axis.
@@ -109,12 +110,10 @@ def label_faults(output: End, labels: Sequence[object]) -> list[str]:
     others = [label for label in labels if not isinstance(label, str)]
     empty = [i for i, label in enumerate(labels) if label == ""]
     broken = [text for text in texts if "\n" in text or "\r" in text]
-    twice = [text for text, n in collections.Counter(texts).items() if n > 1 and text]
     for what, found in (
         ("not texts", others),
         ("empty, at the places", empty),
         ("with line breaks", broken),
-        ("more than once", twice),
     ):
         if found:
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""

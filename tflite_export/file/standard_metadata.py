@@ -38,7 +38,7 @@ class ModelInfo:
         description: What it does.
         version: Its version, in any form.
         author: Who made it.
-        license: Under which licence it may be used.
+        license: Under which license it may be used.
     """
 
     name: str | None = None
@@ -77,6 +77,10 @@ class Normalization:
             for values in (self.mean, self.std)
         )
         return Normalization(mean, std)
+
+    def __str__(self) -> str:
+        """Returns the formula."""
+        return f"(byte - {_numbers(self.mean)}) / {_numbers(self.std)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +123,7 @@ class StandardMetadata:
         for name, color in self.colors.items():
             lines.append(f"input {name}: {color} image")
         for name, one in self.normalization.items():
-            mean, std = _numbers(one.mean), _numbers(one.std)
-            lines.append(f"input {name}: (byte - {mean}) / {std}")
+            lines.append(f"input {name}: {one}")
         for name, labels in self.labels.items():
             shown = ", ".join(map(repr, labels[:_SHOWN]))
             more = ", ..." if len(labels) > _SHOWN else ""

@@ -94,7 +94,7 @@ class FrozenNode:
         """How the values that the model takes encode the bytes that the file takes.
 
         None for what is no input, or no pixels. A float32 end takes neither, but the
-        values of `grid`: bytes if its scale is 1, or normalised bytes.
+        values of `grid`: bytes if its scale is 1, or normalized bytes.
         """
         return None if self.pixel_grid is None else self.pixel_grid.pixels
 

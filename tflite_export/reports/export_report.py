@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ..consumers import ConsumerReport
+from ..consumers import ConsumerReport, table
 from ..targets import TARGETS, XNNPACK, CompiledFile
 from .verification_report import CodeStatistics, VerificationReport
 
@@ -190,7 +190,7 @@ class ExportReport:
             *self._layer_lines(),
         ]
         lines += [f"pixels               {line}" for line in self.pixels]
-        lines += ["consumers:", *(f"  {consumer}" for consumer in self.consumers)]
+        lines += ["consumers:", *table(self.consumers)]
         operators = ", ".join(f"{n} {code}" for code, n in self.operators.items())
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime}")

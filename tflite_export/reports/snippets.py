@@ -10,12 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..consumers import CONSUMERS, FileFacts, judge
 from ..cpp import KEYWORDS
 from ..file import (
     End,
     Normalization,
     StandardMetadata,
     TFLiteGraph,
+    bytes_are_codes,
     ends_of,
     standard_metadata,
 )
@@ -52,15 +54,11 @@ _JAVASCRIPT = {
     "int32": "Int32Array",
     "uint8": "Uint8Array",
 }
-# Language -> the library that refuses ends of other types than these.
-_LIBRARIES = {
-    "javascript": ("LiteRT.js", ("uint8", "float32", "int32")),
-    "kotlin-mediapipe": ("MediaPipe", ("uint8", "float32")),
-}
+# Language -> the consumer whose rules on inputs and outputs a file must keep.
+_CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
+_END_RULES = ("input_types", "output_types", "one_input", "color_image")
 # Languages whose code here converts no codes of 16 bits.
 _IN_BYTES = ("kotlin", "kotlin-compiled-model", "swift")
-_IMAGE_AXES, _RGB = 4, 3
-_BYTE_OFFSETS = {"uint8": 0, "int8": -128}
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
@@ -194,7 +192,6 @@ def snippets_of(
         Python needs `ai-edge-litert`, JavaScript `@litertjs/core`, Kotlin LiteRT or
         MediaPipe for Android, Swift the pod TensorFlowLiteSwift.
     """
-    inputs, outputs = (ends_of(graph, ends) for ends in (graph.inputs, graph.outputs))
     ends = _ends(graph, _TAKEN, normalization)
     values = {"file": file_name, "arrays": _JAVASCRIPT, **ends}
     return {
@@ -203,41 +200,31 @@ def snippets_of(
         ).rstrip()
         + "\n"
         for language, template in LANGUAGES.items()
-        if not snippet_refusal(language, inputs, outputs)
+        if not snippet_refusal(language, graph)
     }
 
 
-def snippet_refusal(language: str, inputs: list[End], outputs: list[End]) -> str:
+def snippet_refusal(language: str, graph: TFLiteGraph) -> str:
     """Returns why code in a language could not run a file; "" if it can.
 
     Args:
         language: Of `LANGUAGES`.
-        inputs: The file's inputs.
-        outputs: The file's outputs.
+        graph: The file's graph; only its inputs and outputs matter.
     """
-    wide = [e.name for e in (*inputs, *outputs) if e.dtype == "int16"]
+    names = {**graph.inputs, **graph.outputs}
+    wide = [e for e, name in names.items() if graph.tensors[name].dtype == "int16"]
     if language in _IN_BYTES and wide:
         return (
             f"The code for {language} converts codes of 8 bits. Received: int16 for "
             f'{wide}. Export with input_type="float32" and output_type="float32".'
         )
-    if language not in _LIBRARIES:
+    if language not in _CONSUMERS:
         return ""
-    library, types = _LIBRARIES[language]
-    others = {e.name: e.dtype for e in (*inputs, *outputs) if e.dtype not in types}
-    if others:
-        return (
-            f"{library} takes inputs and outputs of the types {list(types)}. Received: "
-            f'{others}. Export with input_type="uint8" and output_type="uint8", or '
-            '"float32".'
-        )
-    images = [len(end.shape) == _IMAGE_AXES and end.shape[-1] == _RGB for end in inputs]
-    if language == "kotlin-mediapipe" and images != [True]:
-        return (
-            "MediaPipe's ImageClassifier needs one input, with 4 axes and 3 channels. "
-            f"Received: {[list(end.shape) for end in inputs]}."
-        )
-    return ""
+    consumer = CONSUMERS[_CONSUMERS[language]]
+    rules = tuple(rule for rule in consumer.rules if rule.name in _END_RULES)
+    ends = FileFacts(graph, None, None)
+    report = judge(ends, dataclasses.replace(consumer, rules=rules))
+    return " ".join(map(str, report.findings))
 
 
 def micro_snippet(
@@ -300,20 +287,10 @@ def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
     )
     return dataclasses.replace(
         value,
-        pixels="bytes" if _bytes_are_codes(end, mean, std) else "values",
+        pixels="bytes" if bytes_are_codes(end, one) else "values",
         mean=tuple(map(str, mean)),
         std=tuple(map(str, std)),
     )
-
-
-def _bytes_are_codes(end: End, mean: np.ndarray, std: np.ndarray) -> bool:
-    """Returns whether the code of every byte is the byte, or less by 128 in int8."""
-    if end.scale is None or end.zero_point is None or end.dtype not in _BYTE_OFFSETS:
-        return False
-    codes = np.arange(256)[:, None]
-    values = (np.float32(codes) - mean) / std
-    found = np.rint(values / np.float32(end.scale)) + end.zero_point
-    return bool((found == codes + _BYTE_OFFSETS[end.dtype]).all())
 
 
 def _value(end: End, taken: set[str]) -> _Value:

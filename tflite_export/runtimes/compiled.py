@@ -147,13 +147,13 @@ class CompiledRunner:
         """
         count = len(next(iter(inputs.values())))
         rows = [
-            self._run_one({k: v[i : i + 1] for k, v in inputs.items()})
+            self.run_one({k: v[i : i + 1] for k, v in inputs.items()})
             for i in range(count)
         ]
         return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
-    def _run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Runs the file on one example."""
+    def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs the file on inputs of its own batch size, and returns all outputs."""
         for name, array in inputs.items():
             self._inputs[name].write(array)
         self._model.run_by_name(SIGNATURE_KEY, self._inputs, self._outputs)

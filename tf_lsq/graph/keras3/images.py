@@ -161,8 +161,8 @@ def _pad(record: Recorder, x: Any) -> Any:
     return record(tf.pad, x, [*batch, *_margins(record, x, "padding", 1), (0, 0)])
 
 
-def _colours(function: Callable[..., Any]) -> Row:
-    """Returns the row of a conversion between colour spaces."""
+def _colors(function: Callable[..., Any]) -> Row:
+    """Returns the row of a conversion between color spaces."""
 
     def row(record: Recorder, x: Any) -> Any:
         _channels_last(record)
@@ -198,12 +198,12 @@ IMAGE_ROWS: dict[str, Row] = {
     "DepthwiseConv": _depthwise(tf.nn.depthwise_conv2d),
     "Dot": _dot,
     "ExtractPatches": _patches,
-    "HSVToRGB": _colours(tf.image.hsv_to_rgb),
+    "HSVToRGB": _colors(tf.image.hsv_to_rgb),
     "Matmul": _matmul,
     "MaxPool": _pool({1: tf.nn.max_pool1d, 2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}),
     "PadImages": _pad,
-    "RGBToGrayscale": _colours(tf.image.rgb_to_grayscale),
-    "RGBToHSV": _colours(tf.image.rgb_to_hsv),
+    "RGBToGrayscale": _colors(tf.image.rgb_to_grayscale),
+    "RGBToHSV": _colors(tf.image.rgb_to_hsv),
     "Resize": _resize,
     "SeparableConv": _depthwise(tf.nn.separable_conv2d),
     "Tensordot": _tensordot,

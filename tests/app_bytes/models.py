@@ -1,4 +1,4 @@
-"""Models whose app copies bytes: every way to normalise images, of both Kerases.
+"""Models whose app copies bytes: every way to normalize images, of both Kerases.
 
 Each is `build(library)`, for images of 32 x 32 pixels with 1 or 3 channels.
 """
@@ -22,15 +22,16 @@ MEANS, STDS = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)  # Of CIFAR-10.
 
 @dataclasses.dataclass(frozen=True)
 class AppModel:
-    """A model and how its images are normalised.
+    """A model and how its images are normalized.
 
     Attributes:
         build: Returns the float model.
         library: The Keras that it is of.
         inputs: For `quantize_model`.
         pixels: How the values that it takes encode bytes.
-        channels: 1 or 3.
+        channels: 1: Fashion-MNIST; 3: CIFAR-10.
         dtype: Type of its input.
+        epochs: How long the float model is trained.
     """
 
     build: Callable[[AppModel], Any]
@@ -39,9 +40,23 @@ class AppModel:
     pixels: Pixels = BYTES
     channels: int = 3
     dtype: str = "float32"
+    epochs: int = 2
 
     def model(self):
         return self.build(self)
+
+    def bytes_of(self, images):
+        """What an app copies, by the name of the input."""
+        if not isinstance(self.inputs, dict):
+            return {"image": images}
+        return {"image": images, "small": images[:, ::2, ::2]}
+
+    def values_of(self, images):
+        """What Keras takes for the same images."""
+        if self.dtype == "uint8":
+            return images
+        values = [self.pixels.encode(one) for one in self.bytes_of(images).values()]
+        return values if len(values) > 1 else values[0]
 
     def image(self, name="image", size=SIZE):
         shape = (size, size, self.channels)
@@ -132,13 +147,17 @@ APP_MODELS = {
     "MLP, grey, 0 to 1": _given(mlp, keras, Pixels(), channels=1),
     "MLP, grey, -1 to 1": _given(mlp, keras3, Pixels(127.5, 127.5), channels=1),
     "ResNet, 0 to 1": _given(resnet8(), keras3, Pixels()),
-    "ResNet, standardised": _given(resnet8(), keras, Pixels(MEANS, STDS)),
-    "ResNet, grey standardised": _given(
+    "ResNet, standardized": _given(resnet8(), keras, Pixels(MEANS, STDS)),
+    "ResNet, grey standardized": _given(
         resnet8(), keras3, Pixels(72.9, 90.0), channels=1
     ),
     "ResNet, blue first": _given(resnet8(), keras, Pixels(MEANS[::-1], 64, "bgr")),
-    "MobileNet, -1 to 1": _given(mobilenet, keras, Pixels(127.5, 127.5)),
-    "MobileNet, around 128": _given(mobilenet, keras3, Pixels(128, 128)),
+    "MobileNet, -1 to 1": _given(
+        mobilenet, keras, Pixels(127.5, 127.5), channels=1, epochs=4
+    ),
+    "MobileNet, around 128": _given(
+        mobilenet, keras3, Pixels(128, 128), channels=1, epochs=4
+    ),
     "Rescaling": AppModel(_rescaling(1 / 255), keras),
     "Rescaling to -1 to 1": AppModel(_rescaling(1 / 127.5, -1), keras3),
     "Normalization": AppModel(resnet8(_normalization), keras3),
@@ -146,5 +165,5 @@ APP_MODELS = {
     "preprocess_input, torch": AppModel(_preprocessing("densenet"), keras),
     "preprocess_input, caffe": AppModel(_preprocessing("resnet50"), keras3),
     "uint8": AppModel(resnet8(_cast), keras3, dtype="uint8"),
-    "two inputs": AppModel(two_inputs, keras, _SEVERAL, _SEVERAL["image"]),
+    "two inputs": AppModel(two_inputs, keras, _SEVERAL, _SEVERAL["image"], epochs=6),
 }

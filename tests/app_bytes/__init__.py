@@ -1,0 +1,1 @@
+"""Trains models on photographs, and compares files fed with bytes with Keras."""

@@ -1,0 +1,141 @@
+"""LiteRT's GPU accelerator."""
+
+from __future__ import annotations
+
+from ..file import LITERT
+from . import gpu_conditions
+from .conditions import packed_weights
+from .rules import NOT_PHONES, end_types, operator_rules
+from .runtimes import BUFFER_TEXT, BUFFER_TYPES
+from .types import Consumer, Rule
+
+_SOURCE = "measured by `make gpu` with software Vulkan, see docs/gpu.md"
+_WRONG = f"{_SOURCE} and docs/upstream/gpu_wrong_convolutions.py"
+
+_REFUSED = (
+    Rule(
+        "int4_convolutions",
+        "refuses",
+        "Kernels of convolutions must be int8; the CPU runs others",
+        packed_weights("CONV_2D", "DEPTHWISE_CONV_2D"),
+        remedy='Export with storage="int8".',
+        source=_SOURCE,
+    ),
+    Rule(
+        "int16_tensors",
+        "refuses",
+        "Tensors must not be in int16; the CPU runs operators with others",
+        gpu_conditions.int16_tensors,
+        remedy="Give every point at most 8 bits.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "versions",
+        "refuses",
+        "Transposed convolutions must have no fused activation",
+        gpu_conditions.newer_versions,
+        remedy="Replace the layer by UpSampling2D and Conv2D.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "joined_axes",
+        "refuses",
+        "Dense layers must keep the axes before the last one",
+        gpu_conditions.joined_axes,
+        remedy="Put a Reshape layer in front of the layer.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "axes",
+        "refuses",
+        "Tensors must have at most four axes",
+        gpu_conditions.many_axes,
+        remedy="Join axes by a Reshape layer, or replace the layer.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "padded_axes",
+        "refuses",
+        "Padded tensors must have three or four axes",
+        gpu_conditions.unfit_paddings,
+        remedy="Add axes of one element by a Reshape layer before the padding.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "symmetric_paddings",
+        "refuses",
+        "Paddings must be constants, or mirror without the border",
+        gpu_conditions.symmetric_paddings,
+        remedy='Pad by tf.pad(..., mode="REFLECT"), or by a constant.',
+        source=_SOURCE,
+    ),
+    Rule(
+        "reversed_slices",
+        "refuses",
+        "Slices must have positive strides",
+        gpu_conditions.reversed_slices,
+        remedy="Reverse by tf.reverse.",
+        source=_SOURCE,
+    ),
+)
+_COMPUTED_WRONGLY = (
+    Rule(
+        "strided_1x1",
+        "is wrong",
+        "1x1 convolutions must have no strides, which it ignores",
+        gpu_conditions.strided_1x1,
+        remedy='Export with consumer="gpu", which picks the pixels first.',
+        source=_WRONG,
+    ),
+    Rule(
+        "groups",
+        "is wrong",
+        "Convolutions must have no groups",
+        gpu_conditions.grouped,
+        remedy="Replace the layer by one convolution per group.",
+        source=_WRONG,
+    ),
+    Rule(
+        "depthwise_1x1",
+        "is wrong",
+        "Depthwise 1x1 convolutions must have one output for each input",
+        gpu_conditions.multiplied_1x1,
+        remedy="Replace the layer by an ordinary 1x1 convolution.",
+        source=_WRONG,
+    ),
+    Rule(
+        "flattening",
+        "is wrong",
+        "Dense layers must not flatten their input by themselves",
+        gpu_conditions.flattening,
+        remedy="Put a Flatten or Reshape layer in front of the layer.",
+        source=f"{_SOURCE} and docs/upstream/gpu_flattening_dense.py",
+    ),
+)
+
+GPU = Consumer(
+    "gpu",
+    title="LiteRT's CompiledModel on a GPU by WebGPU",
+    version="2.3.0",
+    rules=(
+        *end_types(_SOURCE, inputs=BUFFER_TEXT, outputs=BUFFER_TEXT),
+        *operator_rules(_SOURCE),
+        *_REFUSED,
+        *_COMPUTED_WRONGLY,
+        Rule(
+            "rounding",
+            "note",
+            "A GPU computes in floats, and rounds to the codes of the CPU or next ones",
+            gpu_conditions.other_rounding,
+            remedy="",
+            source=_SOURCE,
+        ),
+    ),
+    source=_SOURCE,
+    input_types=BUFFER_TYPES,
+    output_types=BUFFER_TYPES,
+    product=LITERT,
+    release="2.3.0",
+    strided_1x1="pick",
+    excluded_targets=NOT_PHONES,
+)
