@@ -283,12 +283,15 @@ def _sums_in_int16(context: Context, scale: np.float32) -> Compute:
     """Returns sums of codes, on a scale; the kernel of int16 rounds once."""
     ratio = np.float64(context.scales[0]) / np.float64(scale)
     requantize = context.requantize(ratio)
-    if not context.runtime.fixed_sum:
-        multiplier, exponent = fixed_point(ratio)
-        requantize = lambda acc: arithmetic.round_wide(acc, multiplier, exponent)  # noqa: E731
-    return lambda inputs: context.limited(
-        requantize(_reduced(tf.reduce_sum, context.node, integers_of(inputs[0])))
-    )
+    multiplier, exponent = fixed_point(ratio)
+
+    def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+        acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
+        if context.runtime.fixed_sum:
+            return context.limited(requantize(acc))
+        return context.limited(arithmetic.round_wide(acc, multiplier, exponent))
+
+    return compute
 
 
 def _reduced_count(node: FrozenNode, source: FrozenNode) -> int:
