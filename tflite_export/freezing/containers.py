@@ -209,6 +209,7 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     source = node.inputs[0].source_point
     widest = 1
     widens = holder in PACKED and allowed.has_finest_grid(holder)
+    widens = widens and not node.in_int16
     if source is not None and source.point is not None and widens:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, holder)

@@ -169,7 +169,9 @@ def most_widening(grid: Grid, *, symmetric: bool) -> int:
         grid: The grid of a tensor.
         symmetric: Whether the zero point must stay 0.
     """
-    if symmetric or grid.in_int16:
+    if grid.in_int16:
+        return 1
+    if symmetric:
         return max(INT8_MAX // max(grid.reach, 1), 1)
     return max((INT8_MAX - INT8_MIN) // max(grid.high - grid.low, 1), 1)
 
