@@ -170,7 +170,7 @@ def quantized(build, rng, bits, **options):
 @pytest.mark.parametrize(("case", "bits"), with_bits(CASES))
 def test_int16_files_compute_the_trained_integers(case, bits, rng, tmp_path):
     model, student, x = quantized(after_sum(CASES[case]), rng, bits)
-    if bits == 8:
+    if bits == 8 and case != "add_to_4_bits":
         found, expected = (one(x, training=False) for one in (student, model))
         assert tiny.largest_difference(found, expected) < 0.05
     path, storage = tmp_path / "model.tflite", "int8" if bits == 8 else "packed"
