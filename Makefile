@@ -27,6 +27,7 @@ runtimes: $(STAMP)
 
 consumers: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m consumers $(CONSUMERS)
+	PYTHONPATH=tests:. $(PYTHON) -m years.page docs/runtimes.md
 
 gpu: $(STAMP)
 	PYTHONPATH=tests:. $(PYTHON) -m gpu $(GPU)

@@ -13,6 +13,8 @@ import keras as keras3
 import numpy as np
 import pytest
 from harness import tiny
+from web.browser import chromium
+from web.packages import PACKAGES, find_browser, is_set_up
 
 import tflite_export
 from tf_lsq._compat import keras
@@ -68,6 +70,15 @@ def real_data() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"no real data; set {DATA_VARIABLE} to a folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A browser, if `make web` has set up what pages in it need."""
+    if not is_set_up(PACKAGES):
+        pytest.skip("`make web` has not set up LiteRT.js here")
+    with chromium(PACKAGES, find_browser()) as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,7 @@ def ends(path):
         ("litert", ("int8", "int8")),
         ("compiled_model", ("int8", "int8")),
         ("tensorflow", ("int8", "int8")),
+        ("ios", ("uint8", "float32")),
         ("web", ("uint8", "float32")),
         ("mediapipe", ("uint8", "float32")),
         ("mlkit", ("uint8", "float32")),
@@ -161,14 +162,16 @@ def test_all_offenders_are_listed(of_learned, tmp_path):
         assert text in str(error.value)
 
 
+@pytest.mark.parametrize("metadata", ["full", "hash", "none"])
 @pytest.mark.parametrize("consumer", ROOMS)
-def test_bytes_that_are_no_codes_are_refused(consumer, of_learned, tmp_path):
-    path = tmp_path / "model.tflite"
+def test_bytes_that_are_no_codes_are_refused(consumer, metadata, of_learned, tmp_path):
+    """Whatever the file says of how its input was trained."""
+    path, options = tmp_path / "model.tflite", {"metadata": metadata}
     with pytest.raises(ValueError, match=r"wrong: .*which were learned") as error:
-        export(of_learned, path, consumer=consumer, input_type="uint8")
+        export(of_learned, path, consumer=consumer, input_type="uint8", **options)
     assert "tf_lsq.Pixels(mean=..., std=...)" in str(error.value)
     with pytest.raises(ValueError, match="refused: Metadata must say how the bytes"):
-        export(of_learned, path, consumer=consumer)
+        export(of_learned, path, consumer=consumer, **options)
     assert not path.exists()
 
 
@@ -177,7 +180,9 @@ def test_the_gpu_refuses_int4_convolutions(of_pixels, tmp_path):
         export(of_pixels, tmp_path / "m.tflite", consumer="gpu", storage="packed")
 
 
-@pytest.mark.parametrize("consumer", ["mediapipe", "web", "gpu", "compiled_model"])
+@pytest.mark.parametrize(
+    "consumer", ["mediapipe", "web", "gpu", "compiled_model", "ios"]
+)
 def test_consumers_refuse_microcontrollers(consumer, rng, tmp_path):
     student = student_for(rng, tf_lsq.Pixels(), "tflm")
     with pytest.raises(ValueError, match="`consumer` must be something that runs"):
@@ -225,7 +230,7 @@ def test_reports_name_who_refuses_the_default(of_pixels, tmp_path):
     page = tmp_path / "report.html"
     tflite_export.write_html_report(report, page)
     refused = [c.consumer for c in report.consumers if c.verdict == "refused"]
-    assert refused == ["web", *ROOMS]
+    assert refused == ["web", "mediapipe", "mlkit", "ios", "tflite_support"]
     plain = json.loads(json.dumps(report.to_dict()))["consumers"]
     assert [one["consumer"] for one in plain] == list(CONSUMERS)
     for one in report.consumers:

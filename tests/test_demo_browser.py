@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness import tiny
-from web.browser import chromium
-from web.packages import find_browser, is_set_up
+from web.packages import PACKAGES
 from web.pages import DESKTOP, PHONE, DemoPage, png
 
 import tf_lsq
@@ -24,19 +23,8 @@ from tflite_export.runtimes import Runner
 
 layers = keras.layers
 ROOT = Path(__file__).parents[1]
-PACKAGES = ROOT / ".web"
 LONG = "a fox that has a long name " * 4
 LABELS = ["ant", "</script><b>bee", "cat & 'dog'", "eel", LONG]
-pytestmark = pytest.mark.skipif(
-    not is_set_up(PACKAGES), reason="`make web` has not set up LiteRT.js here"
-)
-
-
-@pytest.fixture(scope="module")
-def running():
-    """A browser."""
-    with chromium(PACKAGES, find_browser()) as browser:
-        yield browser
 
 
 def exported(build, folder, mean=0, std=255, **options):
@@ -141,16 +129,7 @@ def test_inverting_brightness(running, classifier, rng):
 def test_a_dropped_picture(running, classifier, rng):
     demo = DemoPage(running, classifier[1].as_uri())
     picture = rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)
-    with demo.next_run():
-        demo.page.evaluate(
-            """(bytes) => {
-              const dataTransfer = new DataTransfer();
-              dataTransfer.items.add(new File([new Uint8Array(bytes)], "x.png"));
-              const how = { dataTransfer, bubbles: true, cancelable: true };
-              document.body.dispatchEvent(new DragEvent("drop", how));
-            }""",
-            list(png(picture)),
-        )
+    demo.drop("x.png", png(picture))
     np.testing.assert_array_equal(demo.bytes_seen(), picture)
 
 

@@ -65,6 +65,14 @@ def test_parts_of_scores_must_have_one_meaning():
         assert found.meaning == meaning
 
 
+def test_operators_that_read_themselves_end_the_search():
+    tensors = {"y": TFLiteTensor("y", (1, 2), "uint8", GRID)}
+    op = TFLiteOp("QUANTIZE", ["y"], ["y"])
+    graph = TFLiteGraph(tensors, [op], {}, {"y": "y"})
+    found = read_outputs(graph, ends_of(graph, graph.outputs), None)
+    assert found.meaning == "logits"
+
+
 def test_boxes_need_their_order_and_probabilities():
     boxes, scores = ((1, 16, 4), ["RESHAPE"]), ((1, 16, 2), ["LOGISTIC"])
     found = read("xyxy", boxes=boxes, scores=scores)

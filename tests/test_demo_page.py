@@ -16,7 +16,7 @@ import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import demo
 from tflite_export.demo import conversion
-from tflite_export.file import from_bytes, labels, to_bytes
+from tflite_export.file import as_int8, as_uint8, from_bytes, labels, to_bytes
 from tflite_export.runtimes import Runner
 
 ATTACK = "</script><script>alert(1)</script>"
@@ -118,10 +118,10 @@ def test_the_file_in_the_page_computes_the_same_integers(file, rng):
     own, found = (from_bytes(c) for c in (file.read_bytes(), content))
     codes = rng.integers(-128, 128, (3, 8, 8, 3)).astype(np.int8)
     [wanted] = Runner(own).run({"image": codes}).values()
-    moved = (codes.astype(np.int16) + 128).astype(np.uint8)
+    moved = as_uint8(codes)
     [shown] = Runner(found, content=content).run({"image": moved}).values()
     assert shown.dtype == np.uint8
-    np.testing.assert_array_equal(shown.astype(int) - 128, wanted)
+    np.testing.assert_array_equal(as_int8(shown), wanted)
 
 
 def test_a_file_without_int8_ends_is_not_changed(rng, tmp_path):
@@ -198,6 +198,11 @@ def test_labels_may_be_a_text_file(file, tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="must be text in UTF-8"):
         page_of(file, labels=str(path))
+
+
+def test_labels_of_another_output_are_refused(file):
+    with pytest.raises(ValueError, match=r"of the output 'scores'.*of \['nope'\]"):
+        page_of(file, labels={"nope": list("abcde")})
 
 
 def test_without_labels_classes_have_numbers(file):

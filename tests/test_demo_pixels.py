@@ -51,7 +51,9 @@ def test_numbers_that_contradict_the_file_are_refused():
         read_picture(graph, 0, 1)
 
 
-@pytest.mark.parametrize(("scale", "zero_point"), [(0.0041, 0), (1 / 255, 1), (1, 128)])
+@pytest.mark.parametrize(
+    ("scale", "zero_point"), [(0.0041, 0), (1 / 255, 1), (1, 128), (1 / 127.5, 128)]
+)
 def test_another_grid_needs_mean_and_std(scale, zero_point):
     graph = graph_of(scale=scale, zero_point=zero_point)
     with pytest.raises(ValueError, match=r"`mean` and `std` must be given.*'image'"):
@@ -101,12 +103,13 @@ def test_the_metadata_say_what_the_model_was_trained_on():
         read_picture(said, mean, 60)
 
 
-@pytest.mark.parametrize(("mean", "std"), [((1, 2), 1), (0, -1)])
-def test_damaged_metadata_are_refused(mean, std, monkeypatch):
-    graph, one = graph_of(), Normalization(*map(numbers, (mean, std)))
-    monkeypatch.setattr(standard_metadata, "normalization_of", lambda entry: one)
+def test_metadata_for_other_channels_are_refused(monkeypatch):
+    of_two = standard_metadata.StandardMetadata(
+        normalization={"image": Normalization((1, 2), 1)}
+    )
+    monkeypatch.setattr(standard_metadata, "read", lambda graph: of_two)
     with pytest.raises(ValueError, match=r"metadata of 'image' do not fit.*one finite"):
-        read_picture(saying(graph, 0, 1), None, None)
+        read_picture(graph_of(), None, None)
 
 
 def test_bytes_become_the_codes_of_the_exporter(rng):

@@ -9,10 +9,9 @@ import wave
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_demo_browser import PACKAGES, percent, values_of
-from test_demo_browser import pytestmark as pytestmark
-from test_demo_browser import running as running
+from test_demo_browser import percent, values_of
 from test_demo_spectrogram import in_numpy, in_tensorflow
+from web.packages import PACKAGES
 from web.pages import DESKTOP, PHONE, DemoPage
 
 import tf_lsq
@@ -221,16 +220,7 @@ def test_the_features_are_drawn_over_time_with_the_first_at_the_bottom(
 
 def test_a_dropped_sound(running, classifier, rng):
     demo = DemoPage(running, classifier[1].as_uri())
-    with demo.next_run():
-        demo.page.evaluate(
-            """(bytes) => {
-              const dataTransfer = new DataTransfer();
-              dataTransfer.items.add(new File([new Uint8Array(bytes)], "x.wav"));
-              const how = { dataTransfer, bubbles: true, cancelable: true };
-              document.body.dispatchEvent(new DragEvent("drop", how));
-            }""",
-            list(wav(sound("clicks", rng))),
-        )
+    demo.drop("x.wav", wav(sound("clicks", rng)))
     assert demo.text("#answer") == "clicks"
     assert demo.page.get_attribute("body", "data-mode") == "file"
 

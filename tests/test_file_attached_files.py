@@ -86,10 +86,29 @@ def test_damaged_archives_are_refused(what):
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_archives_that_readers_would_not_take_are_refused():
-    with pytest.raises(ValueError, match=r"\['a', 'b'\] are compressed"):
-        attached_files.split(archive(zipfile.ZIP_DEFLATED))
+    with pytest.raises(ValueError, match=r"\['a', 'b'\] are encrypted, or compressed"):
+        attached_files.split(archive(zipfile.ZIP_BZIP2))
     with pytest.raises(ValueError, match=r"more than one file .* \['a'\]"):
         attached_files.split(archive(names=("a", "a")))
+
+
+def test_compressed_files_are_read_and_named():
+    content = archive(zipfile.ZIP_DEFLATED)
+    files = {"a": b"x" * 100, "b": b"x" * 100}
+    assert attached_files.split(content) == (FLAT, files)
+    assert attached_files.compressed(content) == ["a", "b"]
+    assert attached_files.compressed(archive()) == attached_files.compressed(FLAT) == []
+    graph = flatbuffer.from_bytes(content)
+    assert (graph.files, graph.compressed_files) == (files, ["a", "b"])
+    assert flatbuffer.to_bytes(graph) == attached_files.join(FLAT, files)
+
+
+def test_compressed_files_may_not_fill_the_memory():
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as written:
+        written.writestr("zeros", bytes(2**26 + 1))
+    with pytest.raises(ValueError, match="larger than 64 MiB"):
+        attached_files.split(FLAT + content.getvalue())
 
 
 def test_files_that_overlap_are_refused():

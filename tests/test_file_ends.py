@@ -13,13 +13,21 @@ from tflite_export.file import (
     TFLiteGraph,
     TFLiteOp,
     TFLiteTensor,
+    as_int8,
+    as_uint8,
+    quantized_input,
     with_uint8_ends,
 )
 from tflite_export.runtimes import KERNELS, Runner
 
 
-def as_uint8(codes):
-    return (codes.astype(np.int16) + 128).astype(np.uint8)
+def test_codes_are_converted_both_ways():
+    signed, unsigned = np.arange(-128, 128).astype(np.int8), np.arange(256)
+    found = as_uint8(signed)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, unsigned)
+    assert as_int8(found).dtype == np.int8
+    np.testing.assert_array_equal(as_int8(found), signed)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -47,6 +55,17 @@ def test_only_int8_ends_change_and_each_tensor_once(rng):
     own = graph.tensors["image"]
     assert tensor.quantization.zero_point == own.quantization.zero_point + 128
     assert tensor.dynamic_batch == own.dynamic_batch
+
+
+def test_the_codes_of_an_input_are_those_of_the_quantize_that_alone_reads_it(rng):
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    graph = tiny.built(student, input_type="uint8").graph
+    tensor = graph.inputs["image"]
+    inner = quantized_input(graph, tensor)
+    assert inner is not None and graph.tensors[inner].dtype == "int8"
+    assert quantized_input(graph, inner) is None
+    more = dataclasses.replace(graph, ops=[*graph.ops, TFLiteOp("ABS", [tensor], [])])
+    assert quantized_input(more, tensor) is None
 
 
 def test_a_tensor_that_is_both_ends():

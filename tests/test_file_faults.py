@@ -109,6 +109,18 @@ def test_a_trained_sum_needs_a_release_that_computes_it_right(rng):
 
 def test_unknown_releases_are_not_named(rng):
     assert runtime_of(hand_built.batch_matmul(5, rng)) == ""
+    graph = hand_built.fully_connected(0, rng)
+    graph.ops[-1].version = 99
+    assert runtime_of(graph) == ""
+
+
+def test_no_release_is_known_to_run_custom_operators(rng):
+    """Converters leave them out of the oldest release that they write."""
+    graph = hand_built.fully_connected(0, rng)
+    graph.min_runtime = "1.6.0"
+    [op] = graph.ops[-1:]
+    op.code, op.custom, op.version, op.options = "CUSTOM", "FlexErf", 1, {}
+    assert runtime_of(graph) == ""
 
 
 def test_a_trained_model_has_no_fault(rng):

@@ -80,6 +80,15 @@ def test_a_graph_survives_writing_and_reading():
         np.testing.assert_array_equal(other.data, tensor.data)
 
 
+def test_custom_operators_survive_writing_and_reading():
+    graph = fully_connected()
+    graph.ops = [
+        TFLiteOp("CUSTOM", ["x"], ["y"], version=1, custom=name, custom_options=options)
+        for name, options in (("FlexErf", b"\x01\xff"), ("TFLite_Detection", b""))
+    ]
+    assert flatbuffer.from_bytes(flatbuffer.to_bytes(graph)).ops == graph.ops
+
+
 def test_the_file_computes_the_integers_calculated_by_hand():
     content = flatbuffer.to_bytes(fully_connected())
     runner = Interpreter(model_content=content).get_signature_runner()

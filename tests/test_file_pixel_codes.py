@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tflite_export.file import (
+    USUAL_FORMS,
     End,
     Normalization,
     bytes_are_codes,
@@ -36,6 +37,15 @@ def test_codes_of_the_grid_of_bytes_are_bytes(dtype, zero_point):
     np.testing.assert_array_equal(codes_of_bytes(one, UNIT), BYTES + zero_point)
     assert bytes_are_codes(one, UNIT)
     assert not bytes_are_codes(one, CENTERED, tolerance=1)
+
+
+@pytest.mark.parametrize("form", USUAL_FORMS, ids=str)
+def test_bytes_are_codes_in_the_usual_forms(form):
+    """A grid has whole zero points, so that of -1 to 1 is off by up to one."""
+    [mean], [std] = form.mean, form.std
+    grid = end(scale=float(np.float32(1 / std)), zero_point=int(mean))
+    assert bytes_are_codes(grid, form) == (mean % 1 == 0)
+    assert bytes_are_codes(grid, form, tolerance=1)
 
 
 def test_codes_are_limited_to_the_type():

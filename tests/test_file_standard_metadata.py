@@ -103,6 +103,33 @@ def test_scores_are_what_the_last_operator_computes(last, dtype, stats, kind):
     assert standard_metadata.read(graph).score_types == {"scores": kind}
 
 
+def moved(code, parts):
+    """A classifier of an image whose output an operator moves, by its code."""
+    graph = classifier("SOFTMAX", num_outputs=len(parts))
+    for op, part in zip(graph.ops[::2], parts, strict=True):
+        op.code = part
+    graph.tensors["y"] = TFLiteTensor("y", (1, 3), "float32")
+    graph.ops += [TFLiteOp(code, [*graph.outputs.values()], ["y"])]
+    return dataclasses.replace(graph, outputs={"y": "y"})
+
+
+@pytest.mark.parametrize(
+    ("code", "parts", "kind"),
+    [
+        ("TRANSPOSE", ["SOFTMAX"], "probabilities"),
+        ("RESIZE_BILINEAR", ["LOGISTIC"], "probabilities"),
+        ("RESHAPE", ["SOFTMAX", "SHAPE"], "probabilities"),
+        ("CONCATENATION", ["LOGISTIC", "LOGISTIC"], "probabilities"),
+        ("CONCATENATION", ["LOGISTIC", "FULLY_CONNECTED"], "logits"),
+        ("ADD", ["SOFTMAX", "SOFTMAX"], "logits"),
+    ],
+)
+def test_operators_that_move_probabilities_keep_them(code, parts, kind):
+    labels = Additions(labels={"y": NAMES})
+    graph = with_additions(moved(code, parts), labels)
+    assert standard_metadata.read(graph).score_types == {"y": kind}
+
+
 def test_scores_of_unknown_range_are_logits_without_numbers():
     graph = classifier("ADD", "float32")
     graph.tensors["inner_0"].quantization = None
@@ -132,11 +159,11 @@ def test_an_input_is_an_image_where_that_is_sure(channels, norm, color):
 
 
 def test_a_normalization_gives_the_range_of_the_input():
-    norm = Normalization((127.5, 0.0, 255.0), (127.5, -1.0, 255.0))
+    norm = Normalization((127.5, 0.0, 255.0), (127.5, 1.0, 255.0))
     graph = with_additions(classifier(), Additions(normalization={"image": norm}))
     assert entries(graph, "inputs")[0]["stats"] == {
-        "max": [1.0, 0.0, 0.0],
-        "min": [-1.0, -255.0, -1.0],
+        "max": [1.0, 255.0, 0.0],
+        "min": [-1.0, 0.0, -1.0],
     }
 
 
@@ -177,6 +204,53 @@ def test_what_is_not_given_stays():
     assert found.files == {"v.txt": b"a", "more.txt": b"b", "labels.txt": b"x\ny\nz"}
 
 
+def test_a_single_std_is_written_for_every_channel():
+    """MediaPipe takes no other number of them than of means."""
+    norm = Normalization((1.0, 2.0, 3.0), 58.4)
+    additions = Additions(normalization={"image": norm})
+    graph = from_bytes(to_bytes(with_additions(classifier(), additions)))
+    [unit] = entries(graph, "inputs")[0]["process_units"]
+    assert unit["options"][1]["std"] == [np.float32(58.4)] * 3
+    assert additions_missing(graph, additions) == []
+    assert str(norm) == str(norm.per_channel()) == "(byte - [1, 2, 3]) / 58.4"
+
+
+def test_normalizations_take_plain_numbers():
+    assert Normalization(127.5, 255) == Normalization((127.5,), (255.0,))
+    per_channel = Normalization(np.float32([1, 2, 3]), [4, 5, 6])
+    assert per_channel == Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        ("0", -1, ["mean='0'", "std=-1, which must be positive"]),
+        ((), np.nan, ["mean=()", "std=nan"]),
+        ((1, 2), (1, 2, 3), ["of different lengths"]),
+        (1e39, 1e-50, ["mean=1e+39", "std=1e-50, which must be positive"]),
+        ([[1], [1, 2]], (1, 0), ["mean=[[1], [1, 2]]", "std=(1, 0), which must be"]),
+    ],
+)
+def test_unfit_numbers_of_normalizations_are_all_named(mean, std, expected):
+    with pytest.raises(ValueError, match="a positive `std`") as e:
+        Normalization(mean, std)
+    assert all(one in str(e.value) for one in expected)
+
+
+def unfit_normalization(subgraph):
+    options = {"mean": [0.0], "std": [-1.0]}
+    units = [{"options": ("NormalizationOptions", options)}]
+    subgraph["input_tensor_metadata"][0]["process_units"] = units
+
+
+def test_an_unfit_normalization_can_be_replaced():
+    graph = changed(with_additions(classifier(), Additions(INFO)), unfit_normalization)
+    one = Normalization(0, 255)
+    graph = with_additions(graph, Additions(normalization={"image": one}))
+    assert standard_metadata.problems(graph) == []
+    assert standard_metadata.read(graph).normalization == {"image": one}
+
+
 def test_a_new_normalization_replaces_the_old_one_only():
     graph = with_additions(classifier(), Additions(INFO))
     units = [
@@ -197,8 +271,8 @@ def test_every_cause_is_named_before_anything_is_written():
     additions = Additions(
         labels={"scores": ["a", "a"], "other": NAMES},
         normalization={
-            "image": Normalization((1, 2), (0.0,)),
-            "x": Normalization((), ()),
+            "image": Normalization((1, 2), (1.0,)),
+            "x": Normalization(0, 1),
         },
         score_types={"scores": "logits", "y": "odds"},
     )
@@ -211,7 +285,6 @@ def test_every_cause_is_named_before_anything_is_written():
         "score types for ['y']",
         "2 labels for the shape",
         "2 numbers as mean, expected 1 or 3",
-        "[0.0] as std, which must be finite, std not 0",
         "'logits', but it ends in a softmax or sigmoid",
     ):
         assert expected in str(e.value)
@@ -244,6 +317,8 @@ def test_types_are_checked():
         ModelInfo(version=2)
     with pytest.raises(TypeError, match="`info` must be a `ModelInfo`"):
         Additions(info="Animals")
+    with pytest.raises(TypeError, match=r"be a `Normalization.*'a': \(0.0, 1.0\)"):
+        Additions(normalization={"a": (0.0, 1.0), "b": Normalization(0, 1)})
 
 
 def no_name(subgraph):
@@ -264,6 +339,7 @@ def one_more_input(subgraph):
         (no_name, "entry of `scores` has no name"),
         (another_name, "['l.txt'] are named but not attached"),
         (one_more_input, "describes 2 inputs, but the file has 1"),
+        (unfit_normalization, "normalization of `image`: `Normalization` must have"),
     ],
 )
 def test_problems_of_metadata_are_reported(change, problem):
@@ -303,6 +379,10 @@ def test_what_is_missing_is_found():
     [missing] = additions_missing(graph, asked)
     assert "('hen', 'dog', 'cat') for the labels of `scores`, expected" in missing
     assert len(additions_missing(classifier(), asked)) == 1
+    removed = Additions(ModelInfo(license=""))
+    [missing] = additions_missing(graph, removed)
+    assert "have 'MIT' for the license, expected None" in missing
+    assert additions_missing(with_additions(graph, removed), removed) == []
 
 
 def test_the_lines_show_the_first_labels():

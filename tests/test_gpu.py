@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 from gpu import __main__ as program
 from gpu import measure, page, shapes, trained, vulkan
 from harness import debian
+
+from tflite_export.consumers import CONSUMERS, facts_of, judge
+from tflite_export.consumers.gpu_conditions import MEASURED
+from tflite_export.file import TFLiteGraph, TFLiteOp, TFLiteTensor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -96,6 +101,33 @@ def test_news_fails_the_program(capsys):
     printed = capsys.readouterr().out
     assert "CONV_2D is wrong" in printed and "net loses accuracy" in printed
     assert "the rules of the consumer `gpu` misjudge x" in printed
+
+
+def test_operators_that_no_page_has_are_not_known():
+    rows = (ROOT / "docs/gpu.md").read_text().partition("## Operators")[2].splitlines()
+    cells = [line.split("|")[1] for line in rows if line.startswith("| ")]
+    named = {word for cell in cells for word in re.findall(r"[A-Z][A-Z_0-9]+", cell)}
+    elsewhere = {"DEQUANTIZE", "MIRROR_PAD", "PADV2"}
+    assert not named & elsewhere
+    assert named | elsewhere == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("dtype", "code", "verdict"),
+    [
+        ("int8", "TANH", "runs"),
+        ("int8", "ARG_MIN", "not known"),
+        ("float32", "TANH", "not known"),
+    ],
+)
+def test_verdicts_on_operators(dtype, code, verdict):
+    """No file with float layers was measured."""
+    tensors = {name: TFLiteTensor(name, (1, 4), dtype) for name in "xy"}
+    op = TFLiteOp(code, ["x"], ["y"], version=1)
+    graph = TFLiteGraph(tensors, [op], {"x": "x"}, {"y": "y"}, min_runtime="1.14.0")
+    report = judge(facts_of(graph), CONSUMERS["gpu"])
+    assert report.verdict == verdict
+    assert (code in str(report)) == (verdict != "runs")
 
 
 def test_files_that_no_rule_names_are_misjudged(written):

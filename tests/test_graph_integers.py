@@ -116,8 +116,12 @@ def test_other_functions_of_integers_are_named_and_stay_in_float(
     )
     tf_lsq.calibrate(student, x)
     path = tmp_path / "m.tflite"
-    tflite_export.export_model(student, path, data=x, verbose=False)
+    report = tflite_export.export_model(student, path, data=x, verbose=False)
     tflite_export.verify_tflite(path, student, x, verbose=False)
+    # LiteRT 2.3 cannot give an output of TOPK_V2 to `CompiledModel`.
+    refused = report.verification.compiled_refusal
+    assert bool(refused) == ("tf.math.top_k" in names)
+    assert not refused or f"CompiledModel        refuses it: {refused}" in str(report)
 
 
 def test_an_embedding_does_not_read_what_the_model_computes():

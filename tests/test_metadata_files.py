@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,14 +16,19 @@ from ai_edge_litert.interpreter import Interpreter
 from harness import tiny
 from typer.testing import CliRunner
 
+import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import ModelInfo, Normalization, cli
+from tflite_export.demo.pixels import read_picture
 from tflite_export.file import (
+    Additions,
     attached_files,
     from_bytes,
+    metadata,
     standard_metadata,
     to_bytes,
+    with_additions,
 )
 
 NAMES = ["cat", "dog", "hen", "cow", "größe"]
@@ -128,6 +136,31 @@ def test_labels_that_do_not_fit_write_nothing(student, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_the_message_names_every_cause(student, tmp_path):
+    path = tmp_path / "model.tflite"
+    labels = {"nope": NAMES, "scores": ["a"]}
+    with pytest.raises(ValueError) as e:
+        tflite_export.export_model(student, path, labels=labels)
+    for expected in ("labels for ['nope']", "1 labels"):
+        assert expected in str(e.value)
+    assert not path.exists()
+    tflite_export.export_model(student, path)
+    with pytest.raises(ValueError) as e:
+        tflite_export.write_metadata(
+            path,
+            labels=labels,
+            normalization=Normalization((1, 2), 1),
+            score_type={"odd": "odds"},
+        )
+    for expected in (
+        "labels for ['nope'], but the file has ['scores']",
+        "1 labels",
+        "2 numbers as mean, expected 1 or 3",
+        "score types for ['odd']",
+    ):
+        assert expected in str(e.value)
+
+
 def test_other_labels_than_asked_are_no_verified_file(student, tmp_path):
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path, labels=NAMES)
@@ -156,6 +189,24 @@ def test_damaged_labels_are_refused(student, tmp_path):
         tflite_export.verify_tflite(path, student)
 
 
+def test_compressed_labels_are_reported_and_stored_again(student, tmp_path):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(student, path, labels=NAMES)
+    stored = path.read_bytes()
+    flat, files = attached_files.split(stored)
+    content = io.BytesIO(flat)
+    with zipfile.ZipFile(content, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.txt", files["labels.txt"])
+    path.write_bytes(content.getvalue())
+    report = tflite_export.inspect_tflite(path)
+    assert report.standard.labels == {"scores": tuple(NAMES)}
+    assert "['labels.txt'] are compressed" in report.standard.problems[0]
+    [found] = [one for one in report.consumers if one.consumer == "mediapipe"]
+    assert found.verdict == "refused"
+    tflite_export.write_metadata(path, info=ModelInfo(license=""))
+    assert path.read_bytes() == stored
+
+
 def test_the_c_source_has_the_labels(student, tmp_path):
     path = tmp_path / "model.tflite"
     tflite_export.export_model(student, path, labels=NAMES)
@@ -163,6 +214,97 @@ def test_the_c_source_has_the_labels(student, tmp_path):
     written = re.findall(r"0x(..),", source.read_text())
     written = bytes(int(byte, 16) for byte in written)
     assert from_bytes(written).files == {"labels.txt": "\n".join(NAMES).encode()}
+
+
+# --- Normalizations of pixels --------------------------------------------------------
+
+WRONG = Normalization((127.5,), (127.5,))
+
+
+@pytest.fixture(scope="module")
+def of_pixels():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    pixels = tf_lsq.Pixels(128, 127)
+    found, _ = tiny.calibrated(tiny.residual, rng, inputs=pixels)
+    return found
+
+
+def with_normalization(path, one):
+    """Writes a normalization into a file, whatever its description says."""
+    graph = from_bytes(path.read_bytes())
+    others = {**graph.metadata}
+    others.pop(metadata.METADATA_NAME, None)
+    graph = dataclasses.replace(graph, metadata=others)
+    changed = with_additions(graph, Additions(normalization={"image": one}))
+    described = from_bytes(path.read_bytes()).metadata
+    entries = {**described, **changed.metadata}
+    path.write_bytes(to_bytes(dataclasses.replace(changed, metadata=entries)))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_a_normalization_that_contradicts_the_pixels_is_refused(
+    dtype, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(of_pixels, path, input_type=dtype, verbose=False)
+    before = path.read_bytes()
+    message = r"\(byte - 127.5\) / 127.5, but .* pixels as \(byte - 128\) / 127"
+    with pytest.raises(ValueError, match=message):
+        tflite_export.write_metadata(path, normalization=WRONG)
+    assert path.read_bytes() == before
+    same = Normalization((128.0,) * 3, (127.0,) * 3)
+    tflite_export.write_metadata(path, normalization=same)
+    tflite_export.verify_tflite(path, of_pixels)
+
+
+@pytest.mark.parametrize("described", ["full", "hash", "none"])
+def test_another_normalization_than_the_models_is_no_verified_file(
+    described, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    tflite_export.export_model(of_pixels, path, metadata=described, verbose=False)
+    given = {"storage": "int8"} if described == "none" else {}
+    tflite_export.verify_tflite(path, of_pixels, **given)
+    with_normalization(path, WRONG)
+    error = tflite_export.VerificationError
+    with pytest.raises(error, match=r"`image`: .* metadata have .* 127.5, but"):
+        tflite_export.verify_tflite(path, of_pixels, **given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "verdict"), [("uint8", "runs"), ("float32", "wrong")]
+)
+def test_readers_believe_the_pixels_before_a_normalization(
+    dtype, verdict, of_pixels, tmp_path
+):
+    path = tmp_path / "model.tflite"
+    types = {"input_type": dtype, "output_type": "float32"}
+    tflite_export.export_model(
+        of_pixels, path, labels=NAMES, verbose=False, metadata="full", **types
+    )
+    right = read_picture(from_bytes(path.read_bytes()), None, None)
+    with_normalization(path, WRONG)
+    report = tflite_export.inspect_tflite(path)
+    [found] = [one for one in report.consumers if one.consumer == "mediapipe"]
+    assert found.verdict == verdict
+    assert ("takes the pixels as (byte - 128) / 127" in str(found)) == (
+        verdict == "wrong"
+    )
+    assert read_picture(from_bytes(path.read_bytes()), None, None) == right
+
+
+def test_a_replaced_normalization_is_named_in_full(foreign, tmp_path):
+    out = tmp_path / "out.tflite"
+    first = Normalization((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+    tflite_export.write_metadata(foreign, out, normalization=first)
+    report = tflite_export.write_metadata(out, normalization=WRONG)
+    [replaced] = report.replaced
+    assert "(byte - [123.675, 116.28, 103.53]) / [58.395, 57.1" in replaced
+
+
+# --- Files of other tools ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -253,9 +395,12 @@ def test_the_command_writes_and_prints(foreign, student, tmp_path):
     found = json.loads(run(out, "--json"))["standard"]
     assert ModelInfo(**found["info"]) == INFO
     assert found["labels"] == {"scores": NAMES}
-    assert found["normalization"]["image"] == {"mean": [1, 2, 3], "std": [255]}
+    assert found["normalization"]["image"] == {"mean": [1, 2, 3], "std": [255] * 3}
     assert "replaced the author: 'Anna'" in run(out, "--author", "Ben")
     assert "(byte - [1, 2, 3]) / 255" in run(out)
+    assert "replaced the license: 'MIT'" in run(out, "--license=")
+    assert "license" not in run(out)
+    run(out, "--license=")  # It has none to remove.
 
 
 def test_the_command_takes_labels_by_output(foreign, tmp_path):

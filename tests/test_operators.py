@@ -82,6 +82,15 @@ def test_tflite_rows_match_the_schema(code):
     assert set(row.packed.values()) <= set(row.releases)
 
 
+@pytest.mark.parametrize("code", sorted(tflite_operators.OPERATORS))
+def test_releases_are_known_of_all_versions_in_their_order(code):
+    """Files of other tools have versions that this library does not write."""
+    releases = tflite_operators.OPERATORS[code].releases
+    assert list(releases) == list(range(1, len(releases) + 1))
+    numbers = [[*map(int, release.split("."))] for release in releases.values()]
+    assert numbers == sorted(numbers)
+
+
 def test_an_operator_without_a_tflite_row_is_named():
     with pytest.raises(ValueError, match=r"Operators must be among .* Received: LSTM"):
         tflite_operators.row_of("LSTM")

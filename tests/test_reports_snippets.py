@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pytest
 import tree_sitter
@@ -33,7 +34,8 @@ from tflite_export.file import (
     with_additions,
 )
 from tflite_export.reports import snippet_refusal, snippets_of
-from tflite_export.reports.snippets import LANGUAGES
+from tflite_export.reports.snippets import _TAKEN, _TAKEN_IN_C, LANGUAGES
+from tflite_export.snippet_check import check_snippet
 
 layers = keras.layers
 ROOT = Path(__file__).resolve().parents[1]
@@ -350,8 +352,83 @@ def test_libraries_that_refuse_a_file_have_no_snippet():
     assert "Received: it has 2 inputs." in message
 
 
+# --- Names of inputs and outputs ------------------------------------------------------
+
+TEMPLATES = Path(tflite_export.__file__).parent / "reports/templates"
+# Parameters of functions of the templates that read no input or output.
+PARAMETERS = {"image", "bytes"}
+
+
+def words_of(template):
+    """The words of a template that a variable could hide, by rules of any language."""
+    marks = {"variable_begin": "\0", "block_begin": " "}
+    tokens = jinja2.Environment().lex((TEMPLATES / template).read_text())
+    text = "".join(
+        one if kind == "data" else marks.get(kind, "") for _, kind, one in tokens
+    )
+    text = re.sub(r'f?"(\\.|[^"\\\n])*"', "", text)
+    text = re.sub(r"(//|#).*", "", text)
+    # Not members, `$0`, parts of numbers, nor names that begin or end in an expression.
+    return {*re.findall(r"(?<![\w.$\0])[A-Za-z]\w*(?![\w\0])", text)}
+
+
+@pytest.mark.parametrize(
+    "template", ["kotlin.j2", *sorted(p.name for p in TEMPLATES.glob("snippet.*"))]
+)
+def test_no_variable_hides_a_word_of_a_template(template):
+    words = words_of(template)
+    assert words & {"def", "fun", "func", "function", "Predict"}
+    taken = _TAKEN | (_TAKEN_IN_C if ".cc." in template else set())
+    assert not words - taken - PARAMETERS
+
+
+NAMED = [("sorted", "zip"), ("TypeError", "pair"), ("i", "label"), ("np", "run")]
+
+
+def named(end, output):
+    """A classifier whose input and output have other names."""
+    graph = classifier("uint8")
+    plain = dataclasses.replace(
+        graph,
+        inputs={end: graph.inputs["image"]},
+        outputs={output: graph.outputs["scores"]},
+        metadata={},
+        files={},
+    )
+    norm = {end: Normalization(0, 255)}
+    return with_additions(plain, Additions(labels={output: NAMES}, normalization=norm))
+
+
+@pytest.mark.parametrize(("end", "output"), NAMED)
+def test_python_runs_with_names_that_it_uses_itself(
+    end, output, images, tmp_path, monkeypatch
+):
+    code = snippets_of(named(end, output), "m.tflite")["python"]
+    scope = run_python(code, named(end, output), tmp_path, monkeypatch)
+    expected = expected_scores(classifier("uint8"), images[:1])
+    assert scope["classify"](images[:1]) == ranked(expected[0])
+
+
+@pytest.mark.parametrize(("end", "output"), NAMED)
+def test_javascript_runs_with_names_that_it_uses_itself(end, output, images, tmp_path):
+    code = snippets_of(named(end, output), "m.tflite")["javascript"]
+    calls = [["classify", ["Uint8Array", images[0].ravel().tolist()]]]
+    [pairs] = run_javascript(code, named(end, output), calls, tmp_path)
+    expected = expected_scores(classifier("uint8"), images[:1])
+    assert pairs == [list(pair) for pair in ranked(expected[0])]
+
+
 def test_a_snippet_of_one_input_and_output_is_short(exported_report):
     for language, code in exported_report[0].snippets.items():
         lines = [line for line in code.splitlines() if line.strip()]
         imports = [line for line in lines if re.match("import|from", line)]
         assert len(lines) - len(imports) <= 16, language
+
+
+def test_cpp_is_for_models_of_tflite_micro(rng):
+    ends = {"consumer": None, "input_type": None, "output_type": None}
+    student, _ = tiny.calibrated(tiny.residual, rng, target="tflm")
+    check_snippet("cpp", student, **ends)
+    student, _ = tiny.calibrated(tiny.residual, rng)
+    with pytest.raises(ValueError, match=r"'cpp' unless.*the target 'phone'"):
+        check_snippet("cpp", student, **ends)

@@ -13,6 +13,7 @@ import pytest
 from arm64.__main__ import differences
 from arm64.userland import Userland
 from harness import cases, tiny
+from harness.installed import is_installed
 
 from tflite_export.runtimes import find_runtime, this_machine
 from tflite_export.runtimes.rounding import MATRIX_KINDS
@@ -64,7 +65,7 @@ def test_those_of_this_machine_round_twice():
 
 
 @pytest.mark.skipif(
-    not (USERLAND / "complete").exists(),
+    not is_installed(USERLAND),
     reason="`make arm` has not set up the arm64 userland here",
 )
 def test_an_emulated_core_computes_the_codes_of_the_twin(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gpu import vulkan
 from harness import tiny
+from harness.installed import is_installed
 
 import tflite_export
 from tflite_export.library_messages import collected_messages
@@ -90,6 +91,17 @@ def test_operators_that_the_gpu_does_not_run_are_named():
 
 def test_other_messages_are_handed_on():
     assert _reason("cpu", [], "no memory").endswith("Received: no memory")
+    messages = [
+        "WARNING: [npu_registry.cc:34] NPU accelerator could not be loaded.",
+        "INFO: [environment.cc:47] Adding options",
+        "WARNING: Logging before InitGoogle() is written to STDERR",
+        "ERROR: Encountered unresolved custom op: Betainc.",
+        "ERROR: Node number 2 (Betainc) failed to prepare.",
+    ]
+    assert _reason("gpu", messages, "Failed to modify graph.").endswith(
+        "Received: Failed to modify graph. Encountered unresolved custom op: Betainc. "
+        "Node number 2 (Betainc) failed to prepare."
+    )
 
 
 def test_messages_are_collected_from_the_descriptor_only_inside(capfd):
@@ -119,7 +131,7 @@ def verified_on_the_gpu(folder):
 
 
 @pytest.mark.skipif(
-    not (DRIVER / "complete").exists(),
+    not is_installed(DRIVER),
     reason="`make gpu` has not set up the software Vulkan here",
 )
 def test_a_gpu_that_ignores_strides_is_rejected_and_picked_pixels_are_right(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,9 @@ import tensorflow as tf
 from harness import cases, tiny
 from test_runtimes_reductions import graph_of
 from web.__main__ import count, must_not_differ, run
-from web.browser import BUILDS, LiteRt, chromium
+from web.browser import BUILDS, LiteRt
 from web.measure import codes_of
-from web.packages import find_browser, is_set_up
+from web.packages import PACKAGES
 
 import tf_lsq
 from tf_lsq._compat import keras
@@ -30,18 +29,7 @@ from tflite_export.twin import twin_codes
 from tflite_export.verification.values import file_inputs, input_codes
 
 layers = keras.layers
-PACKAGES = Path(__file__).parents[1] / ".web"
 WASM = find_runtime("wasm")
-pytestmark = pytest.mark.skipif(
-    not is_set_up(PACKAGES), reason="`make web` has not set up LiteRT.js here"
-)
-
-
-@pytest.fixture(scope="module")
-def running():
-    """A browser."""
-    with chromium(PACKAGES, find_browser()) as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 from consumers import page as consumers_page
 from consumers.programs import PROGRAMS
 from harness import run_files
+from harness.releases import Release, python_of
 from years import __main__ as years
 from years import measure, page, releases
 
@@ -84,7 +85,7 @@ def test_results_of_other_files_are_not_mixed(two_releases):
 def test_a_package_that_cannot_be_had_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(RuntimeError, match=r"must be a package that `pip install`"):
-        releases.python_of(releases.Release("ai-edge-litert", "0.1"), tmp_path)
+        python_of(Release("ai-edge-litert", "0.1"), tmp_path)
 
 
 def test_a_crash_is_named_and_the_next_file_is_run(tmp_path):

@@ -11,6 +11,7 @@ import tf_lsq
 from tf_lsq._compat import keras
 
 from .file import (
+    UINT8_OFFSET,
     Additions,
     TFLiteGraph,
     TFLiteTensor,
@@ -32,7 +33,6 @@ from .operators import PICKED, STRIDED_1X1, Builder, write_operator, write_part
 from .targets import TARGETS, XNNPACK
 
 IO_TYPES = ("int8", "uint8", "float32")
-_UINT8_OFFSET = 128
 _NOTHING = Additions()
 
 
@@ -84,12 +84,14 @@ class BuiltFile:
         frozen: The operators with their constants and grids.
         graph: The same as TFLite operators and tensors.
         content: The bytes of the file.
+        described: From `describe`; how much of it the file says is one of the settings.
         settings: The user's choices.
     """
 
     frozen: FrozenModel
     graph: TFLiteGraph
     content: bytes
+    described: dict[str, Any]
     settings: FileSettings
 
 
@@ -132,7 +134,7 @@ def build_file(
     )
     if settings.additions:
         graph = with_additions(graph, settings.additions)
-    return BuiltFile(frozen, graph, to_bytes(graph), settings)
+    return BuiltFile(frozen, graph, to_bytes(graph), described, settings)
 
 
 def _check_uint8(frozen: FrozenModel, settings: FileSettings) -> None:
@@ -219,7 +221,7 @@ class _Integerizer:
     def _uint8(self, name: str, node: FrozenNode) -> str:
         """Adds a uint8 tensor on the grid of a node."""
         grid = node.integer_grid
-        moved = dataclasses.replace(grid, zero_point=grid.zero_point + _UINT8_OFFSET)
+        moved = dataclasses.replace(grid, zero_point=grid.zero_point + UINT8_OFFSET)
         return self._builder.tensor(name, node.shape, moved, "uint8")
 
 

@@ -23,9 +23,9 @@ import numpy as np
 import typer
 
 from .atomic_file import check_writable
-from .consumers import CONSUMERS, Choice
+from .consumers import CONSUMERS
 from .errors import BudgetError, VerificationError
-from .file import TFLiteGraph, TFLiteTensor
+from .file import SCORE_TYPES
 from .pictures import PLOT_SUFFIXES
 from .quiet import silence_libraries
 from .targets import STORAGES, TARGETS
@@ -37,7 +37,6 @@ END_TYPES = ("int8", "uint8", "float32")
 ACCELERATORS = ("cpu", "gpu")
 BIAS_GRIDS = ("own", "packed")
 METADATA = ("full", "hash", "none")
-SCORE_TYPES = ("probabilities", "logits")
 LANGUAGES = (
     "python",
     "javascript",
@@ -318,12 +317,20 @@ def export(
     def work() -> tuple[Any, bool]:
         import tflite_export
 
+        from .snippet_check import check_snippet
+
         if html is not None:
             check_writable(html)
         arrays = None if data is None else _read_data(data)
         student = _load(model, unsafe)
         if snippet is not None:
-            _check_snippet(snippet, student, consumer, input_type, output_type)
+            check_snippet(
+                snippet,
+                student,
+                consumer=consumer,
+                input_type=input_type,
+                output_type=output_type,
+            )
         report = tflite_export.export_model(
             student,
             file,
@@ -642,53 +649,6 @@ def main() -> None:
     """Runs the command; keeps TensorFlow's own log quiet."""
     silence_libraries()
     app(prog_name="tf-lsq")
-
-
-def _check_snippet(
-    snippet: str,
-    student: Any,
-    consumer: str | None,
-    input_type: str | None,
-    output_type: str | None,
-) -> None:
-    """Checks that code in a language could run the file of a model.
-
-    Raises:
-        ValueError: If it could not.
-    """
-    from .check import check_model
-    from .freezing import check_quantized
-    from .pipeline import choose_for
-    from .reports import snippet_refusal
-
-    if snippet == "cpp":
-        target = check_model(student).target
-        if target != "tflm":
-            raise ValueError(
-                "`snippet` must not be 'cpp' unless the target is 'tflm'. Received: "
-                f"the target {target!r}."
-            )
-        return
-    model = check_quantized(student)
-    reader = None if consumer is None else CONSUMERS[consumer]
-    choice = choose_for(model, reader, input_type, output_type)
-    refusal = snippet_refusal(snippet, _only_ends(model, choice))
-    if refusal:
-        raise ValueError(f"`snippet` cannot be {snippet!r}: {refusal}")
-
-
-def _only_ends(model: Any, choice: Choice) -> TFLiteGraph:
-    """Returns a graph with the inputs and outputs of a model's file, and no more."""
-    graph = TFLiteGraph({}, [], {}, {})
-    for names, tensors, dtype, ends in (
-        (model.input_names, model.inputs, choice.input_type, graph.inputs),
-        (model.output_names, model.outputs, choice.output_type, graph.outputs),
-    ):
-        for name, tensor in zip(names, tensors, strict=True):
-            shape, place = (1, *tensor.shape[1:]), f"{len(graph.tensors)}"
-            graph.tensors[place] = TFLiteTensor(place, shape, dtype, dynamic_batch=True)
-            ends[name] = place
-    return graph
 
 
 def _run(work: Any, as_json: bool) -> NoReturn:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
-from .consumers import ConsumerReport, judge_all, table
+from .consumers import ConsumerReport, facts_of, judge_all, table
 from .file import (
     OPERATORS,
     End,
@@ -108,7 +108,9 @@ def inspect_tflite(path: str | Path) -> FileReport:
     content = Path(path).read_bytes()
     graph = from_bytes(content)
     described = metadata.read(graph)
-    operators = collections.Counter(f"{op.code} v{op.version}" for op in graph.ops)
+    operators = collections.Counter(
+        f"{f'{op.code} {op.custom}'.strip()} v{op.version}" for op in graph.ops
+    )
     return FileReport(
         path=str(path),
         file_bytes=len(content),
@@ -122,7 +124,7 @@ def inspect_tflite(path: str | Path) -> FileReport:
         described=described,
         changed=[] if described is None else _changed(graph, described),
         standard=standard_metadata.read(graph),
-        consumers=judge_all(graph),
+        consumers=judge_all(facts_of(graph)),
     )
 
 

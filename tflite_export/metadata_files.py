@@ -91,7 +91,8 @@ def write_metadata(
             outputs a dict by name of either. They replace labels in all languages.
         info: Name, description, version, author and license of the model.
         normalization: How the only input is made of bytes of pixels; for several
-            inputs a dict by name.
+            inputs a dict by name. It must be the one of a file that says itself that
+            its input is pixels.
         score_type: "probabilities" or "logits", for the only output with labels; for
             several a dict by name. None: "probabilities" if the file computes the
             output by a softmax or sigmoid.
@@ -102,7 +103,7 @@ def write_metadata(
     Raises:
         ValueError: If something does not fit the file, nothing is given, or the file
             cannot be read; the message names every cause. Nothing is written then.
-        TypeError: If labels or texts are of another type.
+        TypeError: If labels, texts or normalizations are of another type.
         OSError: If a file cannot be read or written.
     """
     target = Path(path if output is None else output)
@@ -166,7 +167,12 @@ def _replaced(
     had = {} if before is None else before.facts()
     has = {} if after is None else after.facts()
     return [
-        f"replaced the {what}: {reprlib.repr(had[what])}"
+        f"replaced the {what}: {_shown(had[what])}"
         for what in had
         if had[what] != has.get(what)
     ]
+
+
+def _shown(fact: Any) -> str:
+    """Returns a fact of metadata; of many labels the first."""
+    return str(fact) if isinstance(fact, Normalization) else reprlib.repr(fact)

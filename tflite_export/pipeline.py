@@ -21,6 +21,7 @@ from .consumers import (
     Consumer,
     check_consumer,
     choose,
+    facts_of,
     judge_all,
     resolve_consumer,
 )
@@ -183,39 +184,20 @@ def export_model(
     built = build(settings)
     on_cpu = check_graph(built.graph, resolved)
     if reader is not None:
-        check_consumer(built.graph, reader)
+        check_consumer(facts_of(built.graph, built.described), reader)
     found = _verify(model, build, built, data, path, verbose=verbose)
     times = _measure(build, built, verbose=verbose) if benchmark else _Times()
-    tools = run_tools(resolved, built)
-    report = ExportReport(
-        path=str(path),
-        file_bytes=len(built.content),
-        target=resolved.name,
-        storage=storage,
-        min_runtime=runtime_of(built.graph),
-        operators=dict(collections.Counter(op.code for op in built.graph.ops)),
-        float_layers=[
-            node.layer_name for node in built.frozen.nodes if node.computes_floats
-        ],
-        int16_operators=dict(
-            collections.Counter(
-                op.code for op in built.graph.ops if in_int16(op, built.graph)
-            )
-        ),
-        layers=layer_reports(built, times.layers, statistics=data is not None),
-        verification=found.verification,
-        snippets=_snippets(built, path.name, resolved, tools, normalizations),
-        pixels=_pixels(built),
+    report = _report(
+        path,
+        built,
+        resolved,
+        run_tools(resolved, built),
+        found,
+        times,
         consumer=consumer or "",
-        consumers=judge_all(built.graph),
         on_cpu=[str(violation) for violation in on_cpu],
-        narrow=found.narrow,
-        compiler=tools.lines,
-        compiled=tools.compiled,
-        arena_bytes=tools.arena_bytes,
-        storages=found.storages,
-        latency=times.file,
-        latency_setting=times.setting,
+        normalizations=normalizations,
+        statistics=data is not None,
     )
     write_atomically(path, built.content)
     return report
@@ -358,6 +340,65 @@ def _measure(
     int8 = build(_in_int8(built)).graph
     file, layers = measure_latency(built.graph, int8, built.frozen, verbose=verbose)
     return _Times(file, layers, describe_setting())
+
+
+def _report(
+    path: Path,
+    built: BuiltFile,
+    target: Target,
+    tools: ToolFindings,
+    found: _Findings,
+    times: _Times,
+    *,
+    consumer: str,
+    on_cpu: list[str],
+    normalizations: Mapping[str, Normalization],
+    statistics: bool,
+) -> ExportReport:
+    """Returns the report of an export.
+
+    Args:
+        path: Where the file goes.
+        built: The file.
+        target: What runs it.
+        tools: What the target's tools say of it.
+        found: How it compares with the model.
+        times: How long it takes.
+        consumer: Name of what will read it; "": it is not known.
+        on_cpu: What the target leaves to its processor.
+        normalizations: How inputs that are pixels are made of bytes.
+        statistics: Whether to count the codes of kernels.
+    """
+    return ExportReport(
+        path=str(path),
+        file_bytes=len(built.content),
+        target=target.name,
+        storage=built.settings.storage.name,
+        min_runtime=runtime_of(built.graph),
+        operators=dict(collections.Counter(op.code for op in built.graph.ops)),
+        float_layers=[
+            node.layer_name for node in built.frozen.nodes if node.computes_floats
+        ],
+        int16_operators=dict(
+            collections.Counter(
+                op.code for op in built.graph.ops if in_int16(op, built.graph)
+            )
+        ),
+        layers=layer_reports(built, times.layers, statistics=statistics),
+        verification=found.verification,
+        snippets=_snippets(built, path.name, target, tools, normalizations),
+        pixels=_pixels(built),
+        consumer=consumer,
+        consumers=judge_all(facts_of(built.graph, built.described)),
+        on_cpu=on_cpu,
+        narrow=found.narrow,
+        compiler=tools.lines,
+        compiled=tools.compiled,
+        arena_bytes=tools.arena_bytes,
+        storages=found.storages,
+        latency=times.file,
+        latency_setting=times.setting,
+    )
 
 
 def _pixels(built: BuiltFile) -> list[str]:

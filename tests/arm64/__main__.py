@@ -13,11 +13,11 @@ import concurrent.futures
 import os
 import platform
 import sys
-import tempfile
 from pathlib import Path
 
 import ai_edge_litert
 from harness import cases, results, run_files
+from harness.folders import temporary_folder
 from tqdm import tqdm
 
 from tflite_export.runtimes import find_runtime
@@ -47,16 +47,12 @@ def main() -> int:
     )
     parser.add_argument("--cache", type=Path, default=Path(".arm64"))
     parser.add_argument("--cores", nargs="+", default=CORES, choices=CORES)
-    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
-    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
-    parser.add_argument("--random", type=int, default=60, help="random networks")
-    parser.add_argument("--examples", type=int, default=8)
+    cases.add_arguments(parser, random=60, examples=8)
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     args = parser.parse_args()
     userland = Userland(args.cache)
     chosen = cases.drawn_cases(args.share, args.seed, args.random)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         runtime = find_runtime("arm64")
         files = sum(
             cases.write_case(case, folder, runtime, args.examples)

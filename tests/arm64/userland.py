@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 from harness import debian
+from harness.folders import temporary_folder
+from harness.installed import installed
 
 CORES = ("cortex-a53", "cortex-a76", "neoverse-n2")  # NEON; dot products; and i8mm.
+_NEEDS = (
+    "The arm64 userland needs packages of Debian 12 (`apt-get`, `dpkg`) and arm64 "
+    "wheels (`pip download`)."
+)
 _SUITE, _HOST_SUITE = "bookworm", "bookworm-backports"
 _HOST_PACKAGES = ("qemu-user",)
 _PACKAGES = """libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
@@ -34,15 +39,13 @@ class Userland:
 
     Args:
         folder: Where it is unpacked, if it is not there yet.
+
+    Raises:
+        RuntimeError: If a package cannot be had.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.resolve()
-        done = self.folder / "complete"
-        if not done.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
-            _unpack(self.folder)
-            done.touch()
+        self.folder = installed(folder, _unpack, _NEEDS)
 
     def command(self, core: str, *arguments: str) -> list[str]:
         """Returns the command that runs Python on a core.
@@ -79,20 +82,10 @@ class Userland:
 
 
 def _unpack(folder: Path) -> None:
-    """Unpacks emulator, userland and wheels into a folder.
-
-    Raises:
-        RuntimeError: If a package cannot be had.
-    """
-    try:
-        debian.unpack("amd64", _HOST_SUITE, _HOST_PACKAGES, folder / "host")
-        debian.unpack("arm64", _SUITE, _PACKAGES.split(), folder / "root")
-        _unpack_wheels(folder / "site")
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise RuntimeError(
-            "The arm64 userland needs packages of Debian 12 (`apt-get`, `dpkg`) and "
-            f"arm64 wheels (`pip download`). Received: {error}."
-        ) from error
+    """Unpacks emulator, userland and wheels into a folder."""
+    debian.unpack("amd64", _HOST_SUITE, _HOST_PACKAGES, folder / "host")
+    debian.unpack("arm64", _SUITE, _PACKAGES.split(), folder / "root")
+    _unpack_wheels(folder / "site")
 
 
 def _unpack_wheels(target: Path) -> None:
@@ -102,7 +95,7 @@ def _unpack_wheels(target: Path) -> None:
         for name in ("ai-edge-litert", "numpy")
     ]
     platforms = [part for one in _PLATFORMS for part in ("--platform", one)]
-    with debian.temporary_folder() as work:
+    with temporary_folder() as work:
         subprocess.run(
             [
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"),

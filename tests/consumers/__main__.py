@@ -2,8 +2,8 @@
 
 python -m consumers                                   # everything; some minutes
 python -m consumers --programs "mediapipe, mediapipe==1.2.3"
-python -m consumers --markdown docs/consumers.md      # also writes page and results,
-                                                      # and runtimes.md, which has them
+python -m consumers --markdown docs/consumers.md      # also writes page and results;
+                                                      # `years.page` runtimes.md, too
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import json
 import platform
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from gpu import vulkan
+from harness.folders import temporary_folder
 from tqdm import tqdm
 from web import packages
-from years.page import write_page
 
 from tflite_export.reports.latency import processor
 
@@ -44,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         program: runner_of(program, args.cache, args.web, args.vulkan)
         for program in tqdm(programs, "installing", disable=None)
     }
-    with tempfile.TemporaryDirectory() as name:
-        outcomes = _run_all(runners, Path(name))
-        classified = _classify(runners, Path(name))
+    with temporary_folder() as folder:
+        outcomes = _run_all(runners, folder)
+        classified = _classify(runners, folder)
     results = page.Results(
         _about(programs, args),
         importlib.metadata.version("ai-edge-litert"),
@@ -57,7 +56,6 @@ def main(arguments: list[str] | None = None) -> int:
     if args.markdown:
         page.write_results(args.markdown.with_suffix("") / "results.jsonl", results)
         args.markdown.write_text(page.page(results))
-        write_page(args.markdown.parent / "runtimes.md")
     print(page.page(results))
     differ = sum(one.differ + one.labels for one in classified.values())
     print(f"{differ} scores and labels differ from the twin's.")

@@ -120,6 +120,7 @@ SPECS = {
     "depthwise_1x1": Spec(depthwise=(1, 2)),
     "dense_of_an_image": Spec(flat=False),
     "joined_axes": Spec(front="joined_axes"),
+    "joined_pixels": Spec(front="joined_pixels"),
     "five_axes": Spec(front="five_axes"),
     "padded_vector": Spec(front="padded_vector"),
     "symmetric_padding": Spec(front="symmetric_padding"),

@@ -175,7 +175,15 @@ class _Builder:
         return self._op("STRIDED_SLICE", [x, *sources], "slice", shape, grid, **masks)
 
     def joined_axes(self, x: str) -> str:
-        """Multiplies the channels by a matrix, as a dense layer of all pixels."""
+        """Multiplies each row of the image by a matrix, in a dense layer of rows."""
+        shape, grid = self._spec.shape, self._spec.grid
+        rows = (shape[1], shape[2] * shape[3])
+        x = self._reshape(x, "rows", (1, *rows), grid)
+        x = self._kernel("FULLY_CONNECTED", x, rows, (rows[1], rows[1]), None)
+        return self._reshape(x, "four_axes", shape, _LOGITS)
+
+    def joined_pixels(self, x: str) -> str:
+        """Multiplies the channels by a matrix, in a dense layer of all pixels."""
         shape, channels = self._spec.shape, self._spec.shape[-1]
         rows = (int(np.prod(shape[:-1])), channels)
         x = self._kernel("FULLY_CONNECTED", x, rows, (channels, channels), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from years.releases import Release
+from harness.releases import LITERT_PACKAGE, TENSORFLOW_PACKAGE, Release
 
 from tflite_export.consumers import CONSUMERS, Consumer
 from tflite_export.demo import VERSION
@@ -66,7 +66,6 @@ def _interpreter(
     return Program(consumer, "interpreter", Release(package, version, numpy), version)
 
 
-_LITERT, _TENSORFLOW = "ai-edge-litert", "tensorflow-cpu"
 PROGRAMS = (
     Program("mediapipe", "mediapipe", Release("mediapipe", "1.2.3")),
     Program(
@@ -74,23 +73,23 @@ PROGRAMS = (
         "tflite_support",
         Release("tflite-support", "0.4.4", "numpy<2"),  # Built for NumPy 1.
     ),
-    Program("compiled_model", "compiled_model", Release(_LITERT, "2.3.0")),
-    Program("gpu", "gpu", Release(_LITERT, "2.3.0")),
+    Program("compiled_model", "compiled_model", Release(LITERT_PACKAGE, "2.3.0")),
+    Program("gpu", "gpu", Release(LITERT_PACKAGE, "2.3.0")),
     Program("web", "litert_js", NpmRelease("@litertjs/core", VERSION)),
     Program(
         "tfjs_tflite",
         "tfjs_tflite",
         NpmRelease("@tensorflow/tfjs-tflite", "0.0.1-alpha.10"),
     ),
-    _interpreter("litert", _LITERT, "1.0.1", "numpy<2"),
-    _interpreter("litert", _LITERT, "1.4.0"),
-    _interpreter("litert", _LITERT, "2.1.0"),
-    _interpreter("litert", _LITERT, "2.3.0"),
+    _interpreter("litert", LITERT_PACKAGE, "1.0.1", "numpy<2"),
+    _interpreter("litert", LITERT_PACKAGE, "1.4.0"),
+    _interpreter("litert", LITERT_PACKAGE, "2.1.0"),
+    _interpreter("litert", LITERT_PACKAGE, "2.3.0"),
     _interpreter("tflite_runtime", "tflite-runtime", "2.14.0", "numpy<2"),
-    _interpreter("tensorflow", _TENSORFLOW, "2.18.1"),
-    _interpreter("tensorflow", _TENSORFLOW, "2.19.1"),
-    _interpreter("tensorflow", _TENSORFLOW, "2.20.0"),
-    _interpreter("tensorflow", _TENSORFLOW, "2.21.0"),
+    _interpreter("tensorflow", TENSORFLOW_PACKAGE, "2.18.1"),
+    _interpreter("tensorflow", TENSORFLOW_PACKAGE, "2.19.1"),
+    _interpreter("tensorflow", TENSORFLOW_PACKAGE, "2.20.0"),
+    _interpreter("tensorflow", TENSORFLOW_PACKAGE, "2.21.0"),
 )
 
 

@@ -7,7 +7,6 @@ import functools
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from gpu import measure as gpu
 from gpu import vulkan
+from harness.installed import installed, npm_install
+from harness.releases import python_of
 from web import packages
 from web.browser import BUILDS, LiteRt, Page, chromium
-from years.releases import python_of
 
 from tflite_export.file import from_bytes
 
@@ -144,21 +144,12 @@ def _by_gpu(files: list[Path], output: Path, environment: dict[str, str]) -> Ans
 def _tfjs(program: Program, cache: Path) -> Path:
     """Returns the folder of the packages of tfjs-tflite, which is made if missing."""
     wanted = [program.release.requirement, *_TFJS_MODULES]
-    folder = cache.resolve() / program.release.requirement.replace("/", "_")
-    done = folder / "complete"
-    if done.exists() and done.read_text() == json.dumps(wanted):
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder]
-    try:
-        subprocess.run([*npm, *wanted], check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise RuntimeError(
-            f"{wanted} must be packages that `npm install` finds. Received: {error}."
-        ) from error
-    done.write_text(json.dumps(wanted))
-    return folder
+    return installed(
+        cache / program.release.requirement.replace("/", "_"),
+        lambda folder: npm_install(folder, *wanted),
+        f"{wanted} must be packages that `npm install` finds.",
+        json.dumps(wanted),
+    )
 
 
 def _by_browser(

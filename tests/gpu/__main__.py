@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ai_edge_litert
 from harness import cases
+from harness.folders import kept_folder
 from tqdm import tqdm
 
 from tflite_export.runtimes import this_machine
@@ -29,7 +30,7 @@ def main() -> int:
     """Returns 1 if the GPU computes something else than the page says."""
     args = _arguments()
     environment = vulkan.environment(args.cache)
-    with cases.kept_folder(args.files) as folder:
+    with kept_folder(args.files) as folder:
         rows = _trained(args, folder, environment)
         measured = {
             part: _measured(part, args, folder, environment)
@@ -59,10 +60,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m gpu", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--cache", type=Path, default=Path(".vulkan"))
-    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
-    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
-    parser.add_argument("--random", type=int, default=30, help="random networks")
-    parser.add_argument("--examples", type=int, default=3)
+    cases.add_arguments(parser, random=30, examples=3)
     parser.add_argument("--images", type=int, default=1000, help="test images")
     parser.add_argument(
         "--resnet8", type=Path, help="what examples/cifar10_resnet8.py wrote"

@@ -16,33 +16,16 @@ from tflite_export.file import from_bytes
 from . import run_compiled
 
 
-@dataclasses.dataclass
-class Count:
-    """What the GPU computes of an operator.
-
-    Attributes:
-        tensors: How many tensors it computed.
-        codes: Codes that were computed from the CPU's own codes.
-        differ: Those that differ from the CPU's.
-        most: By how many codes one differs, at most.
-    """
-
-    tensors: int = 0
-    codes: int = 0
-    differ: int = 0
-    most: int = 0
-
-
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """What the GPU computes.
 
     Attributes:
-        counts: By operators.
+        counts: By operators; the CPU's codes are the right ones.
         refused: Why files are not run -> how many.
     """
 
-    counts: dict[str, Count]
+    counts: dict[str, results.Count]
     refused: dict[str, int]
 
     @property
@@ -77,19 +60,13 @@ def count(folder: Path, output: Path) -> Measured:
         folder: As for `run`.
         output: As for `run`.
     """
-    counts: dict[str, Count] = collections.defaultdict(Count)
+    counts: dict[str, results.Count] = collections.defaultdict(results.Count)
     refused: collections.Counter[str] = collections.Counter()
     for file in results.read(folder, output, runs=("gpu",)):
         if file.error:
             refused[_reason(file.error)] += 1
         for tensor in file.tensors:
-            differ = tensor.differ & tensor.judged
-            one = counts[tensor.operators]
-            one.tensors += 1
-            one.codes += int(tensor.judged.sum())
-            one.differ += int(differ.sum())
-            if differ.any():
-                one.most = max(one.most, int(tensor.steps[differ].max()))
+            counts[tensor.operators].add(tensor)
     return Measured(dict(counts), dict(refused))
 
 

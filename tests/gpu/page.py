@@ -17,7 +17,7 @@ the CPU's. GPUs in hardware were not measured: they may round otherwise.
 ## Trained networks with strided 1x1 convolutions
 
 LiteRT computes them as if the stride were 1, without an error. Written as a MAX_POOL_2D
-of single pixels and a convolution without strides (`strided_1x1="pick"`), they are
+of single pixels and a convolution without strides (`consumer="gpu"`), they are
 right. Both files have int8 storage, and compute the same codes on the CPU.
 
 | network | test images | CPU | GPU | GPU, picked | codes that differ, picked |
@@ -39,7 +39,8 @@ is wrong. LiteRT reports no error for any of these.
 "groups": a kernel with fewer channels than the input. "multiplier": a depthwise
 convolution with more output than input channels, with and without strides.
 "flattening": a dense layer that reads several axes as one; converters put a RESHAPE in
-front of it. A dense layer that joins all axes but the last one is refused.
+front of it. "joined axes": one that reads all axes but the last one as rows; the first
+row is right, and files with more than eight rows are refused.
 
 ## Operators
 

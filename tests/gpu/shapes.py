@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from years import hand_built
+from harness.graph_files import write_graph
 
 from tflite_export.file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
@@ -19,6 +19,7 @@ WRONG = {
     "CONV_2D, groups",
     "DEPTHWISE_CONV_2D 1x1, multiplier",
     "FULLY_CONNECTED, flattening",
+    "FULLY_CONNECTED, joined axes",
 }
 _SIZE, _CHANNELS, _STEP = 8, 4, 0.05
 _KERNELS = ((1, 1), (1, 3), (2, 2), (3, 3))
@@ -34,6 +35,7 @@ _DENSE = {
     (1, 2, 4, 8): (1, 5),
     (1, 1, 8, 4): (1, 5),
     (1, 6, 4): (6, 5),
+    (1, 3, 4, 4): (12, 5),
 }
 
 
@@ -52,7 +54,7 @@ def write_files(folder: Path, examples: int) -> int:
     for label, graph in _graphs(rng):
         shape = (examples, *graph.tensors["x"].shape[1:])
         stem = folder / f"shape_{count:03}"
-        hand_built.write_file(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
+        write_graph(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
         count += 1
     return count
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from harness import debian
+from harness.folders import temporary_folder
+from harness.installed import installed
 
 _SUITE, _PACKAGE = "bookworm", "chromium-common"
+_NEEDS = (
+    f"The software Vulkan needs Debian 12's package `{_PACKAGE}` for amd64 "
+    "(`apt-get`, `dpkg`)."
+)
 _FILES = ("libvk_swiftshader.so", "libvulkan.so.1", "vk_swiftshader_icd.json")
 
 
@@ -26,11 +31,7 @@ def environment(folder: Path) -> dict[str, str]:
     Raises:
         RuntimeError: If the package cannot be had.
     """
-    folder = folder.resolve()
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        _unpack(folder)
-        (folder / "complete").touch()
+    folder = installed(folder, _unpack, _NEEDS)
     return {
         **os.environ,
         "LD_LIBRARY_PATH": str(folder),
@@ -49,17 +50,10 @@ def version(folder: Path) -> str:
 
 def _unpack(folder: Path) -> None:
     """Unpacks the driver's files into a folder."""
-    try:
-        with debian.temporary_folder() as work:
-            debian.unpack("amd64", _SUITE, (_PACKAGE,), work / "root")
-            folder.mkdir(parents=True)
-            changes = work / f"root/usr/share/doc/{_PACKAGE}/changelog.Debian.gz"
-            first = gzip.decompress(changes.read_bytes()).decode().splitlines()[0]
-            (folder / "version").write_text(first.split()[1].strip("()"))
-            for name in _FILES:
-                shutil.move(work / "root/usr/lib/chromium" / name, folder / name)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise RuntimeError(
-            f"The software Vulkan needs Debian 12's package `{_PACKAGE}` for amd64 "
-            f"(`apt-get`, `dpkg`). Received: {error}."
-        ) from error
+    with temporary_folder() as work:
+        debian.unpack("amd64", _SUITE, (_PACKAGE,), work / "root")
+        changes = work / f"root/usr/share/doc/{_PACKAGE}/changelog.Debian.gz"
+        first = gzip.decompress(changes.read_bytes()).decode().splitlines()[0]
+        (folder / "version").write_text(first.split()[1].strip("()"))
+        for name in _FILES:
+            shutil.move(work / "root/usr/lib/chromium" / name, folder / name)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import dataclasses
 import functools
 import json
-import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -163,6 +162,22 @@ def _student(
     return make
 
 
+def add_arguments(
+    parser: argparse.ArgumentParser, *, random: int, examples: int
+) -> None:
+    """Adds the arguments that choose cases.
+
+    Args:
+        parser: Gets `--share`, `--seed`, `--random` and `--examples`.
+        random: How many random networks there are, unless an argument says it.
+        examples: The same for how many examples each file has.
+    """
+    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
+    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
+    parser.add_argument("--random", type=int, default=random, help="random networks")
+    parser.add_argument("--examples", type=int, default=examples)
+
+
 def drawn_cases(share: int, seed: int, random: int) -> list[Case]:
     """Returns a share of all cases.
 
@@ -239,17 +254,6 @@ def write_case_once(
     if not done.exists():
         done.write_text(str(write_case(case, folder, runtime, examples, whole)))
     return int(done.read_text())
-
-
-@contextlib.contextmanager
-def kept_folder(kept: Path | None) -> Iterator[Path]:
-    """The folder for files: one that is kept, or one that is removed afterwards."""
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept.resolve()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)
 
 
 def _write_whole(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+
+from .folders import temporary_folder
 
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -64,10 +63,3 @@ def _output(*command: str) -> str:
     return subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True
     ).stdout.strip()
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder)

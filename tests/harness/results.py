@@ -37,6 +37,30 @@ class TensorResult:
         return self.steps > 0
 
 
+@dataclasses.dataclass
+class Count:
+    """What was computed of an operator.
+
+    Attributes:
+        codes: Codes that were computed from the right ones.
+        differ: Those that differ from the right ones.
+        most: By how many codes one differs, at most.
+    """
+
+    codes: int = 0
+    differ: int = 0
+    most: int = 0
+
+    def add(self, tensor: TensorResult) -> bool:
+        """Adds a tensor that the operator computed; returns whether it differs."""
+        differ = tensor.differ & tensor.judged
+        self.codes += int(tensor.judged.sum())
+        self.differ += int(differ.sum())
+        if differ.any():
+            self.most = max(self.most, int(tensor.steps[differ].max()))
+        return bool(differ.any())
+
+
 @dataclasses.dataclass(frozen=True)
 class FileResult:
     """A file under a set of kernels.

@@ -11,12 +11,12 @@ import argparse
 import collections
 import platform
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import ai_edge_litert
 from harness import cases, results
+from harness.folders import temporary_folder
 from tqdm import tqdm
 
 from tflite_export.demo import VERSION
@@ -64,8 +64,7 @@ def main() -> int:
     args = _arguments()
     browser = packages.set_up(args.cache)
     chosen = cases.drawn_cases(args.share, args.seed, args.random)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         for case in tqdm(chosen, "exporting", disable=None):
             whole = ["int8", "float32"]
             cases.write_case(case, folder, find_runtime("wasm"), args.examples, whole)
@@ -95,10 +94,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m web", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--cache", type=Path, default=Path(".web"))
-    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
-    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
-    parser.add_argument("--random", type=int, default=60, help="random networks")
-    parser.add_argument("--examples", type=int, default=4)
+    cases.add_arguments(parser, random=60, examples=4)
     parser.add_argument("--markdown", type=Path, help="also write the table here")
     return parser.parse_args()
 

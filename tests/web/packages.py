@@ -8,18 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness.installed import installed, is_installed, npm_install
+
 from tflite_export.demo import VERSION
 
+# Where `make web` installs them.
+PACKAGES = Path(__file__).parents[2] / ".web"
 _PLAYWRIGHT = "playwright==1.65.2"
 _AXE = "axe-core@4.14.1"  # Finds faults of accessibility.
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-_COMPLETE = "complete"
+_WANTED = json.dumps({"litertjs": VERSION, "playwright": _PLAYWRIGHT, "axe": _AXE})
+_NEEDS = (
+    f"The browser tests need @litertjs/core@{VERSION} and {_AXE} (`npm`) and "
+    f"{_PLAYWRIGHT} (`pip`)."
+)
 
 
 def is_set_up(folder: Path) -> bool:
     """Returns whether the packages are in a folder, in the versions used here."""
-    done = folder / _COMPLETE
-    return done.exists() and done.read_text() == _wanted()
+    return is_installed(folder, _WANTED)
 
 
 def set_up(folder: Path) -> Path:
@@ -35,22 +42,7 @@ def set_up(folder: Path) -> Path:
         RuntimeError: If a package cannot be had, or there is no browser.
     """
     browser = find_browser()
-    if is_set_up(folder):
-        return browser
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    npm = ["npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", folder]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-    pip += ["--disable-pip-version-check", "--target", folder / "python"]
-    try:
-        subprocess.run([*npm, f"@litertjs/core@{VERSION}", _AXE], check=True)
-        subprocess.run([*pip, _PLAYWRIGHT], check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise RuntimeError(
-            f"The browser tests need @litertjs/core@{VERSION} and {_AXE} (`npm`) and "
-            f"{_PLAYWRIGHT} (`pip`). Received: {error}."
-        ) from error
-    (folder / _COMPLETE).write_text(_wanted())
+    installed(folder, _install, _NEEDS, _WANTED)
     return browser
 
 
@@ -69,6 +61,9 @@ def find_browser() -> Path:
     return Path(found)
 
 
-def _wanted() -> str:
-    """Returns the versions that are installed."""
-    return json.dumps({"litertjs": VERSION, "playwright": _PLAYWRIGHT, "axe": _AXE})
+def _install(folder: Path) -> None:
+    """Installs the packages into a folder."""
+    npm_install(folder, f"@litertjs/core@{VERSION}", _AXE)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    pip += ["--disable-pip-version-check", "--target", folder / "python"]
+    subprocess.run([*pip, _PLAYWRIGHT], check=True)

@@ -90,6 +90,24 @@ class DemoPage:
         with self.next_run():
             self.page.set_input_files("#choose", file)
 
+    def drop(self, name: str, content: bytes) -> None:
+        """Drops a file on the page, and waits until the network ran.
+
+        Args:
+            name: Its name.
+            content: Its bytes.
+        """
+        with self.next_run():
+            self.page.evaluate(
+                """([name, bytes]) => {
+                  const dataTransfer = new DataTransfer();
+                  dataTransfer.items.add(new File([new Uint8Array(bytes)], name));
+                  const how = { dataTransfer, bubbles: true, cancelable: true };
+                  document.body.dispatchEvent(new DragEvent("drop", how));
+                }""",
+                [name, list(content)],
+            )
+
     def draw(self, *strokes: list[tuple[float, float]]) -> None:
         """Draws lines, and waits until the network ran.
 

@@ -18,13 +18,15 @@ import sys
 from pathlib import Path
 
 from harness import cases
+from harness.folders import kept_folder
+from harness.releases import Release, numpy_of, python_of
 from tqdm import tqdm
 
 from tflite_export.reports.latency import processor
 from tflite_export.runtimes import this_machine
 
 from . import hand_built, measure, page
-from .releases import RELEASES, Release, find_release, numpy_of, python_of
+from .releases import RELEASES, find_release
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         release: python_of(release, args.cache)
         for release in tqdm(releases, "installing", disable=None)
     }
-    with cases.kept_folder(args.files) as folder:
+    with kept_folder(args.files) as folder:
         chosen = cases.drawn_cases(args.share, args.seed, args.random)
         files = _write_files(folder, chosen, args.examples)
         _run(pythons, folder, args.examples)
@@ -69,10 +71,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--cache", type=Path, default=Path(".runtimes"))
     parser.add_argument("--releases", nargs="+", default=[], help="requirements")
-    parser.add_argument("--share", type=int, default=1, help="run one case in so many")
-    parser.add_argument("--seed", type=int, default=0, help="which of the cases")
-    parser.add_argument("--random", type=int, default=60, help="random networks")
-    parser.add_argument("--examples", type=int, default=3)
+    cases.add_arguments(parser, random=60, examples=3)
     parser.add_argument("--files", type=Path, help="keep files here, to go on later")
     parser.add_argument("--markdown", type=Path, help="also write the page here")
     return parser.parse_args(arguments)

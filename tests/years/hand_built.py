@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from harness import cases, run_files
+from harness.graph_files import write_graph
 
 from tflite_export.file import (
     TensorQuantization,
@@ -16,9 +16,7 @@ from tflite_export.file import (
     TFLiteOp,
     TFLiteTensor,
     faults_of,
-    to_bytes,
 )
-from tflite_export.runtimes import KERNELS
 
 _SHAPE, _OUTPUTS = (8, 64), 48
 _ZERO_POINT = 5
@@ -47,7 +45,7 @@ def write_files(folder: Path, examples: int) -> int:
         }
         faults = faults_of(graph)
         label = faults[0].name if faults else graph.ops[0].code
-        write_file(folder / name, graph, inputs, label)
+        write_graph(folder / name, graph, inputs, label)
     return len(graphs)
 
 
@@ -88,25 +86,3 @@ def _tensor(
 def _shape(graph: TFLiteGraph, tensor: str) -> tuple[int, ...]:
     """Returns the shape of one example."""
     return graph.tensors[tensor].shape[1:]
-
-
-def write_file(
-    stem: Path, graph: TFLiteGraph, inputs: dict[str, np.ndarray], label: str
-) -> None:
-    """Writes a file, and what LiteRT on this machine computes.
-
-    Args:
-        stem: Path of the files, without a suffix.
-        graph: The file; its ends have the names of their tensors.
-        inputs: Its inputs by name, codes of any integer type.
-        label: What the table of results calls its outputs.
-    """
-    inputs = {name: codes.astype(np.int8) for name, codes in inputs.items()}
-    path = stem.with_suffix(".tflite")
-    path.write_bytes(to_bytes(graph))
-    codes = {
-        kernels: run_files.run(path, kernels, inputs)  # Names of ends are tensors'.
-        for kernels in KERNELS
-    }
-    described = {end: cases.Described(label, label) for end in graph.outputs}
-    cases.write_file(stem, graph, inputs, codes, described)

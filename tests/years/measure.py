@@ -14,26 +14,20 @@ from tflite_export.file import from_bytes, is_newer, least_releases
 
 
 @dataclasses.dataclass
-class Count:
-    """What a release computes of an operator.
+class Count(results.Count):
+    """What a release computes of an operator; the twin's codes are the right ones.
 
     Attributes:
         files: Files with the operator.
         refused: Those that the release does not run.
         blamed: Those of them in which it names this operator.
         wrong: Those in which codes differ.
-        codes: Codes that were computed from the twin's own codes.
-        differ: Those that differ from the twin's.
-        most: By how many codes one differs, at most.
     """
 
     files: int = 0
     refused: int = 0
     blamed: int = 0
     wrong: int = 0
-    codes: int = 0
-    differ: int = 0
-    most: int = 0
 
 
 Key = tuple[str, str]  # Set of kernels, operators.
@@ -101,7 +95,12 @@ def count(name: str, numpy: str, folder: Path, output: Path) -> Measured:
             messages[_without_numbers(file.error)] += 1
         if file.error.startswith(run_files.CRASHED):
             crashes.append(f"{file.file}, {file.kernels}")
-        for operators in _count_tensors(file, counts):
+        differ = {
+            tensor.operators
+            for tensor in file.tensors
+            if counts[file.kernels, tensor.operators].add(tensor)
+        }
+        for operators in differ:
             counts[file.kernels, operators].wrong += 1
     return Measured(numpy, default, dict(counts), dict(messages), crashes, promised)
 
@@ -122,20 +121,6 @@ def _is_promised(path: Path, name: str) -> bool:
 def _code(operators: str) -> str:
     """Returns the last one of some operators, without their container."""
     return operators.partition(",")[0].split()[-1]
-
-
-def _count_tensors(file: results.FileResult, counts: dict[Key, Count]) -> set[str]:
-    """Adds the tensors of a file to the counts; returns the operators that differ."""
-    wrong = set()
-    for tensor in file.tensors:
-        cell = counts[file.kernels, tensor.operators]
-        differ = tensor.differ & tensor.judged
-        cell.codes += int(tensor.judged.sum())
-        cell.differ += int(differ.sum())
-        if differ.any():
-            cell.most = max(cell.most, int(tensor.steps[differ].max()))
-            wrong.add(tensor.operators)
-    return wrong
 
 
 def _without_numbers(message: str) -> str:

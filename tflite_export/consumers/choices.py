@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import warnings
 
-from ..file import TFLiteGraph
 from ..targets import Target
-from .queries import facts_of, find_consumer, judge
-from .types import FAULTY, VERDICTS, Consumer, ConsumerReport
+from .queries import find_consumer, judge
+from .types import FAULTY, VERDICTS, Consumer, ConsumerReport, FileFacts
 
 _CODES, _BYTES, _NUMBERS = "int8", "uint8", "float32"
 
@@ -83,20 +82,20 @@ def resolve_consumer(name: str | None, target: Target) -> Consumer | None:
     return consumer
 
 
-def check_consumer(graph: TFLiteGraph, consumer: Consumer) -> ConsumerReport:
+def check_consumer(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     """Returns what a consumer does with a file, if it runs it right.
 
     Warns of what is slow there, or not known.
 
     Args:
-        graph: The file's graph.
+        file: The file.
         consumer: What will read the file.
 
     Raises:
         ValueError: If the consumer refuses the file or computes it wrongly; the message
             names every cause.
     """
-    report = judge(facts_of(graph), consumer)
+    report = judge(file, consumer)
     faults = [f for f in report.findings if f.effect in FAULTY]
     if faults:
         listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)

@@ -5,33 +5,29 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Callable, Collection, Iterable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from ..file import (
     LITERT,
-    OPERATORS,
     PACKED,
+    USUAL_FORMS,
     End,
     Normalization,
     TFLiteOp,
     bytes_are_codes,
+    contradiction,
     ends_of,
     faults_of,
     first_release,
     is_newer,
     litert_release,
     op_version,
+    quantized_input,
 )
 from ..targets import TARGETS, takes_container
 from .types import Consumer, FileFacts, Found
 
 _IMAGE_AXES, _RGB = 4, 3
-# What bytes become in the usual forms of images: themselves, from 0 to 1, and from -1
-# to 1.
-_USUAL = tuple(
-    Normalization((mean,), (std,))
-    for mean, std in ((0.0, 1.0), (0.0, 255.0), (127.5, 127.5))
-)
 
 
 def _inputs(file: FileFacts) -> list[End]:
@@ -52,16 +48,32 @@ def listed(found: Iterable[str]) -> str:
 # --- Ends ----------------------------------------------------------------------
 
 
-def other_input_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds inputs of types that a consumer does not take."""
-    ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
-    return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+def other_input_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds inputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _inputs(file) if end.dtype not in types]
+        return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
-def other_output_types(file: FileFacts, consumer: Consumer) -> str:
-    """Finds outputs of types that a consumer does not take."""
-    ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
-    return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+def other_output_types(types: Collection[str]) -> Found:
+    """Returns a condition that finds outputs of other types.
+
+    Args:
+        types: Those that a consumer takes.
+    """
+
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = [end for end in _outputs(file) if end.dtype not in types]
+        return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+
+    return found
 
 
 def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
@@ -72,16 +84,18 @@ def mixed_outputs(file: FileFacts, consumer: Consumer) -> str:
     return f"{len(integers)} of {len(file.graph.outputs)} outputs are integers"
 
 
-def several_inputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one input."""
-    count = len(file.graph.inputs)
-    return f"it has {count} inputs" if count != 1 else ""
+def not_one(what: Literal["inputs", "outputs"]) -> Found:
+    """Returns a condition that finds several inputs or outputs, or none.
 
+    Args:
+        what: Which of them.
+    """
 
-def several_outputs(file: FileFacts, consumer: Consumer) -> str:
-    """Finds more than one output."""
-    count = len(file.graph.outputs)
-    return f"it has {count} outputs" if count != 1 else ""
+    def found(file: FileFacts, consumer: Consumer) -> str:
+        ends = {"inputs": file.graph.inputs, "outputs": file.graph.outputs}[what]
+        return f"it has {len(ends)} {what}" if len(ends) != 1 else ""
+
+    return found
 
 
 def no_color_image(file: FileFacts, consumer: Consumer) -> str:
@@ -131,40 +145,81 @@ def no_normalization(file: FileFacts, consumer: Consumer) -> str:
 
 
 def other_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images whose codes are not bytes, as the file itself says."""
-    return listed(
+    """Finds images whose codes are not bytes, as the file itself says."""
+    return listed([*_other_uint8_codes(file), *_contradictions(file)])
+
+
+def _other_uint8_codes(file: FileFacts) -> list[str]:
+    """Returns which uint8 images have codes that are not bytes."""
+    return [
         f"input `{end.name}` has the scale {end.scale:.6g} and the zero point "
         f"{end.zero_point}, {why}, so its codes are not the bytes that the consumer "
         "writes there"
         for end in _byte_inputs(file)
         if (why := _why_not_bytes(file, end))
+    ]
+
+
+def _contradictions(file: FileFacts) -> list[str]:
+    """Returns which float32 images that are pixels are normalized otherwise."""
+    known = _normalizations(file)
+    return [
+        f"input `{end.name}` has {why}"
+        for end in _inputs(file)
+        if end.dtype == "float32"
+        and end.name in known
+        and "pixels" in _described(file, end)
+        and (why := contradiction(file.graph, end, known[end.name]))
+    ]
+
+
+def unusual_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images whose bytes may be codes: only the model's trainer knows."""
+    return listed(
+        f"{_takes(end)}; not known from the file whether its model was trained so"
+        for end in _unsaid_inputs(file)
+        if not _is_usual(end)
     )
 
 
-def unknown_codes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds uint8 images of which the file does not say what bytes stand for."""
+def usual_codes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uint8 images that are said to be made of bytes by their usual grid only."""
     return listed(
-        f"`{end.name}` takes bytes as {_form(end)}; not known from the file whether "
-        "its model was trained so"
+        f"{_takes(end)}, a usual form, but does not say whether its model was trained "
+        "so"
+        for end in _unsaid_inputs(file)
+        if _is_usual(end)
+    )
+
+
+def _unsaid_inputs(file: FileFacts) -> list[End]:
+    """Returns the uint8 inputs of which a file does not say what bytes stand for."""
+    return [
+        end
         for end in _byte_inputs(file)
         if "pixels" not in _described(file, end)
         and end.name not in _normalizations(file)
         and not _why_not_bytes(file, end)
-    )
+    ]
 
 
 def _why_not_bytes(file: FileFacts, end: End) -> str:
     """Returns how a file shows that codes are not bytes, "" if it does not."""
-    described, one = _described(file, end), _normalizations(file).get(end.name)
+    described = _described(file, end)
+    normalization = _normalizations(file).get(end.name)
     if "pixels" in described:
         return ""
-    if one is not None:
-        same = _codes_are_bytes(end, one)
+    if normalization is not None:
+        same = _codes_are_bytes(end, normalization)
         return "" if same else "but another normalization in its metadata"
     if "step" not in described:
         return ""
-    usual = any(_codes_are_bytes(end, form) for form in _USUAL)
-    return "" if usual else "which were learned"
+    return "" if _is_usual(end) else "which were learned"
+
+
+def _is_usual(end: End) -> bool:
+    """Returns whether bytes are the codes of a usual form of images."""
+    return any(_codes_are_bytes(end, form) for form in USUAL_FORMS)
 
 
 def _byte_inputs(file: FileFacts) -> list[End]:
@@ -177,9 +232,9 @@ def _described(file: FileFacts, end: End) -> Collection[str]:
     if file.described is None:
         return ()
     tensor = file.graph.inputs[end.name]
-    inner = [op.outputs[0] for op in file.graph.ops if op.inputs[:1] == [tensor]]
+    names = tensor, quantized_input(file.graph, tensor)
     tensors = cast("dict[str, Any]", file.described.get("tensors", {}))
-    found = next((tensors[name] for name in [tensor, *inner] if name in tensors), None)
+    found = next((tensors[name] for name in names if name in tensors), None)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else ()
 
 
@@ -188,20 +243,21 @@ def _normalizations(file: FileFacts) -> dict[str, Normalization]:
     return {} if file.standard is None else file.standard.normalization
 
 
-def _codes_are_bytes(end: End, one: Normalization) -> bool:
+def _codes_are_bytes(end: End, normalization: Normalization) -> bool:
     """Returns whether the code of each byte is the byte.
 
     Where the mean is on no byte, 0 is not either, and codes are off by up to one.
     """
-    on_byte = all(mean % 1 == 0 for mean in one.mean)
-    return bytes_are_codes(end, one, tolerance=0 if on_byte else 1)
+    on_byte = all(mean % 1 == 0 for mean in normalization.mean)
+    return bytes_are_codes(end, normalization, tolerance=0 if on_byte else 1)
 
 
-def _form(end: End) -> str:
-    """Returns what a byte stands for."""
+def _takes(end: End) -> str:
+    """Returns what an input takes bytes for."""
     mean, std = end.zero_point or 0, 1 / (end.scale or 1)
     text = f"(byte - {mean})" if mean else "byte"
-    return text if std == 1 else f"{text} / {std:.6g}"
+    form = text if std == 1 else f"{text} / {std:.6g}"
+    return f"`{end.name}` takes bytes as {form}"
 
 
 # --- Metadata ----------------------------------------------------------------------
@@ -221,12 +277,11 @@ def unnamed_outputs(file: FileFacts, consumer: Consumer) -> str:
 
 
 def unfit_normalization(file: FileFacts, consumer: Consumer) -> str:
-    """Finds normalizations by other than one or three numbers."""
+    """Finds normalizations by other than one or three means and as many stds."""
     return listed(
-        f"`{name}` is normalized by {len(numbers)} numbers"
+        f"`{name}` has {len(one.mean)} numbers as mean and {len(one.std)} as std"
         for name, one in _normalizations(file).items()
-        for numbers in (max(one.mean, one.std, key=len),)
-        if len(numbers) not in (1, _RGB) or len(one.mean) != len(one.std)
+        if len(one.mean) not in (1, _RGB) or len(one.mean) != len(one.std)
     )
 
 
@@ -284,16 +339,14 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
     releases: dict[str, str] = {}
     for op in file.graph.ops:
         release = first_release(op, file.graph)
-        if op.code not in OPERATORS:  # As the file's own writer says.
-            release = file.graph.min_runtime
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {packed_container(op, file)}".strip()
+        use = f"{op.code} {op.custom or _packed_container(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
 
 
-def packed_container(op: TFLiteOp, file: FileFacts) -> str:
+def _packed_container(op: TFLiteOp, file: FileFacts) -> str:
     """Returns the packed container of an operator's weights, "" for others."""
     tensors = [file.graph.tensors[name] for name in op.inputs[1:2] if name]
     return next((t.dtype for t in tensors if t.dtype in PACKED), "")
@@ -323,7 +376,7 @@ def _packed(file: FileFacts, codes: Collection[str] = ()) -> str:
     """Returns how many operators have packed weights, of some kinds or of all."""
 
     def packed(op: TFLiteOp) -> str:
-        container = packed_container(op, file)
+        container = _packed_container(op, file)
         return f"{op.code} {container}" if container else ""
 
     return counted(file, lambda op: packed(op) if op.code in codes or not codes else "")
@@ -333,7 +386,7 @@ def slow_weights(file: FileFacts, consumer: Consumer) -> str:
     """Finds packed weights that XNNPACK leaves to TFLite's own kernels."""
 
     def slow(op: TFLiteOp) -> str:
-        container = packed_container(op, file)
+        container = _packed_container(op, file)
         if not container:
             return ""
         channels = file.graph.tensors[op.inputs[0]].shape[-1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..file import LITERT
 from . import gpu_conditions
 from .conditions import packed_weights
-from .rules import NOT_PHONES, end_types, operator_rules
-from .runtimes import BUFFER_TEXT, BUFFER_TYPES
+from .rules import NOT_PHONES, OPERATOR_RULES
+from .runtimes import BUFFER_RULES, BUFFER_TYPES
 from .types import Consumer, Rule
 
 _SOURCE = "measured by `make gpu` with software Vulkan, see docs/gpu.md"
@@ -19,7 +19,6 @@ _REFUSED = (
         "Kernels of convolutions must be int8; the CPU runs others",
         packed_weights("CONV_2D", "DEPTHWISE_CONV_2D"),
         remedy='Export with storage="int8".',
-        source=_SOURCE,
     ),
     Rule(
         "int16_tensors",
@@ -35,15 +34,13 @@ _REFUSED = (
         "Transposed convolutions must have no fused activation",
         gpu_conditions.newer_versions,
         remedy="Replace the layer by UpSampling2D and Conv2D.",
-        source=_SOURCE,
     ),
     Rule(
-        "joined_axes",
+        "many_joined_rows",
         "refuses",
         "Dense layers must keep the axes before the last one",
-        gpu_conditions.joined_axes,
+        gpu_conditions.many_joined_rows,
         remedy="Put a Reshape layer in front of the layer.",
-        source=_SOURCE,
     ),
     Rule(
         "axes",
@@ -51,7 +48,6 @@ _REFUSED = (
         "Tensors must have at most four axes",
         gpu_conditions.many_axes,
         remedy="Join axes by a Reshape layer, or replace the layer.",
-        source=_SOURCE,
     ),
     Rule(
         "padded_axes",
@@ -59,7 +55,6 @@ _REFUSED = (
         "Padded tensors must have three or four axes",
         gpu_conditions.unfit_paddings,
         remedy="Add axes of one element by a Reshape layer before the padding.",
-        source=_SOURCE,
     ),
     Rule(
         "symmetric_paddings",
@@ -67,7 +62,6 @@ _REFUSED = (
         "Paddings must be constants, or mirror without the border",
         gpu_conditions.symmetric_paddings,
         remedy='Pad by tf.pad(..., mode="REFLECT"), or by a constant.',
-        source=_SOURCE,
     ),
     Rule(
         "reversed_slices",
@@ -75,7 +69,6 @@ _REFUSED = (
         "Slices must have positive strides",
         gpu_conditions.reversed_slices,
         remedy="Reverse by tf.reverse.",
-        source=_SOURCE,
     ),
 )
 _COMPUTED_WRONGLY = (
@@ -104,6 +97,15 @@ _COMPUTED_WRONGLY = (
         source=_WRONG,
     ),
     Rule(
+        "joined_axes",
+        "is wrong",
+        "Dense layers must keep the axes before the last one: it computes the first "
+        "row only",
+        gpu_conditions.joined_axes,
+        remedy="Put a Reshape layer in front of the layer.",
+        source=_SOURCE,
+    ),
+    Rule(
         "flattening",
         "is wrong",
         "Dense layers must not flatten their input by themselves",
@@ -118,17 +120,23 @@ GPU = Consumer(
     title="LiteRT's CompiledModel on a GPU by WebGPU",
     version="2.3.0",
     rules=(
-        *end_types(_SOURCE, inputs=BUFFER_TEXT, outputs=BUFFER_TEXT),
-        *operator_rules(_SOURCE),
+        *BUFFER_RULES,
+        *OPERATOR_RULES,
         *_REFUSED,
         *_COMPUTED_WRONGLY,
+        Rule(
+            "unmeasured_operators",
+            "unknown",
+            "It must have been measured what a GPU makes of an operator on codes",
+            gpu_conditions.unmeasured_operators,
+            remedy="",
+        ),
         Rule(
             "rounding",
             "note",
             "A GPU computes in floats, and rounds to the codes of the CPU or next ones",
             gpu_conditions.other_rounding,
             remedy="",
-            source=_SOURCE,
         ),
     ),
     source=_SOURCE,

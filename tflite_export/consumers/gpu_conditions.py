@@ -11,14 +11,26 @@ import math
 from collections.abc import Iterator
 
 from ..file import TFLiteOp, TFLiteTensor, op_version
-from .conditions import counted, listed, packed_container
+from .conditions import counted, listed
 from .types import Consumer, FileFacts
 
+_INTEGERS = frozenset(["int8", "uint8"])
 _MOST_AXES = 4
+_MOST_ROWS = 8  # More are refused, of fewer the first one is computed.
 _PADDED_AXES = (3, 4)
 _PADS = ("PAD", "PADV2", "MIRROR_PAD")
 # The newest version of an operator in int8 that it has a kernel for.
 _NEWEST = {"TRANSPOSE_CONV": 3}
+# Operators whose codes were compared with the CPU's: those of docs/gpu.md, the end of a
+# file with float outputs, of docs/consumers.md, and paddings that the page names only
+# where they are refused.
+MEASURED = frozenset(
+    """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE
+    DEQUANTIZE ELU FULLY_CONNECTED GATHER LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM
+    MIRROR_PAD MUL PAD PADV2 QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR
+    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH STRIDED_SLICE SUB SUM
+    TANH TRANSPOSE TRANSPOSE_CONV""".split()
+)
 # Operators whose codes differ by one from the CPU's in places; none by more.
 _ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTIZE
     RESIZE_BILINEAR""".split()
@@ -71,15 +83,29 @@ def flattening(file: FileFacts, consumer: Consumer) -> str:
 
 
 def joined_axes(file: FileFacts, consumer: Consumer) -> str:
-    """Finds dense layers that join all axes but the last one."""
+    """Finds dense layers that join all axes but the last one to few rows."""
+    found = [name for name, rows in _joined_rows(file) if rows <= _MOST_ROWS]
+    return f"dense layers that join axes: {listed(found)}" if found else ""
+
+
+def many_joined_rows(file: FileFacts, consumer: Consumer) -> str:
+    """Finds dense layers that join all axes but the last one to many rows."""
     found = [
-        op.outputs[0]
-        for op, source, kernel in _with_kernels(file, "FULLY_CONNECTED")
-        if source.shape[-1] == kernel.shape[-1]
-        and math.prod(source.shape[:-1]) != source.shape[0]
-        and len(file.graph.tensors[op.outputs[0]].shape) != len(source.shape)
+        f"{name} to {rows} rows"
+        for name, rows in _joined_rows(file)
+        if rows > _MOST_ROWS
     ]
     return f"dense layers that join axes: {listed(found)}" if found else ""
+
+
+def _joined_rows(file: FileFacts) -> Iterator[tuple[str, int]]:
+    """Yields dense layers of integers that join axes, by output, and how many rows."""
+    for op, source, kernel in _with_kernels(file, "FULLY_CONNECTED"):
+        rows, of_integers = math.prod(source.shape[:-1]), source.dtype in _INTEGERS
+        keeps = len(file.graph.tensors[op.outputs[0]].shape) == len(source.shape)
+        fits = source.shape[-1] == kernel.shape[-1]
+        if of_integers and fits and not keeps and rows != source.shape[0]:
+            yield op.outputs[0], rows
 
 
 def newer_versions(file: FileFacts, consumer: Consumer) -> str:
@@ -140,15 +166,28 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
     return counted(file, backwards)
 
 
+def unmeasured_operators(file: FileFacts, consumer: Consumer) -> str:
+    """Finds operators that were not measured, on codes of 8 bits."""
+
+    def unmeasured(op: TFLiteOp) -> str:
+        tensors = [
+            file.graph.tensors[name] for name in (*op.inputs, *op.outputs) if name
+        ]
+        types = {tensor.dtype for tensor in tensors if tensor.data is None}
+        if op.code in MEASURED and types & _INTEGERS:
+            return ""
+        kind = "" if types & _INTEGERS else "/".join(sorted(types))
+        return f"{op.code} {op.custom or kind}".strip()
+
+    found = counted(file, unmeasured)
+    return f"not measured: {found}" if found else ""
+
+
 def other_rounding(file: FileFacts, consumer: Consumer) -> str:
-    """Finds operators whose codes may differ by one from the CPU's."""
-    found = [
-        op.code
-        for op in file.graph.ops
-        if op.code in _ROUNDS_OTHERWISE or packed_container(op, file)
-    ]
-    names = listed(dict.fromkeys(found))
-    return f"codes of {names} may differ by one from the CPU's" if found else ""
+    """Finds integers, which a GPU rounds by itself."""
+    computed = (name for op in file.graph.ops for name in op.outputs)
+    integers = any(file.graph.tensors[name].dtype in _INTEGERS for name in computed)
+    return "codes may differ by one from the CPU's" if integers else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +219,7 @@ def _convolutions(file: FileFacts, code: str) -> Iterator[_Convolution]:
             op.outputs[0],
             weight.shape[1:3],
             strides != {1},
-            source.dtype in ("int8", "uint8"),
+            source.dtype in _INTEGERS,
             source.shape[-1],
             weight.shape[-1],
         )

@@ -9,16 +9,17 @@ from . import conditions
 from .rules import (
     MEASURED,
     MICROCONTROLLERS,
+    OPERATOR_RULES,
+    SLOW_WEIGHTS,
     UNKNOWN_OPERATORS,
     end_types,
     image_rules,
     metadata_rules,
-    operator_rules,
-    slow_weights,
 )
 from .types import Consumer, Rule
 
 _TYPES = ("uint8", "float32")
+_MEDIAPIPE_OUTPUTS = ("uint8", "float32", "bool")
 _SPECS = (
     "https://github.com/google-ai-edge/mediapipe/blob/master/mediapipe/tasks/cc/vision/"
     "utils/image_tensor_specs.cc"
@@ -37,7 +38,7 @@ _ML_KIT_LIBRARY = (
 )
 
 
-def _mixed_outputs(source: str) -> Rule:
+def _mixed_outputs(source: str = "") -> Rule:
     """Returns the rule on outputs of several types."""
     return Rule(
         "mixed_outputs",
@@ -55,7 +56,6 @@ _SINGLE_LIST = Rule(
     "Outputs must have one score per class: [1, classes] or [1, 1, 1, classes]",
     conditions.no_list_of_scores(axes=(2, 4)),
     remedy="Use a library for such outputs, or LiteRT itself.",
-    source=MEASURED,
 )
 
 MEDIAPIPE = Consumer(
@@ -63,7 +63,7 @@ MEDIAPIPE = Consumer(
     title="MediaPipe Tasks' ImageClassifier",
     version="1.2.3",
     rules=(
-        *end_types(_SPECS, inputs="uint8 or float32", outputs="uint8 or float32"),
+        *end_types(_TYPES, _MEDIAPIPE_OUTPUTS, source=_SPECS),
         _mixed_outputs(_SCORES),
         *image_rules(_SPECS),
         Rule(
@@ -72,10 +72,9 @@ MEDIAPIPE = Consumer(
             "Outputs must have one score per class; every number is read as a class",
             conditions.no_list_of_scores(),
             remedy="Use the task for such outputs, or LiteRT itself.",
-            source=MEASURED,
         ),
-        *operator_rules(MEASURED),
-        slow_weights(MEASURED),
+        *OPERATOR_RULES,
+        SLOW_WEIGHTS,
         Rule(
             "named_outputs",
             "refuses",
@@ -88,7 +87,7 @@ MEDIAPIPE = Consumer(
     ),
     source=MEASURED,
     input_types=_TYPES,
-    output_types=("float32", "uint8", "bool"),
+    output_types=_MEDIAPIPE_OUTPUTS,
     takes_images=True,
     product=LITERT,
     release="2.1.6",  # INT2 runs, which LiteRT 2.1 is the first to have.
@@ -100,9 +99,7 @@ ML_KIT = Consumer(
     title="ML Kit, image labeling and object detection with a custom model",
     version="",
     rules=(
-        *end_types(
-            _ML_KIT_INPUTS, inputs="uint8 or float32", outputs="uint8 or float32"
-        ),
+        *end_types(_TYPES, _TYPES, source=_ML_KIT_INPUTS),
         _mixed_outputs(_ML_KIT_LIBRARY),
         *image_rules(_ML_KIT_INPUTS),
         dataclasses.replace(_SINGLE_LIST, source=_ML_KIT_OUTPUTS),
@@ -110,9 +107,8 @@ ML_KIT = Consumer(
             "one_output",
             "note",
             "There should be one output; several may give unexpected results",
-            conditions.several_outputs,
+            conditions.not_one("outputs"),
             remedy="",
-            source=_ML_KIT,
         ),
         Rule(
             "packed_weights",
@@ -120,14 +116,13 @@ ML_KIT = Consumer(
             "It must be known whether its runtime has packed weights",
             conditions.unknown_weights,
             remedy='storage="int8" runs everywhere.',
-            source=_ML_KIT,
         ),
         UNKNOWN_OPERATORS,
         *metadata_rules(_ML_KIT_LIBRARY),
     ),
     source=_ML_KIT,
     input_types=_TYPES,
-    output_types=("float32", "uint8"),
+    output_types=_TYPES,
     takes_images=True,
     excluded_targets=MICROCONTROLLERS,
     measured=False,
@@ -138,24 +133,23 @@ TFLITE_SUPPORT = Consumer(
     title="TFLite Task Library's ImageClassifier",
     version="0.4.4",
     rules=(
-        *end_types(MEASURED, inputs="uint8 or float32", outputs="uint8 or float32"),
-        _mixed_outputs(MEASURED),
-        *image_rules(MEASURED),
+        *end_types(_TYPES, _TYPES),
+        _mixed_outputs(),
+        *image_rules(),
         _SINGLE_LIST,
-        *operator_rules(MEASURED),
+        *OPERATOR_RULES,
         Rule(
             "packed_weights",
             "refuses",
             "Weights must be int8, since it checks files for a byte per code",
             conditions.packed_weights(),
             remedy='Export with storage="int8".',
-            source=MEASURED,
         ),
-        *metadata_rules(MEASURED),
+        *metadata_rules(),
     ),
     source=MEASURED,
     input_types=_TYPES,
-    output_types=("float32", "uint8"),
+    output_types=_TYPES,
     takes_images=True,
     product=TENSORFLOW,
     release="2.13.0",  # TRANSPOSE_CONV v4 runs, which is the first to have it.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..file import TFLiteGraph, metadata, standard_metadata
 from .gpu import GPU
 from .image_apps import MEDIAPIPE, ML_KIT, TFLITE_SUPPORT
 from .runtimes import (
     COMPILED_MODEL,
+    IOS,
     LITERT_INTERPRETER,
     PLAY_SERVICES,
     TENSORFLOW_INTERPRETER,
@@ -32,6 +36,7 @@ CONSUMERS = {
         MEDIAPIPE,
         ML_KIT,
         PLAY_SERVICES,
+        IOS,
         TENSORFLOW_INTERPRETER,
         TFLITE_RUNTIME,
         TFLITE_SUPPORT,
@@ -53,16 +58,22 @@ def find_consumer(name: str) -> Consumer:
     return CONSUMERS[name]
 
 
-def facts_of(graph: TFLiteGraph) -> FileFacts:
+def facts_of(
+    graph: TFLiteGraph, described: Mapping[str, Any] | None = None
+) -> FileFacts:
     """Returns what rules look at.
 
     Args:
         graph: The file's graph.
+        described: How its integers were trained, where its writer knows more than the
+            file says; None: as the file says.
 
     Raises:
-        ValueError: If the description of its integers cannot be read.
+        ValueError: If the description in the file cannot be read.
     """
-    return FileFacts(graph, standard_metadata.read(graph), metadata.read(graph))
+    if described is None:
+        described = metadata.read(graph)
+    return FileFacts(graph, standard_metadata.read(graph), described)
 
 
 def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
@@ -73,7 +84,14 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
         consumer: What reads it.
     """
     findings = [
-        Finding(rule.name, rule.effect, rule.expected, found, rule.remedy, rule.source)
+        Finding(
+            rule.name,
+            rule.effect,
+            rule.expected,
+            found,
+            rule.remedy,
+            rule.source or consumer.source,
+        )
         for rule in consumer.rules
         if (found := rule.found(file, consumer))
     ]
@@ -89,14 +107,10 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     )
 
 
-def judge_all(graph: TFLiteGraph) -> list[ConsumerReport]:
+def judge_all(file: FileFacts) -> list[ConsumerReport]:
     """Returns what every consumer does with a file, ours or not.
 
     Args:
-        graph: The file's graph.
-
-    Raises:
-        ValueError: If the description of its integers cannot be read.
+        file: The file.
     """
-    file = facts_of(graph)
     return [judge(file, consumer) for consumer in CONSUMERS.values()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..targets import TARGETS, TFLITE_MICRO, XNNPACK
 from . import conditions
 from .types import Rule
@@ -17,6 +19,11 @@ MICROCONTROLLERS = tuple(
 MEASURED = "measured by `make consumers`, see docs/consumers.md"
 _OPEN_TYPES = (
     "Export with this `consumer`, and leave `input_type` and `output_type` open."
+)
+
+_SAY_NORMALIZATION = (
+    "If you know how the model was trained, write its normalization into the standard "
+    "metadata, by `tf-lsq metadata`."
 )
 
 UNKNOWN_OPERATORS = Rule(
@@ -37,89 +44,78 @@ FAULTS = Rule(
 )
 
 
-def operators(source: str) -> Rule:
-    """Returns the rule on operators of consumers whose release is known.
-
-    Args:
-        source: Source of the rule.
-    """
-    return Rule(
-        "operators",
-        "refuses",
-        "All operators must be in its release",
-        conditions.newer_operators,
-        remedy='Use a newer release, or export with storage="int8".',
-        source=source,
-    )
-
-
-def operator_rules(source: str) -> tuple[Rule, ...]:
-    """Returns the rules on operators of consumers that compute by XNNPACK.
-
-    Args:
-        source: Source of the rule on releases.
-    """
-    return operators(source), FAULTS, UNKNOWN_OPERATORS
+# On operators of consumers whose release is known.
+OPERATORS = Rule(
+    "operators",
+    "refuses",
+    "All operators must be in its release",
+    conditions.newer_operators,
+    remedy='Use a newer release, or export with storage="int8".',
+)
+# The same of those that compute by XNNPACK, whose faults are known.
+OPERATOR_RULES = (OPERATORS, FAULTS, UNKNOWN_OPERATORS)
+SLOW_WEIGHTS = Rule(
+    "slow_weights",
+    "is slow",
+    "XNNPACK must have a kernel for packed weights",
+    conditions.slow_weights,
+    remedy='storage="auto" packs only where that costs no time.',
+)
 
 
-def slow_weights(source: str) -> Rule:
-    """Returns the rule on packed weights of consumers that compute by XNNPACK.
-
-    Args:
-        source: Source of the rule.
-    """
-    return Rule(
-        "slow_weights",
-        "is slow",
-        "XNNPACK must have a kernel for packed weights",
-        conditions.slow_weights,
-        remedy='storage="auto" packs only where that costs no time.',
-        source=source,
-    )
-
-
-def end_types(source: str, *, inputs: str, outputs: str) -> tuple[Rule, ...]:
+def end_types(
+    inputs: Sequence[str], outputs: Sequence[str], *, source: str = "", place: str = ""
+) -> tuple[Rule, Rule]:
     """Returns the rules on the types of inputs and outputs.
 
     Args:
-        source: Source of the rules.
-        inputs: Types of inputs, as readable text.
-        outputs: Types of outputs.
+        inputs: Types of inputs that a consumer takes, at least two.
+        outputs: The same of outputs.
+        source: Source of the rules; "": the consumer's.
+        place: Where that holds, as readable text; "": everywhere.
     """
     return (
         Rule(
             "input_types",
             "refuses",
-            f"Inputs must be {inputs}",
-            conditions.other_input_types,
+            f"Inputs must be {_either(inputs)}{place}",
+            conditions.other_input_types(inputs),
             remedy=_OPEN_TYPES,
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "output_types",
             "refuses",
-            f"Outputs must be {outputs}",
-            conditions.other_output_types,
+            f"Outputs must be {_either(outputs)}{place}",
+            conditions.other_output_types(outputs),
             remedy=_OPEN_TYPES,
             source=source,
+            needed_by_code=True,
         ),
     )
 
 
-def image_rules(source: str) -> tuple[Rule, ...]:
+def _either(types: Sequence[str]) -> str:
+    """Returns types as readable text."""
+    return f"{', '.join(types[:-1])} or {types[-1]}"
+
+
+def image_rules(source: str = "") -> tuple[Rule, ...]:
     """Returns the rules on the input of image classifiers.
 
     Args:
-        source: Source of the rules.
+        source: Source of the rules; "": the consumer's.
     """
     return (
         Rule(
             "one_input",
             "refuses",
             "There must be one input",
-            conditions.several_inputs,
+            conditions.not_one("inputs"),
             remedy="Give the app a model of the image alone.",
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "color_image",
@@ -129,6 +125,7 @@ def image_rules(source: str) -> tuple[Rule, ...]:
             remedy="Put a layer at the front of the model that makes its input from "
             "red, green and blue.",
             source=source,
+            needed_by_code=True,
         ),
         Rule(
             "normalization",
@@ -158,7 +155,7 @@ def image_rules(source: str) -> tuple[Rule, ...]:
         Rule(
             "codes_of_bytes",
             "is wrong",
-            "The codes of a uint8 image must be its bytes",
+            "The codes of an image must be its bytes",
             conditions.other_codes,
             remedy="Quantize with `inputs=tf_lsq.Pixels(mean=..., std=...)`, or put a "
             "Rescaling layer at the front of the model.",
@@ -166,20 +163,28 @@ def image_rules(source: str) -> tuple[Rule, ...]:
         ),
         Rule(
             "values_of_bytes",
-            "note",
+            "unknown",
             "The file must say what the bytes of a uint8 image stand for",
-            conditions.unknown_codes,
-            remedy="",
+            conditions.unusual_codes,
+            remedy=_SAY_NORMALIZATION,
+            source=MEASURED,
+        ),
+        Rule(
+            "usual_values",
+            "note",
+            "The file should say what the bytes of a uint8 image stand for",
+            conditions.usual_codes,
+            remedy=_SAY_NORMALIZATION,
             source=MEASURED,
         ),
     )
 
 
-def metadata_rules(source: str) -> tuple[Rule, ...]:
+def metadata_rules(source: str = "") -> tuple[Rule, ...]:
     """Returns the rules on the standard metadata of classifiers.
 
     Args:
-        source: Source of the rules.
+        source: Source of the rules; "": the consumer's.
     """
     return (
         Rule(

@@ -2,46 +2,76 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ..file import LITERT, TENSORFLOW
 from . import conditions
 from .rules import (
+    FAULTS,
     MEASURED,
     MICROCONTROLLERS,
+    OPERATOR_RULES,
+    OPERATORS,
+    SLOW_WEIGHTS,
     UNKNOWN_OPERATORS,
     end_types,
-    operator_rules,
-    operators,
-    slow_weights,
 )
 from .types import Consumer, Rule
 
 ALL_TYPES = ("int8", "uint8", "float32", "int16", "int32", "int64", "bool")
 # Types of the buffers of CompiledModel in Python.
 BUFFER_TYPES = ("int8", "uint8", "float32", "int32", "bool")
-BUFFER_TEXT = "int8, uint8, float32, int32 or bool, in Python"
-_PLAY_SERVICES = "https://ai.google.dev/edge/litert/android/play_services"
-_YEARS = "measured by `make runtimes`, see docs/runtimes.md"
-
-LITERT_INTERPRETER = Consumer(
-    "litert",
-    title="LiteRT's Interpreter",
-    version="2.3.0",
-    rules=(*operator_rules(_YEARS), slow_weights(_YEARS)),
-    source=_YEARS,
-    input_types=ALL_TYPES,
-    output_types=ALL_TYPES,
-    product=LITERT,
-    release="2.3.0",
+BUFFER_RULES = end_types(BUFFER_TYPES, BUFFER_TYPES, place=", in Python")
+# Types of tensors in Swift; its Tensor.DataType has no int8.
+SWIFT_TYPES = ("uint8", "float32", "int16", "int32", "int64", "bool")
+_SWIFT = (
+    "https://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/swift/"
+    "Sources/Tensor.swift"
 )
+_PODS = "https://github.com/tensorflow/flutter-tflite/issues/308"
+_PLAY_SERVICES = "https://ai.google.dev/edge/litert/android/play_services"
 
+
+def _interpreter(
+    name: str,
+    title: str,
+    product: str,
+    release: str,
+    rules: tuple[Rule, ...] = (*OPERATOR_RULES, SLOW_WEIGHTS),
+) -> Consumer:
+    """Returns an interpreter in Python, which takes all types."""
+    return Consumer(
+        name,
+        title=title,
+        version=release,
+        rules=rules,
+        source="measured by `make runtimes`, see docs/runtimes.md",
+        input_types=ALL_TYPES,
+        output_types=ALL_TYPES,
+        product=product,
+        release=release,
+    )
+
+
+LITERT_INTERPRETER = _interpreter("litert", "LiteRT's Interpreter", LITERT, "2.3.0")
+TENSORFLOW_INTERPRETER = _interpreter(
+    "tensorflow", "TensorFlow's tf.lite.Interpreter", TENSORFLOW, "2.21.0"
+)
+TFLITE_RUNTIME = _interpreter(
+    "tflite_runtime",
+    "tflite-runtime's Interpreter",
+    TENSORFLOW,
+    "2.14.0",
+    (OPERATORS, UNKNOWN_OPERATORS),  # The faults are XNNPACK's.
+)
 COMPILED_MODEL = Consumer(
     "compiled_model",
     title="LiteRT's CompiledModel on the CPU",
     version="2.3.0",
     rules=(
-        *end_types(MEASURED, inputs=BUFFER_TEXT, outputs=BUFFER_TEXT),
-        *operator_rules(MEASURED),
-        slow_weights(MEASURED),
+        *BUFFER_RULES,
+        *OPERATOR_RULES,
+        SLOW_WEIGHTS,
     ),
     source=MEASURED,
     input_types=BUFFER_TYPES,
@@ -49,30 +79,6 @@ COMPILED_MODEL = Consumer(
     product=LITERT,
     release="2.3.0",
     excluded_targets=MICROCONTROLLERS,
-)
-
-TENSORFLOW_INTERPRETER = Consumer(
-    "tensorflow",
-    title="TensorFlow's tf.lite.Interpreter",
-    version="2.21.0",
-    rules=(*operator_rules(_YEARS), slow_weights(_YEARS)),
-    source=_YEARS,
-    input_types=ALL_TYPES,
-    output_types=ALL_TYPES,
-    product=TENSORFLOW,
-    release="2.21.0",
-)
-
-TFLITE_RUNTIME = Consumer(
-    "tflite_runtime",
-    title="tflite-runtime's Interpreter",
-    version="2.14.0",
-    rules=(operators(_YEARS), UNKNOWN_OPERATORS),  # The faults are XNNPACK's.
-    source=_YEARS,
-    input_types=ALL_TYPES,
-    output_types=ALL_TYPES,
-    product=TENSORFLOW,
-    release="2.14.0",
 )
 
 PLAY_SERVICES = Consumer(
@@ -86,13 +92,33 @@ PLAY_SERVICES = Consumer(
             "It must be known whether the release on a phone has packed weights",
             conditions.unknown_weights,
             remedy='storage="int8" runs everywhere.',
-            source=_PLAY_SERVICES,
         ),
         UNKNOWN_OPERATORS,
     ),
     source=_PLAY_SERVICES,
     input_types=ALL_TYPES,
     output_types=ALL_TYPES,
+    excluded_targets=MICROCONTROLLERS,
+    measured=False,
+)
+
+IOS = Consumer(
+    "ios",
+    title="the pod TensorFlowLiteSwift",
+    version="2.17.0",  # The last one.
+    rules=(
+        *end_types(SWIFT_TYPES, SWIFT_TYPES, source=_SWIFT),
+        OPERATORS,
+        UNKNOWN_OPERATORS,
+        # Measured on other processors, where XNNPACK is the default.
+        dataclasses.replace(FAULTS, effect="unknown"),
+        SLOW_WEIGHTS,
+    ),
+    source=f"{_PODS}, and docs/runtimes.md for the release on x86-64",
+    input_types=SWIFT_TYPES,
+    output_types=SWIFT_TYPES,
+    product=TENSORFLOW,
+    release="2.17.0",
     excluded_targets=MICROCONTROLLERS,
     measured=False,
 )

@@ -17,7 +17,7 @@ from ..file import StandardMetadata, TFLiteGraph
 
 # What a consumer does with a file that breaks a rule, the worst first; "unknown": that
 # is known neither from the file nor of the consumer. A note changes nothing: the file
-# runs, but does not say what it was trained on, or has no labels.
+# runs, but only a usual grid says what it was trained on, or it has no labels.
 Effect = Literal["refuses", "is wrong", "unknown", "is slow", "note"]
 EFFECTS: tuple[Effect, ...] = get_args(Effect)
 FAULTY: tuple[Effect, ...] = ("refuses", "is wrong")
@@ -65,7 +65,9 @@ class Rule:
         found: Describes the violation; "" if the file satisfies the rule.
         remedy: What to do about it.
         source: Where the rule comes from: its documentation or source, or
-            `MEASURED` for what `make consumers` measures.
+            `MEASURED` for what `make consumers` measures; "": the consumer's source.
+        needed_by_code: Whether the code that a report shows for a consumer is only for
+            files that satisfy it; it needs no more than the file's inputs and outputs.
     """
 
     name: str
@@ -73,7 +75,8 @@ class Rule:
     expected: str
     found: Found
     remedy: str
-    source: str
+    source: str = ""
+    needed_by_code: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Consumer:
         title: What developers call it.
         version: The version that the rules are about; "" if it is not known.
         rules: What it requires of a file.
-        source: Where these facts come from.
+        source: Where these facts come from, and rules that name no other source.
         input_types: Types of inputs that it takes.
         output_types: The same of outputs.
         takes_images: Whether it makes the inputs itself, of the bytes of an image.

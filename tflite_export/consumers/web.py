@@ -6,13 +6,11 @@ import dataclasses
 
 from ..file import LITERT, TENSORFLOW
 from . import conditions
-from .rules import MEASURED, MICROCONTROLLERS, end_types, operator_rules
+from .rules import MEASURED, MICROCONTROLLERS, OPERATOR_RULES, end_types
 from .types import Consumer, Rule
 
 _TFJS_TYPES = ("float32", "int8", "uint8", "int32")
-_TFJS_INPUTS, _TFJS_OUTPUTS = end_types(
-    MEASURED, inputs=", ".join(_TFJS_TYPES), outputs=", ".join(_TFJS_TYPES)
-)
+_TFJS_INPUTS, _TFJS_OUTPUTS = end_types(_TFJS_TYPES, _TFJS_TYPES)
 _TYPES = ("float32", "uint8", "int32")
 
 WEB = Consumer(
@@ -20,8 +18,8 @@ WEB = Consumer(
     title="LiteRT.js",
     version="2.5.3",
     rules=(
-        *end_types(MEASURED, inputs=", ".join(_TYPES), outputs=", ".join(_TYPES)),
-        *operator_rules(MEASURED),
+        *end_types(_TYPES, _TYPES),
+        *OPERATOR_RULES,
         Rule(
             "packed_weights",
             "is slow",
@@ -29,7 +27,6 @@ WEB = Consumer(
             conditions.packed_weights(),
             remedy='Export with storage="int8"; compressed by HTTP, the file is as '
             "small.",
-            source=MEASURED,
         ),
     ),
     source=MEASURED,
@@ -47,7 +44,7 @@ TFJS_TFLITE = Consumer(
     rules=(
         _TFJS_INPUTS,
         dataclasses.replace(_TFJS_OUTPUTS, effect="is wrong"),  # Without a word.
-        *operator_rules(MEASURED),
+        *OPERATOR_RULES,
     ),
     source=MEASURED,
     input_types=_TFJS_TYPES,

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..file import TFLiteGraph, from_bytes, to_bytes, with_uint8_ends
+from ..file import TFLiteGraph, as_int8, from_bytes, to_bytes, with_uint8_ends
 from ..runtimes import Runner
-
-_SIGN = 128  # The bit by which uint8 and int8 codes differ.
 
 
 def for_the_web(content: bytes) -> tuple[TFLiteGraph, bytes]:
@@ -54,7 +52,7 @@ def _check_same(
     for name, tensor in graph.inputs.items():
         dtype = graph.tensors[tensor].dtype
         codes = rng.integers(0, 256, graph.tensors[tensor].shape).astype(np.uint8)
-        own_given[name] = _as_int8(codes) if dtype == "int8" else codes.astype(dtype)
+        own_given[name] = as_int8(codes) if dtype == "int8" else codes.astype(dtype)
         given[name] = codes if dtype == "int8" else own_given[name]
     own = Runner(graph, content=content).run_one(own_given)
     found = Runner(changed, content=in_page).run_one(given)
@@ -62,13 +60,8 @@ def _check_same(
         name
         for name, values in own.items()
         if not np.array_equal(
-            values, _as_int8(found[name]) if values.dtype == np.int8 else found[name]
+            values, as_int8(found[name]) if values.dtype == np.int8 else found[name]
         )
     ]
     if differ:
         raise ValueError(f"these outputs would change: {differ}.")
-
-
-def _as_int8(codes: np.ndarray) -> np.ndarray:
-    """Returns uint8 codes as int8."""
-    return (codes ^ _SIGN).view(np.int8)

@@ -5,18 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from ..file import End, TFLiteGraph
+from ..file import End, TFLiteGraph, score_function
 
 TASKS = ("classes", "mask", "boxes")
 # Order of the numbers of a box, as fractions of height and width.
 BOXES = ("yxyx", "xyxy", "cxcywh")
-# Operators that turn scores into probabilities.
-_PROBABILITIES = {"SOFTMAX": "softmax", "LOGISTIC": "sigmoid"}
-# Operators that keep what a number means.
-_MOVING = {
-    *("QUANTIZE", "DEQUANTIZE", "RESHAPE", "CONCATENATION", "TRANSPOSE", "SQUEEZE"),
-    *("EXPAND_DIMS", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +57,7 @@ def read_outputs(
     if wrong or len(rest) != 1:
         raise ValueError(_refusal(ends))
     [scores] = rest
-    meaning = _meaning(graph, graph.outputs[scores.name])
+    meaning = score_function(graph, graph.outputs[scores.name])
     if boxes:
         return _with_boxes(ends, scores, boxes[0], box_format, meaning)
     sizes = [size for size in scores.shape[1:-1] if size != 1]
@@ -112,18 +105,3 @@ def _refusal(ends: Sequence[End]) -> str:
         "[1, classes]; a mask [1, height, width, classes]; boxes [1, count, 4] and "
         f"their scores [1, count, classes]. Received {found}."
     )
-
-
-def _meaning(graph: TFLiteGraph, tensor: str) -> str:
-    """Returns which function computes a tensor, "logits" for any other."""
-    producers, found, waiting = graph.producers(), set[str](), [tensor]
-    while waiting:
-        op = producers.get(waiting.pop())
-        if op is None:
-            return "logits"
-        if op.code in _MOVING:
-            data = [x for x in op.inputs if x and graph.tensors[x].data is None]
-            waiting += data
-            continue
-        found.add(_PROBABILITIES.get(op.code, "logits"))
-    return found.pop() if len(found) == 1 else "logits"

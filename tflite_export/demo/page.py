@@ -215,6 +215,11 @@ def _labels(given: Labels | None, scores: End, standard: StandardMetadata) -> li
         ValueError: If they do not fit the output.
     """
     named = read_labels(given, [scores.name]) or standard.labels
+    if given is not None and scores.name not in named:
+        raise ValueError(
+            f"`labels` must be those of the output {scores.name!r}. Received: labels "
+            f"of {[*named]}."
+        )
     labels = named.get(scores.name)
     if labels is None:
         return [str(number) for number in range(scores.shape[-1])]

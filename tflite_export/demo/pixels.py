@@ -8,22 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..file import (
+    USUAL_FORMS,
     End,
     Normalization,
     StandardMetadata,
     TFLiteGraph,
     codes_of_bytes,
+    codes_of_input,
     ends_of,
+    form_of_pixels,
     is_image,
+    pixel_inputs,
     standard_metadata,
     values_of_bytes,
 )
-
-# Scale and zero point of uint8 grids on which the code of a byte is the byte: that of a
-# model that contains its own normalization, of values from 0 to 1, and of TensorFlow's
-# quantized MobileNets.
-_GRIDS_OF_BYTES = ((1, 0), (1 / 255, 0), (1 / 128, 128))
-_UINT8_OFFSET = 128
 
 Numbers = float | Sequence[float]
 
@@ -109,24 +107,28 @@ def _only_picture(inputs: Sequence[End]) -> End:
 def _said(graph: TFLiteGraph, end: End) -> Normalization | None:
     """Returns how bytes become values of an input, as a file shows; None: it does not.
 
-    Its standard metadata say it, or its codes are the bytes on one of the usual grids.
+    It describes them as pixels, its standard metadata say it, or its grid is exactly
+    one of the usual forms.
 
     Raises:
-        ValueError: If the metadata do not fit the input.
+        ValueError: If the metadata do not fit the input, or the description cannot be
+            read.
     """
+    if end.name in pixel_inputs(graph):
+        return form_of_pixels(graph, end)
     standard = standard_metadata.read(graph) or StandardMetadata()
     if end.name in standard.normalization:
-        one = standard.normalization[end.name]
+        stated = standard.normalization[end.name]
         try:
-            return _normalization(end.shape[3], one.mean, one.std)
+            return _normalization(end.shape[3], stated.mean, stated.std)
         except ValueError as error:
             raise ValueError(
                 f"The standard metadata of {end.name!r} do not fit it: {error}"
             ) from error
     grid = _grid(graph, end)
-    for scale, zero_point in _GRIDS_OF_BYTES:
-        if grid == (np.float32(scale), zero_point):
-            return Normalization((float(zero_point),), (1 / scale,))
+    for form in USUAL_FORMS:
+        if grid == (np.float32(1 / form.std[0]), form.mean[0]):
+            return form
     return None
 
 
@@ -145,17 +147,10 @@ def _unknown(graph: TFLiteGraph, end: End) -> str:
 
 def _grid(graph: TFLiteGraph, end: End) -> tuple[np.float32, int] | None:
     """Returns scale and zero point of the uint8 codes of an input, if there are any."""
-    if end.scale is not None and end.zero_point is not None:
-        return np.float32(end.scale), end.zero_point
-    tensor = graph.inputs[end.name]
-    readers = [op for op in graph.ops if tensor in op.inputs]
-    if [op.code for op in readers] != ["QUANTIZE"]:
+    codes = codes_of_input(graph, end)
+    if codes is None or codes.scale is None or codes.zero_point is None:
         return None
-    codes = graph.tensors[readers[0].outputs[0]]
-    if codes.quantization is None or codes.dtype not in ("int8", "uint8"):
-        return None
-    offset = _UINT8_OFFSET if codes.dtype == "int8" else 0
-    return codes.quantization.scale[0], codes.quantization.zero_point + offset
+    return np.float32(codes.scale), codes.zero_point
 
 
 def _normalization(
@@ -180,8 +175,8 @@ def _normalization(
     return Normalization(tuple(means.tolist()), tuple(stds.tolist()))
 
 
-def _table(end: End, one: Normalization) -> np.ndarray:
+def _table(end: End, normalization: Normalization) -> np.ndarray:
     """Returns what a file takes for the bytes of each channel, `[channels, 256]`."""
-    codes = codes_of_bytes(end, one)
-    table = values_of_bytes(one) if codes is None else codes.astype(int)
+    codes = codes_of_bytes(end, normalization)
+    table = values_of_bytes(normalization) if codes is None else codes.astype(int)
     return np.broadcast_to(table.T, (end.shape[3], len(table)))

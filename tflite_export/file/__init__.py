@@ -3,7 +3,13 @@
 Nothing here needs TensorFlow.
 """
 
-from .ends import with_uint8_ends
+from .ends import (
+    UINT8_OFFSET,
+    as_int8,
+    as_uint8,
+    quantized_input,
+    with_uint8_ends,
+)
 from .faults import FAULTS, faults_of, least_releases, runtime_of
 from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
 from .labels import Labels, label_faults, read_labels
@@ -14,10 +20,20 @@ from .metadata_additions import (
     with_additions,
 )
 from .packing import CONTAINERS, PACKED, SMALLEST_FIRST, num_packed_bytes
-from .pixel_codes import bytes_are_codes, codes_of_bytes, values_of_bytes
+from .pixel_codes import (
+    USUAL_FORMS,
+    bytes_are_codes,
+    codes_of_bytes,
+    codes_of_input,
+    contradiction,
+    form_of_pixels,
+    pixel_inputs,
+    values_of_bytes,
+)
 from .quantized_tensor import QuantizedTensor
 from .releases import LITERT, TENSORFLOW, is_newer, litert_release, newest
 from .rewriting import with_metadata
+from .score_types import score_function
 from .standard_metadata import (
     SCORE_TYPES,
     ModelInfo,
@@ -25,6 +41,7 @@ from .standard_metadata import (
     StandardMetadata,
 )
 from .tflite_graph import (
+    CUSTOM,
     End,
     TensorQuantization,
     TFLiteGraph,
@@ -42,6 +59,7 @@ from .tflite_operators import (
 
 __all__ = [
     "CONTAINERS",
+    "CUSTOM",
     "FAULTS",
     "LITERT",
     "OPERATORS",
@@ -50,6 +68,8 @@ __all__ = [
     "SIGNATURE_KEY",
     "SMALLEST_FIRST",
     "TENSORFLOW",
+    "UINT8_OFFSET",
+    "USUAL_FORMS",
     "Additions",
     "End",
     "Labels",
@@ -62,11 +82,16 @@ __all__ = [
     "TFLiteTensor",
     "TensorQuantization",
     "additions_missing",
+    "as_int8",
+    "as_uint8",
     "bytes_are_codes",
     "codes_of_bytes",
+    "codes_of_input",
+    "contradiction",
     "ends_of",
     "faults_of",
     "first_release",
+    "form_of_pixels",
     "from_bytes",
     "in_int16",
     "is_image",
@@ -77,8 +102,11 @@ __all__ = [
     "newest",
     "num_packed_bytes",
     "op_version",
+    "pixel_inputs",
+    "quantized_input",
     "read_labels",
     "runtime_of",
+    "score_function",
     "tensor_type",
     "to_bytes",
     "values_of_bytes",

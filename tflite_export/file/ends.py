@@ -1,12 +1,45 @@
-"""Gives a file uint8 inputs and outputs, with the integers of its int8 ones."""
+"""Codes as int8 and as uint8; gives a file uint8 inputs and outputs."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
-_OFFSET = 128  # A uint8 code is the int8 code plus this.
+UINT8_OFFSET = 128  # A uint8 code is the int8 code plus this.
+
+
+def as_uint8(codes: np.ndarray) -> np.ndarray:
+    """Returns int8 codes as uint8, each more by `UINT8_OFFSET`.
+
+    Args:
+        codes: int8, of any shape.
+    """
+    return (codes.astype(np.int16) + UINT8_OFFSET).astype(np.uint8)
+
+
+def as_int8(codes: np.ndarray) -> np.ndarray:
+    """Returns uint8 codes as int8, each less by `UINT8_OFFSET`.
+
+    Args:
+        codes: uint8, of any shape.
+    """
+    return (codes.astype(np.int16) - UINT8_OFFSET).astype(np.int8)
+
+
+def quantized_input(graph: TFLiteGraph, tensor: str) -> str | None:
+    """Returns the codes of an input that a QUANTIZE alone reads; None: others read it.
+
+    Args:
+        graph: A file.
+        tensor: The tensor of the input.
+    """
+    readers = [op for op in graph.ops if tensor in op.inputs]
+    if [op.code for op in readers] != ["QUANTIZE"]:
+        return None
+    return readers[0].outputs[0]
 
 
 def with_uint8_ends(graph: TFLiteGraph) -> TFLiteGraph:
@@ -50,7 +83,7 @@ def _add_uint8(tensors: dict[str, TFLiteTensor], name: str, end: str) -> str:
             "int8 inputs and outputs must have a scale and a zero point to become "
             f"uint8. Received none for {name!r}."
         )
-    moved = TensorQuantization(grid.scale, grid.zero_point + _OFFSET)
+    moved = TensorQuantization(grid.scale, grid.zero_point + UINT8_OFFSET)
     outer = f"{name}/uint8_{end}"
     tensors[outer] = dataclasses.replace(
         own, name=outer, dtype="uint8", quantization=moved, data=None

@@ -140,7 +140,7 @@ class _Writer:
         self._graph = graph
         self._index = _Numbers({name: i for i, name in enumerate(graph.tensors)})
         self._buffers = [schema.BufferT()]
-        self._codes: dict[tuple[str, int], int] = {}
+        self._codes: dict[tuple[str, int, str], int] = {}
         self._zero_points: dict[tuple[int, ...], int] = {}
 
     def content(self) -> bytes:
@@ -210,7 +210,8 @@ class _Writer:
         written.inputs = [self._index[name] if name else -1 for name in op.inputs]
         written.outputs = [self._index[name] for name in op.outputs]
         version = tflite_operators.op_version(op, self._graph)
-        number = self._codes.setdefault((op.code, version), len(self._codes))
+        code = op.code, version, op.custom
+        number = self._codes.setdefault(code, len(self._codes))
         written.opcodeIndex = number
         table = op.table
         if not table and (op.version is None or op.code in tflite_operators.OPERATORS):
@@ -220,6 +221,8 @@ class _Writer:
             written.builtinOptions = getattr(schema, f"{table}T")()
         for name, value in op.options.items():
             _write_option(op, written.builtinOptions, name, value)
+        if op.custom_options:
+            written.customOptions = np.frombuffer(op.custom_options, np.uint8)
         return written
 
     def _signature(self) -> Any:
@@ -294,12 +297,13 @@ def _write_option(op: TFLiteOp, options: Any, name: str, value: Any) -> None:
     setattr(options, _camel(name), value)
 
 
-def _operator_code(code: str, version: int) -> Any:
+def _operator_code(code: str, version: int, custom: str) -> Any:
     """Returns an operator code for the file."""
     written = schema.OperatorCodeT()
     written.builtinCode = getattr(schema.BuiltinOperator, code)
     written.deprecatedBuiltinCode = min(written.builtinCode, _LARGEST_OLD_CODE)
     written.version = version
+    written.customCode = custom or None
     return written
 
 
@@ -320,8 +324,10 @@ def from_bytes(data: bytes) -> TFLiteGraph:
             `TFLiteGraph` cannot represent.
     """
     model, files = object_tree(data)
+    packed = attached_files.compressed(data) if files else []
     try:
-        return dataclasses.replace(_read_model(model), files=files)
+        graph = _read_model(model)
+        return dataclasses.replace(graph, files=files, compressed_files=packed)
     except READ_ERRORS as error:
         raise _unreadable(data, error) from error
 
@@ -438,8 +444,12 @@ def _buffer(model: Any, number: int) -> bytes:
     buffer = model.buffers[number]
     if buffer.offset or buffer.size:
         raise ValueError(f"buffer {number} is outside the flatbuffer")
-    data = buffer.data
-    return b"" if data is None else np.asarray(data, np.uint8).tobytes()
+    return _bytes(buffer.data)
+
+
+def _bytes(values: Any) -> bytes:
+    """Returns a vector of the file as bytes."""
+    return b"" if values is None else np.asarray(values, np.uint8).tobytes()
 
 
 def _read_tensor(name: str, tensor: Any, model: Any) -> TFLiteTensor:
@@ -504,6 +514,8 @@ def _read_op(op: Any, model: Any, names: list[str]) -> TFLiteOp:
         options,
         version=int(code.version),
         table=type(op.builtinOptions).__name__.removesuffix("T") if fields else "",
+        custom=_text(code.customCode),
+        custom_options=_bytes(op.customOptions),
     )
 
 

@@ -20,22 +20,17 @@ def read_labels(
     Args:
         labels: Labels, or the path of a text file with one per line, for the only
             output; for several outputs, a dict by name of either; None: no labels.
-        outputs: Names of the outputs.
+        outputs: Names of the outputs. Those in a dict are not compared with them:
+            `with_additions` names the unknown ones, with all other faults.
 
     Raises:
-        ValueError: If labels are not for one of the outputs, or a file is not text.
+        ValueError: If several outputs need a dict, or a file is not text.
         TypeError: If they are something else.
         OSError: If a file cannot be read.
     """
     if labels is None:
         return {}
     if isinstance(labels, Mapping):
-        unknown = [name for name in labels if name not in outputs]
-        if unknown:
-            raise ValueError(
-                f"`labels` must name outputs, among {list(outputs)}. Received: "
-                f"{unknown}."
-            )
         return {name: _listed(entry) for name, entry in labels.items()}
     if len(outputs) != 1:
         raise ValueError(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from . import labels as label_texts
 from .metadata_format import Tree, encode
+from .pixel_codes import LARGEST_BYTE, contradiction, pixel_inputs
+from .score_types import score_type_of, tensor_with_grid
 from .standard_metadata import (
     ENTRIES,
     LABELS,
@@ -25,18 +26,15 @@ from .standard_metadata import (
     attached_names,
     entries_of,
     facts,
+    is_normalization,
     label_file,
-    normalization_of,
     read,
     tree_of,
 )
 from .tflite_graph import End, TFLiteGraph, ends_of
 
-_COMPUTE_PROBABILITIES = ("SOFTMAX", "LOGISTIC")
-_CONVERT = ("QUANTIZE", "DEQUANTIZE", "RESHAPE")
 _COLORS = {3: "RGB", 1: "GRAYSCALE"}  # Channels -> what they are.
 _IMAGE_AXES = 4
-_MAX_BYTE = 255
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +46,7 @@ class Additions:
         labels: Output -> labels, one for each index of the last axis.
         normalization: Input -> how it is made of bytes; for images only.
         score_types: Output with labels -> one of `SCORE_TYPES`; others have those that
-            the last operator computes.
+            the file computes.
     """
 
     info: ModelInfo = dataclasses.field(default_factory=ModelInfo)
@@ -61,9 +59,19 @@ class Additions:
     score_types: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
-        """Checks the type of `info`."""
+        """Checks the types of `info` and of normalizations."""
         if type(self.info) is not ModelInfo:
             raise TypeError(f"`info` must be a `ModelInfo`. Received: {self.info!r}.")
+        others = {
+            name: one
+            for name, one in self.normalization.items()
+            if type(one) is not Normalization
+        }
+        if others:
+            raise TypeError(
+                "Each `normalization` must be a `Normalization(mean, std)`. Received: "
+                f"{others}."
+            )
 
     def __bool__(self) -> bool:
         """Returns whether there is something to write."""
@@ -97,7 +105,8 @@ def with_additions(graph: TFLiteGraph, additions: Additions) -> TFLiteGraph:
         entry["name"] = entry.get("name") or end.name
         entry.setdefault("content", {"content_properties": ("FeatureProperties", {})})
         if end.name in additions.labels or end.name in additions.score_types:
-            kind = additions.score_types.get(end.name) or score_type_of(graph, end.name)
+            found = score_type_of(graph, graph.outputs[end.name])
+            kind = additions.score_types.get(end.name, found)
             entry["stats"] = _score_stats(graph, end, kind)
     files = _write_labels(tree, outputs, additions.labels, graph.files)
     metadata = {**graph.metadata, METADATA_NAME: encode(tree)}
@@ -123,8 +132,8 @@ def additions_missing(graph: TFLiteGraph, additions: Additions) -> list[str]:
     return [
         f"its standard metadata have {there.get(what)!r} for the {what}, expected "
         f"{wanted!r}"
-        for what, wanted in additions.facts().items()
-        if there.get(what) != wanted
+        for what, given in additions.facts().items()
+        if there.get(what) != (wanted := given or None)  # Empty texts are removed.
     ]
 
 
@@ -149,7 +158,8 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
             label_texts.label_faults(outputs[name], labels) if name in outputs else []
         )
     for name, one in additions.normalization.items():
-        faults += _normalization_faults(inputs[name], one) if name in inputs else []
+        if name in inputs:
+            faults += _normalization_faults(graph, inputs[name], one)
     for name, kind in additions.score_types.items():
         faults += _score_faults(graph, additions, name, kind) if name in outputs else []
     if faults:
@@ -157,7 +167,9 @@ def _check(graph: TFLiteGraph, additions: Additions) -> None:
         raise ValueError(f"The metadata must fit the file. Received:\n  {listed}")
 
 
-def _normalization_faults(end: End, one: Normalization) -> list[str]:
+def _normalization_faults(
+    graph: TFLiteGraph, end: End, normalization: Normalization
+) -> list[str]:
     """Returns what is wrong with the normalization of an input."""
     if not is_image(end.shape):
         return [
@@ -165,12 +177,12 @@ def _normalization_faults(end: End, one: Normalization) -> list[str]:
             "not that of images with 1 or 3 channels"
         ]
     faults: list[str] = []
-    for what, values in (("mean", one.mean), ("std", one.std)):
+    for what, values in (("mean", normalization.mean), ("std", normalization.std)):
         if len(values) not in (1, end.shape[-1]):
             expected = f"expected 1 or {end.shape[-1]}"
             faults.append(f"{len(values)} numbers as {what}, {expected}")
-        if not all(map(math.isfinite, values)) or (what == "std" and 0 in values):
-            faults.append(f"{list(values)} as {what}, which must be finite, std not 0")
+    if not faults and end.name in pixel_inputs(graph):
+        faults += filter(None, [contradiction(graph, end, normalization)])
     return [f"`{end.name}`: {fault}" for fault in faults]
 
 
@@ -181,7 +193,7 @@ def _score_faults(
     faults: list[str] = []
     if kind not in SCORE_TYPES:
         faults.append(f"the score type {kind!r}, expected one of {list(SCORE_TYPES)}")
-    elif kind == LOGITS and score_type_of(graph, name) == PROBABILITIES:
+    elif kind == LOGITS and score_type_of(graph, graph.outputs[name]) == PROBABILITIES:
         faults.append("the score type 'logits', but it ends in a softmax or sigmoid")
     entries = dict(
         zip(graph.outputs, entries_of(tree_of(graph), "outputs"), strict=False)
@@ -189,31 +201,6 @@ def _score_faults(
     if name not in additions.labels and label_file(entries.get(name, {})) is None:
         faults.append("a score type, but it has no labels")
     return [f"`{name}`: {fault}" for fault in faults]
-
-
-def score_type_of(graph: TFLiteGraph, output: str) -> str:
-    """Returns which of `SCORE_TYPES` the last operator of an output computes.
-
-    Args:
-        graph: The file's graph.
-        output: Name of the output.
-    """
-    *_, (_, last) = _writers(graph, graph.outputs[output])
-    return PROBABILITIES if last in _COMPUTE_PROBABILITIES else LOGITS
-
-
-def _writers(graph: TFLiteGraph, tensor: str) -> Iterator[tuple[str, str]]:
-    """Yields a tensor and those that it is converted from, with their operators.
-
-    The operator is "" for an input or a constant.
-    """
-    for op in reversed(graph.ops):
-        if tensor in op.outputs:
-            yield tensor, op.code
-            if op.code not in _CONVERT or not op.inputs:
-                return
-            tensor = op.inputs[0]
-    yield tensor, ""
 
 
 # --- Tables ------------------------------------------------------------------
@@ -248,45 +235,40 @@ def _entries(tree: Tree, graph: TFLiteGraph, what: str) -> list[tuple[End, Tree]
     return [*zip(ends, entries, strict=True)]
 
 
-def _describe_input(entry: Tree, end: End, one: Normalization | None) -> None:
+def _describe_input(entry: Tree, end: End, normalization: Normalization | None) -> None:
     """Says whether an input is an image, and how it is made of bytes."""
     entry["name"] = entry.get("name") or end.name
     # One channel may also be a spectrogram, unless it is made of bytes.
-    colors = _COLORS if one is not None else {3: _COLORS[3]}
+    colors = _COLORS if normalization is not None else {3: _COLORS[3]}
     color = colors.get(end.shape[-1], "") if is_image(end.shape) else ""
     properties: tuple[str, Tree] = ("FeatureProperties", {})
     if color:
         properties = ("ImageProperties", {"color_space": color})
-    if one is None:
+    if normalization is None:
         entry.setdefault("content", {"content_properties": properties})
         return
     entry["content"] = {"content_properties": properties}
-    units = [u for u in entry.get("process_units", []) if not _is_normalization(u)]
-    options = {"mean": [*map(float, one.mean)], "std": [*map(float, one.std)]}
+    units = [u for u in entry.get("process_units", []) if not is_normalization(u)]
+    normalization = normalization.per_channel()
+    mean, std = map(np.array, (normalization.mean, normalization.std))
+    options = {"mean": [*map(float, mean)], "std": [*map(float, std)]}
     units.append({"options": ("NormalizationOptions", options)})
     entry["process_units"] = units
-    mean, std = np.broadcast_arrays(np.array(one.mean), np.array(one.std))
-    ends = np.sort([(0 - mean) / std, (_MAX_BYTE - mean) / std], axis=0)
+    ends = np.sort([(byte - mean) / std for byte in (0, LARGEST_BYTE)], axis=0)
     entry["stats"] = {"max": ends[1].tolist(), "min": ends[0].tolist()}
-
-
-def _is_normalization(unit: Tree) -> bool:
-    """Returns whether a process unit is a normalization."""
-    return normalization_of({"process_units": [unit]}) is not None
 
 
 def _score_stats(graph: TFLiteGraph, end: End, kind: str) -> Tree:
     """Returns the smallest and largest score of an output."""
     if kind == PROBABILITIES:
         return PROBABILITY_STATS
-    for name, _ in _writers(graph, graph.outputs[end.name]):
-        tensor = graph.tensors[name]
-        if tensor.quantization is not None:
-            grid, limits = tensor.quantization, np.iinfo(tensor.dtype)
-            codes = (int(limits.min), int(limits.max))
-            low, high = ((code - grid.zero_point) * grid.scale[0] for code in codes)
-            return {"max": [float(high)], "min": [float(low)]}
-    return {}
+    tensor = tensor_with_grid(graph, graph.outputs[end.name])
+    if tensor is None or tensor.quantization is None:
+        return {}
+    grid, limits = tensor.quantization, np.iinfo(tensor.dtype)
+    codes = (int(limits.min), int(limits.max))
+    low, high = ((code - grid.zero_point) * grid.scale[0] for code in codes)
+    return {"max": [float(high)], "min": [float(low)]}
 
 
 # --- Labels ------------------------------------------------------------------

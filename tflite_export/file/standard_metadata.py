@@ -9,6 +9,7 @@ Reference: https://ai.google.dev/edge/litert/conversion/tensorflow/metadata
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from .tflite_graph import End, TFLiteGraph, ends_of
 METADATA_NAME = "TFLITE_METADATA"
 SCORE_TYPES = PROBABILITIES, LOGITS = ("probabilities", "logits")
 PROBABILITY_STATS = {"max": [1.0], "min": [0.0]}
+Numbers = float | Sequence[float] | np.ndarray
 _SHOWN = 5
 LABELS = "TENSOR_AXIS_LABELS"
 INFO = ("name", "description", "version", "author", "license")
@@ -58,23 +60,62 @@ class ModelInfo:
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class Normalization:
     """How bytes of pixels become real inputs: `(byte - mean) / std`.
 
     Attributes:
         mean: One number, or one per channel.
-        std: The same.
+        std: The same, positive.
+
+    Raises:
+        ValueError: If they are none of these in float32, in which files store them; the
+            error names them all.
+
+    Example:
+        >>> str(Normalization(mean=127.5, std=127.5))
+        '(byte - 127.5) / 127.5'
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def __init__(self, mean: Numbers, std: Numbers) -> None:
+        """Checks the numbers; a single one becomes a tuple."""
+        numbers: dict[str, tuple[float, ...]] = {}
+        problems: list[str] = []
+        for name, given in (("mean", mean), ("std", std)):
+            plain = _plain(given)
+            if plain is None:
+                problems.append(f"{name}={given!r}")
+                continue
+            numbers[name] = plain
+            object.__setattr__(self, name, plain)
+            if name == "std" and np.float32(min(plain)) <= 0.0:
+                problems.append(f"std={given!r}, which must be positive")
+        if not problems and len({len(one) for one in numbers.values()} - {1}) > 1:
+            problems.append(f"mean={mean!r}, std={std!r} of different lengths")
+        if problems:
+            raise ValueError(
+                "`Normalization` must have a `mean` and a positive `std`, each one "
+                "finite number or one per channel, and both for the same channels. "
+                f"Received: {'; '.join(problems)}."
+            )
+
+    def per_channel(self) -> Normalization:
+        """Returns the same with as many numbers in `std` as in `mean`."""
+        size = max(len(self.mean), len(self.std))
+        mean, std = (
+            one if len(one) == size else one * size for one in (self.mean, self.std)
+        )
+        return Normalization(mean, std)
+
     def stored(self) -> Normalization:
-        """Returns the numbers as files store them, in float32."""
+        """Returns the numbers as files store them: both per channel, in float32."""
+        whole = self.per_channel()
         mean, std = (
             tuple(float(np.float32(value)) for value in values)
-            for values in (self.mean, self.std)
+            for values in (whole.mean, whole.std)
         )
         return Normalization(mean, std)
 
@@ -159,9 +200,24 @@ def facts(
     }
 
 
+def _plain(given: Any) -> tuple[float, ...] | None:
+    """Returns one or several numbers as a tuple; None if they are no such numbers."""
+    try:
+        numbers = np.asarray(given)
+    except ValueError:  # Of rows of several lengths.
+        return None
+    if numbers.dtype.kind not in "iuf" or numbers.ndim > 1 or not numbers.size:
+        return None
+    plain: list[float] = np.atleast_1d(numbers).astype(np.float64).tolist()
+    largest = float(np.finfo(np.float32).max)
+    fit = all(math.isfinite(one) and abs(one) <= largest for one in plain)
+    return tuple(plain) if fit else None
+
+
 def _numbers(values: tuple[float, ...]) -> str:
-    """Returns one number, or several in brackets."""
+    """Returns one number, or several that differ in brackets."""
     texts = [f"{value:.8g}" for value in values]
+    texts = texts[:1] if len({*texts}) == 1 else texts
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
 
 
@@ -202,6 +258,7 @@ def read(graph: TFLiteGraph) -> StandardMetadata | None:
     except ValueError as error:
         return StandardMetadata(files=[*graph.files], problems=[str(error)])
     inputs, outputs = (_described(tree, graph, what) for what in ENTRIES)
+    normalization, unfit = _normalizations(inputs)
     labels = {
         end.name: label_texts.from_text(text)
         for end, entry in outputs
@@ -214,14 +271,10 @@ def read(graph: TFLiteGraph) -> StandardMetadata | None:
         score_types={
             end.name: score_type(entry) for end, entry in outputs if end.name in labels
         },
-        normalization={
-            end.name: found
-            for end, entry in inputs
-            if (found := normalization_of(entry)) is not None
-        },
+        normalization=normalization,
         colors={end.name: color for end, entry in inputs if (color := _color(entry))},
         files=[*graph.files],
-        problems=_problems(tree, graph),
+        problems=_problems(tree, graph) + unfit,
         unnamed=_unnamed(tree, graph),
     )
 
@@ -242,18 +295,32 @@ def _described(tree: Tree, graph: TFLiteGraph, what: str) -> list[tuple[End, Tre
     return [*zip(ends, entries_of(tree, what), strict=False)]
 
 
-def normalization_of(entry: Tree) -> Normalization | None:
-    """Returns the normalization that metadata say of an input; None: nothing.
+def _normalizations(
+    inputs: list[tuple[End, Tree]],
+) -> tuple[dict[str, Normalization], list[str]]:
+    """Returns the normalizations that metadata say of inputs, and what is unfit."""
+    found: dict[str, Normalization] = {}
+    unfit: list[str] = []
+    for end, entry in inputs:
+        units = [u for u in entry.get("process_units", []) if is_normalization(u)]
+        for unit in units[:1]:
+            _, options = unit["options"]
+            mean, std = options.get("mean", []), options.get("std", [])
+            try:
+                found[end.name] = Normalization(mean, std)
+            except ValueError as error:
+                unfit.append(f"the normalization of `{end.name}`: {error}")
+    return found, unfit
+
+
+def is_normalization(unit: Tree) -> bool:
+    """Returns whether a process unit is a normalization.
 
     Args:
-        entry: A "TensorMetadata".
+        unit: A "ProcessUnit".
     """
-    for unit in entry.get("process_units", []):
-        kind, options = unit.get("options", ("", {}))
-        if kind == "NormalizationOptions":
-            mean, std = options.get("mean", []), options.get("std", [])
-            return Normalization(tuple(mean), tuple(std))
-    return None
+    kind, _ = unit.get("options", ("", {}))
+    return kind == "NormalizationOptions"
 
 
 def score_type(entry: Tree) -> str:
@@ -321,6 +388,11 @@ def _problems(tree: Tree, graph: TFLiteGraph) -> list[str]:
         found.append(
             f"the files {missing} are named but not attached; attached are "
             f"{sorted(graph.files)}"
+        )
+    if graph.compressed_files:
+        found.append(
+            f"the attached files {graph.compressed_files} are compressed: readers on "
+            "phones need them stored, as any change by `tf-lsq metadata` does"
         )
     for what in ENTRIES:
         ends, entries = len(getattr(graph, what)), len(entries_of(tree, what))

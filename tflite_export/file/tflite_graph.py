@@ -84,17 +84,25 @@ class TFLiteTensor:
         return self.data.nbytes
 
 
+# Code of operators that only some runtimes have: an app registers them, or LiteRT's
+# "Flex" delegate runs those of TensorFlow.
+CUSTOM = "CUSTOM"
+
+
 @dataclasses.dataclass
 class TFLiteOp:
     """One operator.
 
     Attributes:
-        code: Name of the builtin operator, such as "CONV_2D".
+        code: Name of the builtin operator, such as "CONV_2D", or `CUSTOM`.
         inputs: Names of tensors; "" where an optional one is left out.
         outputs: Names of tensors.
         options: Fields of the operator's options table; enums as their names.
         version: Version of the operator; None: the smallest that covers its use.
         table: Name of the options table; "": the one this library writes.
+        custom: Name of a custom operator, such as "FlexErf" for TensorFlow's Erf; "":
+            it is no custom one.
+        custom_options: Its options, in a form that only its kernel knows.
     """
 
     code: str
@@ -103,6 +111,8 @@ class TFLiteOp:
     options: dict[str, Any] = dataclasses.field(default_factory=dict[str, Any])
     version: int | None = None
     table: str = ""
+    custom: str = ""
+    custom_options: bytes = b""
 
 
 @dataclasses.dataclass
@@ -119,6 +129,8 @@ class TFLiteGraph:
         min_runtime: Oldest TFLite release that runs the operators that this library
             does not write itself; "" if there are none.
         files: Attached files, by name, such as labels.
+        compressed_files: Those that were compressed in the file that was read; none is
+            in a file that is written.
     """
 
     tensors: dict[str, TFLiteTensor]
@@ -129,6 +141,7 @@ class TFLiteGraph:
     description: str = ""
     min_runtime: str = ""
     files: dict[str, bytes] = dataclasses.field(default_factory=dict[str, bytes])
+    compressed_files: list[str] = dataclasses.field(default_factory=list[str])
 
     def constants(self) -> dict[str, np.ndarray]:
         """Returns the values of the constant tensors by name."""

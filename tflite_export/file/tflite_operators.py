@@ -7,7 +7,9 @@ References: tflite/tools/versioning/{op_version,op_signature,runtime_version}.cc
 https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were measured
 by running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
 2.14, TensorFlow 2.12 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there gives 2.11
-for INT4, which 2.11 refuses, and 2.12 for depthwise convolutions.
+for INT4, which 2.11 refuses, and 2.12 for depthwise convolutions. Versions that this
+library does not write, such as those in float16, are only in files of other
+tools; their releases are those of runtime_version.cc, and were not measured.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from .releases import newest
-from .tflite_graph import TFLiteGraph, TFLiteOp
+from .tflite_graph import CUSTOM, TFLiteGraph, TFLiteOp
 
 DTYPES = ("float32", "int8", "int16", "int32", "uint8")
 # The version of FULLY_CONNECTED does not show this: older releases refuse it.
@@ -153,14 +155,19 @@ def _int16_version(op: TFLiteOp, graph: TFLiteGraph, dtypes: list[str]) -> int:
 def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Returns the first TFLite release that runs an operator, "" if unknown.
 
-    It is unknown for operators, and for versions, that this library does not write.
+    It is unknown for custom operators, and for versions that the table does not have.
+    Of operators that it does not have, it is what the writer of the file says.
 
     Args:
         op: The operator.
         graph: The graph with its tensors.
     """
+    if op.code == CUSTOM:
+        return ""
+    if op.code not in OPERATORS:
+        return graph.min_runtime
     version = op_version(op, graph)
-    if op.code not in OPERATORS or version not in OPERATORS[op.code].releases:
+    if version not in OPERATORS[op.code].releases:
         return ""
     release = OPERATORS[op.code].releases[version]
     if op.code == "FULLY_CONNECTED" and len(op.inputs) > 1 and op.inputs[1]:
@@ -172,13 +179,15 @@ def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
 
 
 def min_runtime(graph: TFLiteGraph) -> str:
-    """Returns the first TensorFlow release whose TFLite runs a file.
+    """Returns the first TensorFlow release whose TFLite runs a file, "" if unknown.
+
+    It is unknown if that of one operator is.
 
     Args:
         graph: The file's graph.
     """
     releases = {first_release(op, graph) for op in graph.ops}
-    return newest([*releases, graph.min_runtime])
+    return "" if "" in releases else newest([*releases, graph.min_runtime])
 
 
 # --- Special uses --------------------------------------------------------------
@@ -272,15 +281,19 @@ OPERATORS: dict[str, OperatorRow] = {
         "AbsOptions",
         1,
         2,
-        {1: "1.13.0", 2: "2.4.0", 3: "2.5.0"},
+        {1: "1.13.0", 2: "2.4.0", 3: "2.5.0", 4: "2.6.0", 5: "2.12.0"},
         xnnpack=False,
         int16_version=3,
     ),
     "ADD": OperatorRow(
-        "AddOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.4.0"}, int16_version=3
+        "AddOptions",
+        1,
+        2,
+        {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0", 5: "2.13.0"},
+        int16_version=3,
     ),
     "ARG_MAX": OperatorRow(
-        "ArgMaxOptions", 1, 2, {1: "1.9.0", 2: "1.14.0"}, xnnpack=False
+        "ArgMaxOptions", 1, 2, {1: "1.9.0", 2: "1.14.0", 3: "2.9.0"}, xnnpack=False
     ),
     "AVERAGE_POOL_2D": OperatorRow(
         "Pool2DOptions",
@@ -295,14 +308,23 @@ OPERATORS: dict[str, OperatorRow] = {
         "ConcatenationOptions",
         1,
         2,
-        {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
+        {1: "1.5.0", 2: "1.14.0", 3: "2.3.0", 4: "2.14.0"},
         int16_version=3,
     ),
     "CONV_2D": OperatorRow(
         "Conv2DOptions",
         1,
         3,
-        {1: "1.5.0", 3: "1.14.0", 4: "2.3.0", 6: "2.9.0", 7: "2.12.0"},
+        {
+            1: "1.5.0",
+            2: "1.14.0",
+            3: "1.14.0",
+            4: "2.3.0",
+            5: "2.4.0",
+            6: "2.9.0",
+            7: "2.12.0",
+            8: "2.15.0",
+        },
         weighted=True,
         packed={"int4": 7},
         rule=_conv_rule,
@@ -316,7 +338,15 @@ OPERATORS: dict[str, OperatorRow] = {
         "DepthwiseConv2DOptions",
         1,
         3,
-        {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 5: "2.3.0", 7: "2.13.0"},
+        {
+            1: "1.5.0",
+            2: "1.12.0",
+            3: "1.14.0",
+            4: "2.2.0",
+            5: "2.3.0",
+            6: "2.3.0",
+            7: "2.13.0",
+        },
         weighted=True,
         packed={"int4": 7},
         rule=_depthwise_rule,
@@ -326,7 +356,7 @@ OPERATORS: dict[str, OperatorRow] = {
         "DequantizeOptions",
         1,
         2,
-        {1: "1.13.1", 2: "1.14.0", 3: "1.15.0", 5: "2.7.0"},
+        {1: "1.13.1", 2: "1.14.0", 3: "1.15.0", 4: "2.2.0", 5: "2.7.0", 6: "2.18.0"},
         rule=_dequantize_rule,
         int16_version=3,
     ),
@@ -338,11 +368,16 @@ OPERATORS: dict[str, OperatorRow] = {
         {
             1: "1.5.0",
             2: "1.10.0",
+            3: "1.14.0",
             4: "1.14.0",
             5: "2.0.0",
             6: "2.1.0",
             7: "2.3.0",
+            8: "2.3.0",
+            9: "2.3.0",
             10: "2.13.0",
+            11: "2.15.0",
+            12: "2.17.0",
             13: "2.18.0",
             14: "2.21.0",
         },
@@ -356,11 +391,19 @@ OPERATORS: dict[str, OperatorRow] = {
         "GatherOptions",
         1,
         2,
-        {1: "1.6.0", 2: "1.14.0", 4: "2.4.0"},
+        {
+            1: "1.6.0",
+            2: "1.14.0",
+            3: "1.15.0",
+            4: "2.4.0",
+            5: "2.5.0",
+            6: "2.13.0",
+            7: "2.15.0",
+        },
         xnnpack=False,
         int16_version=4,
     ),
-    "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
+    "LOGISTIC": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"}),
     "MAXIMUM": OperatorRow(
         "MaximumMinimumOptions",
         1,
@@ -372,7 +415,7 @@ OPERATORS: dict[str, OperatorRow] = {
     "MAX_POOL_2D": OperatorRow(
         "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, int16_version=3
     ),
-    "MEAN": OperatorRow("ReducerOptions", 1, 2, {1: "1.6.0", 2: "1.14.0"}),
+    "MEAN": OperatorRow("ReducerOptions", 1, 2, {1: "1.6.0", 2: "1.14.0", 3: "2.4.0"}),
     "MINIMUM": OperatorRow(
         "MaximumMinimumOptions",
         1,
@@ -393,7 +436,15 @@ OPERATORS: dict[str, OperatorRow] = {
         "MulOptions",
         1,
         2,
-        {1: "1.5.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0"},
+        {
+            1: "1.5.0",
+            2: "1.14.0",
+            3: "1.15.0",
+            4: "2.3.0",
+            5: "2.6.0",
+            6: "2.11.0",
+            7: "2.13.0",
+        },
         rule=_mul_rule,
         int16_version=4,
     ),
@@ -439,14 +490,16 @@ OPERATORS: dict[str, OperatorRow] = {
         xnnpack=False,
         int16_version=3,
     ),
-    "RELU": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "2.1.0"}, rule=_relu_rule),
-    "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "RELU": OperatorRow(
+        None, 1, 2, {1: "1.5.0", 2: "2.1.0", 3: "2.5.0"}, rule=_relu_rule
+    ),
+    "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.5.0"}),
     "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}, int16_version=1),
     "RESIZE_BILINEAR": OperatorRow(
         "ResizeBilinearOptions",
         1,
         2,
-        {1: "1.7.0", 2: "1.14.0", 3: "2.2.0"},
+        {1: "1.7.0", 2: "1.14.0", 3: "2.2.0", 4: "2.5.0"},
         rule=_resize_rule,
     ),
     "RESIZE_NEAREST_NEIGHBOR": OperatorRow(
@@ -461,12 +514,12 @@ OPERATORS: dict[str, OperatorRow] = {
         "ReverseV2Options",
         1,
         3,
-        {1: "1.14.0", 3: "2.5.0"},
+        {1: "1.14.0", 2: "2.2.0", 3: "2.5.0"},
         xnnpack=False,
         int16_version=1,
     ),
     "SOFTMAX": OperatorRow(
-        "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}, xnnpack=False
+        "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
     ),
     "SPACE_TO_DEPTH": OperatorRow(
         "SpaceToDepthOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
@@ -475,7 +528,16 @@ OPERATORS: dict[str, OperatorRow] = {
         "StridedSliceOptions",
         1,
         2,
-        {1: "1.6.0", 2: "1.14.0", 4: "2.2.0"},
+        {
+            1: "1.6.0",
+            2: "1.14.0",
+            3: "2.1.0",
+            4: "2.2.0",
+            5: "2.5.0",
+            6: "2.6.0",
+            7: "2.14.0",
+            8: "2.14.0",
+        },
         rule=_axes_rule(4),
         int16_version=1,
     ),
@@ -483,19 +545,19 @@ OPERATORS: dict[str, OperatorRow] = {
         "SubOptions",
         1,
         2,
-        {1: "1.6.0", 2: "1.14.0", 3: "2.3.0", 5: "2.4.0"},
+        {1: "1.6.0", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0", 5: "2.4.0"},
         rule=_axes_rule(3),
         int16_version=5,
     ),
     "SUM": OperatorRow(
         "ReducerOptions", 1, 2, {1: "1.10.0", 2: "1.15.0"}, int16_version=2
     ),
-    "TANH": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0"}),
+    "TANH": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"}),
     "TRANSPOSE": OperatorRow(
         "TransposeOptions",
         1,
         2,
-        {1: "1.6.0", 2: "1.14.0", 4: "2.3.0", 5: "2.4.0"},
+        {1: "1.6.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.4.0", 6: "2.12.0"},
         rule=_axes_rule(4),
         int16_version=5,
     ),
@@ -503,7 +565,7 @@ OPERATORS: dict[str, OperatorRow] = {
         "TransposeConvOptions",
         1,
         2,
-        {3: "2.3.0", 4: "2.13.0"},
+        {1: "1.9.0", 2: "2.2.0", 3: "2.3.0", 4: "2.13.0", 5: "2.15.0"},
         weighted=True,
         rule=_transpose_conv_rule,
         int16_version=3,

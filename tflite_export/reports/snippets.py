@@ -56,7 +56,6 @@ _JAVASCRIPT = {
 }
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
 _CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe"}
-_END_RULES = ("input_types", "output_types", "one_input", "color_image")
 # Languages whose code here converts no codes of 16 bits.
 _IN_BYTES = ("kotlin", "kotlin-compiled-model", "swift")
 # Of more variables for an input or output.
@@ -65,36 +64,34 @@ _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
 # Words that cannot name a variable in one of the languages, or that the templates use.
 _TAKEN = {
     *keyword.kwlist,
-    *("Interpreter", "interpreter", "predict", "run", "found", "np", "value", "it"),
-    *("as", "break", "case", "catch", "class", "continue", "default", "defer", "do"),
-    *("else", "enum", "extension", "false", "for", "fun", "func", "guard", "if"),
-    *("import", "in", "init", "inout", "interface", "internal", "is", "let", "null"),
-    *("nil", "object", "operator", "package", "private", "protocol", "public"),
-    *("repeat", "return", "round", "self", "static", "struct", "subscript", "super"),
-    *("switch", "this", "throw", "throws", "true", "try", "typealias", "typeof"),
-    *("val", "var", "when", "where", "while", "max", "min"),
-    *("Array", "ByteBuffer", "ByteOrder", "Data", "Float", "FloatArray", "Int8"),
-    *("List", "UInt8", "listOf", "mapOf"),
-    *("arguments", "async", "await", "byte", "const", "debugger", "delete", "eval"),
-    *("export", "function", "implements", "instanceof", "new", "of", "void", "yield"),
-    *("Math", "Object", "Tensor", "classify", "code", "model", "roundEven", "tensor"),
-    *(
-        "Accelerator",
-        "pixels",
-        "CompiledModel",
-        "inputs",
-        "outputs",
-        "classifier",
-        "context",
-        "zip",
-    ),
+    *_KOTLIN.values(),
+    *(f"{name}Array" for name in _KOTLIN.values()),
+    *_SWIFT.values(),
+    *_JAVASCRIPT.values(),
+    # Words of Kotlin, Swift and JavaScript.
+    *"""arguments as async await break case catch class const continue debugger default
+    defer delete do else enum eval export extension false for fun func function guard
+    if implements import in init inout instanceof interface internal is it let new null
+    nil object of operator package private protocol public repeat return self static
+    struct subscript super switch this throw throws true try typealias typeof val var
+    void when where while xor yield""".split(),
+    # Types and functions of languages and libraries, and roots of packages.
+    *"""Accelerator Any Array BaseOptions Bitmap BitmapImageBuilder ByteBuffer ByteOrder
+    CompiledModel Context Data Foundation ImageClassifier Interpreter List Math Object
+    Pair String Tensor TensorFlowLite TypeError Uint8ClampedArray ai_edge_litert android
+    com floatArrayOf java kotlin listOf loadAndCompile loadLiteRt mapOf max min np numpy
+    org round sorted to zip""".split(),
+    # What the templates themselves define, and arguments that they name.
+    *"""accelerator at base bitPattern bitmap byte classifier classify code context
+    found i inputs interpreter key label load model near one options other outputs pair
+    pixels predict roundEven run tensor toInputAt value""".split(),
 }
 # Of the template for TFLite Micro.
 _TAKEN_IN_C = KEYWORDS | {
-    *("Predict", "Start", "arena", "channel", "code", "deviation", "g_model", "i"),
-    *("interpreter", "int16_t", "mean"),
-    *("int32_t", "int64_t", "int8_t", "kArenaSize", "kTfLiteOk", "micro", "resolver"),
-    *("size_t", "std", "tflite", "uint8_t"),
+    *"""GetModel Invoke MicroInterpreter MicroMutableOpResolver Predict Start arena
+    channel code deviation fmax fmin g_model i int16_t int32_t int64_t int8_t
+    interpreter kArenaSize kTfLiteOk mean micro nearbyint resolver size_t std tflite
+    typed_input_tensor typed_output_tensor uint8_t""".split(),
 }
 
 
@@ -221,7 +218,7 @@ def snippet_refusal(language: str, graph: TFLiteGraph) -> str:
     if language not in _CONSUMERS:
         return ""
     consumer = CONSUMERS[_CONSUMERS[language]]
-    rules = tuple(rule for rule in consumer.rules if rule.name in _END_RULES)
+    rules = tuple(rule for rule in consumer.rules if rule.needed_by_code)
     ends = FileFacts(graph, None, None)
     report = judge(ends, dataclasses.replace(consumer, rules=rules))
     return " ".join(map(str, report.findings))
@@ -277,17 +274,18 @@ def _ends(
     return {"inputs": inputs, "outputs": outputs}
 
 
-def _input(end: End, taken: set[str], one: Normalization | None) -> _Value:
+def _input(end: End, taken: set[str], normalization: Normalization | None) -> _Value:
     """Converts an input for the templates, with what makes it of bytes."""
     value = _value(end, taken)
-    if one is None:
+    if normalization is None:
         return value
     mean, std = np.broadcast_arrays(
-        np.array(one.mean, np.float32), np.array(one.std, np.float32)
+        np.array(normalization.mean, np.float32),
+        np.array(normalization.std, np.float32),
     )
     return dataclasses.replace(
         value,
-        pixels="bytes" if bytes_are_codes(end, one) else "values",
+        pixels="bytes" if bytes_are_codes(end, normalization) else "values",
         mean=tuple(map(str, mean)),
         std=tuple(map(str, std)),
     )

@@ -204,7 +204,9 @@ class VerificationReport(Comparison):
         equal_codes: Codes that are the trained code times sign times multiplier.
         compiled_codes: Output codes that LiteRT's `CompiledModel` computes on the CPU
             as its interpreter does, all of those compared. None without data, if a GPU
-            ran the file, or if Python cannot read an output.
+            ran the file, if Python cannot read an output, or LiteRT refuses the file.
+        compiled_refusal: Why LiteRT does not run the file by `CompiledModel` on the
+            CPU, "" if it does or was not asked.
         prediction: The same for the target's runtime; None without data, or if it is
             not known how the target rounds.
     """
@@ -212,6 +214,7 @@ class VerificationReport(Comparison):
     weight_codes: int
     equal_codes: int
     compiled_codes: int | None = None
+    compiled_refusal: str = ""
     prediction: Prediction | None = None
 
     @property
@@ -259,6 +262,8 @@ class VerificationReport(Comparison):
         if self.compiled_codes is not None:
             codes = f"{self.compiled_codes} output codes"
             lines.append(f"CompiledModel        computes the same {codes}")
+        if self.compiled_refusal:
+            lines.append(f"CompiledModel        refuses it: {self.compiled_refusal}")
         if self.keras_accuracy is not None:
             lines.append(
                 f"accuracy             Keras {self.keras_accuracy:.2%}, "

@@ -6,7 +6,6 @@ of Vulkan, Metal or Direct3D.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
 import re
@@ -19,7 +18,7 @@ from ai_edge_litert.options import CpuOptions, Options
 
 from ..file import SIGNATURE_KEY, TFLiteGraph, to_bytes
 from ..library_messages import collected_messages
-from .litert import NUM_THREADS, Runner
+from .litert import NUM_THREADS, Runner, one_by_one
 
 _ACCELERATORS = {"cpu": HardwareAccelerator.CPU, "gpu": HardwareAccelerator.GPU}
 ACCELERATORS = tuple(_ACCELERATORS)
@@ -27,6 +26,8 @@ ACCELERATORS = tuple(_ACCELERATORS)
 _TYPES = ("bool", "float32", "int8", "int32", "uint8")
 _ADAPTER = re.compile(r"Selected adapter: (.+?), arch=")
 _REFUSED, _SUMMARY = "not supported by GPU delegate", "operations will run on the"
+# What TFLite itself says of a file; other lines name the source file of LiteRT.
+_SAYS = re.compile(r"(?:ERROR|WARNING): (?!\[|Logging before)(.+)")
 _NO_GPU = ("No adapters found", "Failed to initialize WebGPU environment")
 
 
@@ -69,8 +70,8 @@ class CompiledRunner:
     Raises:
         ValueError: If there is no such accelerator.
         RuntimeError: If this machine has no GPU that LiteRT can use, or LiteRT refuses
-            the file, with the names of the operators, or an input or output is not
-            readable.
+            the file, with its reasons, such as operators that the GPU does not run, or
+            an input or output is not readable.
     """
 
     def __init__(
@@ -145,12 +146,7 @@ class CompiledRunner:
         Args:
             inputs: Arrays by signature name, all of the same batch size.
         """
-        count = len(next(iter(inputs.values())))
-        rows = [
-            self.run_one({k: v[i : i + 1] for k, v in inputs.items()})
-            for i in range(count)
-        ]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        return one_by_one(self.run_one, inputs)
 
     def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the file on inputs of its own batch size, and returns all outputs."""
@@ -173,7 +169,7 @@ def runner_on(
     *,
     kernels: str = "xnnpack",
     content: bytes | None = None,
-) -> contextlib.AbstractContextManager[Runner | CompiledRunner]:
+) -> Runner | CompiledRunner:
     """Returns what runs a file: LiteRT's interpreter on the CPU, or an accelerator.
 
     Args:
@@ -186,7 +182,7 @@ def runner_on(
         ValueError, RuntimeError: As for `CompiledRunner`.
     """
     if accelerator == "cpu":
-        return contextlib.nullcontext(Runner(graph, kernels, content))
+        return Runner(graph, kernels, content)
     return CompiledRunner(graph, accelerator, content)
 
 
@@ -206,7 +202,11 @@ def _reason(accelerator: str, messages: list[str], error: str) -> str:
             "leaves others to the CPU. Received: "
             f"{' '.join(refused)}"
         )
-    return f"LiteRT must load the file on the {accelerator.upper()}. Received: {error}"
+    said = [found[1].strip() for line in messages if (found := _SAYS.match(line))]
+    received = " ".join([error, *said])
+    return (
+        f"LiteRT must load the file on the {accelerator.upper()}. Received: {received}"
+    )
 
 
 def _refused_operators(messages: list[str]) -> list[str]:

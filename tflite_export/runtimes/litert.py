@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -30,6 +32,21 @@ def start(content: bytes, kernels: str, num_threads: int | None = None) -> Inter
     )
 
 
+def one_by_one(
+    run_one: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    inputs: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Runs a file on one example after the other; returns all outputs by name.
+
+    Args:
+        run_one: Runs the file on a batch of one.
+        inputs: Arrays by signature name, all of the same batch size.
+    """
+    count = len(next(iter(inputs.values())))
+    rows = [run_one({k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+
 class Runner:
     """Runs a file's bytes under LiteRT.
 
@@ -49,6 +66,13 @@ class Runner:
         ends = [graph.tensors[name] for name in graph.inputs.values()]
         self._any_batch = all(tensor.dynamic_batch for tensor in ends)
 
+    def __enter__(self) -> Runner:
+        """Returns the runner."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Does nothing: LiteRT frees an interpreter that nothing holds."""
+
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the file, and returns all outputs by their signature names.
 
@@ -57,12 +81,7 @@ class Runner:
         """
         if self._any_batch:
             return {k: np.array(v) for k, v in self._runner(**inputs).items()}
-        count = len(next(iter(inputs.values())))
-        rows = [
-            self.run_one({k: v[i : i + 1] for k, v in inputs.items()})
-            for i in range(count)
-        ]
-        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        return one_by_one(self.run_one, inputs)
 
     def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the file on inputs of its own batch size, and returns all outputs."""

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from ..file import from_bytes
+from ..file import CUSTOM, from_bytes
 from .tool import last_lines, run_tool
 
 COMMAND = "vela"
@@ -192,6 +192,6 @@ def _read(
         on_cpu={
             op.outputs[0]: op.code
             for op in from_bytes(compiled).ops
-            if op.code != "CUSTOM"
+            if op.code != CUSTOM
         },
     )

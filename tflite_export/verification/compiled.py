@@ -7,6 +7,8 @@ after layers left in float.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from ..build import BuiltFile
@@ -19,13 +21,27 @@ from .values import file_codes, file_inputs
 _FLOAT_TOLERANCE = 1e-3  # Share of the largest value, for outputs without a scale.
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledResult:
+    """What `CompiledModel` made of a file.
+
+    Attributes:
+        num_codes: How many output codes were compared; None: it was not run.
+        refusal: Why LiteRT does not run the file by `CompiledModel` on the CPU, "" if
+            it does.
+    """
+
+    num_codes: int | None = None
+    refusal: str = ""
+
+
 def compare_compiled(
     built: BuiltFile,
     codes: dict[str, np.ndarray],
     examples: list[np.ndarray],
     name: str,
     accelerator: str = "cpu",
-) -> int | None:
+) -> CompiledResult:
     """Runs a file as an app does, and compares its outputs.
 
     Args:
@@ -37,24 +53,29 @@ def compare_compiled(
         accelerator: One of `runtimes.ACCELERATORS`.
 
     Returns:
-        How many output codes were compared; None if LiteRT's Python interface cannot
-        read an output on the CPU.
+        How many output codes were compared. On the CPU a file that `CompiledModel`
+        does not run is no error, as the interpreter does.
 
     Raises:
         VerificationError: If an output differs: on the CPU by a code, on a GPU, or in a
             file with layers in float, by more than one.
-        RuntimeError: If there is no such accelerator here, or it refuses the file.
+        RuntimeError: If there is no such accelerator here, or a GPU refuses the file.
     """
     nodes, graph = built.frozen.by_name(), built.graph
     if accelerator == "cpu" and not has_readable_ends(graph):
-        return None
+        return CompiledResult()
     inputs = file_inputs(graph, built.frozen, examples)
     if accelerator == "cpu" and any(map(_batch_decides, built.frozen.nodes)):
         codes = _one_at_a_time(built, inputs)
     in_float = any(node.computes_floats for node in built.frozen.nodes)
     tolerance = int(in_float or accelerator != "cpu")
-    with CompiledRunner(graph, accelerator, built.content) as runner:
-        found = runner.run(inputs)
+    try:
+        with CompiledRunner(graph, accelerator, built.content) as runner:
+            found = runner.run(inputs)
+    except RuntimeError as error:
+        if accelerator != "cpu":
+            raise
+        return CompiledResult(refusal=str(error).splitlines()[0])
     wrong, total = [], 0
     for end, tensor in graph.outputs.items():
         node, wanted = nodes[built.frozen.outputs[end]], codes[tensor]
@@ -66,7 +87,7 @@ def compare_compiled(
             wrong.append(f"output `{end}`: {different} of {wanted.size} values differ")
     if wrong:
         raise VerificationError(f"`{name}` by CompiledModel ({accelerator})", wrong)
-    return total
+    return CompiledResult(total)
 
 
 def _batch_decides(node: FrozenNode) -> bool:

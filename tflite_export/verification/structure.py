@@ -10,6 +10,8 @@ from ..file import (
     TFLiteOp,
     TFLiteTensor,
     additions_missing,
+    contradiction,
+    ends_of,
     from_bytes,
     metadata,
     standard_metadata,
@@ -33,6 +35,8 @@ def compare_structure(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
 def compare_standard_metadata(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
     """Returns what is wrong with a file's standard metadata, or missing in them.
 
+    A normalization must be that of the model's pixels.
+
     Args:
         graph: The file's graph.
         built: The file that the model exports to; its settings say what was asked.
@@ -41,8 +45,23 @@ def compare_standard_metadata(graph: TFLiteGraph, built: BuiltFile) -> list[str]
         f"its standard metadata are damaged: {problem}"
         for problem in standard_metadata.problems(graph)
     ]
+    faults += _normalization_faults(graph, built)
     additions = built.settings.additions
     return faults + (additions_missing(graph, additions) if additions else [])
+
+
+def _normalization_faults(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
+    """Returns which normalizations in a file contradict the model's pixels."""
+    standard = standard_metadata.read(graph)
+    said = {} if standard is None else standard.normalization
+    nodes = built.frozen.by_name()
+    pixels = [n for n, node in built.frozen.inputs.items() if nodes[node].pixels]
+    return [
+        f"`{end.name}`: its standard metadata have {fault}"
+        for end in ends_of(graph, graph.inputs)
+        if end.name in said and end.name in pixels
+        if (fault := contradiction(graph, end, said[end.name]))
+    ]
 
 
 def compare_description(graph: TFLiteGraph, built: BuiltFile) -> list[str]:
@@ -158,6 +177,10 @@ def _compare_ops(found: TFLiteOp, expected: TFLiteOp) -> list[str]:
             f"`{name}`: {found.code} has version {found.version}, expected "
             f"{expected.version}"
         )
+    for what in ("custom", "custom_options"):
+        ours, theirs = getattr(expected, what), getattr(found, what)
+        if ours != theirs:
+            mismatches.append(f"`{name}`: {what} is {theirs!r}, expected {ours!r}")
     return mismatches + [
         f"`{name}`: {option} is {found.options.get(option)!r}, expected "
         f"{expected.options.get(option)!r}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..file import TFLiteGraph
+from ..file import TFLiteGraph, as_int8, as_uint8
 from ..freezing import FrozenModel, FrozenNode, Grid
 
 
@@ -29,7 +29,7 @@ def file_inputs(
     for (name, tensor), array in zip(frozen.inputs.items(), arrays, strict=True):
         dtype, node = graph.tensors[graph.inputs[name]].dtype, nodes[tensor]
         if dtype == "uint8":
-            converted[name] = (codes[tensor].astype(np.int16) + 128).astype(dtype)
+            converted[name] = as_uint8(codes[tensor])
         elif node.grid is not None and dtype == node.grid.container:
             converted[name] = codes[tensor]
         elif node.pixels is not None:
@@ -60,7 +60,7 @@ def _codes(node: FrozenNode, array: np.ndarray) -> np.ndarray:
     """Converts one input of a model to codes, if it has a grid."""
     grid = node.grid
     if node.pixels is not None:
-        return (node.pixels.bytes_of(array).astype(np.int16) - 128).astype(np.int8)
+        return as_int8(node.pixels.bytes_of(array))
     if grid is None:
         return array
     rounded = np.rint(array.astype(np.float32) / np.float32(grid.scale))
@@ -81,7 +81,7 @@ def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
         grid: The grid of its codes.
     """
     if found.dtype == np.uint8:
-        return found.astype(np.int64) - 128
+        return as_int8(found).astype(np.int64)
     if found.dtype == np.float32:
         return on_grid(found.astype(np.float64), grid)
     return found.astype(np.int64)

@@ -92,8 +92,8 @@ def verify_tflite(
 
     Raises:
         VerificationError: If the file differs from the model: in its structure or a
-            weight code, in its labels, or by more than 1 in a code at a quantization
-            point.
+            weight code, in its labels or normalizations, or by more than 1 in a code at
+            a quantization point.
         ValueError: If the file cannot be read, `labels` do not fit its outputs, or
             `accelerator` is unknown, or "gpu" without data.
         OSError: If `path` cannot be opened.
@@ -189,7 +189,8 @@ def verify_on_data(
     return dataclasses.replace(
         report,
         runtime=this_machine().name if on_cpu else f"{accelerator}, {found.device}",
-        compiled_codes=compiled if on_cpu else None,
+        compiled_codes=compiled.num_codes if on_cpu else None,
+        compiled_refusal=compiled.refusal,
         points=points,
         outputs=found.measured,
         prediction=prediction,
