@@ -303,7 +303,13 @@ OPERATORS: dict[str, OperatorRow] = {
         xnnpack=False,
         int16_version=3,
     ),
-    "CAST": OperatorRow("CastOptions", 1, 3, {1: "1.5.0", 3: "2.8.0"}, xnnpack=False),
+    "CAST": OperatorRow(
+        "CastOptions",
+        1,
+        3,
+        {1: "1.5.0", 2: "2.7.0", 3: "2.8.0", 4: "2.9.0", 5: "2.12.0"},
+        xnnpack=False,
+    ),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions",
         1,
