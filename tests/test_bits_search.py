@@ -401,3 +401,21 @@ def test_a_budget_below_the_smallest_file_names_its_size(rng, tmp_path):
     smallest = error.value.smallest_bytes
     found = suggest_bits(model, x, budget_bytes=smallest, verbose=False)
     assert found.file_bytes == smallest
+
+
+def test_16_bit_points_stay_in_a_suggestion(rng):
+    inputs = layers.Input((8, 8, 3))
+    x = layers.Conv2D(16, 3, padding="same", name="first")(inputs)
+    y = layers.Conv2D(16, 3, padding="same", name="branch")(x)
+    x = layers.Add(name="sum")([x, y])
+    x = layers.Conv2D(16, 3, name="wide")(x)
+    model = keras.Model(inputs, layers.Dense(3, name="last")(layers.Flatten()(x)))
+    x = rng.normal(size=(32, 8, 8, 3)).astype(np.float32)
+    chosen = {"sum": 16, "wide": (8, 16)}
+    found = tflite_export.suggest_bits(
+        model, x, budget_bytes=20_000, overrides=chosen, verbose=False
+    )
+    assert found.overrides.items() >= chosen.items()
+    assert {layer.layer for layer in found.layers} == {"first", "branch", "last"}
+    student = tf_lsq.quantize_model(model, overrides=found.overrides)
+    assert student.get_layer("quantize_sum").num_bits == 16

@@ -7,6 +7,7 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from consumers import page, programs
 from consumers.cases import SPECS, graph_of
@@ -15,7 +16,14 @@ from consumers.measure import Outcome
 import tflite_export
 from tflite_export.consumers import CONSUMERS, facts_of, judge, judge_all
 from tflite_export.consumers.runtimes import ALL_TYPES
-from tflite_export.file import from_bytes, to_bytes
+from tflite_export.file import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    from_bytes,
+    to_bytes,
+)
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/consumers.md"
 RESULTS = page.read_results(PAGE.with_suffix("") / "results.jsonl")
@@ -108,6 +116,21 @@ def test_mediapipe_gives_the_labels_and_scores_of_the_twin():
 # --- Rules ---------------------------------------------------------------------------
 
 
+def sum_in_int16():
+    """A sum in int16, which was not measured with every program."""
+    grid = TensorQuantization(np.float32([1e-3]), 0)
+    names = ("first", "second", "sum")
+    tensors = {name: TFLiteTensor(name, (1, 4), "int16", grid) for name in names}
+    ends = {name: name for name in names}
+    op = TFLiteOp("ADD", [*names[:2]], ["sum"], {"pot_scale_int16": False})
+    return TFLiteGraph(tensors, [op], ends, {"sum": ends.pop("sum")})
+
+
+def test_the_gpu_refuses_int16():
+    report = judge(facts_of(sum_in_int16()), CONSUMERS["gpu"])
+    assert report.verdict == "refused" and "int16 tensors" in str(report)
+
+
 def test_every_rule_is_broken_by_a_file():
     """The newest releases have all operators, so an older one is judged, too."""
     older = {"LiteRT": "1.0.1", "TensorFlow Lite": "2.11.0", "": ""}
@@ -115,9 +138,9 @@ def test_every_rule_is_broken_by_a_file():
         old = dataclasses.replace(consumer, release=older[consumer.product])
         found = {
             finding.rule
-            for name in SPECS
+            for facts in (*map(file_of, SPECS), facts_of(sum_in_int16()))
             for one in (consumer, old)
-            for finding in judge(file_of(name), one).findings
+            for finding in judge(facts, one).findings
         }
         assert found == {rule.name for rule in consumer.rules}, consumer.name
 

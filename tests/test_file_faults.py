@@ -39,10 +39,13 @@ def test_faults_are_those_that_were_measured(release):
         for (_, operators), count in MEASURED[release].counts.items()
         if wrong(count) and operators != "whole file"  # Roundings add up there.
     }
+    known = {operators for one in MEASURED.values() for _, operators in one.counts}
     named = {
         fault.name
         for fault in FAULTS
         if any(span.has(product, number) for span in fault.spans)
+        # The measurements have no tensors in int16 yet.
+        if not fault.refused and fault.name in known
     }
     assert found == named
 

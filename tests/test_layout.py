@@ -108,8 +108,9 @@ def test_overrides_set_bits_of_kernel_and_input(tmp_path):
     ("value", "expected"),
     [
         ((4,), r"pair \(weight_bits, activation_bits\), or 'float'. Received"),
-        ((4, 9), r"overrides\['a'\]\[1\]` must be an integer from 2 to 8"),
-        ("four", r"overrides\['a'\]` must be an integer from 2 to 8"),
+        ((4, 17), r"overrides\['a'\]\[1\]` must be an integer from 2 to 16"),
+        ((9, 4), r"overrides\['a'\]\[0\]` must be an integer from 2 to 8"),
+        ("four", r"overrides\['a'\]` must be an integer from 2 to 16"),
     ],
 )
 def test_wrong_overrides_are_named(value, expected):

@@ -64,6 +64,32 @@ def test_the_fast_form_matches_float64_per_tensor(integer_range, step, rng):
     np.testing.assert_allclose(dstep, terms.sum(), atol=1e-4 * size + others)
 
 
+@pytest.mark.parametrize("bits", [9, 12, 16])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("step", [2.0**-9, 0.1037, 3.3e-7])
+def test_both_forms_match_float64_beyond_8_bits(bits, signed, step, rng):
+    """A code of 16 bits has 8 bits of a float32 left: few values are near a tie."""
+    integers, step = lsq.activation_range(bits, signed=signed), np.float32(step)
+    x = rng.uniform(integers.q_min - 3, integers.q_max + 3, (600, 256))
+    x = (x * step).astype(np.float32)
+    codes, inside, per_value = reference.lsq(x, step, integers.q_min, integers.q_max)
+    clear = ~near(x / step, integers)
+    assert clear.mean() > 0.96
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    size = np.sqrt(np.square(upstream * per_value).sum())
+    for module in (fast, lsq):
+        y, dx, dstep = run(module, x, step, integers, upstream)
+        found = np.rint(y / step)
+        np.testing.assert_array_equal(found[clear], codes[clear])
+        assert np.abs(found - codes).max() <= 1
+        assert found.min() >= integers.q_min and found.max() <= integers.q_max
+        np.testing.assert_allclose(y, found * step, rtol=3e-7)
+        np.testing.assert_array_equal(dx[clear], (upstream * inside)[clear])
+        rounded = np.abs(upstream[~clear]).sum()  # Ties that round the other way.
+        expected = (upstream.astype(np.float64) * per_value).sum()
+        np.testing.assert_allclose(dstep, expected, atol=1e-3 * size + rounded)
+
+
 @pytest.mark.parametrize("integer_range", RANGES[:7], ids=str)
 @pytest.mark.parametrize("step_shape", [(1, 1, 1, 6), (1, 1, 5, 6)], ids=str)
 def test_both_forms_match_per_channel(integer_range, step_shape, rng):

@@ -14,7 +14,7 @@ from tflite_export.operators import OPERATORS, Operator
 # Graph kinds that produce no operator in a file.
 WITHOUT_OPERATOR = {"input", "identity", "scale", "point"}
 # Operators that occur only in files.
-ONLY_IN_FILES = {"pointwise", "quantize", "widen", "clip_high", "clip_low"}
+ONLY_IN_FILES = {"pointwise", "quantize", "to_int16", "widen", "clip_high", "clip_low"}
 # Layers left in float, and indices, have their own tests.
 WITHOUT_CASE = {"foreign", "arg_max"}
 

@@ -120,6 +120,7 @@ TRAINING = [
     "training.probe",
     "training.diagnostics",
     "training",
+    "overrides",
     "policy",
     "pixel_inputs",
     "plan",

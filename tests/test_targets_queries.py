@@ -84,6 +84,9 @@ BROKEN = {
         "version 6, of TensorFlow 2.9.0",
     ),
     "int8_containers": (conv(input_1={"dtype": "int4"}), "`input_1` is int4"),
+    "int8_activations": (
+        one_op("RESHAPE", [(1, 4)], input_0={"dtype": "int16"}), "int16 tensors",
+    ),
     "constant_weights": (conv(input_1={"data": None}), r"input_1.*run time"),
     "supported_operator": (
         one_op("DEQUANTIZE", [(1, 4)]), "the operator DEQUANTIZE",

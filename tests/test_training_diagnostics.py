@@ -450,3 +450,20 @@ def test_diagnostics_refuse_what_they_cannot_use(data, tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="`network`, which has no quantized layers"):
         model.fit(*data, verbose=0, callbacks=[tf_lsq.Diagnostics()])
+
+
+def test_integers_of_16_bits_are_counted_together(rng):
+    inputs = keras.layers.Input((6,))
+    x = keras.layers.Dense(8, name="a")(inputs)
+    x = keras.layers.Add(name="sum")([x, keras.layers.Dense(8, name="b")(x)])
+    model = keras.Model(inputs, keras.layers.Dense(3, name="last")(x))
+    student = tf_lsq.quantize_model(model, overrides={"sum": 16})
+    x = rng.normal(size=(64, 6)).astype(np.float32)
+    y = rng.integers(0, 3, 64)
+    student.compile("sgd", tf_lsq.CrossEntropy(from_logits=True))
+    diagnostics = tf_lsq.Diagnostics(data=(x, y))
+    student.fit(x, y, epochs=2, verbose=0, callbacks=[diagnostics])
+    codes, counts = diagnostics.codes, diagnostics.history["counts"]
+    assert codes["quantize_sum"].tolist() == list(range(-(2**15), 2**15, 256))
+    assert {record.sum() for record in counts["quantize_sum"]} == {32 * 8}
+    assert len(codes["quantize_a"]) == 256

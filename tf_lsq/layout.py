@@ -239,11 +239,13 @@ class _Builder:
                 self.options.asymmetric_activations
                 and signed is not False
                 and spec.fixed_step is None
+                and not spec.symmetric
+                and num_bits <= lsq.MAX_NUM_BITS
             )
             quantizer = LSQActivationQuantizer(
                 num_bits,
                 signed=True if asymmetric else signed,
-                step_init="max" if spec.is_output else self.options.step_init,
+                step_init=self._step_init(spec),
                 max_value=spec.max_value,
                 asymmetric=asymmetric,
             )
@@ -251,6 +253,7 @@ class _Builder:
                 "float_input": spec.float_input,
                 "absorbed_relu": spec.absorbed_relu,
                 "target": self.options.target,
+                "symmetric": spec.symmetric,
                 "trainable": spec.trainable,
                 "name": spec.name,
             }
@@ -262,6 +265,16 @@ class _Builder:
                 point = FixedPoint(quantizer, fixed_step=spec.fixed_step, **settings)
             self._points[spec] = point
         return self._points[spec]
+
+    def _step_init(self, spec: PointSpec) -> str:
+        """Returns the first value of a point's step.
+
+        Nothing of an output is clipped. Nor is anything of 16 bits: with so small a
+        step, the step of least error is that of the largest value, which a search in a
+        sample of the values would not see.
+        """
+        many = spec.num_bits > lsq.MAX_NUM_BITS and self.options.step_init == "mse"
+        return "max" if spec.is_output or many else self.options.step_init
 
 
 def _as_type(tensor: Any, dtype: tf.DType) -> Any:
@@ -275,7 +288,9 @@ def _for_target(spec: PointSpec, target: str) -> tuple[int, bool | None]:
     With zero points of 0, int8 holds 0..127 of a tensor that cannot be negative, and
     a tensor whose sign depends on the data counts as signed.
     """
-    if target not in SYMMETRIC_TARGETS or spec.fixed_step is not None:
+    symmetric = target in SYMMETRIC_TARGETS or spec.symmetric
+    in_int8 = spec.num_bits <= lsq.MAX_NUM_BITS
+    if not (symmetric and in_int8) or spec.fixed_step is not None:
         return spec.num_bits, spec.signed
     if spec.signed is False:
         return min(spec.num_bits, lsq.MAX_NUM_BITS - 1), False

@@ -34,6 +34,7 @@ from .graph import (
     takes_as_is,
     unique_name,
 )
+from .overrides import chosen_overrides
 from .pixels import LARGEST_BYTE, PixelGrid, Pixels
 from .policy import SYMMETRIC_TARGETS, Options, stays_float
 
@@ -262,6 +263,7 @@ class _Rewriting:
     ) -> None:
         self._graph, self._node = graph, node
         self._options, self._configs = options, configs
+        self._chosen = chosen_overrides(graph, options.overrides)
 
     def apply(self, pixels: Pixels) -> None:
         """Chooses the grid, and removes or inserts operators after the input."""
@@ -303,7 +305,7 @@ class _Rewriting:
         """
         if scaling.kind != "affine" or scaling.shared:
             return
-        if stays_float(scaling, self._options, self._configs):
+        if stays_float(scaling, self._chosen, self._configs):
             return
         scale, offset = scaling_numbers(scaling)
         unit = np.abs(scale) * source.step / LARGEST_INT8
@@ -326,7 +328,7 @@ class _Rewriting:
             [node] = front[-1].consumers
             front.append(node)
             if is_scaling(node):
-                stays = stays_float(node, self._options, self._configs)
+                stays = stays_float(node, self._chosen, self._configs)
                 return [] if node.is_output or stays else front[1:]
             if not _casts(node):
                 break

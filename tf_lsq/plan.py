@@ -2,8 +2,8 @@
 
 TFLite holds one integer tensor per edge of its fused graph. A tensor gets a
 quantization point after the operator that produces it, with the bits its consumers
-need. A low-bit operator that shares a tensor with others gets an extra point before
-it.
+need, or those that the user chose for it. An operator that needs fewer bits, or a zero
+point of 0, and shares a tensor with others gets an extra point before it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class PointSpec:
         max_value: Largest value of that ReLU, None if it has none.
         is_output: Whether it defines the grid of an output of the model.
         pixel_grid: Grid of 256 integers that bytes prescribe, see `pixel_inputs`.
+        symmetric: Whether a reader needs a zero point of 0: 8 bits of a tensor that
+            cannot be negative are then 0..127.
     """
 
     name: str
@@ -48,6 +50,20 @@ class PointSpec:
     max_value: float | None = None
     is_output: bool = False
     pixel_grid: PixelGrid | None = None
+    symmetric: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _Demand:
+    """What a reader needs of a tensor.
+
+    Attributes:
+        num_bits: Bits of one integer.
+        symmetric: Whether the zero point must be 0.
+    """
+
+    num_bits: int
+    symmetric: bool = False
 
 
 @dataclasses.dataclass
@@ -82,7 +98,7 @@ class _Planner:
         self._nodes, self._bits = graph.nodes, bits
         self._demands = _demands(graph, bits)
         self._plan = Plan()
-        self._extra: dict[tuple[Node, int], PointSpec] = {}
+        self._extra: dict[tuple[Node, _Demand], PointSpec] = {}
 
     def plan(self) -> Plan:
         """Returns the plan of the whole graph."""
@@ -90,14 +106,14 @@ class _Planner:
             if node.properties.joins and not self._bits[node].is_float:
                 self._add_join(node)
         for node in self._nodes:
+            if not self._bits[node].is_float:
+                self._add_extra(node)
             if node not in self._plan.after and _needs_point(node, self._bits):
                 self._plan.after[node] = self._point_after(node)
         for node in self._nodes:
-            if node.properties.matmul and not self._bits[node].is_float:
-                self._add_extra(node)
-        for node in self._nodes:
             if node.is_output:
                 self._mark_output(node)
+        self._check_inputs()
         return self._plan
 
     def _add_join(self, node: Node) -> None:
@@ -105,9 +121,10 @@ class _Planner:
         nonnegative = node.nonnegative()
         point = PointSpec(
             name=f"quantize_{node.name}",
-            num_bits=max(self._demands[node]),
+            num_bits=self._bits_after(node),
             signed=None if nonnegative is None else not nonnegative,
             trainable=node.layer.trainable,
+            symmetric=self._all_need_symmetric(node),
         )
         for source in node.inputs:
             free = not (
@@ -119,6 +136,7 @@ class _Planner:
                 or "limits" in source.options
                 or "pixel_grid" in source.options
                 or self._bits[source].is_float
+                or point.num_bits > self._bits[source].most
             )
             if free and set(source.consumers) == {node}:
                 self._plan.after[source] = point
@@ -130,6 +148,10 @@ class _Planner:
         is_float = self._bits[node].is_float
         if node.properties.keeps_grid and not is_float:
             grid = self._grid(node.inputs[0], node)
+            if grid is None:
+                raise TypeError(
+                    f"`{node.name}` keeps the grid of an input without one."
+                )
             if grid.pixel_grid is None:
                 return grid
             return _pixel_point(f"quantize_{node.name}", grid.pixel_grid.of_itself())
@@ -143,29 +165,84 @@ class _Planner:
         name = own_relu[0].layer_name if absorbs and own_relu else None
         return PointSpec(
             name=name or f"quantize_{node.name}",
-            num_bits=lsq.MAX_NUM_BITS if fixed else max(self._demands[node]),
+            num_bits=lsq.MAX_NUM_BITS if fixed else self._bits_after(node),
             signed=None if nonnegative is None else not nonnegative,
             trainable=_is_trainable(node),
             fixed_step=fixed,
             float_input=is_float,
             absorbed_relu=node.name if absorbs else None,
             max_value=_largest(node) if absorbs else None,
+            symmetric=self._all_need_symmetric(node) and fixed is None,
         )
 
+    def _bits_after(self, node: Node) -> int:
+        """Returns the bits of the point after an operator, or that it joins."""
+        chosen, most = self._bits[node].output, self._bits[node].most
+        needed = max(demand.num_bits for demand in self._demands[node])
+        return min(needed, most) if chosen is None else chosen
+
+    def _all_need_symmetric(self, node: Node) -> bool:
+        """Returns whether every reader needs a zero point of 0."""
+        return all(demand.symmetric for demand in self._demands[node])
+
     def _add_extra(self, node: Node) -> None:
-        """Adds a point if the input has more bits than the operator needs."""
-        [source], num_bits = node.inputs, self._bits[node].activation
-        grid = self._grid(source, node)
-        if grid.num_bits <= num_bits:
-            return
-        if (source, num_bits) not in self._extra:
-            self._extra[source, num_bits] = PointSpec(
-                name=f"quantize_{source.name}_to_{num_bits}_bits",
-                num_bits=num_bits,
-                signed=grid.signed,
-                trainable=grid.trainable,
+        """Adds points before an operator that does not read the grids of its inputs."""
+        for position, source in enumerate(node.inputs):
+            grid = self._grid(source, node)
+            if grid is None or (node, source) in self._plan.between:
+                continue
+            demand = self._demand(node, position, grid)
+            if demand is None:
+                continue
+            if (source, demand) not in self._extra:
+                self._extra[source, demand] = PointSpec(
+                    name=_extra_name(source, demand),
+                    num_bits=demand.num_bits,
+                    signed=grid.signed,
+                    trainable=grid.trainable,
+                    symmetric=demand.symmetric,
+                )
+            self._plan.between[node, source] = self._extra[source, demand]
+
+    def _demand(self, node: Node, position: int, grid: PointSpec) -> _Demand | None:
+        """Returns what an operator needs instead of the grid of an input, if anything.
+
+        A tensor that can be negative has the zero point 0, once its point knows.
+        """
+        symmetric = position in node.properties.symmetric_inputs and not grid.symmetric
+        if symmetric and grid.signed and grid.fixed_step is None:
+            grid.symmetric, symmetric = True, False
+        most = self._bits[node].most
+        if node.properties.matmul:
+            most = self._bits[node].activation
+        if grid.num_bits <= most and not symmetric:
+            return None
+        return _Demand(min(grid.num_bits, most), symmetric)
+
+    def _check_inputs(self) -> None:
+        """Refuses operators that need 16-bit inputs and cannot get them.
+
+        Raises:
+            ValueError: If there are any; the error names them all.
+        """
+        offending = []
+        for node in self._nodes:
+            needed = self._bits[node].activation
+            if self._bits[node].is_float or needed <= lsq.MAX_NUM_BITS:
+                continue
+            grid = self._grid(node.inputs[0], node)
+            if grid is not None and grid.num_bits <= lsq.MAX_NUM_BITS:
+                offending.append(
+                    f"`{node.origin}` needs {needed} bits, and `{grid.name}` before it "
+                    f"has {grid.num_bits}"
+                )
+        if offending:
+            raise ValueError(
+                f"Inputs of more than {lsq.MAX_NUM_BITS} bits must come from layers "
+                "that are computed in int16, with bits that no other setting limits. "
+                f"Received: {'; '.join(offending)}. Change the `overrides` of these "
+                "layers."
             )
-        self._plan.between[node, source] = self._extra[source, num_bits]
 
     def _mark_output(self, node: Node) -> None:
         """Marks the point that defines the grid of an output, if there is one."""
@@ -179,13 +256,24 @@ class _Planner:
             node = source
         self._plan.after[node].is_output = True
 
-    def _grid(self, source: Node, consumer: Node) -> PointSpec:
-        """Returns the point that defines the grid of the tensor between two nodes."""
+    def _grid(self, source: Node, consumer: Node) -> PointSpec | None:
+        """Returns the point that defines the grid of the tensor between two nodes.
+
+        None for a tensor without one: in float, or of integers.
+        """
         if (consumer, source) in self._plan.between:
             return self._plan.between[consumer, source]
         if source in self._plan.after:
             return self._plan.after[source]
+        if not source.inputs or self._bits[source].is_float:
+            return None
         return self._grid(source.inputs[0], source)
+
+
+def _extra_name(source: Node, demand: _Demand) -> str:
+    """Returns the name of an extra point."""
+    suffix = "_symmetric" if demand.symmetric else ""
+    return f"quantize_{source.name}_to_{demand.num_bits}_bits{suffix}"
 
 
 def _pixel_point(name: str, grid: PixelGrid) -> PointSpec:
@@ -216,18 +304,25 @@ def _largest(node: Node) -> float | None:
     return None if math.isinf(largest) else largest
 
 
-def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[int]]:
-    """Returns the bits that the consumers of every node need."""
-    demands: dict[Node, set[int]] = {}
+def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[_Demand]]:
+    """Returns what the readers of every node need."""
+    demands: dict[Node, set[_Demand]] = {}
     for node in reversed(graph.nodes):
         at_an_end = node.is_output or node.kind == "input" or not node.consumers
-        wanted = {lsq.MAX_NUM_BITS} if at_an_end else set()
+        wanted = {_Demand(lsq.MAX_NUM_BITS)} if at_an_end else set()
         for consumer in node.consumers:
             passes_on = consumer.properties.keeps_codes or consumer.properties.joins
             if passes_on and not bits[consumer].is_float:
                 wanted |= demands[consumer]
-            else:
-                wanted.add(bits[consumer].activation)
+                continue
+            wanted |= {
+                _Demand(
+                    bits[consumer].activation,
+                    position in consumer.properties.symmetric_inputs,
+                )
+                for position, source in enumerate(consumer.inputs)
+                if source is node
+            }
         demands[node] = wanted
     return demands
 

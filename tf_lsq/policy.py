@@ -8,6 +8,7 @@ them (residual additions, batch norms); here all of that gets 8 bits.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +16,16 @@ from typing import Any
 from . import lsq
 from .graph import WITHOUT_FLOAT, Graph, Node, make_foreign, takes_as_is
 from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .overrides import (
+    FLOAT,
+    Override,
+    check_overrides,
+    checked_override,
+    chosen_overrides,
+)
 from .pixels import Pixels
 from .training import DEFAULT_STEP_CLIP, check_step_clip
 
-FLOAT = "float"
-# Bits of kernel and input; bits of each; or "float".
-Override = int | tuple[int, int] | str
 # One per configuration of the NPU: the number is that of its multipliers.
 ETHOS_U_TARGETS = ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256")
 TARGETS = ("phone", "edgetpu", "symmetric", "tflm", *ETHOS_U_TARGETS)
@@ -29,6 +34,13 @@ SYMMETRIC_TARGETS = ("symmetric",)
 
 # These targets run one example at a time.
 FIXED_BATCH_TARGETS = ("edgetpu", "tflm", *ETHOS_U_TARGETS)
+
+# Targets without int16 activations.
+INT8_TARGETS = ("edgetpu",)
+# Kinds that LiteRT computes in int16, and TFLite Micro does not.
+_INT8_IN_MICRO = ("gather", "pad_mirror", "reduce_max", "reduce_min")
+_MICRO_TARGETS = ("tflm", *ETHOS_U_TARGETS)
+_MOST_TERMS = 2**16 - 1  # Of a sum of 16-bit integers in 32 bits.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +80,7 @@ class Options:
             )
         _check_inputs(self.inputs)
         overrides = {
-            pattern: _checked_override(value, f"overrides[{pattern!r}]")
+            pattern: checked_override(value, f"overrides[{pattern!r}]")
             for pattern, value in (self.overrides or {}).items()
         }
         object.__setattr__(self, "overrides", overrides or None)
@@ -93,28 +105,6 @@ def _check_inputs(inputs: Any) -> None:
         )
 
 
-def _checked_override(value: Any, name: str) -> Override:
-    """Returns an override with plain integers.
-
-    Raises:
-        ValueError: If it is neither bits, nor a pair of bits, nor "float".
-    """
-    if isinstance(value, str) and value == FLOAT:
-        return FLOAT
-    if not isinstance(value, tuple | list):
-        return lsq.check_num_bits(value, name)
-    if len(value) != 2:
-        raise ValueError(
-            f"`{name}` must be bits, a pair (weight_bits, activation_bits), or "
-            f"{FLOAT!r}. Received: {name}={value!r}."
-        )
-    weight, activation = (
-        lsq.check_num_bits(num_bits, f"{name}[{position}]")
-        for position, num_bits in enumerate(value)
-    )
-    return weight, activation
-
-
 @dataclasses.dataclass(frozen=True)
 class Bits:
     """The bits of one operator.
@@ -122,6 +112,8 @@ class Bits:
     Attributes:
         weight: Bits of its weight, None if it has none.
         activation: Bits of its inputs.
+        output: Bits of its output that the user chose; None: what its readers need.
+        most: Most bits that its inputs and its output may have.
         is_float: Whether it stays in float.
         per_channel: One step per output channel.
         step_init: First value of its weight step.
@@ -129,12 +121,14 @@ class Bits:
 
     weight: int | None
     activation: int
+    output: int | None = None
+    most: int = lsq.MAX_NUM_BITS
     is_float: bool = False
     per_channel: bool = False
     step_init: str = "mse"
 
 
-IN_FLOAT = Bits(None, lsq.MAX_NUM_BITS, is_float=True)
+IN_FLOAT = Bits(None, lsq.MAX_NUM_BITS, most=lsq.MAX_ACTIVATION_BITS, is_float=True)
 
 
 def assign_bits(
@@ -156,13 +150,13 @@ def assign_bits(
             on, or layers that do not stay in float have no exact integer form; the
             error names them all.
     """
-    _check_patterns(graph, options)
-    ends = first_and_last(graph)
+    check_overrides(graph, options.overrides)
+    chosen, ends = chosen_overrides(graph, options.overrides), first_and_last(graph)
     bits = {}
     for node in graph.nodes:
         config = (configs or {}).get(node.origin)
-        override = _override(node, options)
-        if stays_float(node, options, configs):
+        override = chosen.get(node)
+        if stays_float(node, chosen, configs):
             bits[node] = IN_FLOAT
         else:
             bits[node] = _bits_of(node, options, node in ends, override, config)
@@ -175,25 +169,26 @@ def assign_bits(
             make_foreign(node)
     graph.check(lambda node: bits[node].is_float)
     _check_integers(graph, bits)
+    _check_int16(graph, bits, options.target)
     if options.target in SYMMETRIC_TARGETS:
         _check_symmetric(graph, bits)
     return bits
 
 
 def stays_float(
-    node: Node, options: Options, configs: Mapping[str, Any] | None
+    node: Node, chosen: Mapping[Node, Override], configs: Mapping[str, Any] | None
 ) -> bool:
     """Returns whether the user leaves an operator in float.
 
     Args:
         node: An operator.
-        options: Checked options.
+        chosen: The overrides of the graph, from `chosen_overrides`.
         configs: As for `assign_bits`.
     """
     if node.kind == "input" or node.options.get("of_input"):
         return False
     left_out = configs is not None and node.origin not in configs
-    return left_out or _override(node, options) == FLOAT
+    return left_out or chosen.get(node) == FLOAT
 
 
 def _read_in_float(node: Node, bits: Mapping[Node, Bits]) -> bool:
@@ -245,13 +240,47 @@ def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:
         )
 
 
+def _check_int16(graph: Graph, bits: Mapping[Node, Bits], target: str) -> None:
+    """Refuses more than 8 bits where the target computes only in int8."""
+    offending = [
+        f"`{node.origin}` ({node.kind})"
+        for node in graph.nodes
+        if max(bits[node].activation, bits[node].output or 0) > bits[node].most
+    ]
+    if offending:
+        raise ValueError(
+            f"Layers with tensors of more than {lsq.MAX_NUM_BITS} bits must be "
+            f"computed in int16 on the target {target!r}. Received layers that are "
+            f"not: {offending}. Give them at most {lsq.MAX_NUM_BITS} bits."
+        )
+
+
+def _most_bits(node: Node, target: str) -> int:
+    """Returns the most bits that tensors of an operator may have on a target."""
+    lacking = _INT8_IN_MICRO if target in _MICRO_TARGETS else ()
+    in_int8 = target in INT8_TARGETS or node.kind in lacking
+    if node.properties.int16 and not in_int8 and _sum_fits(node):
+        return lsq.MAX_ACTIVATION_BITS
+    return lsq.MAX_NUM_BITS
+
+
+def _sum_fits(node: Node) -> bool:
+    """Returns whether the sum of a reduction fits TFLite's int32 in int16."""
+    if node.kind not in ("sum", "mean"):
+        return True
+    shape = node.inputs[0].shape
+    return math.prod(shape[axis] or 1 for axis in node.options["axes"]) <= _MOST_TERMS
+
+
 def _bits_of(
     node: Node, options: Options, end: bool, override: Any, config: Any
 ) -> Bits:
     """Returns the bits of a quantized node; the most specific setting wins."""
+    most = _most_bits(node, options.target)
     if not node.properties.matmul:
         weighted = type(node.layer) in QUANTIZED_WEIGHTS
-        return Bits(lsq.MAX_NUM_BITS if weighted else None, lsq.MAX_NUM_BITS)
+        weight = lsq.MAX_NUM_BITS if weighted else None
+        return Bits(weight, lsq.MAX_NUM_BITS, output=override, most=most)
     per_channel, step_init = options.per_channel, options.step_init
     weight, activation = options.weight_bits, options.activation_bits
     if node.options.get("constant"):
@@ -265,7 +294,13 @@ def _bits_of(
         weight, activation = override
     elif override is not None:
         weight = activation = override
-    return Bits(weight, activation, per_channel=per_channel, step_init=step_init)
+    return Bits(
+        weight,
+        activation,
+        most=most,
+        per_channel=per_channel,
+        step_init=step_init,
+    )
 
 
 def first_and_last(graph: Graph) -> set[Node]:
@@ -287,50 +322,3 @@ def first_and_last(graph: Graph) -> set[Node]:
         for node in graph.nodes
         if node.properties.matmul and not (node in after and node in before)
     }
-
-
-def _names(node: Node) -> list[str]:
-    """Returns the names of the user's layers that make up a node.
-
-    A layer of a nested model has the names "model/layer", "layer" and "model".
-    """
-    paths = [node.origin, *(fused.origin for fused in node.fused)]
-    names = [*paths, *(path.split("/")[-1] for path in paths)]
-    for path in paths:
-        parts = path.split("/")
-        names += ["/".join(parts[:end]) for end in range(1, len(parts))]
-    return list(dict.fromkeys(names))
-
-
-def _override(node: Node, options: Options) -> Override | None:
-    """Returns the override of a node: the last pattern that matches it."""
-    override = None
-    for pattern, value in (options.overrides or {}).items():
-        if any(re.fullmatch(pattern, name) for name in _names(node)):
-            if value == FLOAT or node.properties.matmul:
-                override = value
-    return override
-
-
-def _check_patterns(graph: Graph, options: Options) -> None:
-    """Refuses patterns that change nothing."""
-    problems = []
-    for pattern, value in (options.overrides or {}).items():
-        nodes = [
-            node
-            for node in graph.nodes
-            if not (node.kind == "input" or node.options.get("of_input"))
-            and any(re.fullmatch(pattern, name) for name in _names(node))
-        ]
-        if not nodes:
-            problems.append(f"{pattern!r} matches no layer")
-        elif value != FLOAT and not any(n.properties.matmul for n in nodes):
-            problems.append(f"{pattern!r} matches no layer with a kernel")
-    if problems:
-        nodes = [part for node in graph.nodes for part in (node, *node.fused)]
-        names = list(dict.fromkeys(node.origin for node in nodes))
-        raise ValueError(
-            "Every pattern of `overrides` (a regular expression for whole layer "
-            f"names) must match a layer. Received: {'; '.join(problems)}. Layers: "
-            f"{names}."
-        )

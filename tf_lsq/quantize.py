@@ -51,8 +51,11 @@ def quantize_model(
         overrides: Maps layer-name patterns (regular expressions for the whole name)
             to bits of kernel and input, to a pair `(weight_bits, activation_bits)`,
             or to "float": the layer stays in float, and the file converts before it
-            and after it. The name of a nested model stands for all of its layers. If
-            several patterns match, the last one applies.
+            and after it. If a pattern matches only layers without a kernel, such as
+            sums, a number is the bits of their output. Outputs, and inputs in a pair,
+            may have up to 16 bits; tensors of more than 8 are int16 in the file. The
+            name of a nested model stands for all of its layers. If several patterns
+            match, the last one applies.
         target: What the file will run on: "phone"; "tflm", a microcontroller with
             TFLite Micro; an Ethos-U ("ethos-u55-128", "ethos-u65-256",
             "ethos-u85-256"); "edgetpu"; or "symmetric", for accelerators that need
@@ -85,9 +88,9 @@ def quantize_model(
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If an option is out of range, a pattern matches nothing, or the
-            model has layers without an exact integer form, or `inputs` says what
-            cannot be; the error names them all.
+        ValueError: If an option is out of range, a pattern matches nothing, the model
+            has layers without an exact integer form or in int8 that should have more
+            bits, or `inputs` says what cannot be; the error names them all.
 
     Example:
         >>> import tf_keras as keras

@@ -46,7 +46,8 @@ class FileSettings:
 
     Attributes:
         storage: How the codes of kernels are stored.
-        input_type: "int8", "uint8" or "float32", for all inputs.
+        input_type: "int8", "uint8" or "float32", for all inputs; "int8" leaves tensors
+            of more than 8 bits in int16.
         output_type: The same for all outputs.
         metadata: What the file says about how its integers were trained, one of
             `metadata.CONTENTS`.
@@ -113,9 +114,10 @@ def build_file(
         settings: The user's choices; None: int8 everywhere.
 
     Raises:
-        ValueError: If there are numbers that do not fit an int32 bias, the metadata
-            would not be enough to verify the file, labels do not fit an output, or
-            `strided_1x1` is "pick" for a target that is no phone.
+        ValueError: If there are numbers that do not fit a bias, the metadata
+            would not be enough to verify the file, labels do not fit an output, an end
+            in int16 should be uint8, or `strided_1x1` is "pick" for a target that is no
+            phone.
     """
     settings = FileSettings() if settings is None else settings
     if settings.strided_1x1 == "pick" and TARGETS[trained.target].device != XNNPACK:
@@ -125,6 +127,7 @@ def build_file(
             'computers: quantize the model for the target "phone".'
         )
     frozen = freeze_model(trained, settings.storage, settings.grouped)
+    _check_uint8(frozen, settings)
     graph = _Integerizer(frozen, settings).graph()
     described = describe(frozen, graph, settings)
     if settings.metadata == "none" and "input_type" in described:
@@ -141,6 +144,24 @@ def build_file(
     if settings.additions:
         graph = with_additions(graph, settings.additions)
     return BuiltFile(frozen, graph, to_bytes(graph), described, settings)
+
+
+def _check_uint8(frozen: FrozenModel, settings: FileSettings) -> None:
+    """Refuses uint8 ends for tensors of more than 8 bits."""
+    nodes, wide = frozen.by_name(), []
+    for ends, dtype in (
+        (frozen.inputs, settings.input_type),
+        (frozen.outputs, settings.output_type),
+    ):
+        for name, tensor in ends.items() if dtype == "uint8" else ():
+            grid = nodes[tensor].grid
+            wide += [name] if grid is not None and grid.in_int16 else []
+    if wide:
+        raise ValueError(
+            "Inputs and outputs of more than 8 bits must be int16 or float32. "
+            f'Received: "uint8" for {wide}. Pass "int8", which leaves them in int16, '
+            'or "float32".'
+        )
 
 
 class _Integerizer:
@@ -179,7 +200,7 @@ class _Integerizer:
         return read | {t: node.name for t, node in part.outputs.items()}
 
     def _input(self, node: FrozenNode) -> str:
-        """Adds an input tensor and its conversion to int8; returns the input."""
+        """Adds an input tensor and its conversion to codes; returns the input."""
         builder, dtype = self._builder, self._settings.input_type
         if dtype == "int8" or node.grid is None:
             return builder.output(node)
@@ -192,7 +213,7 @@ class _Integerizer:
         return outer
 
     def _output(self, tensor: str) -> str:
-        """Adds the conversion of an output from int8; returns the output."""
+        """Adds the conversion of an output from codes; returns the output."""
         builder, dtype = self._builder, self._settings.output_type
         outer = f"{tensor}/{dtype}"
         node = builder.nodes[tensor]
@@ -382,7 +403,8 @@ def _io_types(graph: TFLiteGraph) -> tuple[str, str]:
     """Returns the types of the inputs and outputs of a file."""
     types = []
     for ends in (graph.inputs, graph.outputs):
-        dtypes = sorted({graph.tensors[name].dtype for name in ends.values()})
+        found = {graph.tensors[name].dtype for name in ends.values()}
+        dtypes = sorted({"int8" if dtype == "int16" else dtype for dtype in found})
         types.append(dtypes[0] if len(dtypes) == 1 else str(dtypes))
     for what, dtype in zip(("input", "output"), types, strict=True):
         if dtype not in IO_TYPES:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from .build import BuiltFile
-from .file import TFLiteGraph
 from .freezing import FrozenNode, IntegerWeight, QuantizedKernel
 from .reports import Latency, LayerReport, kernel_statistics
 
@@ -24,16 +23,17 @@ def layer_reports(
         statistics: Whether to count how often each code of a kernel is used.
     """
     return [
-        _layer(node, built.graph, latencies.get(node.name), statistics=statistics)
+        _layer(node, built, latencies.get(node.name), statistics=statistics)
         for node in built.frozen.nodes
         if node.weight is not None
     ]
 
 
 def _layer(
-    node: FrozenNode, graph: TFLiteGraph, latency: Latency | None, *, statistics: bool
+    node: FrozenNode, built: BuiltFile, latency: Latency | None, *, statistics: bool
 ) -> LayerReport:
     """Returns the report of one operator with a kernel."""
+    graph = built.graph
     weights = [graph.tensors[f"{part}/weight"] for part in node.parts]
     names = [f"{part}/bias" for part in node.parts]
     biases = [graph.tensors[name] for name in names if name in graph.tensors]
@@ -52,8 +52,10 @@ def _layer(
         report = dataclasses.replace(report, statistics=kernel_statistics(kernel))
     if not isinstance(node.weight, IntegerWeight):
         return report
+    source = built.frozen.by_name()[node.inputs[0]].integer_grid
     return dataclasses.replace(
         report,
+        input_container=source.container,
         num_bits=node.weight.num_bits,
         multiplier=node.weight.multiplier,
         widening=node.weight.widening,

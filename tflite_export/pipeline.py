@@ -30,6 +30,7 @@ from .file import (
     Labels,
     ModelInfo,
     Normalization,
+    in_int16,
     is_image,
     read_labels,
     runtime_of,
@@ -110,7 +111,8 @@ def export_model(
             files of all storages compute the same integers under TFLite's own
             kernels. Targets of the Ethos-U refuse it.
         input_type: Type of the file's inputs: "int8", "uint8" or "float32". None:
-            "int8", or what the consumer takes.
+            "int8", or what the consumer takes. With "int8", inputs of more than 8 bits
+            are int16.
         output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
@@ -378,6 +380,11 @@ def _report(
         float_layers=[
             node.layer_name for node in built.frozen.nodes if node.computes_floats
         ],
+        int16_operators=dict(
+            collections.Counter(
+                op.code for op in built.graph.ops if in_int16(op, built.graph)
+            )
+        ),
         layers=layer_reports(built, times.layers, statistics=statistics),
         verification=found.verification,
         snippets=_snippets(built, path.name, target, tools, normalizations),

@@ -159,7 +159,13 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
         if node.kind == "input":
             continue
         sources = [nodes[name] for name in node.inputs]
-        context = Context(node, sources, runtime, OPERATORS[node.kind])
+        context = Context(
+            node,
+            sources,
+            runtime,
+            OPERATORS[node.kind],
+            one_at_a_time=not frozen.dynamic_batch,
+        )
         if node.is_float:
             functions[node.name] = _in_float(context)
         else:
@@ -178,7 +184,7 @@ def twin_codes(
         runtime: What runs the file.
 
     Returns:
-        Name of the tensor -> int8 codes; values of tensors without a grid.
+        Name of the tensor -> codes of its type; values of tensors without a grid.
     """
     operators, nodes = twin_operators(frozen, runtime), frozen.by_name()
     computed = {n.name: codes[n.name] for n in frozen.nodes if n.kind == "input"}
@@ -187,7 +193,7 @@ def twin_codes(
         sources = [centered(nodes[source], computed) for source in nodes[name].inputs]
         result = compute(sources).numpy()
         if grid is not None:
-            result = (result + grid.zero_point).astype(np.int8)
+            result = (result + grid.zero_point).astype(grid.container)
         computed[name] = result
     return computed
 

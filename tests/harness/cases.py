@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import warnings
 import zlib
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import test_conformance
+import test_conformance_int16
 import test_graph_functions
 
 import tf_lsq
 from harness import random_graphs, tiny
 from tf_lsq._compat import keras
 from tflite_export.build import BuiltFile
-from tflite_export.file import TFLiteGraph, to_bytes
+from tflite_export.file import FAULTS, TFLiteGraph, to_bytes
 from tflite_export.runtimes import KERNELS, Runtime
 from tflite_export.twin import twin_codes
 from tflite_export.verification.values import file_inputs, input_codes
@@ -60,6 +62,11 @@ def conformance_cases(**options: Any) -> Iterator[Case]:
 
         first = {"step_init": "max"} if name in test_graph_functions.SQUARES else {}
         yield from _at_all_bits(f"function_{name}", build, **first, **options)
+    for name, function in test_conformance_int16.CASES.items():
+        build = test_conformance_int16.after_sum(function)
+        yield from _at_all_bits(
+            f"int16_{name}", build, test_conformance_int16.overrides_of, **options
+        )
 
 
 def random_cases(
@@ -114,23 +121,37 @@ def _mobilenet_v2() -> keras.Model:
     )
 
 
-def _at_all_bits(name: str, build: Any, **options: Any) -> Iterator[Case]:
+def _at_all_bits(
+    name: str, build: Any, overrides_of: Any = None, **options: Any
+) -> Iterator[Case]:
     """Yields a network at 8, 4 and 2 bits."""
     for bits in BITS:
         both = {"weight_bits": bits, "activation_bits": bits, **options}
+        if overrides_of is not None:
+            both["overrides"] = functools.partial(overrides_of, bits=bits)
         make = _student(f"{name}_{bits}", build, **both)
         yield Case(f"{name}_{bits}", make, STORAGES[bits])
 
 
-def _student(name: str, build: Any, **options: Any) -> Callable[[], Any]:
-    """Returns what makes a quantized model with random weights, and its inputs."""
+def _student(
+    name: str, build: Any, overrides: Any = None, **options: Any
+) -> Callable[[], Any]:
+    """Returns what makes a quantized model with random weights, and its inputs.
+
+    Args:
+        name: Its name.
+        build: Builds the float model.
+        overrides: Returns the overrides for that model; None: none.
+        **options: Of `quantize_model`.
+    """
 
     def make() -> tuple[keras.Model, np.ndarray]:
         keras.backend.clear_session()  # Names begin again.
         keras.utils.set_random_seed(0)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         model = tiny.randomize(build(), rng)
-        student = tf_lsq.quantize_model(model, **options)
+        chosen = {"overrides": overrides(model)} if overrides is not None else {}
+        student = tf_lsq.quantize_model(model, **options, **chosen)
         x = rng.normal(0, 1, (64, *model.input_shape[1:])).astype(np.float32)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "These tensors use less than")
@@ -306,13 +327,27 @@ def described(built: BuiltFile, probe: TFLiteGraph) -> dict[str, Described]:
     for tensor, end in ends.items():
         container = getattr(nodes[tensor].weight, "container", "int8")
         suffix = "" if container == "int8" else f", {container}"
+        if nodes[tensor].integer_grid.in_int16:
+            suffix += " in int16"
         codes, sources = _computed_by(probe, tensor, known)
         found[end] = Described(
             nodes[tensor].kind + suffix,
-            " ".join(dict.fromkeys(codes)) + suffix,
+            _faulty(probe, tensor) or " ".join(dict.fromkeys(codes)) + suffix,
             [ends[source] for source in sources if source in ends],
         )
     return found
+
+
+def _faulty(graph: TFLiteGraph, tensor: str) -> str:
+    """Returns the name of the fault of the operator before a tensor, "" without one."""
+    op = graph.producers().get(tensor)
+    names = [
+        fault.name
+        for fault in FAULTS
+        if op is not None and fault.code == op.code and fault.applies(op, graph)
+        if not fault.refused
+    ]
+    return names[0] if names else ""
 
 
 def _computed_by(

@@ -22,6 +22,8 @@ class Kind:
             largest integer; clipping follows. Only with `keeps_grid`.
         joins: Its inputs and its output share one grid (concatenation).
         fixed_step: Step of the output that TFLite prescribes, or None.
+        int16: TFLite also computes it in int16, to within one code.
+        symmetric_inputs: Which of its inputs need zero points of 0.
         range: "inputs": not negative if no input is; "positive": never negative;
             "signed": can be negative.
     """
@@ -34,56 +36,60 @@ class Kind:
     leaves_range: bool = False
     joins: bool = False
     fixed_step: float | None = None
+    int16: bool = False
+    symmetric_inputs: tuple[int, ...] = ()
     range: str = "inputs"
 
 
-_MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, range="signed")
+_MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, int16=True, range="signed")
 
 # `unary` has the kinds of functions of one tensor.
 BASIC_KINDS = {
-    "input": Kind(),
+    "input": Kind(int16=True),
     "conv": _MATMUL,
     "depthwise": _MATMUL,
     "transposed_conv": _MATMUL,
     "dense": _MATMUL,
-    "affine": Kind(fuses_relu=True, range="signed"),
-    "scale": Kind(keeps_codes=True),
-    "add_constant": Kind(weighted=True, fuses_relu=True, range="signed"),
-    "multiply_constant": Kind(weighted=True, fuses_relu=True, range="signed"),
-    "prelu": Kind(weighted=True, range="signed"),
-    "add": Kind(fuses_relu=True),
-    "subtract": Kind(fuses_relu=True, range="signed"),
-    "multiply": Kind(fuses_relu=True),
-    "maximum": Kind(joins=True),
-    "minimum": Kind(joins=True),
-    "concat": Kind(joins=True),
-    "relu": Kind(range="positive"),
-    "clip": Kind(),
+    "affine": Kind(fuses_relu=True, int16=True, range="signed"),
+    "scale": Kind(keeps_codes=True, int16=True),
+    "add_constant": Kind(weighted=True, fuses_relu=True, int16=True, range="signed"),
+    "multiply_constant": Kind(
+        weighted=True, fuses_relu=True, int16=True, range="signed"
+    ),
+    "prelu": Kind(weighted=True, int16=True, range="signed"),
+    "add": Kind(fuses_relu=True, int16=True),
+    "subtract": Kind(fuses_relu=True, int16=True, range="signed"),
+    "multiply": Kind(fuses_relu=True, int16=True),
+    "maximum": Kind(joins=True, int16=True),
+    "minimum": Kind(joins=True, int16=True),
+    "concat": Kind(joins=True, int16=True),
+    "relu": Kind(int16=True, range="positive"),
+    "clip": Kind(int16=True),
     "table": Kind(range="signed"),  # Or as its options say.
     "softmax": Kind(fixed_step=1 / 256, range="positive"),
     "sigmoid": Kind(fixed_step=1 / 256, range="positive"),
     "tanh": Kind(fixed_step=1 / 128, range="signed"),
     "hard_sigmoid": Kind(fixed_step=1 / 255, range="positive"),
-    "mean": Kind(),
-    "sum": Kind(),
-    "average_pool": Kind(keeps_grid=True),
+    "mean": Kind(int16=True),
+    "sum": Kind(int16=True),
+    "average_pool": Kind(keeps_grid=True, int16=True),
     "resize_bilinear": Kind(keeps_grid=True),
-    "resize_nearest": Kind(keeps_codes=True),
-    "max_pool": Kind(keeps_codes=True),
-    "reduce_max": Kind(keeps_codes=True),
+    "resize_nearest": Kind(keeps_codes=True, int16=True),
+    "max_pool": Kind(keeps_codes=True, int16=True),
+    "reduce_max": Kind(keeps_codes=True, int16=True),
     "arg_max": Kind(),
-    "reduce_min": Kind(keeps_codes=True),
-    "reshape": Kind(keeps_codes=True),
-    "transpose": Kind(keeps_codes=True),
-    "slice": Kind(keeps_codes=True),
-    "pad": Kind(keeps_codes=True),
-    "pad_mirror": Kind(keeps_codes=True),
-    "pad_constant": Kind(keeps_grid=True),
-    "gather": Kind(keeps_codes=True),
+    "reduce_min": Kind(keeps_codes=True, int16=True),
+    "reshape": Kind(keeps_codes=True, int16=True),
+    "transpose": Kind(keeps_codes=True, int16=True),
+    "slice": Kind(keeps_codes=True, int16=True),
+    "pad": Kind(keeps_codes=True, int16=True),
+    "pad_mirror": Kind(keeps_codes=True, int16=True),
+    "pad_constant": Kind(keeps_grid=True, int16=True),
+    "gather": Kind(keeps_codes=True, int16=True),
     "depth_to_space": Kind(keeps_codes=True),
     "space_to_depth": Kind(keeps_codes=True),
-    "zeros": Kind(keeps_codes=True, range="positive"),
-    "identity": Kind(keeps_codes=True),
-    "foreign": Kind(range="signed"),
-    "point": Kind(keeps_codes=True),
+    "zeros": Kind(keeps_codes=True, int16=True, range="positive"),
+    "identity": Kind(keeps_codes=True, int16=True),
+    "foreign": Kind(int16=True, range="signed"),
+    "point": Kind(keeps_codes=True, int16=True),
 }

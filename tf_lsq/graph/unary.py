@@ -36,11 +36,11 @@ class Unary:
 UNARY: dict[str, Unary] = {
     "abs": Unary(
         tf.abs,
-        Kind(keeps_grid=True, leaves_range=True, range="positive"),
+        Kind(keeps_grid=True, leaves_range=True, int16=True, range="positive"),
         symbols=("math.abs", "abs"),
     ),
     "square": Unary(
-        tf.square, Kind(range="positive"), symbols=("math.square", "square")
+        tf.square, Kind(int16=True, range="positive"), symbols=("math.square", "square")
     ),
     "elu": Unary(
         tf.nn.elu,

@@ -28,6 +28,7 @@ class QuantizationPoint(keras.layers.Layer):
         absorbed_relu: Name of the ReLU that this point replaces. An unsigned point acts
             as a ReLU: its smallest integer is 0, and no gradient passes below it.
         target: Name of the target that the model was quantized for.
+        symmetric: Whether a reader needs a zero point of 0.
         **kwargs: Keras' layer arguments.
 
     Attributes:
@@ -47,6 +48,7 @@ class QuantizationPoint(keras.layers.Layer):
         float_input: bool = False,
         absorbed_relu: str | None = None,
         target: str = "phone",
+        symmetric: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
@@ -60,6 +62,7 @@ class QuantizationPoint(keras.layers.Layer):
         self.float_input = float_input
         self.absorbed_relu = absorbed_relu
         self.target = target
+        self.symmetric = symmetric
         self.plain_op = False
         self.visitor: Callable[[QuantizationPoint, tf.Tensor], Any] | None = None
         self.own_sums = OwnSums()
@@ -137,6 +140,7 @@ class QuantizationPoint(keras.layers.Layer):
             "float_input": self.float_input,
             "absorbed_relu": self.absorbed_relu,
             "target": self.target,
+            "symmetric": self.symmetric,
         }
 
     @classmethod

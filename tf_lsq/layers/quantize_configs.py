@@ -57,7 +57,7 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         weight_bits: Bits of the kernel, 2 to 8.
         activation_bits: Under `LSQQuantizeScheme` the bits of the layer's
             *input*, as in the paper; under TF-MOT's default scheme, which has
-            no quantizers before a layer, the bits of its output.
+            no quantizers before a layer, the bits of its output. 2 to 16.
         per_channel: One step per output channel instead of one per kernel.
         step_init: First value of the steps, see `lsq.initial_step`.
 
@@ -76,7 +76,9 @@ class LSQQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         step_init: str = "mse",
     ) -> None:
         self.weight_bits = lsq.check_num_bits(weight_bits, "weight_bits")
-        self.activation_bits = lsq.check_num_bits(activation_bits, "activation_bits")
+        self.activation_bits = lsq.check_num_bits(
+            activation_bits, "activation_bits", lsq.MAX_ACTIVATION_BITS
+        )
         self.per_channel = bool(per_channel)
         self.step_init = lsq.check_step_init(step_init)
 

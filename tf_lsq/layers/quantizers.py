@@ -322,7 +322,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
     """Quantizes an activation with one learned step.
 
     Attributes:
-        num_bits: Bits of one integer, 2 to 8.
+        num_bits: Bits of one integer, 2 to 16; more than 8 are int16 in a file.
         signed: Whether values can be negative. None: the first batch decides.
         step_init: First value of the step, see `lsq.initial_step`.
         max_value: Unsigned values above it count as this value (6: the quantizer
@@ -342,7 +342,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
 
     def __post_init__(self) -> None:
         """Checks the settings."""
-        lsq.check_num_bits(self.num_bits)
+        lsq.check_num_bits(self.num_bits, most=lsq.MAX_ACTIVATION_BITS)
         lsq.check_step_init(self.step_init)
         if self.max_value is not None and self.signed is not False:
             raise ValueError(
@@ -353,6 +353,12 @@ class LSQActivationQuantizer(_LSQQuantizer):
             raise ValueError(
                 "An asymmetric quantizer must be signed. "
                 f"Received: asymmetric=True, signed={self.signed}."
+            )
+        if self.asymmetric and self.num_bits > lsq.MAX_NUM_BITS:
+            raise ValueError(
+                f"An asymmetric quantizer must have at most {lsq.MAX_NUM_BITS} bits: "
+                "int16 tensors of TFLite have zero points of 0. "
+                f"Received: asymmetric=True, num_bits={self.num_bits}."
             )
 
     def build(
@@ -383,8 +389,13 @@ class LSQActivationQuantizer(_LSQQuantizer):
             )
         if self.signed is not None:
             return lsq.activation_range(self.num_bits, signed=self.signed)
-        half = weights["signed"] * 2.0 ** (self.num_bits - 1)
-        return lsq.IntegerRange(-half, 2.0**self.num_bits - 1.0 - half)
+        ranges = (lsq.activation_range(self.num_bits, signed=s) for s in (True, False))
+        wide, positive = ranges
+        is_signed = weights["signed"] > 0.0
+        return lsq.IntegerRange(
+            tf.where(is_signed, float(wide.q_min), 0.0),
+            tf.where(is_signed, float(wide.q_max), float(positive.q_max)),
+        )
 
     def offset(self, weights: Variables) -> tf.Tensor:
         """Returns the value of the smallest integer, not yet on the grid."""

@@ -15,15 +15,18 @@ from .plain import (
     step_gradient_scale,
 )
 from .ranges import (
+    MAX_ACTIVATION_BITS,
     MAX_NUM_BITS,
     MIN_NUM_BITS,
     IntegerRange,
     activation_range,
     check_num_bits,
+    counted_together,
     weight_range,
 )
 
 __all__ = [
+    "MAX_ACTIVATION_BITS",
     "MAX_NUM_BITS",
     "MIN_NUM_BITS",
     "MIN_STEP_FACTOR",
@@ -34,6 +37,7 @@ __all__ = [
     "activation_range",
     "check_num_bits",
     "check_step_init",
+    "counted_together",
     "fake_quantize",
     "initial_step",
     "is_inside",

@@ -9,6 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 MIN_NUM_BITS, MAX_NUM_BITS = 2, 8
+# Activations may have more bits than kernels: integers of more than 8 bits are int16.
+MAX_ACTIVATION_BITS = 16
+_MAX_INT16 = 2**15 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +38,43 @@ class IntegerRange:
             )
 
 
-def check_num_bits(num_bits: Any, name: str = "num_bits") -> int:
+def counted_together(integers: IntegerRange) -> int:
+    """Returns how many neighbouring integers statistics count as one.
+
+    There are at most 256 counts, as 8 bits have integers.
+
+    Args:
+        integers: A range of plain integers.
+
+    Example:
+        >>> counted_together(IntegerRange(-128, 127))
+        1
+        >>> counted_together(IntegerRange(-32768, 32767))
+        256
+    """
+    return -(-(int(integers.q_max) - int(integers.q_min) + 1) // 2**MAX_NUM_BITS)
+
+
+def check_num_bits(
+    num_bits: Any, name: str = "num_bits", most: int = MAX_NUM_BITS
+) -> int:
     """Returns `num_bits` as an int if LSQ supports it.
 
     Args:
         num_bits: Bits of one integer.
         name: Name of the caller's argument, for the message.
+        most: Largest number of bits.
 
     Raises:
-        ValueError: If `num_bits` is not an integer from 2 to 8.
+        ValueError: If `num_bits` is not an integer from 2 to `most`.
     """
     if (
         isinstance(num_bits, bool)
         or not isinstance(num_bits, int | np.integer)
-        or not MIN_NUM_BITS <= num_bits <= MAX_NUM_BITS
+        or not MIN_NUM_BITS <= num_bits <= most
     ):
         raise ValueError(
-            f"`{name}` must be an integer from {MIN_NUM_BITS} to {MAX_NUM_BITS}. "
+            f"`{name}` must be an integer from {MIN_NUM_BITS} to {most}. "
             f"Received: {name}={num_bits!r}."
         )
     return int(num_bits)
@@ -78,20 +101,23 @@ def weight_range(num_bits: int) -> IntegerRange:
 
 
 def activation_range(num_bits: int, *, signed: bool) -> IntegerRange:
-    """Returns the integers of an activation, all `2^b` of them.
+    """Returns the integers of an activation: all `2^b` of them, as far as int16 goes.
 
     Args:
-        num_bits: Bits of one integer.
+        num_bits: Bits of one integer, 2 to 16. Unsigned integers of 16 bits end at
+            32767, the largest int16.
         signed: Whether the values can be negative.
 
     Example:
         >>> activation_range(4, signed=False)
         IntegerRange(q_min=0, q_max=15)
+        >>> activation_range(16, signed=False)
+        IntegerRange(q_min=0, q_max=32767)
 
     References:
         Esser et al., Section 2.
     """
-    check_num_bits(num_bits)
+    check_num_bits(num_bits, most=MAX_ACTIVATION_BITS)
     if signed:
         return IntegerRange(-(2 ** (num_bits - 1)), 2 ** (num_bits - 1) - 1)
-    return IntegerRange(0, 2**num_bits - 1)
+    return IntegerRange(0, min(2**num_bits - 1, _MAX_INT16))

@@ -35,7 +35,8 @@ class Diagnostics(keras.callbacks.Callback):
                                 `fit` and when a training is resumed, per record
         step[layer]             learned steps, see `steps`, per record
         clipped[layer]          share of the values beyond the range, per record
-        counts[layer]           how often each integer is used, per record
+        counts[layer]           how often each integer is used, per record; beyond 8
+                                bits, neighbouring integers are counted together
         ratio[layer]            the paper's R, with the gradient scale g as trained
         unscaled_ratio[layer]   R without it (g = 1)
 
@@ -239,8 +240,9 @@ def _write_summaries(found: Measurement, codes: dict[str, np.ndarray]) -> None:
             mean = tf.constant(np.mean(value), tf.float32)
             _write_summary("scalars", f"{quantity}/{name}", mean)
     for name, counts in found["counts"].items():
-        # A bucket per integer: left, right, count.
-        buckets = np.stack([codes[name] - 0.5, codes[name] + 0.5, counts], axis=1)
+        # A bucket per count: left, right, count.
+        left = codes[name] - 0.5
+        buckets = np.stack([left, left + left[1] - left[0], counts], axis=1)
         buckets = tf.constant(buckets, tf.float64)
         _write_summary("histograms", f"codes/{name}", buckets)
 

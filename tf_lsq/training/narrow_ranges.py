@@ -8,6 +8,7 @@ without an error.
 The rule: a tensor is *narrow* if it spans fewer than a sixteenth of the codes of the
 grid: 16 of 256 at 8 bits, less than the distance of two codes at 4 bits. The ratio is
 the same for any number of bits, because it is what sharing the grid costs: four bits.
+Only grids of more than 12 bits can spare more: 256 codes are as many as 8 bits have.
 Not narrow are
 
 - a tensor that is constant on the data: a branch may be switched off;
@@ -32,6 +33,7 @@ from .arrivals import Arrival, Arrivals, visited
 from .learned_steps import quantization_points
 
 _SHARE = 1 / 16
+_ENOUGH = 256
 # Spans of fewer codes than this are rounding errors, or branches that are switched off.
 _CONSTANT = 1e-3
 # So few values of an output say little about its range.
@@ -225,7 +227,7 @@ class _Finder:
 
 def _is_narrow(codes: float, point: Node) -> bool:
     """Returns whether so many codes are few for the grid of a point."""
-    return _CONSTANT < codes < _SHARE * _num_codes(point)
+    return _CONSTANT < codes < min(_SHARE * _num_codes(point), _ENOUGH)
 
 
 def _num_codes(point: Node) -> int:

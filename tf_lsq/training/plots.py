@@ -145,7 +145,7 @@ def _codes_figure(
     for axes in grid.flat[len(codes) :]:
         axes.axis("off")
     for axes, (name, integers) in zip(grid.flat, codes.items(), strict=False):
-        edges = np.append(integers, integers[-1] + 1) - 0.5
+        edges = np.append(integers, 2 * integers[-1] - integers[-2]) - 0.5
         counts = history["counts"][name]
         first, last = (
             100 * record / record.sum() for record in (counts[0], counts[-1])

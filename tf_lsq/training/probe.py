@@ -57,12 +57,16 @@ class Probe:
 
     @property
     def codes(self) -> dict[str, np.ndarray]:
-        """The integers of every measured quantizer, from 0 if they move."""
+        """The integers of every measured quantizer, from 0 if they move.
+
+        Of integers that are counted together, the smallest.
+        """
         integers = {}
         for layer in self._layers:
             low, high = int(_range(layer).q_min), int(_range(layer).q_max)
             origin = low if _is_learned(layer) else 0
-            integers[layer.name] = np.arange(low, high + 1) - origin
+            width = lsq.counted_together(_range(layer))
+            integers[layer.name] = np.arange(low, high + 1, width) - origin
         return integers
 
     @property
@@ -202,9 +206,11 @@ def _use(layer: Quantizer, tensors: list[Any]) -> tuple[tf.Tensor, tf.Tensor]:
     share = tf.cast(tf.math.count_nonzero(beyond), tf.float64) / number
     codes = lsq.quantize(values, layer.step, integers) - integers.q_min
     length = tf.cast(integers.q_max - integers.q_min + 1, tf.int32)
-    counts = tf.math.bincount(
-        tf.reshape(tf.cast(codes, tf.int32), [-1]), minlength=length, maxlength=length
-    )
+    codes = tf.reshape(tf.cast(codes, tf.int32), [-1])
+    if layer.num_bits > lsq.MAX_NUM_BITS:  # Whose range is known.
+        width = lsq.counted_together(integers)
+        codes, length = codes // width, -(-length // width)
+    counts = tf.math.bincount(codes, minlength=length, maxlength=length)
     return share, counts
 
 

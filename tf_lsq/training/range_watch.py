@@ -32,10 +32,10 @@ Quantizer = LSQWrapper | QuantizationPoint
 MANY = 0.2
 # Values have outgrown a range if a step that fits them is larger by this factor, and
 # clips fewer of them, by half the share that one integer holds on average. Eight bits
-# clip nothing at first, so less growth is enough.
+# and more clip nothing at first, so less growth is enough.
 _GROWTH, _GROWTH_AT_8_BITS = 1.1, 1.02
 _HALF = 0.5
-# Values that have grown keep growing; eight bits have room for that.
+# Values that have grown keep growing; eight bits and more have room for that.
 _ROOM_AT_8_BITS = 1.5
 _SAMPLE = 32
 # Steps are set again during this many updates, or epochs if those take longer.
@@ -150,7 +150,7 @@ class RangeWatch:
         """Returns whether `_set_step` may set a step; computed with few operators."""
         is_point = isinstance(layer, QuantizationPoint)
         # With fewer bits, a kernel's step can follow any weight lost to clipping.
-        if not layer.trainable or not (is_point or layer.num_bits == MAX_NUM_BITS):
+        if not layer.trainable or not (is_point or layer.num_bits >= MAX_NUM_BITS):
             return tf.constant(False)
         quantizer, variables = layer.quantizer, layer.step_variables
         if quantizer.step_init == "mse":
@@ -181,7 +181,7 @@ class RangeWatch:
         lost_sign = "signed" in fitted and fitted["signed"] < variables["signed"]
         if lost_sign or clipped_share(layer, values, fitted) >= share - _margin(layer):
             return False
-        if isinstance(layer, QuantizationPoint) and layer.num_bits == MAX_NUM_BITS:
+        if isinstance(layer, QuantizationPoint) and layer.num_bits >= MAX_NUM_BITS:
             fitted["unit"] = quantizer.widened(fitted["unit"], _ROOM_AT_8_BITS)
         for name, value in fitted.items():
             variables[name].assign(value)
@@ -243,7 +243,7 @@ def _margin(layer: Quantizer) -> float:
 
 def _growth(layer: Quantizer) -> float:
     """Returns the factor by which values must have outgrown the step of a layer."""
-    return _GROWTH_AT_8_BITS if layer.num_bits == MAX_NUM_BITS else _GROWTH
+    return _GROWTH_AT_8_BITS if layer.num_bits >= MAX_NUM_BITS else _GROWTH
 
 
 def _known_step(layer: Quantizer) -> tf.Tensor:

@@ -305,11 +305,12 @@ def no_labels(file: FileFacts, consumer: Consumer) -> str:
 def newer_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators that came after the release of a consumer."""
     needed = _releases(file, consumer.product)
-    return listed(
+    found = [
         f"{what} needs {consumer.product} {release}"
         for what, release in needed.items()
         if release and is_newer(release, consumer.release)
-    )
+    ]
+    return listed([*found, *_faults(file, consumer, refused=True)])
 
 
 def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
@@ -320,11 +321,17 @@ def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
 
 def faulty_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators that the release of a consumer computes wrongly."""
-    return listed(
+    return listed(_faults(file, consumer, refused=False))
+
+
+def _faults(file: FileFacts, consumer: Consumer, *, refused: bool) -> list[str]:
+    """Returns the uses that the release of a consumer refuses, or computes wrongly."""
+    return [
         fault.name
         for fault in faults_of(file.graph)
+        if fault.refused == refused
         if any(span.has(consumer.product, consumer.release) for span in fault.spans)
-    )
+    ]
 
 
 def _releases(file: FileFacts, product: str) -> dict[str, str]:

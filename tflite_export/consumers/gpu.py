@@ -21,6 +21,14 @@ _REFUSED = (
         remedy='Export with storage="int8".',
     ),
     Rule(
+        "int16_tensors",
+        "refuses",
+        "Tensors must not be in int16; the CPU runs operators with others",
+        gpu_conditions.int16_tensors,
+        remedy="Give every point at most 8 bits.",
+        source=_SOURCE,
+    ),
+    Rule(
         "versions",
         "refuses",
         "Transposed convolutions must have no fused activation",

@@ -36,6 +36,12 @@ _ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTI
     RESIZE_BILINEAR""".split()
 
 
+def int16_tensors(file: FileFacts, consumer: Consumer) -> str:
+    """Finds tensors of 16-bit integers."""
+    names = [n for n, t in file.graph.tensors.items() if t.dtype == "int16"]
+    return f"int16 tensors {listed(names)}" if names else ""
+
+
 def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
     """Finds 1x1 convolutions of integers with strides."""
     found = [

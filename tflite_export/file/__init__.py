@@ -49,7 +49,13 @@ from .tflite_graph import (
     TFLiteTensor,
     ends_of,
 )
-from .tflite_operators import OPERATORS, first_release, op_version, xnnpack_has
+from .tflite_operators import (
+    OPERATORS,
+    first_release,
+    in_int16,
+    op_version,
+    xnnpack_has,
+)
 
 __all__ = [
     "CONTAINERS",
@@ -87,6 +93,7 @@ __all__ = [
     "first_release",
     "form_of_pixels",
     "from_bytes",
+    "in_int16",
     "is_image",
     "is_newer",
     "label_faults",

@@ -1,9 +1,10 @@
-"""Releases that run a file but compute wrong codes, as data; what reports say of them.
+"""Releases that compute wrong codes of a file, as data; what reports say of them.
 
 The versions of operators promise that a release runs a file, not that it computes the
 same. `make runtimes` measures that: docs/runtimes.md has the table, and
 docs/runtimes/results.jsonl the numbers, which a test compares with this module. A fault
-is a code that is off by more than one; by one, releases only round otherwise.
+is a code that is off by more than one; by one, releases only round otherwise. Some uses
+have the version of an older use, and releases that know only that refuse them.
 """
 
 from __future__ import annotations
@@ -63,16 +64,18 @@ class Fault:
         code: Name of the operator.
         applies: Whether an operator with this name is such a use.
         spans: The releases that compute it wrongly, with their own choice of kernels.
+        refused: Whether these releases refuse the file instead.
     """
 
     name: str
     code: str
     applies: Callable[[TFLiteOp, TFLiteGraph], bool]
     spans: tuple[Span, ...]
+    refused: bool = False
 
 
 def faults_of(graph: TFLiteGraph) -> list[Fault]:
-    """Returns the faults that change what a file computes in some releases.
+    """Returns the faults that change what a file computes, or whether it runs.
 
     Args:
         graph: The file's graph.
@@ -87,7 +90,7 @@ def faults_of(graph: TFLiteGraph) -> list[Fault]:
 def least_releases(graph: TFLiteGraph) -> dict[str, str]:
     """Returns the oldest release of each product that computes a file right.
 
-    A product is left out if all of its releases that run the file compute it wrongly;
+    A product is left out if all of its releases refuse the file or compute it wrongly;
     both are if it is not known which releases run it.
 
     Args:
@@ -115,13 +118,16 @@ def runtime_of(graph: TFLiteGraph) -> str:
         return ""
     text = ", ".join(f"{product} {number}" for product, number in least.items())
     text = f"{text} or newer"
-    wrong = [
-        f"{span} ({fault.name})"
-        for fault in faults_of(graph)
-        for span in fault.spans
-        if not is_newer(least.get(span.product, "0"), span.last)
-    ]
-    return f"{text}; wrong in {', '.join(wrong)}" if wrong else text
+    for refused, words in ((False, "wrong in"), (True, "refused by")):
+        found = [
+            f"{span} ({fault.name})"
+            for fault in faults_of(graph)
+            for span in fault.spans
+            if fault.refused == refused
+            and not is_newer(least.get(span.product, "0"), span.last)
+        ]
+        text += f"; {words} {', '.join(found)}" if found else ""
+    return text
 
 
 # --- The table -----------------------------------------------------------------
@@ -136,6 +142,29 @@ def _moved_factor(op: TFLiteOp, graph: TFLiteGraph) -> bool:
 def _in_int8(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether an operator computes in int8."""
     return graph.tensors[op.inputs[0]].dtype == "int8"
+
+
+def _scales_in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether a kernel with one scale per channel multiplies int16 inputs."""
+    several = graph.tensors[op.inputs[1]].num_scales > 1
+    return several and graph.tensors[op.inputs[0]].dtype == "int16"
+
+
+def _int4_in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether an INT4 kernel multiplies int16 inputs."""
+    types = [graph.tensors[name].dtype for name in op.inputs[:2]]
+    return types == ["int16", "int4"]
+
+
+def _from_int8_to_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether an operator takes int8 codes to int16."""
+    types = [graph.tensors[name].dtype for name in (op.inputs[0], op.outputs[0])]
+    return types == ["int8", "int16"]
+
+
+def _sums_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether an operator computes in int16."""
+    return graph.tensors[op.inputs[0]].dtype == "int16"
 
 
 FAULTS = (
@@ -162,5 +191,40 @@ FAULTS = (
         "SUM",
         _in_int8,
         (Span(TENSORFLOW, OLDEST, "2.12.1", "2.13.1"),),  # Codes wrap around.
+    ),
+    Fault(
+        "FULLY_CONNECTED in int16 with one scale per channel",
+        "FULLY_CONNECTED",
+        _scales_in_int16,
+        (
+            Span(TENSORFLOW, OLDEST, "2.18.1", "2.19.1"),
+            Span(LITERT, OLDEST, "1.0.1", "1.1.2"),
+        ),
+    ),
+    Fault(
+        "CONV_2D in int16 with an INT4 kernel",
+        "CONV_2D",
+        _int4_in_int16,
+        (
+            Span(TENSORFLOW, OLDEST, "2.18.1", "2.19.1"),
+            Span(LITERT, OLDEST, "1.0.1", "1.1.2"),
+        ),
+    ),
+    Fault(
+        "SUM in int16",
+        "SUM",
+        _sums_int16,
+        (
+            Span(TENSORFLOW, OLDEST, "2.19.1", "2.20.0"),
+            Span(LITERT, OLDEST, "1.2.0", "1.3.0"),
+        ),
+        refused=True,
+    ),
+    Fault(
+        "QUANTIZE from int8 to int16",
+        "QUANTIZE",
+        _from_int8_to_int16,
+        (Span(TENSORFLOW, OLDEST, "2.21.0"), Span(LITERT, OLDEST, "2.1.2", "2.1.3")),
+        refused=True,
     ),
 )

@@ -8,7 +8,7 @@ https://github.com/google-ai-edge/LiteRT. The releases for packed kernels were m
 by running such files with each release for Python, on x86-64: tflite-runtime 2.11 to
 2.14, TensorFlow 2.12 to 2.21, ai-edge-litert 1.0.1 to 2.3. The table there gives 2.11
 for INT4, which 2.11 refuses, and 2.12 for depthwise convolutions. Versions that this
-library does not write, such as those in int16 or float16, are only in files of other
+library does not write, such as those in float16, are only in files of other
 tools; their releases are those of runtime_version.cc, and were not measured.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from .releases import newest
 from .tflite_graph import CUSTOM, TFLiteGraph, TFLiteOp
 
-DTYPES = ("float32", "int8", "int32", "uint8")
+DTYPES = ("float32", "int8", "int16", "int32", "uint8")
 # The version of FULLY_CONNECTED does not show this: older releases refuse it.
 _INT4_PER_CHANNEL = "2.19.0"
 
@@ -46,6 +46,9 @@ class OperatorRow:
         weighted: Whether its second input is the weights.
         xnnpack: Whether XNNPACK has a kernel for it in int8.
         packed: Packed container of its weights -> version, for int8 inputs.
+        int16_version: Smallest version in int16, with weights in int8; 0: this library
+            does not write it.
+        packed_in_int16: The same as `packed`, for int16 inputs.
         rule: Returns the version that a special use needs, 0 for other uses.
     """
 
@@ -56,6 +59,10 @@ class OperatorRow:
     weighted: bool = False
     xnnpack: bool = True
     packed: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
+    int16_version: int = 0
+    packed_in_int16: Mapping[str, int] = dataclasses.field(
+        default_factory=dict[str, int]
+    )
     rule: Rule = _no_rule
 
 
@@ -84,6 +91,17 @@ def xnnpack_has(code: str) -> bool:
     return code not in OPERATORS or OPERATORS[code].xnnpack
 
 
+def in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether an operator reads or writes 16-bit integers.
+
+    Args:
+        op: The operator.
+        graph: The graph with its tensors.
+    """
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    return any(graph.tensors[name].dtype == "int16" for name in names)
+
+
 def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the smallest operator version that covers this use.
 
@@ -105,13 +123,35 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
         dtypes = dtypes[1:]  # The first input is the axis.
     if dtypes[0] == "int8" and dtypes[1:] and dtypes[1] in row.packed:
         return row.packed[dtypes[1]]
-    if dtypes[0] not in DTYPES or (row.weighted and dtypes[0] != dtypes[1]):
+    if dtypes[0] == "int16" and row.int16_version:
+        return _int16_version(op, graph, dtypes)
+    types = [dtype for dtype in DTYPES if dtype != "int16"]
+    if dtypes[0] not in types or (row.weighted and dtypes[0] != dtypes[1]):
         raise ValueError(
-            f"{op.code} must compute in one of {list(DTYPES)}, with weights of the "
-            f"same type. Received: {dtypes} for {op.outputs}."
+            f"{op.code} must compute in one of {types}, with weights of the same type. "
+            f"Received: {dtypes} for {op.outputs}."
         )
     plain = row.int8_version if dtypes[0] == "int8" else row.float_version
     return row.rule(op, graph) or plain
+
+
+def _int16_version(op: TFLiteOp, graph: TFLiteGraph, dtypes: list[str]) -> int:
+    """Returns the smallest version that covers a use in int16.
+
+    Raises:
+        ValueError: If this library does not write weights of these types.
+    """
+    row = row_of(op.code)
+    plain = row.int16_version
+    if row.weighted and dtypes[1] != "int8":
+        if dtypes[1] not in row.packed_in_int16:
+            raise ValueError(
+                f"{op.code} in int16 must have weights in one of "
+                f"{['int8', *row.packed_in_int16]}. Received: {dtypes} for "
+                f"{op.outputs}."
+            )
+        plain = row.packed_in_int16[dtypes[1]]
+    return max(row.rule(op, graph), plain)
 
 
 def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
@@ -222,9 +262,11 @@ def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
 
 
 def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
-    """Returns the version for one scale per channel, 0 for one per tensor."""
-    quantization = graph.tensors[op.outputs[0]].quantization
-    return 3 if quantization is not None and len(quantization.scale) > 1 else 0
+    """Returns the version for one scale per channel, or to int16; 0 for other uses."""
+    output = graph.tensors[op.outputs[0]]
+    if output.quantization is not None and len(output.quantization.scale) > 1:
+        return 3
+    return 2 if output.dtype == "int16" else 0
 
 
 def _dequantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
@@ -243,22 +285,39 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.13.0", 2: "2.4.0", 3: "2.5.0", 4: "2.6.0", 5: "2.12.0"},
         xnnpack=False,
+        int16_version=3,
     ),
     "ADD": OperatorRow(
         "AddOptions",
         1,
         2,
         {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0", 5: "2.13.0"},
+        int16_version=3,
     ),
     "ARG_MAX": OperatorRow(
         "ArgMaxOptions", 1, 2, {1: "1.9.0", 2: "1.14.0", 3: "2.9.0"}, xnnpack=False
     ),
     "AVERAGE_POOL_2D": OperatorRow(
-        "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
+        "Pool2DOptions",
+        1,
+        2,
+        {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"},
+        xnnpack=False,
+        int16_version=3,
     ),
-    "CAST": OperatorRow("CastOptions", 1, 3, {1: "1.5.0", 3: "2.8.0"}, xnnpack=False),
+    "CAST": OperatorRow(
+        "CastOptions",
+        1,
+        3,
+        {1: "1.5.0", 2: "2.7.0", 3: "2.8.0", 4: "2.9.0", 5: "2.12.0"},
+        xnnpack=False,
+    ),
     "CONCATENATION": OperatorRow(
-        "ConcatenationOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0", 4: "2.14.0"}
+        "ConcatenationOptions",
+        1,
+        2,
+        {1: "1.5.0", 2: "1.14.0", 3: "2.3.0", 4: "2.14.0"},
+        int16_version=3,
     ),
     "CONV_2D": OperatorRow(
         "Conv2DOptions",
@@ -277,6 +336,8 @@ OPERATORS: dict[str, OperatorRow] = {
         weighted=True,
         packed={"int4": 7},
         rule=_conv_rule,
+        int16_version=4,
+        packed_in_int16={"int4": 7},
     ),
     "DEPTH_TO_SPACE": OperatorRow(
         "DepthToSpaceOptions", 1, 2, {1: "2.1.0", 2: "2.5.0"}
@@ -297,6 +358,7 @@ OPERATORS: dict[str, OperatorRow] = {
         weighted=True,
         packed={"int4": 7},
         rule=_depthwise_rule,
+        int16_version=5,
     ),
     "DEQUANTIZE": OperatorRow(
         "DequantizeOptions",
@@ -304,6 +366,7 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.13.1", 2: "1.14.0", 3: "1.15.0", 4: "2.2.0", 5: "2.7.0", 6: "2.18.0"},
         rule=_dequantize_rule,
+        int16_version=3,
     ),
     "ELU": OperatorRow(None, 1, 1, {1: "1.14.0"}),
     "EXP": OperatorRow("ExpOptions", 1, 2, {1: "1.7.0", 2: "2.12.0"}, xnnpack=False),
@@ -330,6 +393,8 @@ OPERATORS: dict[str, OperatorRow] = {
         weighted=True,
         packed={"int4": 10, "int2": 14},
         rule=_dense_rule,
+        int16_version=7,
+        packed_in_int16={"int4": 13, "int2": 14},
     ),
     "GATHER": OperatorRow(
         "GatherOptions",
@@ -345,6 +410,7 @@ OPERATORS: dict[str, OperatorRow] = {
             7: "2.15.0",
         },
         xnnpack=False,
+        int16_version=4,
     ),
     "GELU": OperatorRow("GeluOptions", 1, 2, {1: "2.9.0", 2: "2.9.0"}, xnnpack=False),
     "LOG": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "2.15.0"}, xnnpack=False),
@@ -355,9 +421,10 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.14.0", 2: "1.14.0", 3: "2.3.0", 4: "2.3.0"},
         rule=_axes_rule(3),
+        int16_version=4,
     ),
     "MAX_POOL_2D": OperatorRow(
-        "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}
+        "Pool2DOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, int16_version=3
     ),
     "MEAN": OperatorRow("ReducerOptions", 1, 2, {1: "1.6.0", 2: "1.14.0", 3: "2.4.0"}),
     "MINIMUM": OperatorRow(
@@ -366,9 +433,15 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.14.0", 2: "1.14.0", 3: "2.3.0", 4: "2.3.0"},
         rule=_axes_rule(3),
+        int16_version=4,
     ),
     "MIRROR_PAD": OperatorRow(
-        "MirrorPadOptions", 1, 2, {1: "1.13.1", 2: "2.3.0", 3: "2.12.0"}, xnnpack=False
+        "MirrorPadOptions",
+        1,
+        2,
+        {1: "1.13.1", 2: "2.3.0", 3: "2.12.0"},
+        xnnpack=False,
+        int16_version=3,
     ),
     "MUL": OperatorRow(
         "MulOptions",
@@ -384,6 +457,7 @@ OPERATORS: dict[str, OperatorRow] = {
             7: "2.13.0",
         },
         rule=_mul_rule,
+        int16_version=4,
     ),
     "PAD": OperatorRow(
         "PadOptions",
@@ -391,6 +465,7 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.5.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
         rule=_axes_rule(4),
+        int16_version=3,
     ),
     "PADV2": OperatorRow(
         "PadV2Options",
@@ -399,6 +474,7 @@ OPERATORS: dict[str, OperatorRow] = {
         {1: "1.9.0", 2: "1.14.0", 3: "2.4.0", 4: "2.6.0"},
         xnnpack=False,
         rule=_axes_rule(4),
+        int16_version=3,
     ),
     "PRELU": OperatorRow(None, 1, 1, {1: "1.8.0"}, xnnpack=False),
     "QUANTIZE": OperatorRow(
@@ -407,18 +483,29 @@ OPERATORS: dict[str, OperatorRow] = {
         1,
         {1: "1.14.0", 2: "1.15.0", 3: "2.7.0"},
         rule=_quantize_rule,
+        int16_version=1,
     ),
     "REDUCE_MAX": OperatorRow(
-        "ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"}, xnnpack=False
+        "ReducerOptions",
+        1,
+        2,
+        {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
+        xnnpack=False,
+        int16_version=3,
     ),
     "REDUCE_MIN": OperatorRow(
-        "ReducerOptions", 1, 2, {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"}, xnnpack=False
+        "ReducerOptions",
+        1,
+        2,
+        {1: "1.11.0", 2: "1.14.0", 3: "2.5.0"},
+        xnnpack=False,
+        int16_version=3,
     ),
     "RELU": OperatorRow(
         None, 1, 2, {1: "1.5.0", 2: "2.1.0", 3: "2.5.0"}, rule=_relu_rule
     ),
     "RELU6": OperatorRow(None, 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.5.0"}),
-    "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}),
+    "RESHAPE": OperatorRow("ReshapeOptions", 1, 1, {1: "1.5.0"}, int16_version=1),
     "RESIZE_BILINEAR": OperatorRow(
         "ResizeBilinearOptions",
         1,
@@ -432,9 +519,15 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.13.1", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0"},
         rule=_nearest_rule,
+        int16_version=4,
     ),
     "REVERSE_V2": OperatorRow(
-        "ReverseV2Options", 1, 3, {1: "1.14.0", 2: "2.2.0", 3: "2.5.0"}, xnnpack=False
+        "ReverseV2Options",
+        1,
+        3,
+        {1: "1.14.0", 2: "2.2.0", 3: "2.5.0"},
+        xnnpack=False,
+        int16_version=1,
     ),
     "SOFTMAX": OperatorRow(
         "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
@@ -458,6 +551,7 @@ OPERATORS: dict[str, OperatorRow] = {
             8: "2.14.0",
         },
         rule=_axes_rule(4),
+        int16_version=1,
     ),
     "SUB": OperatorRow(
         "SubOptions",
@@ -465,8 +559,11 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.6.0", 2: "1.14.0", 3: "2.3.0", 4: "2.4.0", 5: "2.4.0"},
         rule=_axes_rule(3),
+        int16_version=5,
     ),
-    "SUM": OperatorRow("ReducerOptions", 1, 2, {1: "1.10.0", 2: "1.15.0"}),
+    "SUM": OperatorRow(
+        "ReducerOptions", 1, 2, {1: "1.10.0", 2: "1.15.0"}, int16_version=2
+    ),
     "TANH": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "1.14.0", 3: "2.3.0"}),
     "TRANSPOSE": OperatorRow(
         "TransposeOptions",
@@ -474,6 +571,7 @@ OPERATORS: dict[str, OperatorRow] = {
         2,
         {1: "1.6.0", 2: "1.14.0", 3: "1.15.0", 4: "2.3.0", 5: "2.4.0", 6: "2.12.0"},
         rule=_axes_rule(4),
+        int16_version=5,
     ),
     "TRANSPOSE_CONV": OperatorRow(
         "TransposeConvOptions",
@@ -482,5 +580,6 @@ OPERATORS: dict[str, OperatorRow] = {
         {1: "1.9.0", 2: "2.2.0", 3: "2.3.0", 4: "2.13.0", 5: "2.15.0"},
         weighted=True,
         rule=_transpose_conv_rule,
+        int16_version=3,
     ),
 }

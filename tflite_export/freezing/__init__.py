@@ -5,7 +5,7 @@ from tf_lsq.training import round_biases
 from .biases import divisions_of_biases
 from .containers import BIAS_GRIDS, PACKABLE, Storage
 from .freeze import GROUPED, FrozenModel, FrozenNode, freeze_model
-from .grids import INT8_MAX, INT8_MIN, ONE, Grid
+from .grids import INT8_MAX, INT8_MIN, ONE, ONE_IN_INT16, Grid
 from .reader import check_quantized, read_model, target_of
 from .sizes import InputShapes, at_shapes
 from .trained import (
@@ -27,6 +27,7 @@ __all__ = [
     "INT8_MAX",
     "INT8_MIN",
     "ONE",
+    "ONE_IN_INT16",
     "PACKABLE",
     "ConvertedPart",
     "FloatKernelWeight",

@@ -42,6 +42,8 @@ from .grids import Grid, most_widening
 from .trained import QuantizedKernel, TrainedNode
 
 INT32_MAX = 2**31 - 1
+# The kernels for int16 have biases of 64 bits, and accumulators that fit 48.
+INT48_MAX = 2**47 - 1
 # A rounded bias may move an output by at most this many codes: with the rounding of the
 # output itself, a code is then off by one, and never by more.
 LARGEST_BIAS_ERROR = 0.5
@@ -142,6 +144,8 @@ def allowed_containers(
     """
     kernel, runtime = node.kernel, RUNTIMES[target.runtime]
     of_group = _shape_of_group(node)
+    if node.in_int16:
+        target = target.for_int16()
     positions = math.prod(size or 2 for size in node.shape[1:-1])  # None: several.
     kind = node.kind
     whole = node.groups > 1 and not target.split_groups
@@ -150,7 +154,7 @@ def allowed_containers(
     allowed = AllowedContainers(
         kind,
         symmetric=target.symmetric,
-        builtin=() if runtime.xnnpack else SMALLEST_FIRST,
+        builtin=() if runtime.xnnpack or node.in_int16 else SMALLEST_FIRST,
         builtin_rounds_twice=runtime.rounds_twice(kind, of_group, positions),
         runtime=runtime.name,
     )
@@ -168,7 +172,8 @@ def allowed_containers(
     shared = storage.bias_grid == "packed"
     slow = tuple(c for c in PACKED if not takes_container(target, code, c, channels))
     missing = itertools.takewhile(packed.__ne__, fitting_containers(num_bits))
-    remarks = [f"no {name} for {code} on {target.name}" for name in missing]
+    inputs = " with int16 inputs" if node.in_int16 else ""
+    remarks = [f"no {name} for {code}{inputs} on {target.name}" for name in missing]
     if larger:
         remarks = [f"one {code} per group would take more bytes than int8"]
     return dataclasses.replace(
@@ -176,7 +181,7 @@ def allowed_containers(
         stored=stored,
         grid=packed if shared else stored,
         shared=shared,
-        builtin=slow if runtime.xnnpack else allowed.builtin,
+        builtin=slow if runtime.xnnpack and not node.in_int16 else allowed.builtin,
         one_scale=code in target.one_scale,
         remark="; ".join(remarks) if storage.name == "packed" else "",
     )
@@ -235,6 +240,7 @@ def bias_divisions(node: TrainedNode, target: Target, storage: Storage) -> int:
     source = node.inputs[0].source_point
     widest = 1
     widens = holder in PACKED and allowed.has_finest_grid(holder)
+    widens = widens and not node.in_int16
     if source is not None and source.point is not None and widens:
         widest = most_widening(source.point.final_grid, symmetric=target.symmetric)
     most = multiplier_of(codes, num_bits, holder)
@@ -267,9 +273,9 @@ class Fitting:
         return float(np.abs(moved).max() / self.output.scale)
 
     def fits(self, divisions: int) -> bool:
-        """Returns whether every bias and accumulator fits 32 bits."""
+        """Returns whether every bias and accumulator fits the kernel's."""
         scale, reach = self.scale / divisions, self.reach * divisions
-        return bool(fits_int32(self.bias, scale, self.source, reach).all())
+        return bool(fits_accumulator(self.bias, scale, self.source, reach).all())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -391,10 +397,12 @@ def _divisors(number: int) -> list[int]:
     return [d for d in range(1, number + 1) if number % d == 0]
 
 
-def fits_int32(
+def fits_accumulator(
     bias: np.ndarray, scale: np.ndarray, grid: Grid, reach: np.ndarray
 ) -> np.ndarray:
-    """Returns per channel whether bias and accumulator fit 32 bits.
+    """Returns per channel whether a bias and the sums with it fit the kernel's bits.
+
+    They have 32 bits, for an input in int16 48.
 
     Args:
         bias: Real bias.
@@ -402,4 +410,5 @@ def fits_int32(
         grid: The grid of the input.
         reach: Largest sum of products of codes.
     """
-    return np.abs(bias) / (grid.scale * scale) + reach < INT32_MAX
+    largest = INT48_MAX if grid.in_int16 else INT32_MAX
+    return np.abs(bias) / (grid.scale * scale) + reach < largest

@@ -13,7 +13,14 @@ import numpy as np
 from ..file import PACKED
 from ..targets import TARGETS, Target
 from .containers import AllowedContainers, Storage, allowed_containers
-from .grids import INT8_MIN, Grid, fixed_grid, widened
+from .grids import (
+    INT8_MIN,
+    Grid,
+    computed_in_int16,
+    fixed_grid,
+    widened,
+    widened_to_int16,
+)
 from .trained import (
     TABLES,
     ConvertedPart,
@@ -46,8 +53,8 @@ class FrozenNode:
         name: Name of its output tensor.
         kind: A key of `operators.OPERATORS`: a kind of the training graph; "quantize";
             "clip_high" and "clip_low", which clip codes to the end of `grid`; "widen",
-            which multiplies them by an integer; or "pointwise", a 1x1 convolution as a
-            fully connected operator.
+            which multiplies them by an integer; "to_int16", which only stores them in
+            int16; or "pointwise", a 1x1 convolution as a fully connected operator.
         inputs: Names of its input tensors.
         shape: Output shape with batch 1.
         grid: Grid of the output; None: float.
@@ -181,9 +188,10 @@ class FrozenNode:
         """Whether the tensor has the integers of its point, clipped at both ends.
 
         A tensor whose grid has no point (softmax) does not, nor does the first of the
-        two tensors of signed low-bit codes, which is only clipped above.
+        two tensors of signed low-bit codes, which is only clipped above, nor one in
+        int16 that becomes int8 next.
         """
-        return self.point is not None and self.point.clipped in (None, self.grid)
+        return self.point is not None and self.grid == self.point.final_grid
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -265,6 +273,7 @@ class _Freezer:
         self.nodes: list[FrozenNode] = []
         self._tensors: dict[TrainedNode, FrozenNode] = {}
         self._wide: dict[tuple[str, int], FrozenNode] = {}
+        self._in_int16: dict[str, FrozenNode] = {}
         self._names: set[str] = set()
 
     def tensor(self, node: TrainedNode) -> str:
@@ -286,6 +295,10 @@ class _Freezer:
         is_float = _is_float(node, sources)
         name = self._unique(node.name)
         grid, point = (None, None) if is_float else _output_grid(node, sources)
+        if node.in_int16 and not is_float:
+            sources = [self._to_int16(source) for source in node.inputs]
+            if grid is not None and not grid.in_int16:
+                grid = computed_in_int16(grid)
         allowed = allowed_containers(node, self.target, self.storage)
         grids = (sources[0].grid if sources else None, grid)
         weight = freeze_weight(node, name, grids, allowed)
@@ -331,7 +344,8 @@ class _Freezer:
         if node.groups == 1:
             return False
         container = weight.container if isinstance(weight, IntegerWeight) else "float32"
-        return self.grouped == "split" or container in self.target.split_groups
+        asked = self.grouped == "split" or container in self.target.split_groups
+        return asked or node.in_int16  # No kernel for int16 was measured with groups.
 
     def _add_point(self, node: TrainedNode, point: TrainedPoint) -> None:
         """Adds the operators that a point needs after the operator before it."""
@@ -339,7 +353,10 @@ class _Freezer:
         source = self._tensors[before]
         # A layer left in float of which TFLite keeps nothing.
         skipped = before.kind == "identity" and source.point is not point
-        if skipped or before.next_point is not point or source.is_float:
+        moved = skipped or before.next_point is not point or source.is_float
+        if moved or source.integer_grid.container != point.grid.container:
+            if point.grid.in_int16 and not source.is_float:
+                source = self._to_int16(before)
             source = self._append(node, self._quantize(node, source, point.grid))
         if point.clipped is not None and source.grid != point.clipped:
             source = self._clip(node, source, point.clipped)
@@ -347,13 +364,13 @@ class _Freezer:
 
     def _clip(self, node: TrainedNode, source: FrozenNode, grid: Grid) -> FrozenNode:
         """Adds the operators that clip a point's codes."""
-        if not self.target.symmetric:
+        if source.integer_grid.zero_point != grid.zero_point:
             return self._append(node, self._quantize(node, source, grid))
         for kind, low, high in (
             ("clip_high", source.integer_grid.low, grid.high),
             ("clip_low", grid.low, grid.high),
         ):
-            bounds = Grid(grid.scale, grid.zero_point, low, high)
+            bounds = dataclasses.replace(grid, low=low, high=high)
             if bounds != source.grid:
                 clip = self._quantize(node, source, bounds, kind)
                 source = self._append(node, clip)
@@ -394,6 +411,25 @@ class _Freezer:
             )
             self.nodes.append(self._wide[key])
         return self._wide[key]
+
+    def _to_int16(self, node: TrainedNode) -> FrozenNode:
+        """Adds the operator that stores the output of a node in int16, only once."""
+        source, point = self._tensors[node], node.source_point
+        if source.integer_grid.in_int16:
+            return source
+        if point is None:
+            raise TypeError(f"`{source.name}` is on the grid of no point.")
+        if source.name not in self._in_int16:
+            self._in_int16[source.name] = FrozenNode(
+                name=self._unique(f"{source.name}_in_int16", self._reserved),
+                kind="to_int16",
+                inputs=[source.name],
+                shape=source.shape,
+                grid=widened_to_int16(source.integer_grid),
+                trained=point,
+            )
+            self.nodes.append(self._in_int16[source.name])
+        return self._in_int16[source.name]
 
     def _append(self, node: TrainedNode, frozen: FrozenNode) -> FrozenNode:
         """Adds an operator whose output is that of `node`."""

@@ -37,7 +37,7 @@ from tf_lsq.training import (
 
 from ..file import from_bytes
 from ..targets import TARGETS, Target
-from .grids import clipped_grid, first_grid
+from .grids import clipped_grid, container_of, first_grid
 from .sizes import at_shapes
 from .trained import (
     AFFINE,
@@ -197,9 +197,15 @@ class _Reader:
         if id(point) not in self._points:
             q_min, q_max = _integer_range(node)
             step = float(np.float32(point.step.numpy()))
-            symmetric = self._target.symmetric
+            symmetric = self._target.symmetric or point.symmetric
+            container = container_of(point.num_bits)
             # If only the data are nonnegative, nothing in the file clips below.
             cut_below = q_min == 0 and point.quantizer.signed is False
+            ends = {
+                "cut_below": cut_below,
+                "symmetric": symmetric,
+                "container": container,
+            }
             self._points[id(point)] = TrainedPoint(
                 layer=point.name,
                 num_bits=point.num_bits,
@@ -208,12 +214,8 @@ class _Reader:
                 q_max=q_max,
                 has_offset=point.quantizer.asymmetric or isinstance(point, PixelPoint),
                 float_input=point.float_input,
-                grid=first_grid(
-                    step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
-                ),
-                clipped=clipped_grid(
-                    step, q_min, q_max, cut_below=cut_below, symmetric=symmetric
-                ),
+                grid=first_grid(step, q_min, q_max, **ends),
+                clipped=clipped_grid(step, q_min, q_max, **ends),
                 pixel_grid=_pixel_grid(node),
             )
         return self._points[id(point)]

@@ -372,6 +372,19 @@ class TrainedNode:
         return node
 
     @property
+    def in_int16(self) -> bool:
+        """Whether it is computed in int16, as all tensors of an operator must be.
+
+        It is if any of its inputs, or its output, has more than 8 bits.
+        """
+        points = [source.source_point for source in self.inputs]
+        known = [node.point for node in points if node is not None]
+        return any(
+            point is not None and point.grid.in_int16
+            for point in (*known, self.next_point)
+        )
+
+    @property
     def next_point(self) -> TrainedPoint | None:
         """The point that is the only reader of the output, None if there is none."""
         if self.keeps_codes or self.joins or self.is_output or len(self.readers) != 1:

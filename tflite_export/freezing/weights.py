@@ -8,8 +8,14 @@ import numpy as np
 
 from ..file import PACKED, QuantizedTensor
 from ..runtimes import RUNTIMES, compensate
-from .containers import AllowedContainers, Choice, Fitting, choose_container, fits_int32
-from .grids import INT8_MAX, INT8_MIN, ONE, Grid, widened
+from .containers import (
+    AllowedContainers,
+    Choice,
+    Fitting,
+    choose_container,
+    fits_accumulator,
+)
+from .grids import INT8_MAX, ONE, Grid, widened
 from .trained import AFFINE, CONSTANT, TrainedNode
 
 # A channel that moves its output by less than this share of one code is constant: its
@@ -73,7 +79,7 @@ class KernelWeight(IntegerWeight):
     """A kernel and its bias.
 
     Attributes:
-        bias: int32 codes.
+        bias: int32 codes; int64 for an input in int16.
     """
 
     bias: QuantizedTensor
@@ -272,15 +278,17 @@ def _channel_signs(
     moves = reach * scale * grid.scale / output.scale
     constant_scale = output.scale / grid.scale * CONSTANT_SHARE
     constant = moves < NEGLIGIBLE
-    fits = fits_int32(bias, np.where(constant, constant_scale, scale), grid, reach)
+    fits = fits_accumulator(
+        bias, np.where(constant, constant_scale, scale), grid, reach
+    )
     constant |= ~fits & (moves < 0.5)
     too_large = np.flatnonzero(~fits & ~constant)
     if too_large.size:
         raise ValueError(
-            f"`{kernel.name}`: every bias must fit 32 bits on the grid of input step "
-            f"times kernel step. Received channels that do not: {too_large.tolist()}. "
-            "Their kernel is almost 0 compared with their bias; prune them or train "
-            "further."
+            f"`{kernel.name}`: every bias must fit {48 if grid.in_int16 else 32} bits "
+            "on the grid of input step times kernel step. Received channels that do "
+            f"not: {too_large.tolist()}. Their kernel is almost 0 compared with their "
+            "bias; prune them or train further."
         )
     sign = np.where(constant, 0.0, np.sign(kernel.signed_scale))
     return sign, np.where(constant, constant_scale, scale)
@@ -295,6 +303,7 @@ def _clip_bias(bias: np.ndarray, grid: Grid, moves: np.ndarray) -> np.ndarray:
         moves: How far the kernel can move the output, per channel.
     """
     margin = moves + 2 * grid.scale
-    low = (INT8_MIN - grid.zero_point) * grid.scale - margin
-    high = (INT8_MAX - grid.zero_point) * grid.scale + margin
+    lowest, highest = grid.bounds
+    low = (lowest - grid.zero_point) * grid.scale - margin
+    high = (highest - grid.zero_point) * grid.scale + margin
     return np.clip(bias, low, high)

@@ -12,6 +12,7 @@ from ..freezing import (
     INT8_MAX,
     INT8_MIN,
     ONE,
+    ONE_IN_INT16,
     FloatWeight,
     FrozenNode,
     Grid,
@@ -275,12 +276,15 @@ class PRelu(Operator):
             return
         weight = node.integer_weight
         quantization = TensorQuantization(weight.codes.scale, 0, 0)
-        slope = builder.constant(name, weight.codes.codes.astype(np.int8), quantization)
-        positive, negative, sloped = (f"{node.name}/{side}" for side in _SIDES)
         grid = builder.nodes[node.inputs[0]].integer_grid
+        container = grid.container
+        slope = builder.constant(
+            name, weight.codes.codes.astype(container), quantization
+        )
+        positive, negative, sloped = (f"{node.name}/{side}" for side in _SIDES)
         zero = builder.constant(
             f"{node.name}/zero",
-            np.array([grid.zero_point], np.int8),
+            np.array([grid.zero_point], container),
             per_tensor(grid.scale, grid.zero_point),
         )
         builder.tensor(negative, node.shape, grid)
@@ -289,7 +293,7 @@ class PRelu(Operator):
         builder.op("MUL", [negative, slope], sloped, **_PLAIN)
         builder.op(
             "MUL",
-            [inputs[0], builder.one()],
+            [inputs[0], builder.one(container)],
             builder.tensor(positive, node.shape, node.grid),
             fused_activation_function="RELU",
         )
@@ -298,15 +302,15 @@ class PRelu(Operator):
 
     def integers(self, context: Context) -> Compute:
         """Rounds each side of zero separately."""
-        source, output = context.scales
-        weight = context.node.integer_weight.codes
-        keep = context.requantize(source * np.float32(1.0 / ONE) / output)
-        tilt = context.requantize(source * weight.scale[0] / output)
+        source, weight = context.scales[0], context.node.integer_weight.codes
+        one = ONE_IN_INT16 if context.in_int16 else ONE
+        keep = context.requantize(context.product(source, np.float32(1.0 / one)))
+        tilt = context.requantize(context.product(source, weight.scale[0]))
         slope = tf.constant(weight.codes)
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             codes = integers_of(inputs[0])
-            positive = context.limited(keep(codes * ONE))
+            positive = context.limited(keep(codes * one))
             sloped = context.limited(tilt(codes * slope))
             return tf.where(codes >= 0, positive, sloped)
 

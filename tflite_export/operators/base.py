@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_lsq.pixels import LARGEST_BYTE
 
-from ..freezing import CONSTANT, INT8_MAX, INT8_MIN, ONE, FrozenNode, Grid, PixelGrid
+from ..freezing import CONSTANT, ONE, ONE_IN_INT16, FrozenNode, Grid, PixelGrid
 from ..runtimes import Runtime, arithmetic, fixed_point
 from .builder import FUSED, Builder
 
@@ -85,18 +85,27 @@ class Context:
         sources: The operators that compute its inputs.
         runtime: What runs the file.
         operator: The operator class of `node.kind`.
+        one_at_a_time: Whether the runtime gets one example at a time.
     """
 
     node: FrozenNode
     sources: list[FrozenNode]
     runtime: Runtime
     operator: Operator
+    one_at_a_time: bool
 
     @property
     def family(self) -> str:
         """The kernels that run the operator: XNNPACK does not support all operators."""
-        delegated = self.runtime.xnnpack and self.operator.has_kernel(self)
+        supported = self.runtime.xnnpack and not self.in_int16
+        delegated = supported and self.operator.has_kernel(self)
         return "xnnpack" if delegated else "builtin"
+
+    @property
+    def in_int16(self) -> bool:
+        """Whether it reads or writes codes in int16."""
+        nodes = (*self.sources, self.node)
+        return any(n.grid is not None and n.grid.in_int16 for n in nodes)
 
     @property
     def grid(self) -> Grid:
@@ -120,6 +129,12 @@ class Context:
         """Returns the operator's result with its fused activation."""
         return limited(codes, self.grid, self.node.activation)
 
+    def product(self, first: np.float32, second: np.float32) -> Any:
+        """Returns output codes per unit of a product of codes on two scales."""
+        if self.runtime.double_products:
+            return np.float64(first) * np.float64(second) / np.float64(self.scales[-1])
+        return first * second / self.scales[-1]
+
     def requantize(self, ratio: Any) -> Callable[[tf.Tensor], tf.Tensor]:
         """Returns accumulator -> codes of the output, for an elementwise operator.
 
@@ -137,20 +152,20 @@ class Context:
 
     def rescaled(self) -> Compute:
         """Returns a change of scale: the product with a constant 1."""
-        source, output = self.scales
-        requantize = self.requantize(source * np.float32(1.0 / ONE) / output)
-        return lambda inputs: self.limited(requantize(integers_of(inputs[0]) * ONE))
+        one = ONE_IN_INT16 if self.in_int16 else ONE
+        requantize = self.requantize(self.product(self.scales[0], np.float32(1 / one)))
+        return lambda inputs: self.limited(requantize(integers_of(inputs[0]) * one))
 
 
 def limited(codes: tf.Tensor, grid: Grid, activation: str | None = None) -> tf.Tensor:
-    """Clips codes minus their zero point to int8 and the fused activation.
+    """Clips codes minus their zero point to their type and the fused activation.
 
     Args:
         codes: Whole numbers.
         grid: Their grid.
         activation: "relu", "relu6" or None.
     """
-    low, high = INT8_MIN - grid.zero_point, INT8_MAX - grid.zero_point
+    low, high = (bound - grid.zero_point for bound in grid.bounds)
     if activation:
         low = max(low, 0)
     if activation == "relu6":
@@ -163,12 +178,20 @@ def integers_of(codes: tf.Tensor) -> tf.Tensor:
     return tf.cast(codes, tf.int64)
 
 
-def quantized(grid: Grid) -> Compute:
-    """Returns real values -> codes minus their zero point."""
+def quantized(grid: Grid, *, by_reciprocal: bool = False) -> Compute:
+    """Returns real values -> codes minus their zero point.
+
+    Args:
+        grid: The grid of the codes.
+        by_reciprocal: Whether values are multiplied by 1 / scale, as TFLite's kernel
+            does in int16; else divided by the scale.
+    """
+    scale = np.float32(grid.scale)
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         values = tf.cast(inputs[0], tf.float32)
-        return limited(tf.round(values / np.float32(grid.scale)), grid)
+        units = values * (np.float32(1) / scale) if by_reciprocal else values / scale
+        return limited(tf.round(units), grid)
 
     return compute
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
-from ..freezing import ONE, FrozenModel, FrozenNode, Grid
+from ..freezing import ONE, ONE_IN_INT16, FrozenModel, FrozenNode, Grid
+from ..targets import TARGETS
 
 FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 # How 1x1 convolutions with strides are written:
@@ -18,7 +19,11 @@ FUSED = {"relu": "RELU", "relu6": "RELU6", None: "NONE"}
 #   pick   a MAX_POOL_2D of single pixels with the strides, then a CONV_2D without
 STRIDED_1X1 = ("conv", "pick")
 PICKED = "/picked"  # The tensor of the pixels is the operator's, with this suffix.
-_ONE_NAME = "rescale/one"
+# Container of the tensors beside it -> name and code of the constant 1.
+_ONES = {
+    "int8": ("rescale/one", ONE),
+    "int16": ("rescale/one_in_int16", ONE_IN_INT16),
+}
 
 
 class Builder:
@@ -33,6 +38,7 @@ class Builder:
         self.dynamic_batch = frozen.dynamic_batch
         self.strided_1x1 = strided_1x1
         self.nodes = frozen.by_name()
+        self.casts = TARGETS[frozen.target].casts
         self.graph = TFLiteGraph(tensors={}, ops=[], inputs={}, outputs={})
 
     def tensor(
@@ -44,7 +50,7 @@ class Builder:
             name: Unique in the graph.
             shape: With batch 1.
             grid: Its grid; None: floats, or integers without a scale.
-            dtype: Its type; "": int8 with a grid, float32 without one.
+            dtype: Its type; "": that of its grid, float32 without one.
 
         Returns:
             The name.
@@ -52,7 +58,7 @@ class Builder:
         self.graph.tensors[name] = TFLiteTensor(
             name,
             tuple(shape),
-            dtype or ("float32" if grid is None else "int8"),
+            dtype or ("float32" if grid is None else grid.container),
             None if grid is None else per_tensor(grid.scale, grid.zero_point),
             dynamic_batch=self.dynamic_batch,
         )
@@ -139,21 +145,28 @@ class Builder:
     def rescale(self, node: FrozenNode, inputs: list[str]) -> None:
         """Adds a change of scale: a multiplication by the constant 1.
 
-        XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once.
+        XNNPACK's MUL keeps the ratio of the scales in float32 and rounds once. In int16
+        the product has 14 bits more than the output, so that rounding it twice hardly
+        matters.
         """
         self.op(
             "MUL",
-            [inputs[0], self.one()],
+            [inputs[0], self.one(node.integer_grid.container)],
             self.output(node),
             fused_activation_function=FUSED[node.activation],
         )
 
-    def one(self) -> str:
-        """Returns the constant 1."""
-        if _ONE_NAME not in self.graph.tensors:
-            one = np.array([ONE], np.int8)
-            self.constant(_ONE_NAME, one, per_tensor(1.0 / ONE, 0))
-        return _ONE_NAME
+    def one(self, container: str) -> str:
+        """Returns the constant 1.
+
+        Args:
+            container: Type of its code, as of the tensors beside it.
+        """
+        name, code = _ONES[container]
+        if name not in self.graph.tensors:
+            one = np.array([code], container)
+            self.constant(name, one, per_tensor(1.0 / code, 0))
+        return name
 
     def as_float(self, name: str) -> str:
         """Returns a float version of a tensor."""

@@ -23,12 +23,33 @@ class Add(PlainOperator):
 
     def integers(self, context: Context) -> Compute:
         """Moves both inputs to a common scale, adds, and rounds."""
+        if context.in_int16:
+            return self._in_int16(context)
         add = {"xnnpack": arithmetic.float_sum, "builtin": arithmetic.fixed_sum}
         total, scales = add[context.family], context.scales
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             first, second = map(integers_of, inputs)
             return context.limited(total(first, second, scales, self.sign))
+
+        return compute
+
+    def _in_int16(self, context: Context) -> Compute:
+        """Returns the sum in int16, whose kernel depends on the shapes."""
+        vector = context.runtime.int16_sum_vector if self.sign == 1 else 0
+        scales = context.scales
+
+        def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+            first, second = map(integers_of, inputs)
+            total = arithmetic.int16_sum(
+                first,
+                second,
+                scales,
+                self.sign,
+                vector=vector,
+                one_at_a_time=context.one_at_a_time,
+            )
+            return context.limited(total)
 
         return compute
 
@@ -50,12 +71,12 @@ class Multiply(PlainOperator):
 
     def integers(self, context: Context) -> Compute:
         """Multiplies codes, and rounds."""
-        first, second, output = [*context.scales[:1], *context.scales[-2:]]
+        first, second = context.scales[0], context.scales[-2]
         source = context.sources[0]
         squares = context.node.weight is None and context.sources[-1] is source
         if squares and context.family == "xnnpack":
             return self._squares(context)
-        requantize = context.requantize(first * second / output)
+        requantize = context.requantize(context.product(first, second))
         return lambda inputs: context.limited(
             requantize(integers_of(inputs[0]) * integers_of(inputs[-1]))
         )
@@ -85,7 +106,8 @@ class ConstantOperator(Operator):
         else:
             codes = node.integer_weight.codes
             grid = TensorQuantization(codes.scale, 0, 0)
-            values = builder.constant(name, codes.codes.astype(np.int8), grid)
+            container = node.integer_grid.container  # All inputs have one type.
+            values = builder.constant(name, codes.codes.astype(container), grid)
         super().write(builder, node, [*inputs, values])
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:

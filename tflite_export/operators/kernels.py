@@ -36,12 +36,15 @@ class KernelOperator(Operator):
         order: Axes of the kernel, channels last, in the order of the file; -1 is a new
             axis of size 1.
         axis: Axis of the channels in the file.
-        one_scale: Whether a single scale for all channels is multiplied in float32.
+        one_scale: Whether a single scale for all channels is multiplied in float32, in
+            int8.
+        matrix: Whether its operator is FULLY_CONNECTED.
     """
 
     order: ClassVar[tuple[int, ...]] = (3, 0, 1, 2)
     axis: ClassVar[int] = 0
     one_scale: ClassVar[bool] = False
+    matrix: ClassVar[bool] = False
 
     @abc.abstractmethod
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -114,10 +117,15 @@ class KernelOperator(Operator):
             ratio = source * scale / output
             return lambda acc: arithmetic.float_requantize(acc, ratio)
         ratio = np.float64(source) * np.float64(scale)
-        if self.one_scale and len(scale) == 1:
+        if self.one_scale and len(scale) == 1 and not context.in_int16:
             ratio = np.float64(source * scale)
         multiplier, exponent = fixed_point(ratio / np.float64(output))
-        kind, positions = context.node.kernel_kind, math.prod(context.node.shape[1:-1])
+        kind = context.node.kernel_kind
+        if context.in_int16:
+            exact = context.runtime.exact_int16_matrix and self.matrix
+            wide = arithmetic.round_wide if exact else arithmetic.round_reduced
+            return lambda acc: wide(acc, multiplier, exponent)
+        positions = math.prod(context.node.shape[1:-1])
         *sizes, channels = weight.codes.shape
         shape = (*sizes, channels // context.node.groups)
         if not context.runtime.rounds_twice(kind, shape, positions):
@@ -129,10 +137,14 @@ class KernelOperator(Operator):
 
     def constants(self, builder: Builder, node: FrozenNode) -> tuple[str, str]:
         """Adds weight and bias, with axes in the order of the file."""
-        return self._add_constants(builder, node.name, _kernel_of(node))
+        return self._add_constants(builder, node, node.name, _kernel_of(node))
 
     def _add_constants(
-        self, builder: Builder, name: str, weight: FloatKernelWeight | KernelWeight
+        self,
+        builder: Builder,
+        node: FrozenNode,
+        name: str,
+        weight: FloatKernelWeight | KernelWeight,
     ) -> tuple[str, str]:
         """Adds weight and bias of one operator of the file."""
         if isinstance(weight, FloatKernelWeight):
@@ -144,6 +156,7 @@ class KernelOperator(Operator):
                 builder.constant(f"{name}/bias", bias.astype(np.float32)),
             )
         scale, bias = weight.codes.scale, weight.bias
+        in_int16 = builder.nodes[node.inputs[0]].integer_grid.in_int16
         return (
             builder.constant(
                 f"{name}/weight",
@@ -153,7 +166,7 @@ class KernelOperator(Operator):
             ),
             builder.constant(
                 f"{name}/bias",
-                bias.codes.astype(np.int32),
+                bias.codes.astype(np.int64 if in_int16 else np.int32),
                 TensorQuantization(bias.scale, 0, 0),
             ),
         )
@@ -183,7 +196,7 @@ class KernelOperator(Operator):
         for number, (part, own) in enumerate(zip(node.parts, sources, strict=True)):
             chosen = slice(number * channels, (number + 1) * channels)
             weight = _channels(_kernel_of(node), chosen)
-            inputs = [own, *self._add_constants(builder, part, weight)]
+            inputs = [own, *self._add_constants(builder, node, part, weight)]
             shape = (*builder.graph.tensors[output].shape[:-1], channels)
             parts.append(builder.tensor(part, shape, node.grid))
             builder.op(code, inputs, part, **options)
@@ -376,6 +389,7 @@ class Dense(KernelOperator):
 
     order = (1, 0)
     one_scale = True
+    matrix = True
 
     def product(self, node: FrozenNode, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Multiplies vectors by a matrix."""

@@ -250,7 +250,7 @@ class PadConstant(Operator):
         quantization = None
         if node.grid is not None:
             code = _code(node, node.grid) + node.grid.zero_point
-            value = np.array([code], np.int8)
+            value = np.array([code], node.grid.container)
             quantization = per_tensor(node.grid.scale, node.grid.zero_point)
         constant = builder.constant(f"{node.name}/value", value, quantization)
         paddings = _paddings(builder, node)
@@ -312,7 +312,8 @@ class Zeros(MovingOperator):
         """Adds a MUL by the constant 0."""
         zero, quantization = np.zeros(1, np.float32), None
         if node.grid is not None:
-            zero, quantization = np.zeros(1, np.int8), per_tensor(1.0 / ONE, 0)
+            zero = np.zeros(1, node.grid.container)
+            quantization = per_tensor(1.0 / ONE, 0)
         constant = builder.constant(f"{node.name}/zero", zero, quantization)
         builder.op(
             "MUL",

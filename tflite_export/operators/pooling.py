@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from ..freezing import FrozenNode
-from ..runtimes import arithmetic
+from ..freezing import ONE_IN_INT16, FrozenNode, Grid
+from ..runtimes import arithmetic, fixed_point
 from .base import Compute, Context, MovingOperator, Operator, integers_of
-from .builder import Builder
+from .builder import Builder, per_tensor
 
 
 class Pool(Operator):
@@ -117,14 +118,23 @@ class Reduce(Operator):
 
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds the reduction."""
+        self.reduce(builder, node, self.code, inputs[0], builder.output(node))
+
+    def reduce(
+        self, builder: Builder, node: FrozenNode, code: str, source: str, output: str
+    ) -> None:
+        """Adds one reduction over the axes of the operator.
+
+        Args:
+            builder: Builder of the graph.
+            node: The operator.
+            code: Name of the TFLite operator.
+            source: Its input tensor.
+            output: Its output tensor.
+        """
         options = node.trained.options
         axes = builder.constant(f"{node.name}/axes", np.int32(options["axes"]))
-        builder.op(
-            self.code,
-            [inputs[0], axes],
-            builder.output(node),
-            keep_dims=options["keepdims"],
-        )
+        builder.op(code, [source, axes], output, keep_dims=options["keepdims"])
 
 
 class ReduceMax(Reduce, MovingOperator):
@@ -158,9 +168,11 @@ class Sum(Reduce):
 
     def integers(self, context: Context) -> Compute:
         """Sums codes, and rounds."""
+        if context.in_int16:
+            return _sums_in_int16(context, context.scales[-1])
         scales = context.scales
         zeros = context.source_grid.zero_point, context.grid.zero_point
-        count = _reduced_count(context)
+        count = _reduced_count(context.node, context.sources[0])
         requantize = context.requantize(np.float64(scales[0]) / np.float64(scales[1]))
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -195,8 +207,10 @@ class Mean(Reduce):
 
     def integers(self, context: Context) -> Compute:
         """Sums codes, divides, and rounds."""
+        if context.in_int16:
+            return self._in_int16(context)
         options, shape = context.node.trained.options, context.sources[0].shape
-        count = _reduced_count(context)
+        count = _reduced_count(context.node, context.sources[0])
         scales = context.scales
         zeros = context.source_grid.zero_point, context.grid.zero_point
         axes = sorted(options["axes"])
@@ -221,12 +235,69 @@ class Mean(Reduce):
 
         return compute
 
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a MEAN; in int16 a SUM and a MUL, which are much faster, and round once.
 
-def _reduced_count(context: Context) -> int:
+        The sum is on the grid of the mean times the number of values.
+        """
+        source = builder.nodes[node.inputs[0]]
+        if node.grid is None or not node.grid.in_int16:
+            super().write(builder, node, inputs)
+            return
+        count = _reduced_count(node, source)
+        grid = dataclasses.replace(node.grid, scale=_scale_of_sum(node.grid, count))
+        total = builder.tensor(f"{node.name}/sum", node.shape, grid)
+        self.reduce(builder, node, "SUM", inputs[0], total)
+        share = builder.constant(
+            f"{node.name}/share",
+            np.array([ONE_IN_INT16], np.int16),
+            per_tensor(_share(count), 0),
+        )
+        plain = {"fused_activation_function": "NONE"}
+        builder.op("MUL", [total, share], builder.output(node), **plain)
+
+    def _in_int16(self, context: Context) -> Compute:
+        """Sums codes, and multiplies by the share of one value."""
+        count = _reduced_count(context.node, context.sources[0])
+        scale = np.float32(_scale_of_sum(context.grid, count))
+        total = _sums_in_int16(context, scale)
+        requantize = context.requantize(
+            context.product(scale, np.float32(_share(count)))
+        )
+        return lambda inputs: context.limited(
+            requantize(integers_of(total(inputs)) * ONE_IN_INT16)
+        )
+
+
+def _scale_of_sum(grid: Grid, count: int) -> float:
+    """Returns the scale of a sum whose codes are those of the mean."""
+    return float(np.float32(grid.scale * count))
+
+
+def _share(count: int) -> float:
+    """Returns the scale of the constant by which a sum becomes a mean."""
+    return float(np.float32(1.0 / (count * ONE_IN_INT16)))
+
+
+def _sums_in_int16(context: Context, scale: np.float32) -> Compute:
+    """Returns sums of codes, on a scale; the kernel of int16 rounds once."""
+    ratio = np.float64(context.scales[0]) / np.float64(scale)
+    requantize = context.requantize(ratio)
+    multiplier, exponent = fixed_point(ratio)
+
+    def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
+        acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
+        if context.runtime.fixed_sum:
+            return context.limited(requantize(acc))
+        return context.limited(arithmetic.round_wide(acc, multiplier, exponent))
+
+    return compute
+
+
+def _reduced_count(node: FrozenNode, source: FrozenNode) -> int:
     """Returns how many values are reduced to one."""
-    shape = context.sources[0].shape
-    axes = context.node.trained.options["axes"]
-    return int(np.prod([shape[axis] for axis in axes]))
+    axes = node.trained.options["axes"]
+    return int(np.prod([source.shape[axis] for axis in axes]))
 
 
 def _reduced(function: Any, node: FrozenNode, x: tf.Tensor) -> tf.Tensor:

@@ -67,9 +67,19 @@ def _statistics(
     beyond = quotients > q_max + 0.5
     if q_min < 0:
         beyond |= quotients < q_min - 0.5
-    counts = np.bincount(np.ravel(codes) - q_min, minlength=q_max - q_min + 1)
+    width = lsq.counted_together(lsq.IntegerRange(q_min, q_max))
+    counts = np.bincount(
+        (np.ravel(codes) - q_min) // width, minlength=-(-(q_max - q_min + 1) // width)
+    )
     return CodeStatistics(
-        num_bits, q_min, q_max, counts.tolist(), float(beyond.mean()), step, mse_step
+        num_bits,
+        q_min,
+        q_max,
+        counts.tolist(),
+        float(beyond.mean()),
+        step,
+        mse_step,
+        width,
     )
 
 

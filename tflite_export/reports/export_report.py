@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..consumers import ConsumerReport, table
-from ..targets import CompiledFile
+from ..targets import TARGETS, XNNPACK, CompiledFile
 from .verification_report import CodeStatistics, VerificationReport
 
 # In output codes; `round_biases` reduces it to 0 if the file's grid is fine enough.
@@ -44,6 +44,7 @@ class LayerReport:
         kind: Operator.
         num_bits: Bits of the trained codes; None in float.
         container: Type that stores the codes.
+        input_container: Type that stores the codes of the input.
         num_codes: Codes of the kernel.
         num_channels: Channels with their own scale and bias.
         num_bytes: Bytes of kernel and bias.
@@ -66,6 +67,7 @@ class LayerReport:
     num_bytes: int
     multiplier: int = 1
     widening: int = 1
+    input_container: str = "int8"
     constant_channels: int = 0
     bias_error: float = 0.0
     remark: str = ""
@@ -123,6 +125,7 @@ class ExportReport:
             right, and newer ones that do not.
         operators: Number of operators by name.
         float_layers: Operators left in float, by name.
+        int16_operators: Number of operators that compute in int16, by name.
         layers: Operators with a kernel.
         verification: The file compared with the model; on data if there was any.
         snippets: Language -> functions that run the file with the scales of its inputs
@@ -153,6 +156,7 @@ class ExportReport:
     min_runtime: str
     operators: dict[str, int]
     float_layers: list[str]
+    int16_operators: dict[str, int]
     layers: list[LayerReport]
     verification: VerificationReport
     snippets: dict[str, str]
@@ -191,6 +195,8 @@ class ExportReport:
         lines.append(f"operators            {operators}")
         lines.append(f"runs on              {self.min_runtime}")
         lines.append(f"left in float        {', '.join(self.float_layers) or 'none'}")
+        if self.int16_operators:
+            lines.append(f"in int16             {self.int16_cost}")
         if self.arena_bytes is not None:
             lines.append(f"arena                {self.arena_bytes} bytes")
         lines += [*self.on_cpu, *self.compiler]
@@ -201,6 +207,20 @@ class ExportReport:
             lines.append(f"  measured with      {self.latency_setting}")
         return "\n".join([*lines, str(self.verification)])
 
+    @property
+    def int16_cost(self) -> str:
+        """What operators in int16 cost, "" if there are none."""
+        if not self.int16_operators:
+            return ""
+        operators = ", ".join(f"{n} {code}" for code, n in self.int16_operators.items())
+        kernels = ""
+        if TARGETS[self.target].device == XNNPACK:
+            kernels = (
+                ": XNNPACK has no kernels for them, and those of TFLite take 10 to 200 "
+                "times as long as XNNPACK in int8"
+            )
+        return f"{operators}{kernels}"
+
     def _layer_lines(self) -> list[str]:
         """Returns the table of operators with a kernel."""
         width = max([len(layer.name) for layer in self.layers] + [5])
@@ -208,6 +228,8 @@ class ExportReport:
         lines = [f"{'layer':<{width}}  operator   bits  stored as   bytes{times}"]
         for layer in self.layers:
             bits = "float" if layer.num_bits is None else str(layer.num_bits)
+            if layer.input_container == "int16":
+                bits = f"16x{bits}"
             time = "" if layer.latency is None else f"  {layer.latency}"
             lines.append(
                 f"{layer.name:<{width}}  {layer.kind:<9} {bits:>5}  "

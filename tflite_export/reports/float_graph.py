@@ -10,7 +10,7 @@ from ..file import TFLiteGraph, TFLiteOp, TFLiteTensor
 from ..freezing import FrozenModel
 
 # Operators of the frozen model that a float network does not need.
-_REQUANTIZING = ("quantize", "widen", "clip_high", "clip_low")
+_REQUANTIZING = ("quantize", "widen", "to_int16", "clip_high", "clip_low")
 _CONVERTING = ("QUANTIZE", "DEQUANTIZE")
 
 

@@ -190,7 +190,7 @@ def _histogram(found: CodeStatistics) -> Markup:
     figure = Figure((1.7, 0.34))
     axes = figure.add_axes((0, 0, 1, 1))
     heights = np.sqrt(found.counts)
-    edges = np.arange(found.q_min - 0.5, found.q_max + 1.5)
+    edges = found.q_min - 0.5 + found.width * np.arange(len(heights) + 1)
     axes.stairs(heights, edges, fill=True, color="#4269d0")
     axes.axis("off")
     return _svg(figure)

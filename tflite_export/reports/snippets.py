@@ -55,6 +55,8 @@ _JAVASCRIPT = {
 }
 # Language -> the consumer whose rules on inputs and outputs a file must keep.
 _CONSUMERS = {"javascript": "web", "kotlin-mediapipe": "mediapipe", "swift": "ios"}
+# Languages whose code here converts no codes of 16 bits.
+_IN_BYTES = ("kotlin", "kotlin-compiled-model", "swift")
 # Of more variables for an input or output.
 _ENDINGS = ("Codes", "Labels", "Values", "_labels")
 _LAST_SHORT = 0xFFFF  # Later characters have longer numbers.
@@ -205,6 +207,13 @@ def snippet_refusal(language: str, graph: TFLiteGraph) -> str:
         language: Of `LANGUAGES`.
         graph: The file's graph; only its inputs and outputs matter.
     """
+    names = {**graph.inputs, **graph.outputs}
+    wide = [e for e, name in names.items() if graph.tensors[name].dtype == "int16"]
+    if language in _IN_BYTES and wide:
+        return (
+            f"The code for {language} converts codes of 8 bits. Received: int16 for "
+            f'{wide}. Export with input_type="float32" and output_type="float32".'
+        )
     if language not in _CONSUMERS:
         return ""
     consumer = CONSUMERS[_CONSUMERS[language]]

@@ -14,12 +14,14 @@ class CodeStatistics:
         num_bits: Bits of one integer.
         q_min: Smallest integer of the range.
         q_max: Largest integer of the range.
-        counts: How often each integer from `q_min` to `q_max` is used.
+        counts: How often each integer from `q_min` to `q_max` is used; beyond 8 bits,
+            each `width` of them.
         clipped: Share of the values that are more than half a step beyond the range.
             Negative values of an unsigned range do not count: its ReLU clips them.
         step: The learned step, in the unit of the values; the geometric mean if there
             is one step per channel.
         mse_step: The step with the least mean squared error for the same values.
+        width: How many neighbouring integers are counted together.
     """
 
     num_bits: int
@@ -29,10 +31,11 @@ class CodeStatistics:
     clipped: float
     step: float
     mse_step: float
+    width: int = 1
 
     @property
     def dead_levels(self) -> int:
-        """Integers of the range that are never used."""
+        """Counts of integers of the range that are never used."""
         return self.counts.count(0)
 
 

@@ -25,7 +25,10 @@ import tensorflow as tf
 
 from .rounding import MULTIPLIER_BITS, fixed_point
 
-_ADD_BITS = 20
+_ADD_BITS = 20  # By which codes are shifted before they are aligned.
+_INT16_ADD_BITS = 15
+_HALF_WORD = 16
+_LARGEST_REDUCED = 2**15 - 1
 _TABLE_SIZE = 256
 _MEAN_VECTOR = 16
 
@@ -88,6 +91,41 @@ def round_once(acc: tf.Tensor, multiplier: Any, exponent: Any) -> tf.Tensor:
     return shift_right(product + half, MULTIPLIER_BITS + right)
 
 
+def round_wide(acc: tf.Tensor, multiplier: Any, exponent: Any) -> tf.Tensor:
+    """Returns what `round_once` does, of accumulators that fit 48 bits.
+
+    Args:
+        acc: int64 accumulators.
+        multiplier: From `fixed_point`, one for all or one per channel.
+        exponent: From `fixed_point`, below 16; one for all or one per channel.
+    """
+    multiplier = tf.constant(np.asarray(multiplier, np.int64))
+    shift = MULTIPLIER_BITS - np.asarray(exponent, np.int64)
+    half = tf.constant(np.int64(1) << (shift - 1))
+    high = shift_right(acc, _HALF_WORD)
+    low = acc - high * (1 << _HALF_WORD)
+    carried = shift_right(low * multiplier + half, _HALF_WORD)
+    return shift_right(high * multiplier + carried, shift - _HALF_WORD)
+
+
+def round_reduced(acc: tf.Tensor, multiplier: Any, exponent: Any) -> tf.Tensor:
+    """Returns accumulators times a ratio of 16 bits, rounded once, half up.
+
+    As TFLite's kernels for int16 inputs do; the ratio moves codes by one at most.
+
+    Args:
+        acc: int64 accumulators that fit 48 bits.
+        multiplier: From `fixed_point`, one for all or one per channel.
+        exponent: From `fixed_point`, below 15; one for all or one per channel.
+    """
+    multiplier = np.asarray(multiplier, np.int64)
+    half = np.int64(1) << (_HALF_WORD - 1)
+    reduced = np.minimum((multiplier + half) >> _HALF_WORD, _LARGEST_REDUCED)
+    shift = MULTIPLIER_BITS - _HALF_WORD - np.asarray(exponent, np.int64)
+    product = acc * tf.constant(reduced)
+    return shift_right(product + tf.constant(np.int64(1) << (shift - 1)), shift)
+
+
 def shift_right(values: tf.Tensor, bits: Any) -> tf.Tensor:
     """Returns the integers divided by a power of two, rounded down."""
     bits = tf.cast(tf.broadcast_to(bits, tf.shape(values)), tf.int64)
@@ -113,7 +151,13 @@ def float_sum(
 
 
 def fixed_sum(
-    first: tf.Tensor, second: tf.Tensor, scales: Any, sign: int = 1
+    first: tf.Tensor,
+    second: tf.Tensor,
+    scales: Any,
+    sign: int = 1,
+    *,
+    bits: int = _ADD_BITS,
+    folded: bool = False,
 ) -> tf.Tensor:
     """Returns ``first + sign * second`` in output codes, rounded by TFLite's kernel.
 
@@ -122,17 +166,61 @@ def fixed_sum(
         second: int64 codes minus their zero point.
         scales: float32 scales of both inputs and of the output.
         sign: 1, or -1 for a difference.
+        bits: By how many bits codes are shifted before they are aligned.
+        folded: Whether the shift is part of the ratio that aligns them.
     """
     first_scale, second_scale, scale = (np.float64(np.float32(s)) for s in scales)
     double = 2.0 * max(first_scale, second_scale)
 
     def aligned(codes: tf.Tensor, own: np.float64) -> tf.Tensor:
-        shifted = codes * (1 << _ADD_BITS)
-        return fixed_requantize(shifted, *fixed_point(own / double), half_up=False)
+        multiplier, exponent = fixed_point(own / double)
+        if folded:
+            exponent = exponent + bits
+        else:
+            codes = codes * (1 << bits)
+        return fixed_requantize(codes, multiplier, exponent, half_up=False)
 
     acc = aligned(first, first_scale) + sign * aligned(second, second_scale)
-    ratio = double / ((1 << _ADD_BITS) * scale)
+    ratio = double / ((1 << bits) * scale)
     return fixed_requantize(acc, *fixed_point(ratio), half_up=False)
+
+
+def int16_sum(
+    first: tf.Tensor,
+    second: tf.Tensor,
+    scales: Any,
+    sign: int = 1,
+    *,
+    vector: int = 0,
+    one_at_a_time: bool = False,
+) -> tf.Tensor:
+    """Returns ``first + sign * second`` in output codes, rounded by int16's kernel.
+
+    Args:
+        first: int64 codes.
+        second: int64 codes.
+        scales: float32 scales of both inputs and of the output.
+        sign: 1, or -1 for a difference.
+        vector: How many codes the kernel computes at once, in another way, if both
+            tensors have one shape; 0: none. The batch may decide on that: one example
+            has the shape of a constant, and the last codes may not fill a vector.
+        one_at_a_time: Whether the kernel gets one example at a time.
+    """
+    shifted = fixed_sum(first, second, scales, sign, bits=_INT16_ADD_BITS)
+    if not vector or first.shape.rank != second.shape.rank:
+        return shifted
+    folded = fixed_sum(first, second, scales, sign, bits=_INT16_ADD_BITS, folded=True)
+    own, other, whole = (_sizes(x, one_at_a_time) for x in (first, second, shifted))
+    size = tf.reduce_prod(whole)
+    places = tf.reshape(tf.range(size), whole)
+    equal = tf.reduce_all(tf.equal(own, other))
+    return tf.where(equal & (places < size // vector * vector), folded, shifted)
+
+
+def _sizes(x: tf.Tensor, one_at_a_time: bool) -> tf.Tensor:
+    """Returns the shape of a tensor as a kernel gets it."""
+    shape: Any = tf.shape(x)
+    return tf.concat([[1], shape[1:]], axis=0) if one_at_a_time else shape
 
 
 def float_mean(

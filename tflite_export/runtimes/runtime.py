@@ -52,6 +52,12 @@ class Runtime:
         vectors: Whether TFLite's own kernels compute channels in vectors, whose shifts
             round half up; else all shifts round half away from zero.
         image_mean: Whether a MEAN over height and width has a separate kernel.
+        exact_int16_matrix: Whether FULLY_CONNECTED in int16 rounds the exact product;
+            else, as all convolutions in int16, one with a ratio of 16 bits.
+        int16_sum_vector: How many codes ADD in int16 computes at once, if both inputs
+            have one shape: then it aligns codes in one product, which rounds once; else
+            it shifts them first.
+        double_products: Whether MUL takes the ratio of scales in float64; else float32.
     """
 
     name: str
@@ -65,6 +71,9 @@ class Runtime:
     fixed_sum: bool = False
     vectors: bool = True
     image_mean: bool = True
+    exact_int16_matrix: bool = True
+    int16_sum_vector: int = 16
+    double_products: bool = False
 
     def rounds_twice(self, kind: str, kernel: tuple[int, ...], positions: int) -> bool:
         """Returns whether TFLite's own kernel of an operator rounds twice.
@@ -128,6 +137,9 @@ TFLM = Runtime(
     fixed_sum=True,
     vectors=False,
     image_mean=False,
+    exact_int16_matrix=False,
+    int16_sum_vector=0,
+    double_products=True,
 )
 # LiteRT.js: its build for relaxed SIMD and that for other browsers compute the same.
 # Their C library decides the table of ELU next to ties, where a code can be off by one.

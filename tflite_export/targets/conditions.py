@@ -65,8 +65,22 @@ def packed_weights(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     return ", ".join(f"`{name}` is {graph.tensors[name].dtype}" for name in packed)
 
 
+def int16_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds tensors of 16-bit integers."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    found = [name for name in names if graph.tensors[name].dtype == "int16"]
+    return f"int16 tensors {found}" if found else ""
+
+
+def _in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether the first input of an operator is in int16."""
+    return graph.tensors[op.inputs[0]].dtype == "int16"
+
+
 def missing_kernels(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     """Finds packed weights for which the target has no kernel."""
+    if _in_int16(op, graph):
+        target = target.for_int16()
     held = target.containers.get(op.code, ())
     found: list[str] = []
     for name in op.inputs:
@@ -208,7 +222,9 @@ def nonzero_zero_point(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 
 
 def steep_rescaling(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds an output whose scale is much finer than that of the accumulator."""
+    """Finds an int8 output whose scale is much finer than that of the accumulator."""
+    if _in_int16(op, graph):
+        return ""
     ends = (*op.inputs[:2], *op.outputs)
     tensors = [graph.tensors[name] for name in ends]
     grids = [t.quantization for t in tensors if t.quantization is not None]

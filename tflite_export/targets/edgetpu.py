@@ -68,6 +68,15 @@ _EDGE_TPU_RULES = (
         refused=True,
     ),
     _rule(
+        "int8_activations",
+        "",
+        "Tensors must not be in int16",
+        conditions.int16_tensors,
+        remedy="Give every point at most 8 bits.",
+        source=CORAL,
+        refused=True,
+    ),
+    _rule(
         "constant_weights",
         KERNELS,
         "Kernel and bias must be constants",

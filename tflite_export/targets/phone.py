@@ -22,6 +22,11 @@ PACKED_ON_CPU: dict[str, tuple[str, ...]] = {
 # group was 4 to 20 times faster. In int8, XNNPACK has a kernel for all groups, 1 to 4
 # times faster than one per group. See `benchmarks/grouped.py`.
 SPLIT_ON_CPU = ("int2", "int4")
+# TFLite's DEPTHWISE_CONV_2D reads INT4 codes as int8 if its input is int16.
+PACKED_IN_INT16: dict[str, tuple[str, ...]] = {
+    "CONV_2D": ("int4",),
+    "FULLY_CONNECTED": ("int2", "int4"),
+}
 FAST_ON_CPU = {("FULLY_CONNECTED", "int4"): 2, ("FULLY_CONNECTED", "int2"): 4}
 
 XNNPACK_RULES = (
@@ -52,4 +57,5 @@ PHONE = Target(
     runtime="arm64",
     predictable=True,
     split_groups=SPLIT_ON_CPU,
+    int16_containers=PACKED_IN_INT16,
 )

@@ -8,6 +8,7 @@ from ..file import (
     SMALLEST_FIRST,
     TFLiteGraph,
     TFLiteOp,
+    in_int16,
     xnnpack_has,
 )
 from .edgetpu import EDGETPU
@@ -75,7 +76,8 @@ def runs_on(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
         return "CPU"
     if target.device != XNNPACK:
         return target.device
-    if not (xnnpack_has(op.code) and _is_fast(op, graph, target)):
+    has_kernel = xnnpack_has(op.code) and not in_int16(op, graph)
+    if not (has_kernel and _is_fast(op, graph, target)):
         return "TFLite's kernel"
     return XNNPACK
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from . import conditions
-from .phone import FAST_ON_CPU, PACKED_ON_CPU, SPLIT_ON_CPU, XNNPACK_RULES
+from .phone import (
+    FAST_ON_CPU,
+    PACKED_IN_INT16,
+    PACKED_ON_CPU,
+    SPLIT_ON_CPU,
+    XNNPACK_RULES,
+)
 from .types import XNNPACK, Rule, Target
 
 TENSOR_G5 = "https://github.com/google-ai-edge/LiteRT-LM/issues/2497"
@@ -35,4 +41,5 @@ SYMMETRIC = Target(
     runtime="arm64",
     predictable=False,
     split_groups=SPLIT_ON_CPU,
+    int16_containers=PACKED_IN_INT16,
 )

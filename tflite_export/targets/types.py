@@ -68,6 +68,8 @@ class Target:
         compiler: Command that compiles its files, "" if none does.
         tables: Kinds whose operator its kernels do not have in int8: files have a
             table instead.
+        int16_containers: The same as `containers`, for inputs in int16.
+        casts: Whether it runs CAST; else QUANTIZE stores int8 codes in int16.
     """
 
     name: str
@@ -89,6 +91,17 @@ class Target:
     )
     compiler: str = ""
     tables: tuple[str, ...] = ()
+    int16_containers: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict[str, tuple[str, ...]]
+    )
+    casts: bool = True
+
+    def for_int16(self) -> Target:
+        """Returns the target with the containers of operators in int16.
+
+        No packed kernel is known to be as fast as that in int8.
+        """
+        return dataclasses.replace(self, containers=self.int16_containers, fast={})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ def file_inputs(
         dtype, node = graph.tensors[graph.inputs[name]].dtype, nodes[tensor]
         if dtype == "uint8":
             converted[name] = as_uint8(codes[tensor])
-        elif dtype == "int8":
+        elif node.grid is not None and dtype == node.grid.container:
             converted[name] = codes[tensor]
         elif node.pixels is not None:
             converted[name] = _values(codes[tensor], node.integer_grid)
@@ -47,7 +47,7 @@ def input_codes(frozen: FrozenModel, arrays: list[np.ndarray]) -> dict[str, np.n
         arrays: Inputs of the model, one array per input.
 
     Returns:
-        Name of the tensor -> int8 codes.
+        Name of the tensor -> codes in the type of its grid.
     """
     nodes = frozen.by_name()
     return {
@@ -57,28 +57,28 @@ def input_codes(frozen: FrozenModel, arrays: list[np.ndarray]) -> dict[str, np.n
 
 
 def _codes(node: FrozenNode, array: np.ndarray) -> np.ndarray:
-    """Converts one input of a model to int8 codes, if it has a grid."""
+    """Converts one input of a model to codes, if it has a grid."""
     grid = node.grid
     if node.pixels is not None:
         return as_int8(node.pixels.bytes_of(array))
     if grid is None:
         return array
     rounded = np.rint(array.astype(np.float32) / np.float32(grid.scale))
-    return np.clip(rounded + grid.zero_point, -128, 127).astype(np.int8)
+    return np.clip(rounded + grid.zero_point, *grid.bounds).astype(grid.container)
 
 
 def _values(codes: np.ndarray, grid: Grid) -> np.ndarray:
-    """Converts int8 codes to the values that they stand for, float32."""
+    """Converts codes to the values that they stand for, float32."""
     distances = codes.astype(np.float32) - np.float32(grid.zero_point)
     return distances * np.float32(grid.scale)
 
 
 def file_codes(found: np.ndarray, grid: Grid) -> np.ndarray:
-    """Converts an output of the file, of any type, to int8 codes.
+    """Converts an output of the file, of any type, to codes of its grid.
 
     Args:
         found: What the file computed.
-        grid: The grid of its int8 codes.
+        grid: The grid of its codes.
     """
     if found.dtype == np.uint8:
         return as_int8(found).astype(np.int64)
@@ -95,4 +95,4 @@ def on_grid(real: np.ndarray, grid: Grid) -> np.ndarray:
         grid: The grid of the tensor.
     """
     codes = np.rint(real / grid.scale) + grid.zero_point
-    return np.clip(codes, -128, 127).astype(np.int64)
+    return np.clip(codes, *grid.bounds).astype(np.int64)
