@@ -156,6 +156,8 @@ EXPORT = [
     "file.ends",
     "file.tflite_operators",
     "file.faults",
+    "file.guard_conditions",
+    "file.guards",
     "file.flatbuffer",
     "file.metadata",
     "file.rewriting",

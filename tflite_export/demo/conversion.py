@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..file import TFLiteGraph, as_int8, from_bytes, to_bytes, with_uint8_ends
+from ..file import TFLiteGraph, as_int8, from_bytes, rewritten, with_uint8_ends
 from ..runtimes import Runner
 
 
@@ -26,7 +26,7 @@ def for_the_web(content: bytes) -> tuple[TFLiteGraph, bytes]:
         return graph, content
     try:
         changed = with_uint8_ends(graph)
-        in_page = to_bytes(changed)
+        in_page = rewritten(changed)
         _check_same(graph, content, changed, in_page)
     except (ValueError, RuntimeError) as error:
         raise ValueError(

@@ -11,7 +11,7 @@ from .ends import (
     with_uint8_ends,
 )
 from .faults import FAULTS, faults_of, least_releases, runtime_of
-from .flatbuffer import SIGNATURE_KEY, from_bytes, tensor_type, to_bytes
+from .flatbuffer import SIGNATURE_KEY, from_bytes, rewritten, tensor_type, to_bytes
 from .labels import Labels, label_faults, read_labels
 from .metadata_additions import (
     Additions,
@@ -105,6 +105,7 @@ __all__ = [
     "pixel_inputs",
     "quantized_input",
     "read_labels",
+    "rewritten",
     "runtime_of",
     "score_function",
     "tensor_type",

@@ -107,6 +107,18 @@ def least_releases(graph: TFLiteGraph) -> dict[str, str]:
     return {product: number for product, number in least.items() if number}
 
 
+def claimed_release(graph: TFLiteGraph) -> str:
+    """Returns the TensorFlow release that a file claims to need.
+
+    It is the oldest that computes the file right; "" if that is unknown, or none is
+    known to.
+
+    Args:
+        graph: The file's graph.
+    """
+    return least_releases(graph).get(TENSORFLOW, "")
+
+
 def runtime_of(graph: TFLiteGraph) -> str:
     """Returns the runtimes that compute a file right, as readable text, "" if unknown.
 

@@ -21,7 +21,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from . import attached_files, packing, releases, tflite_operators
+from . import attached_files, faults, guards, packing, releases, tflite_operators
 from .checked_bytes import READ_ERRORS, CheckedBytes
 from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
@@ -109,15 +109,30 @@ class _SharedQuantization(schema.QuantizationParametersT):
 def to_bytes(graph: TFLiteGraph) -> bytes:
     """Returns the bytes of the file; the same graph gives the same bytes.
 
-    The bytes also contain the oldest TFLite release that runs the file, and the
-    attached files.
+    The bytes also contain the oldest TFLite release that computes the file right, and
+    the attached files.
 
     Args:
         graph: Tensors, operators, inputs and outputs.
 
     Raises:
-        ValueError: If the graph names a tensor that it does not have, or uses an
-            operator, option or type that this library does not write.
+        ValueError: If the graph names a tensor that it does not have, uses an operator,
+            option or type that this library does not write, or has operators that
+            LiteRT computes wrongly, see `guards`.
+    """
+    content = rewritten(graph)
+    guards.check(graph)
+    return content
+
+
+def rewritten(graph: TFLiteGraph) -> bytes:
+    """Returns the bytes of a graph that was read from a file, whatever it computes.
+
+    Args:
+        graph: As for `to_bytes`, from the file of any tool.
+
+    Raises:
+        ValueError: If `TFLiteGraph` has something that this library does not write.
     """
     return _Writer(graph).content()
 
@@ -153,7 +168,7 @@ class _Writer:
         model.signatureDefs = [self._signature()]
         metadata = dict(self._graph.metadata)
         if self._codes:
-            runtime = tflite_operators.min_runtime(self._graph)
+            runtime = faults.claimed_release(self._graph)
             metadata[releases.RUNTIME_METADATA] = releases.runtime_metadata(runtime)
         model.metadata = [self._metadata(*entry) for entry in metadata.items()]
         model.buffers = self._buffers

@@ -37,7 +37,7 @@ def with_metadata(
     """
     if _writes_again(graph, content):
         changed = dataclasses.replace(graph, metadata={**graph.metadata, **entries})
-        return flatbuffer.to_bytes(changed)
+        return flatbuffer.rewritten(changed)
     model, _ = flatbuffer.object_tree(content)
     _check_is_whole(model)
     for name, entry in entries.items():
@@ -49,7 +49,7 @@ def with_metadata(
 def _writes_again(graph: TFLiteGraph, content: bytes) -> bool:
     """Returns whether this library writes the flatbuffer of a file, bit by bit."""
     try:
-        written = flatbuffer.to_bytes(dataclasses.replace(graph, files={}))
+        written = flatbuffer.rewritten(dataclasses.replace(graph, files={}))
     except ValueError:
         return False
     return written == attached_files.split(content)[0]
