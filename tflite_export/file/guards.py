@@ -213,7 +213,7 @@ GUARDS = (
         "1/32768 and no zero point in int16",
         conditions.softmax_grids,
         remedy="QUANTIZE to another grid after it.",
-        otherwise=REFUSES,
+        otherwise=f"{REFUSES}, or {WRONG}",
     ),
     Guard(
         "indices",
