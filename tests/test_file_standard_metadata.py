@@ -32,13 +32,14 @@ def classifier(last="SOFTMAX", dtype="int8", channels=3, num_outputs=1):
     """Images -> scores of three classes, by operators that need not compute that."""
     grid = TensorQuantization(np.float32([0.5]), 1)
     probabilities = TensorQuantization(np.float32([1 / 256]), -128)
+    scored = probabilities if last == "SOFTMAX" else grid
     outer = grid if dtype != "float32" else None
     tensors = [TFLiteTensor("image", (1, 4, 4, channels), dtype, outer)]
     ops, outputs = [], {}
     for i in range(num_outputs):
         inner, scores = f"inner_{i}", f"scores{i or ''}"
         tensors += [
-            TFLiteTensor(inner, (1, 3), "int8", probabilities),
+            TFLiteTensor(inner, (1, 3), "int8", scored),
             TFLiteTensor(scores, (1, 3), dtype, outer),
         ]
         ops += [TFLiteOp(last, ["image"], [inner])]
