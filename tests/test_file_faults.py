@@ -12,7 +12,8 @@ from years import hand_built, page
 
 import tf_lsq
 from tf_lsq._compat import keras
-from tflite_export.file import FAULTS, least_releases, runtime_of
+from tflite_export.file import FAULTS, flatbuffer, least_releases, runtime_of
+from tflite_export.file.faults import claimed_release
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs/runtimes/results.jsonl"
 MEASURED = page.read_results(RESULTS)[1]
@@ -77,6 +78,32 @@ def test_faults_are_known_by_release_and_end():
 @pytest.mark.parametrize("make", [hand_built.batch_matmul, hand_built.fully_connected])
 def test_a_use_without_the_fault_is_not_named(make, rng):
     assert "wrong" not in runtime_of(make(0, rng))
+
+
+def claim(graph):
+    """The release that a file's metadata claim to need."""
+    model, _ = flatbuffer.object_tree(flatbuffer.to_bytes(graph))
+    [entry] = [m for m in model.metadata if m.name == b"min_runtime_version"]
+    return bytes(model.buffers[entry.buffer].data).rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "release"),
+    [(0, "1.14.0"), (5, "")],  # No TensorFlow Lite applies the zero point.
+)
+def test_a_file_claims_no_release_that_computes_it_wrongly(zero_point, release, rng):
+    graph = hand_built.fully_connected(zero_point, rng)
+    assert claim(graph) == claimed_release(graph) == release
+    assert claim(flatbuffer.from_bytes(flatbuffer.to_bytes(graph))) == release
+
+
+def test_a_claim_is_the_oldest_release_that_computes_the_file_right(rng):
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, tf.reduce_sum(inputs, [1, 2]))
+    graph = tiny.built(calibrated(model, rng)).graph
+    assert claim(graph) == "2.13.1"
+    found = flatbuffer.from_bytes(flatbuffer.to_bytes(graph))
+    assert claim(found) == "2.13.1" and runtime_of(found) == runtime_of(graph)
 
 
 def test_a_file_names_the_releases_that_compute_it_wrongly(rng):

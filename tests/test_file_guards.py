@@ -10,7 +10,9 @@ import pytest
 from harness import crashes, guard_cases, run_files
 from harness.guard_cases import CASES, ENDS, REFUSES, WRONG
 
-from tflite_export.file import flatbuffer, guards, rewritten, to_bytes
+from tflite_export.demo.conversion import for_the_web
+from tflite_export.file import ModelInfo, flatbuffer, guards, rewritten, to_bytes
+from tflite_export.metadata_files import write_metadata
 
 NAMES = [case.name for case in CASES]
 BY_NAME = dict(zip(NAMES, CASES, strict=True))
@@ -123,6 +125,25 @@ def test_all_operators_are_named_at_once():
     assert found == ["  SLICE to `output`", "  SLICE to `other`"]
 
 
-def test_files_that_were_read_are_rewritten_whatever_they_compute():
-    content = rewritten(BY_NAME["moved_by_GATHER"].wrong)
+@pytest.mark.parametrize("name", ["moved_by_GATHER", "scale_of_bias_of_CONV_2D"])
+def test_files_of_other_tools_are_rewritten_whatever_they_compute(name, tmp_path):
+    content = rewritten(BY_NAME[name].wrong)
     assert rewritten(flatbuffer.from_bytes(content)) == content
+    path = tmp_path / "other.tflite"
+    path.write_bytes(content)
+    write_metadata(path, info=ModelInfo("Other"))
+    found = flatbuffer.from_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match="operators that LiteRT computes right"):
+        to_bytes(found)
+    tensors = flatbuffer.from_bytes(content).tensors
+    assert found.tensors.keys() == tensors.keys()
+    for one in tensors.values():
+        assert found.tensors[one.name].quantization == one.quantization
+    for_the_web(content)
+
+
+def test_operators_that_name_no_tensor_are_named_first():
+    graph = BY_NAME["moved_by_GATHER"].wrong
+    ops = [dataclasses.replace(graph.ops[0], outputs=["missing"])]
+    with pytest.raises(ValueError, match="must name tensors of the graph"):
+        to_bytes(dataclasses.replace(graph, ops=ops))
