@@ -11,7 +11,14 @@ from harness import crashes, guard_cases, run_files
 from harness.guard_cases import CASES, ENDS, REFUSES, WRONG
 
 from tflite_export.demo.conversion import for_the_web
-from tflite_export.file import ModelInfo, flatbuffer, guards, rewritten, to_bytes
+from tflite_export.file import (
+    ModelInfo,
+    TensorQuantization,
+    flatbuffer,
+    guards,
+    rewritten,
+    to_bytes,
+)
 from tflite_export.metadata_files import write_metadata
 
 NAMES = [case.name for case in CASES]
@@ -147,3 +154,16 @@ def test_operators_that_name_no_tensor_are_named_first():
     ops = [dataclasses.replace(graph.ops[0], outputs=["missing"])]
     with pytest.raises(ValueError, match="must name tensors of the graph"):
         to_bytes(dataclasses.replace(graph, ops=ops))
+
+
+@pytest.mark.parametrize("code", ["ADD", "SUB"])
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_scales_of_sums_have_an_exact_limit(code, dtype):
+    graph = BY_NAME[f"steep_{code}_in_{dtype}"].wrong
+    limit = np.float32(2.0**-20 if (code, dtype) == ("SUB", "int8") else 2.0**-15)
+    for scale, refused in ((limit, True), (np.nextafter(limit, np.float32(1)), False)):
+        grid = TensorQuantization(np.array([scale]), 0)
+        output = dataclasses.replace(graph.tensors["output"], quantization=grid)
+        tensors = {**graph.tensors, "output": output}
+        found = guards.violations(dataclasses.replace(graph, tensors=tensors))
+        assert bool(found) == refused

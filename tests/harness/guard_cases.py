@@ -651,6 +651,9 @@ def _sums_of_two():
             wrong = _pair(code, table, dtype, scales, limit)
             name = f"steep_{code}_in_{dtype}"
             yield Case(name, "steep_sums", wrong, right, function, ENDS)
+            if (code, dtype) == ("ADD", "int8"):
+                wrong = _pair(code, table, dtype, scales, 2.0**-15)
+                yield Case("wrapping_ADD", "steep_sums", wrong, right, function)
             wrong = _pair(code, table, dtype, (0.5, 0.0), output)
             name = f"{code}_in_{dtype}_of_scale_0"
             yield Case(name, "scales", wrong, right, function, ENDS)

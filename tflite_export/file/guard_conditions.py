@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .tflite_graph import TFLiteGraph, TFLiteOp, TFLiteTensor
+from .tflite_graph import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
 
 # Operators that move, compare or average codes, which LiteRT does not rescale: places
 # of the inputs that are data; none: all of them.
@@ -171,15 +171,16 @@ def bias_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
     if len(grids) < 3 or not _computes_codes(op, graph, WEIGHTED[op.code][0]):
         return ""
     source, kernel, bias = (np.asarray(grid.scale, np.float64) for grid in grids)
-    products, name = source * kernel, tensors[2].name
-    if len(bias) not in (1, len(products)):
+    with np.errstate(invalid="ignore"):  # Of scales that are not finite.
+        products, name = source * kernel, tensors[2].name
+    if min(len(bias), len(products)) > 1 and len(bias) != len(products):
         return f"`{name}` has {len(bias)} scales for {len(products)} products"
-    wrong = ~np.isclose(bias, products, _BIAS_TOLERANCE, 0)
+    scales, expected = np.broadcast_arrays(bias, products)
+    wrong = ~np.isclose(scales, expected, _BIAS_TOLERANCE, 0)
     if not wrong.any():
         return ""
-    channel = int(wrong.argmax())
-    scale = np.broadcast_to(bias, wrong.shape)[channel]
-    return f"`{name}` has the scale {scale:.6g}, the product {products[channel]:.6g}"
+    scale, product = scales[wrong][0], expected[wrong][0]
+    return f"`{name}` has the scale {scale:.6g}, the product {product:.6g}"
 
 
 def any_zero_points(op: TFLiteOp, graph: TFLiteGraph) -> str:
@@ -216,19 +217,22 @@ def steep_sums(op: TFLiteOp, graph: TFLiteGraph) -> str:
 
     A factor must be below 1: in add.cc and sub.cc, twice the larger scale of the inputs
     over 2 ** 20 (int8) or 2 ** 15 (int16) scales of the output; in
-    squared_difference.cc, its square over 2 ** 14 scales of the output.
+    squared_difference.cc, its square over 2 ** 14 scales of the output. ADD in int8
+    must have the limit of int16: x86-64 computes its sums modulo 2 ** 16 codes.
     """
     tensors = [*_inputs(op, graph, 0, 1), graph.tensors[op.outputs[0]]]
     grids = [t.quantization for t in tensors if t.quantization is not None]
     if len(grids) < len(tensors) or tensors[0].dtype not in _CODES:
         return ""
     *sources, output = (float(grid.scale[0]) for grid in grids)
-    doubled, bits = 2 * max(sources), 20 if tensors[0].dtype == "int8" else 15
+    doubled, bits = 2 * max(sources), 15
+    if op.code == "SUB" and tensors[0].dtype == "int8":
+        bits = 20
     if op.code == "SQUARED_DIFFERENCE":
         doubled, bits = doubled**2, 14
     limit = math.ldexp(doubled, -bits)
     steep = 0 < output <= limit
-    return f"{output:.6g}, which must be above {limit:.6g}" if steep else ""
+    return f"a scale of {output:.6g}, at most {limit:.6g}" if steep else ""
 
 
 def quotients(op: TFLiteOp, graph: TFLiteGraph) -> str:
@@ -258,11 +262,11 @@ def large_pools(op: TFLiteOp, graph: TFLiteGraph) -> str:
 def softmax_grids(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Finds outputs of softmaxes in another type or grid than the kernel has."""
     [source], output = _inputs(op, graph, 0), graph.tensors[op.outputs[0]]
-    grid = output.quantization
-    found = None if grid is None else (float(grid.scale[0]), grid.zero_point)
     if source.dtype not in _CODES:
         return ""
-    if found is not None and found == _SOFTMAX.get((source.dtype, output.dtype)):
+    scale, zero_point = _SOFTMAX.get((source.dtype, output.dtype), (0, 0))
+    right = TensorQuantization(np.array([scale], np.float32), zero_point)
+    if output.quantization == right:
         return ""
     return f"{source.dtype}, and {_described([output])}"
 

@@ -196,7 +196,7 @@ GUARDS = (
         "The scale of the output must not be far smaller than those of the inputs",
         conditions.steep_sums,
         remedy="Give the output a larger scale.",
-        otherwise=ENDS,
+        otherwise=f"{ENDS}, or {WRONG}",
     ),
     Guard(
         "int16_zero_points",
