@@ -19,7 +19,7 @@ from harness.bit_widths import with_bits
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
-from tflite_export.file import from_bytes, runtime_of, to_bytes
+from tflite_export.file import from_bytes, rewritten, runtime_of
 from tflite_export.runtimes import this_machine
 from tflite_export.targets import TARGETS, find_violations
 from tflite_export.verification import (
@@ -264,7 +264,7 @@ def test_corrupted_int16_files_are_rejected(corrupt, rng, tmp_path):
     tflite_export.verify_tflite(path, student, x, verbose=False)
     graph = from_bytes(path.read_bytes())
     corrupt(graph)
-    path.write_bytes(to_bytes(graph))
+    path.write_bytes(rewritten(graph))
     with pytest.raises(tflite_export.VerificationError):
         tflite_export.verify_tflite(path, student, verbose=False)
 

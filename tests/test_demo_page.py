@@ -16,7 +16,7 @@ import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import demo
 from tflite_export.demo import conversion
-from tflite_export.file import as_int8, as_uint8, from_bytes, labels, to_bytes
+from tflite_export.file import as_int8, as_uint8, from_bytes, labels, rewritten
 from tflite_export.runtimes import Runner
 
 ATTACK = "</script><script>alert(1)</script>"
@@ -134,9 +134,9 @@ def test_a_change_that_is_not_exact_is_refused(file, monkeypatch):
     def damaged(graph):
         grid = graph.tensors["scores_softmax/uint8_output"].quantization
         object.__setattr__(grid, "zero_point", grid.zero_point + 1)
-        return to_bytes(graph)
+        return rewritten(graph)
 
-    monkeypatch.setattr(conversion, "to_bytes", damaged)
+    monkeypatch.setattr(conversion, "rewritten", damaged)
     with pytest.raises(ValueError, match=r"would change: \['scores'\].*'uint8'"):
         page_of(file)
     assert not file.with_suffix(".html").exists()

@@ -120,7 +120,7 @@ def test_corrupted_files_are_rejected(corrupt, exported):
     student, path, _ = exported
     graph = flatbuffer.from_bytes(path.read_bytes())
     corrupt(graph)
-    path.write_bytes(flatbuffer.to_bytes(graph))
+    path.write_bytes(flatbuffer.rewritten(graph))
     with pytest.raises(
         tflite_export.VerificationError, match=CORRUPTIONS[corrupt]
     ) as e:
