@@ -30,7 +30,7 @@ def runtime_metadata(release: str) -> bytes:
     """Returns a release in the format of a file's metadata.
 
     Args:
-        release: From `min_runtime`.
+        release: From `faults.claimed_release`; "" if unknown.
     """
     return release.encode().ljust(_RUNTIME_BYTES, b"\0")
 
