@@ -151,32 +151,37 @@ def _moved_factor(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     return any(grid is not None and grid.zero_point != 0 for grid in factors)
 
 
+def _types(op: TFLiteOp, graph: TFLiteGraph) -> list[str]:
+    """Returns the types of two inputs, "" for one that is left out, and the output."""
+    names = [*op.inputs, "", ""][:2] + op.outputs[:1]
+    return [graph.tensors[name].dtype if name else "" for name in names]
+
+
 def _in_int8(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether an operator computes in int8."""
-    return graph.tensors[op.inputs[0]].dtype == "int8"
+    return _types(op, graph)[0] == "int8"
 
 
 def _scales_in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether a kernel with one scale per channel multiplies int16 inputs."""
-    several = graph.tensors[op.inputs[1]].num_scales > 1
-    return several and graph.tensors[op.inputs[0]].dtype == "int16"
+    first, second, *_ = _types(op, graph)
+    several = second != "" and graph.tensors[op.inputs[1]].num_scales > 1
+    return first == "int16" and several
 
 
 def _int4_in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether an INT4 kernel multiplies int16 inputs."""
-    types = [graph.tensors[name].dtype for name in op.inputs[:2]]
-    return types == ["int16", "int4"]
+    return _types(op, graph)[:2] == ["int16", "int4"]
 
 
 def _from_int8_to_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether an operator takes int8 codes to int16."""
-    types = [graph.tensors[name].dtype for name in (op.inputs[0], op.outputs[0])]
-    return types == ["int8", "int16"]
+    return _types(op, graph)[::2] == ["int8", "int16"]
 
 
 def _sums_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether an operator computes in int16."""
-    return graph.tensors[op.inputs[0]].dtype == "int16"
+    return _types(op, graph)[0] == "int16"
 
 
 FAULTS = (

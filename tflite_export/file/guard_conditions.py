@@ -158,10 +158,10 @@ def kernel_zero_points(op: TFLiteOp, graph: TFLiteGraph) -> str:
     source, kernel, bias = WEIGHTED[op.code]
     if not _computes_codes(op, graph, source):
         return ""
-    tensors = _inputs(op, graph, kernel, bias)
-    if op.code == "FULLY_CONNECTED" and tensors[0].num_scales == 1:
-        tensors = tensors[1:]
-    return _zero_points(tensors)
+    kernels = _inputs(op, graph, kernel)
+    if op.code == "FULLY_CONNECTED":
+        kernels = [tensor for tensor in kernels if tensor.num_scales > 1]
+    return _zero_points([*kernels, *_inputs(op, graph, bias)])
 
 
 def bias_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
