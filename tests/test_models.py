@@ -21,9 +21,10 @@ def num_parameters(model):
 # https://github.com/osmr/imgclsmob (PreResNet-18 .. -152, 2.0-SqNxt-23). VGG-16 with
 # batch norm: torchvision's vgg16_bn. MobileViT-XXS: timm's mobilevit_xxs. ConvNeXt-Atto
 # and -Pico: 3,708,400 and 9,066,280 of timm's second versions, less two per hidden unit
-# of their response normalization. By hand, from the layers: MLPerf Tiny's DS-CNN, 64 (40
-# + 1) + 4 * 64 (9 + 1 + 64 + 1) + 9 * 2 * 64 + 12 (64 + 1); KWT-1, 64 (40 + 1) + 64 * 99
-# + 12 (4 * 64 * 64 + 2 * 64 * 256 + 256 + 64 + 4 * 64) + 2 * 64 + 12 (64 + 1).
+# of their response normalization. By hand, from the layers: DS-CNN of MLPerf Tiny,
+# 64 (40 + 1) + 4 * 64 (9 + 1 + 64 + 1) + 9 * 2 * 64 + 12 (64 + 1); KWT-1, 64 (40 + 1)
+# + 64 * 99 + 12 (4 * 64 * 64 + 2 * 64 * 256 + 256 + 64 + 4 * 64) + 2 * 64
+# + 12 (64 + 1).
 PUBLISHED = {
     "preact_resnet18": 11_687_848,
     "preact_resnet34": 21_796_008,
