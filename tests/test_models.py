@@ -19,8 +19,12 @@ def num_parameters(model):
 
 # Published numbers of trainable parameters. The residual networks and SqueezeNext:
 # https://github.com/osmr/imgclsmob (PreResNet-18 .. -152, 2.0-SqNxt-23). VGG-16 with
-# batch norm: torchvision's vgg16_bn. DS-CNN, by hand from the layers of MLPerf Tiny's:
-# 64 (40 + 1) + 4 * 64 (9 + 1 + 64 + 1) + 9 * 2 * 64 + 12 (64 + 1).
+# batch norm: torchvision's vgg16_bn. MobileViT-XXS: timm's mobilevit_xxs. ConvNeXt-Atto
+# and -Pico: 3,708,400 and 9,066,280 of timm's second versions, less two per hidden unit
+# of their response normalization. By hand, from the layers: DS-CNN of MLPerf Tiny,
+# 64 (40 + 1) + 4 * 64 (9 + 1 + 64 + 1) + 9 * 2 * 64 + 12 (64 + 1); KWT-1, 64 (40 + 1)
+# + 64 * 99 + 12 (4 * 64 * 64 + 2 * 64 * 256 + 256 + 64 + 4 * 64) + 2 * 64
+# + 12 (64 + 1).
 PUBLISHED = {
     "preact_resnet18": 11_687_848,
     "preact_resnet34": 21_796_008,
@@ -30,6 +34,10 @@ PUBLISHED = {
     "vgg16_bn": 138_365_992,
     "squeezenext23_2x": 2_583_752,
     "ds_cnn": 23_756,
+    "kwt1": 606_604,
+    "mobilevit_xxs": 1_272_024,
+    "convnext_atto": 3_708_400 - 8 * (2 * 40 + 2 * 80 + 6 * 160 + 2 * 320),
+    "convnext_pico": 9_066_280 - 8 * (2 * 64 + 2 * 128 + 6 * 256 + 2 * 512),
 }
 
 

@@ -137,6 +137,11 @@ TRAINING = [
     "to_float",
     "comparison",
     "scheme",
+    "models.parts",
+    "models.convolutional",
+    "models.convnext",
+    "models.keyword_transformer",
+    "models.mobilevit",
     "models",
     "",
 ]

@@ -1,18 +1,13 @@
-"""The networks of the LSQ paper and one for keyword spotting, as Keras models.
-
-Every function takes `input_shape`, `classes` and `width`, a multiplier of the number
-of channels, and returns an untrained float model that outputs logits: compile it with
-``from_logits=True``.
-"""
+"""Convolutional networks: those of the LSQ paper, and one for keyword spotting."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ._compat import keras
+from .._compat import keras
+from .parts import Shape, check_sizes, conv, scaled
 
 layers = keras.layers
-Shape = tuple[int, int, int]
 
 _IMAGE: Shape = (224, 224, 3)
 # Depth -> blocks per stage, and whether they are bottlenecks.
@@ -95,10 +90,10 @@ def preact_resnet(
         raise ValueError(
             f"`depth` must be one of {list(_RESNETS)}. Received: depth={depth!r}."
         )
-    _check_sizes(classes, width)
+    check_sizes(classes, width)
     stages, bottleneck = _RESNETS[depth]
     inputs = layers.Input(input_shape, name="image")
-    channels = _channels(_STEM_CHANNELS, width)
+    channels = scaled(_STEM_CHANNELS, width)
     x = _resnet_stem(inputs, channels)
     for stage, blocks in enumerate(stages, start=1):
         for block in range(1, blocks + 1):
@@ -128,17 +123,17 @@ def vgg16_bn(
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale
         Image Recognition", ICLR 2015, https://arxiv.org/abs/1409.1556
     """
-    _check_sizes(classes, width)
+    check_sizes(classes, width)
     inputs = x = layers.Input(input_shape, name="image")
     for stage, (channels, convs) in enumerate(_VGG_STAGES, start=1):
-        for conv in range(1, convs + 1):
-            name = f"conv{stage}_{conv}"
-            x = _conv(x, _channels(channels, width), 3, name, use_bias=True)
+        for number in range(1, convs + 1):
+            name = f"conv{stage}_{number}"
+            x = conv(x, scaled(channels, width), 3, name, use_bias=True)
             x = _bn_relu(x, name)
         x = layers.MaxPooling2D(name=f"pool{stage}")(x)
     x = layers.Flatten(name="flatten")(x)
     for number in (1, 2):
-        units = _channels(_VGG_HIDDEN, width)
+        units = scaled(_VGG_HIDDEN, width)
         x = layers.Dense(units, activation="relu", name=f"hidden{number}")(x)
         x = layers.Dropout(0.5, name=f"dropout{number}")(x)
     x = layers.Dense(classes, name="logits")(x)
@@ -162,18 +157,18 @@ def squeezenext23_2x(
         Gholami et al., "SqueezeNext: Hardware-Aware Neural Network Design", 2018,
         https://arxiv.org/abs/1803.10615
     """
-    _check_sizes(classes, width)
+    check_sizes(classes, width)
     width *= 2.0
     inputs = layers.Input(input_shape, name="image")
     x = layers.ZeroPadding2D(1, name="stem_pad")(inputs)
-    x = _conv_bn_relu(x, _channels(64, width), 7, "stem", strides=2, padding="valid")
+    x = _conv_bn_relu(x, scaled(64, width), 7, "stem", strides=2, padding="valid")
     x = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
     for stage, (base, blocks) in enumerate(_SQUEEZENEXT_STAGES, start=1):
         for block in range(1, blocks + 1):
             strides = 2 if stage > 1 and block == 1 else 1
             name = f"stage{stage}_block{block}"
-            x = _squeezenext_block(x, _channels(base, width), strides, name)
-    x = _conv_bn_relu(x, _channels(128, width), 1, "head")
+            x = _squeezenext_block(x, scaled(base, width), strides, name)
+    x = _conv_bn_relu(x, scaled(128, width), 1, "head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(classes, name="logits")(x)
     return keras.Model(inputs, x, name="squeezenext23_2x")
@@ -200,8 +195,8 @@ def ds_cnn(
         https://arxiv.org/abs/1711.07128; Banbury et al., "MLPerf Tiny Benchmark",
         2021, https://arxiv.org/abs/2106.07597
     """
-    _check_sizes(classes, width)
-    channels = _channels(64, width)
+    check_sizes(classes, width)
+    channels = scaled(64, width)
     inputs = layers.Input(input_shape, name="features")
     x = _conv_bn_relu(inputs, channels, (10, 4), "stem", strides=2)
     x = layers.Dropout(0.2, name="stem_dropout")(x)
@@ -218,28 +213,6 @@ def ds_cnn(
 # --- Parts -------------------------------------------------------------------
 
 
-def _check_sizes(classes: int, width: float) -> None:
-    """Refuses networks without outputs or channels."""
-    if classes < 1 or width <= 0:
-        raise ValueError(
-            "`classes` must be at least 1 and `width` positive. "
-            f"Received: classes={classes}, width={width}."
-        )
-
-
-def _channels(base: int, width: float) -> int:
-    """Returns a number of channels: scaled, a multiple of 4, at least 4."""
-    return max(4, round(base * width / 4) * 4)
-
-
-def _conv(x: Any, channels: int, size: Any, name: str, **kwargs: Any) -> Any:
-    """Convolution; the batch norm before or after it has the bias."""
-    kwargs = {"padding": "same", "use_bias": False, **kwargs}
-    return layers.Conv2D(
-        channels, size, kernel_initializer="he_normal", name=name, **kwargs
-    )(x)
-
-
 def _bn_relu(x: Any, name: str) -> Any:
     """Batch norm and ReLU."""
     x = layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
@@ -248,15 +221,15 @@ def _bn_relu(x: Any, name: str) -> Any:
 
 def _conv_bn_relu(x: Any, channels: int, size: Any, name: str, **kwargs: Any) -> Any:
     """Convolution with bias, batch norm and ReLU."""
-    return _bn_relu(_conv(x, channels, size, name, use_bias=True, **kwargs), name)
+    return _bn_relu(conv(x, channels, size, name, use_bias=True, **kwargs), name)
 
 
 def _resnet_stem(x: Any, channels: int) -> Any:
     """The layers before the first residual block."""
     if min(x.shape[1:3]) < 64:
-        return _bn_relu(_conv(x, channels, 3, "stem"), "stem")
+        return _bn_relu(conv(x, channels, 3, "stem"), "stem")
     x = layers.ZeroPadding2D(3, name="stem_pad")(x)
-    x = _conv(x, channels, 7, "stem", strides=2, padding="valid")
+    x = conv(x, channels, 7, "stem", strides=2, padding="valid")
     x = _bn_relu(x, "stem")
     return layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(x)
 
@@ -273,14 +246,14 @@ def _preact_block(
     active = _bn_relu(x, f"{name}_pre")
     shortcut = x
     if strides > 1 or x.shape[-1] != out:
-        shortcut = _conv(active, out, 1, f"{name}_shortcut", strides=strides)
+        shortcut = conv(active, out, 1, f"{name}_shortcut", strides=strides)
     if bottleneck:
-        y = _bn_relu(_conv(active, channels, 1, f"{name}_conv1"), f"{name}_conv1")
-        y = _conv(y, channels, 3, f"{name}_conv2", strides=strides)
-        y = _conv(_bn_relu(y, f"{name}_conv2"), out, 1, f"{name}_conv3")
+        y = _bn_relu(conv(active, channels, 1, f"{name}_conv1"), f"{name}_conv1")
+        y = conv(y, channels, 3, f"{name}_conv2", strides=strides)
+        y = conv(_bn_relu(y, f"{name}_conv2"), out, 1, f"{name}_conv3")
     else:
-        y = _conv(active, channels, 3, f"{name}_conv1", strides=strides)
-        y = _conv(_bn_relu(y, f"{name}_conv1"), out, 3, f"{name}_conv2")
+        y = conv(active, channels, 3, f"{name}_conv1", strides=strides)
+        y = conv(_bn_relu(y, f"{name}_conv1"), out, 3, f"{name}_conv2")
     return layers.Add(name=f"{name}_add")([y, shortcut])
 
 
