@@ -26,6 +26,7 @@ from .keras3.models import (
 )
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
+from .normalizing import NORMALIZE, NormForm, expand_norm, num_values
 from .pairing import paired_tensors
 from .rewriting import (
     bypass,
@@ -42,6 +43,7 @@ from .unary import KINDS, WITHOUT_FLOAT
 __all__ = [
     "KINDS",
     "LARGEST_INT8",
+    "NORMALIZE",
     "WITHOUT_FLOAT",
     "FloatPart",
     "ForeignCall",
@@ -51,6 +53,7 @@ __all__ = [
     "Kind",
     "Layer",
     "Node",
+    "NormForm",
     "SynchronizedBatchNormalization",
     "UnaryFunction",
     "Values",
@@ -61,6 +64,7 @@ __all__ = [
     "code_multiplier",
     "convert_float_part",
     "copied",
+    "expand_norm",
     "float_model",
     "from_keras3",
     "infinite",
@@ -71,6 +75,7 @@ __all__ = [
     "is_scaling",
     "load_keras3",
     "make_foreign",
+    "num_values",
     "override_for",
     "paired_tensors",
     "point_of",
