@@ -322,6 +322,7 @@ OPERATORS: dict[str, OperatorRow] = {
         3,
         {1: "1.5.0", 2: "2.7.0", 3: "2.8.0", 4: "2.9.0", 5: "2.12.0"},
         xnnpack=False,
+        int16_version=1,
     ),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions",
