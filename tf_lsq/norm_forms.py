@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .graph import NORMALIZE, Graph, Node, NormForm, expand_norm, num_values, override_for
+from .graph import NORMALIZE, Graph, Node, NormForm, expand_norm, fold_norm, num_values, override_for
 
 # Names of forms for all normalizations, or for those that patterns match; None: the
 # default of the target.
@@ -95,6 +95,8 @@ def expand_norms(
     copies: dict[int, list[Any]] = {}
     for node, form in chosen.items():
         if isinstance(form, NormForm):
+            if not any(is_float(reader) for reader in node.consumers):
+                fold_norm(graph, node)
             expand_norm(graph, node, form, copies)
 
 

@@ -26,7 +26,7 @@ from .keras3.models import (
 )
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
-from .normalizing import NORMALIZE, NormForm, expand_norm, num_values
+from .normalizing import NORMALIZE, NormForm, expand_norm, fold_norm, num_values
 from .pairing import paired_tensors
 from .rewriting import (
     bypass,
@@ -66,6 +66,7 @@ __all__ = [
     "copied",
     "expand_norm",
     "float_model",
+    "fold_norm",
     "from_keras3",
     "infinite",
     "input_factor",

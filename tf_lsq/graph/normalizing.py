@@ -25,6 +25,7 @@ import tensorflow as tf
 from .._compat import keras
 from ..layers import AddConstant, ChannelScaling, MultiplyConstant
 from ..lsq import MAX_ACTIVATION_BITS, MAX_NUM_BITS
+from .copying import copied
 from .float_layers import Reduction, UnaryFunction
 from .functions.recorded import Unsupported
 from .lowering import Call
@@ -35,6 +36,8 @@ from .rewriting import unique_name
 layers = keras.layers
 NORMALIZE = "normalize"
 _EPSILON_OF_UNIT = 1e-12  # Of the squared norm, in Keras' `UnitNormalization`.
+# Layers whose kernels can have the gamma and beta of a normalization before them.
+_FOLDING = (layers.Dense, layers.Conv1D, layers.Conv2D)
 # Constant of several axes -> the kind of its operator, and its layer.
 _CONSTANTS = {
     "gamma": ("multiply_constant", MultiplyConstant),
@@ -218,6 +221,85 @@ def _norm(call: Call, norm: Norm) -> Node:
     return node
 
 
+# --- Folding -------------------------------------------------------------------------
+
+
+def fold_norm(graph: Graph, node: Node) -> bool:
+    """Moves gamma and beta of a normalization into the kernels that read it.
+
+    ``W (gamma * x + beta) + b`` is ``(W * gamma) x + (W beta + b)``, which is one
+    operator less. The user's layers stay unchanged: the operators get copies.
+
+    Args:
+        graph: The graph of a float model, whose operators change.
+        node: Its operator of kind "normalize".
+
+    Returns:
+        Whether it has neither afterwards: its readers may not allow it.
+    """
+    norm: Norm = node.options["norm"]
+    if not _may_fold(graph, node):
+        return norm.gamma is None and norm.beta is None
+    for reader in node.consumers:
+        reader.layer = reader.model_layer = _with_folded(reader.layer, node)
+    plain = copied(node.layer)
+    plain.build((None, *node.shape[1:]))
+    beta = getattr(plain, "beta", None)
+    plain.set_weights(
+        [
+            np.zeros(weight.shape) if weight is beta else np.ones(weight.shape)
+            for weight in plain.weights
+        ]
+    )
+    node.layer = node.model_layer = plain
+    node.options["norm"] = dataclasses.replace(norm, gamma=None, beta=None)
+    return True
+
+
+def _may_fold(graph: Graph, node: Node) -> bool:
+    """Returns whether all that reads a normalization is a kernel of its own."""
+    norm: Norm = node.options["norm"]
+    read = {term.node for term in graph.terms} | set(graph.outputs)
+    return (
+        (norm.gamma is not None or norm.beta is not None)
+        and norm.constant_axes == (len(node.shape) - 1,)
+        and not (node.shared or node in read)
+        and bool(node.consumers)
+        and all(_folds(reader, node, norm) for reader in node.consumers)
+    )
+
+
+def _folds(reader: Node, node: Node, norm: Norm) -> bool:
+    """Returns whether an operator can have the gamma and beta of a normalization."""
+    layer = reader.layer
+    if type(layer) not in _FOLDING or reader.kind not in ("conv", "dense"):
+        return False
+    one_by_one = all(size == 1 for size in getattr(layer, "kernel_size", ()))
+    padded = getattr(layer, "padding", "valid") != "valid" and not one_by_one
+    return (
+        not (reader.shared or padded and norm.beta is not None)
+        and getattr(layer, "groups", 1) == 1
+        and layer.kernel_constraint is None
+        and layer.trainable == node.layer.trainable
+        and not reader.options.get("constant")
+    )
+
+
+def _with_folded(layer: Layer, node: Node) -> Layer:
+    """Returns a copy of a layer that has the gamma and beta of its input."""
+    norm: Norm = node.options["norm"]
+    kernel = layer.kernel.numpy()
+    bias = layer.bias.numpy() if layer.use_bias else np.zeros(kernel.shape[-1:])
+    if norm.beta is not None:
+        products = kernel * norm.beta.numpy()[:, np.newaxis]
+        bias = bias + products.reshape(-1, kernel.shape[-1]).sum(axis=0)
+    if norm.gamma is not None:
+        kernel = kernel * norm.gamma.numpy()[:, np.newaxis]
+    has_bias = layer.use_bias or norm.beta is not None
+    copy = copied(layer, use_bias=has_bias)
+    return _with_weights(copy, node.shape, [kernel, bias] if has_bias else [kernel])
+
+
 # --- Expanding -----------------------------------------------------------------------
 
 
@@ -270,14 +352,14 @@ class _Expansion:
             layer = self._layer(layers.Subtract, "centered")
             x = self._add("subtract", layer, [x, mean], inner)
         root = self._root(self._squares(x))
-        x = self._add(
-            "multiply", self._layer(layers.Multiply, "normalized"), [x, root], inner
-        )
-        if norm.groups > 1:
-            x = self._reshaped(x, "whole", node.shape)
         if id(node.layer) not in copies:
             copies[id(node.layer)] = [node.layer, *_constant_layers(node)]
-        for kind, layer in copies[id(node.layer)][1:]:
+        constants = copies[id(node.layer)][1:]
+        layer = self._layer(layers.Multiply, "normalized")
+        x = self._add("multiply", layer, [x, root], inner if constants else None)
+        if norm.groups > 1:
+            x = self._reshaped(x, "whole", node.shape)
+        for kind, layer in constants:
             x = self._add(kind, layer, [x], inner)
         self._end(x)
 
