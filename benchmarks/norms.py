@@ -77,7 +77,7 @@ def _print_table(tokens: int, channels: int, rounds: int) -> None:
     uneven = [examples(tokens, channels, seed, outliers=True) for seed in (0, 1)]
     files = {name: built(plain[0], **options) for name, options in FORMS.items()}
     others = {name: built(uneven[0], **options) for name, options in FORMS.items()}
-    calls = {name: _inference(file) for name, file in files.items()}
+    calls = {name: inference(file) for name, file in files.items()}
     times = side_by_side(calls, rounds, _WARM_UP)
     print("| form | operators | bytes | ms | off, max | rms | with outliers | rms |")
     print("|---|---|---|---|---|---|---|---|")
@@ -142,8 +142,12 @@ def error(file: BuiltFile, x: np.ndarray) -> Error:
     return Error(float((off > 0).mean()), int(off.max()), rms)
 
 
-def _inference(file: BuiltFile) -> Any:
-    """Returns what runs a file once."""
+def inference(file: BuiltFile) -> Any:
+    """Returns what runs a file once, on one thread with XNNPACK.
+
+    Args:
+        file: The file, with one input.
+    """
     interpreter = start(file.content, "xnnpack", 1)
     interpreter.allocate_tensors()
     [source] = interpreter.get_input_details()

@@ -53,8 +53,8 @@ class NormForm:
         name: What users call it.
         inner: Bits of the mean, of the centered tensor, and of the normalized one
             before gamma and beta.
-        variance: Bits of the sum of squares, at least 9; the table of reciprocal roots
-            has ``2 ** bits`` entries, at most 32768.
+        variance: Bits of the sum of squares, 9 to 15; the table of reciprocal roots has
+            ``2 ** bits`` entries.
         root: Bits of the reciprocal root.
     """
 
