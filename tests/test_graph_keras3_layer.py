@@ -258,5 +258,9 @@ def test_another_backend_is_refused_by_name_with_the_remedy(monkeypatch):
     monkeypatch.setattr(keras3.config, "backend", lambda: "jax")
     with pytest.raises(ValueError) as error:
         tf_lsq.from_keras3(model)
-    for text in ("`inner/pool` (AdaptiveAveragePooling1D)", "`sort", "KERAS_BACKEND=tensorflow"):
+    for text in (
+        "`inner/pool` (AdaptiveAveragePooling1D)",
+        "`sort",
+        "KERAS_BACKEND=tensorflow",
+    ):
         assert text in str(error.value)

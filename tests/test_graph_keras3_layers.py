@@ -110,7 +110,6 @@ CASES = {
     "gru_reset_before": lambda: gru(reset_after=False),
     "layer_norm": lambda: on(layers3.LayerNormalization(), 6, 4),
     "rms_norm": lambda: on(layers3.RMSNormalization(axis=(1, 2)), 6, 4),
-    "unit_norm": lambda: on(layers3.UnitNormalization(), 6, 4),
     "lstm": lambda: lstm(return_sequences=True),
     "lstm_hard_sigmoid": lambda: lstm(recurrent_activation="hard_sigmoid"),
     "lstm_states": lambda: lstm(return_state=True),

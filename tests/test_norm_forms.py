@@ -126,7 +126,5 @@ def test_check_model_says_what_a_target_does_with_a_normalization():
     assert tflite_export.check_model(model).ok
     refused = tflite_export.check_model(model, target="edgetpu")
     assert "no form for `n`" in refused.problems[0]
-    left = tflite_export.check_model(
-        model, target="edgetpu", overrides={"n": "float"}
-    )
+    left = tflite_export.check_model(model, target="edgetpu", overrides={"n": "float"})
     assert left.ok and any("float tensors" in remark for remark in left.remarks)

@@ -61,6 +61,8 @@ TRAINING = [
     "graph.norm_layers",
     "graph.rewriting",
     "graph.normalizing",
+    "graph.norm_folding",
+    "graph.norm_expanding",
     "graph.python_functions",
     "graph.shape_values",
     "graph.functions.values",

@@ -18,7 +18,16 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .graph import NORMALIZE, Graph, Node, NormForm, expand_norm, fold_norm, num_values, override_for
+from .graph import (
+    NORMALIZE,
+    Graph,
+    Node,
+    NormForm,
+    expand_norm,
+    fold_norm,
+    num_values,
+    override_for,
+)
 
 # Names of forms for all normalizations, or for those that patterns match; None: the
 # default of the target.

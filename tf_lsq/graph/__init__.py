@@ -26,7 +26,9 @@ from .keras3.models import (
 )
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
-from .normalizing import NORMALIZE, NormForm, expand_norm, fold_norm, num_values
+from .norm_expanding import NormForm, expand_norm, num_values
+from .norm_folding import fold_norm
+from .normalizing import NORMALIZE
 from .pairing import paired_tensors
 from .rewriting import (
     bypass,

@@ -28,7 +28,7 @@ class RMSNormalization(keras.layers.Layer):
         self, axis: int | Sequence[int] = -1, epsilon: float = 1e-6, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.axis = sorted(axis) if isinstance(axis, list | tuple) else [axis]
+        self.axis = [axis] if isinstance(axis, int) else sorted(axis)
         self.epsilon = epsilon
 
     def build(self, input_shape: Any) -> None:

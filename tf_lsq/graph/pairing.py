@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from ..layers import PixelPoint
 from .nodes import Graph, Node
-from .normalizing import NORMALIZE, Norm, fold_norm
+from .norm_folding import fold_norm
+from .normalizing import NORMALIZE, Norm
 from .rewriting import is_scaling
 
 
@@ -109,14 +110,14 @@ def _source_of_norm(graph: Graph, node: Node, operator: Node) -> Node:
         fold_norm(graph, node)
     while operator.kind in (*constants, "reshape"):
         _, operator = _points_before(operator.inputs[0])
-    steps = ["multiply", *["subtract"] * norm.centered, *["reshape"] * (norm.groups > 1)]
-    for number, kind in enumerate(steps, start=1):
+    kinds = {"multiply": True, "subtract": norm.centered, "reshape": norm.groups > 1}
+    steps = [kind for kind, present in kinds.items() if present]
+    for kind in steps:
         if operator.kind != kind:
             found = f"`{operator.origin}` in place of `{node.origin}`"
             raise _not_its_student(graph, found)
         source = operator.inputs[0]
-        if number < len(steps):
-            _, operator = _points_before(source)
+        _, operator = _points_before(source)
     return source
 
 

@@ -91,7 +91,8 @@ class ChannelScaling(keras.layers.Layer):
     def __init__(self, *, scale: bool = True, center: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         self.scale, self.center = bool(scale), bool(center)
-        self.gamma = self.beta = None
+        self.gamma: Any = None
+        self.beta: Any = None
 
     def build(self, input_shape: Any) -> None:
         """Creates the factors and summands, `[channels]`."""

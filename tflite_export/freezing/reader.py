@@ -274,8 +274,8 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
 
     if isinstance(layer, ChannelScaling):
         return Scaling(
-            number(layer.gamma) if layer.scale else np.float64(1),
-            number(layer.beta) if layer.center else np.float64(0),
+            number(layer.gamma) if layer.scale else np.ones([]),
+            number(layer.beta) if layer.center else np.zeros([]),
         )
     return BatchNorm(
         number(layer.moving_mean),

@@ -39,9 +39,7 @@ class SumOfSquares(Operator):
             inputs[0], f"{node.name}/rows", matrix, source.integer_grid
         )
         exact = Grid(_scale_of_squares(source), 0)
-        sums = builder.tensor(
-            f"{node.name}/sums", (*matrix[:2], 1, 1), exact, "int32"
-        )
+        sums = builder.tensor(f"{node.name}/sums", (*matrix[:2], 1, 1), exact, "int32")
         builder.op("BATCH_MATMUL", [rows, rows], sums, adj_x=False, adj_y=True)
         codes = builder.tensor(f"{node.name}/codes", (*matrix[:2], 1, 1), node.grid)
         builder.op("QUANTIZE", [sums], codes)
