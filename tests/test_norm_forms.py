@@ -121,6 +121,22 @@ def test_sums_that_do_not_fit_are_refused_by_name(form, fits):
         tf_lsq.quantize_model(model, norm_form=form)
 
 
+def test_sums_over_other_axes_have_the_limit_of_int16():
+    inputs = layers.Input((260, 260, 2))
+    norm = layers.GroupNormalization(-1, center=False, scale=False, name="n")
+    model = keras.Model(inputs, layers.Conv2D(2, 3)(norm(inputs)))
+    with pytest.raises(ValueError, match="`n` sums 67600 values, and 65535 fit"):
+        tf_lsq.quantize_model(model, norm_form="int8")
+
+
+def test_an_override_of_groups_is_the_bits_of_their_product():
+    inputs = layers.Input((4, 4, 6))
+    norm = layers.GroupNormalization(3, center=False, scale=False, name="n")
+    x = layers.Add()([norm(inputs), inputs])
+    student = tf_lsq.quantize_model(keras.Model(inputs, x), overrides={"n": 16})
+    assert student.get_layer("quantize_n_normalized").num_bits == 16
+
+
 def test_check_model_says_what_a_target_does_with_a_normalization():
     model = on_sum(LN(name="n"))
     assert tflite_export.check_model(model).ok

@@ -25,6 +25,7 @@ from .graph import (
     NormForm,
     expand_norm,
     fold_norm,
+    most_values,
     num_values,
     override_for,
 )
@@ -57,7 +58,6 @@ NORM_FORMS: dict[str, tuple[NormForm, ...]] = {
     "edgetpu": (),
 }
 NAMES = ("int8", "int16")
-_MOST_VALUES = {"int16": 2**16 - 1, "int8": 2**17 - 1}  # Of a sum in int32.
 
 
 def check_choice(choice: Choice) -> None:
@@ -121,7 +121,7 @@ def _form_of(node: Node, target: str, choice: Choice) -> NormForm | str:
     if not found:
         known = f"only {[form.name for form in forms]}" if forms else "no form"
         return f"{target!r} has {known} for `{node.origin}`"
-    count, most = num_values(node), _MOST_VALUES[found[0].name]
+    count, most = num_values(node), most_values(node, found[0])
     if count > most:
         return f"`{node.origin}` sums {count} values, and {most} fit"
     return found[0]

@@ -162,6 +162,10 @@ def assign_bits(
         options.norm_form,
         lambda node: stays_float(node, chosen, configs),
     )
+    for node, value in chosen.items():
+        if isinstance(value, int) and node.properties.keeps_codes:
+            # A normalization of groups ends with a reshape.
+            node.inputs[0].options["bits"] = value
     bits = {}
     for node in graph.nodes:
         config = (configs or {}).get(node.origin)

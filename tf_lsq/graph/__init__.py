@@ -26,7 +26,7 @@ from .keras3.models import (
 )
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
-from .norm_expanding import NormForm, expand_norm, num_values
+from .norm_expanding import NormForm, expand_norm, most_values, num_values
 from .norm_folding import fold_norm
 from .normalizing import NORMALIZE
 from .pairing import paired_tensors
@@ -78,6 +78,7 @@ __all__ = [
     "is_scaling",
     "load_keras3",
     "make_foreign",
+    "most_values",
     "num_values",
     "override_for",
     "paired_tensors",

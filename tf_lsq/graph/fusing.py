@@ -55,6 +55,7 @@ def analyze(model: keras.Model) -> Graph:
     if any(node.kind == "point" for node in graph.nodes):
         for node in graph.nodes:
             if node.kind == NORMALIZE:  # Others have become operators.
+                node.options = {}
                 make_foreign(node)
     return graph
 

@@ -26,6 +26,9 @@ _CONSTANTS = {
     "beta": ("add_constant", AddConstant),
 }
 
+# Bits of the values whose squares, or which, are summed -> how many fit 32 bits.
+_MOST_VALUES = {MAX_NUM_BITS: 2**17 - 1, MAX_ACTIVATION_BITS: 2**16 - 1}
+
 
 @dataclasses.dataclass(frozen=True)
 class NormForm:
@@ -55,6 +58,25 @@ def num_values(node: Node) -> int:
     norm: Norm = node.options["norm"]
     shape = _grouped_shape(node.shape, norm.groups)
     return math.prod(shape[axis] or 1 for axis in norm.axes)
+
+
+def most_values(node: Node, form: NormForm) -> int:
+    """Returns how many values fit the sums of a form, which have 32 bits.
+
+    Args:
+        node: An operator of kind "normalize".
+        form: How it is computed.
+    """
+    bits = MAX_NUM_BITS if _sums_int8(node, form) else MAX_ACTIVATION_BITS
+    return _MOST_VALUES[bits]
+
+
+def _sums_int8(node: Node, form: NormForm) -> bool:
+    """Returns whether squares of int8 codes are summed in int32: over last axes."""
+    norm: Norm = node.options["norm"]
+    rank, count = len(_grouped_shape(node.shape, norm.groups)), len(norm.axes)
+    trailing = norm.axes == tuple(range(rank - count, rank))
+    return form.inner <= MAX_NUM_BITS and trailing
 
 
 def expand_norm(
@@ -108,9 +130,8 @@ class _Expansion:
 
     def _squares(self, x: Node) -> Node:
         """Adds the sum of squares."""
-        norm, form, rank = self._norm, self._form, len(x.shape)
-        count = len(norm.axes)
-        if form.inner <= MAX_NUM_BITS and norm.axes == tuple(range(rank - count, rank)):
+        form, count = self._form, len(self._norm.axes)
+        if _sums_int8(self._node, form):
             layer = self._layer(SumOfSquares, "squares", count)
             return self._add(
                 "sum_of_squares", layer, [x], form.variance, num_axes=count

@@ -98,12 +98,8 @@ def group_norm(call: Call) -> Node:
     if axis != rank - 1:
         raise Unsupported(f"axis must be the last one, received {layer.axis}")
     channels, groups, positions = call.shape[-1], layer.groups, tuple(range(1, axis))
-    if groups == 1:
-        axes = (*positions, axis)
-    elif groups == channels:
-        axes = positions
-    else:
-        axes = (1, 3)
+    split = 1 < groups < channels
+    axes = (1, 3) if split else positions + (axis,) * (groups == 1)
     return _norm(
         call,
         Norm(
@@ -114,7 +110,7 @@ def group_norm(call: Call) -> Node:
             gamma=layer.gamma if layer.scale else None,
             beta=layer.beta if layer.center else None,
             constant_axes=(axis,),
-            groups=groups if axes == (1, 3) and groups not in (1, channels) else 1,
+            groups=groups if split else 1,
         ),
     )
 
@@ -181,8 +177,7 @@ def _norm(call: Call, norm: Norm) -> Node:
         )
     if not norm.axes or rank < 2:
         raise Unsupported(f"there must be an axis to normalize, received {shape}")
-    node = call.add(NORMALIZE, norm=norm)
-    return node
+    return call.add(NORMALIZE, norm=norm)
 
 
 def with_weights(layer: Layer, shape: Any, values: Any) -> Layer:
