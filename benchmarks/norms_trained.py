@@ -19,11 +19,11 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
+import tensorflow_datasets as tfds
 import tf_keras as keras
 
 import tf_lsq
 import tflite_export
-from examples.datasets import load
 from tf_lsq.norm_forms import NAMES
 from tflite_export.build import build_file
 from tflite_export.freezing import read_model
@@ -52,9 +52,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=len(_BITS))
     args = parser.parse_args()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    images = load("fashion_mnist", args.data_dir)
-    train = (images.x_train[..., 0].astype(np.float32), images.y_train)
-    test = (images.x_test[..., 0].astype(np.float32), images.y_test)
+    train, test = (_images(split, args.data_dir) for split in ("train", "test"))
     print("| bits | form | seed | student | file | operators | bytes | ms |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in range(args.seeds):
@@ -64,6 +62,21 @@ def main() -> None:
         print(f"| float | | {seed} | {accuracy:.2%} | | | | |", flush=True)
         for bits in _BITS[: args.bits]:
             _print_rows(model, bits, seed, train, test, args.epochs)
+
+
+def _images(split: str, data_dir: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels of Fashion-MNIST, float32 `[examples, 28, 28]`."""
+    images, labels = tfds.as_numpy(
+        tfds.load(
+            "fashion_mnist",
+            split=split,
+            data_dir=data_dir,
+            download=data_dir is None,
+            batch_size=-1,
+            as_supervised=True,
+        )
+    )
+    return images[..., 0].astype(np.float32), labels
 
 
 def _print_rows(
