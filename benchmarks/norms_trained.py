@@ -49,10 +49,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--float-epochs", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--images", type=int, default=None, help="the first so many")
     parser.add_argument("--bits", type=int, default=len(_BITS))
     args = parser.parse_args()
     print(", ".join(f"{name} {value}" for name, value in machine().items()))
-    train, test = (_images(split, args.data_dir) for split in ("train", "test"))
+    train, test = (
+        [array[: args.images] for array in _images(split, args.data_dir)]
+        for split in ("train", "test")
+    )
     print("| bits | form | seed | student | file | operators | bytes | ms |")
     print("|---|---|---|---|---|---|---|---|")
     for seed in range(args.seeds):
