@@ -48,7 +48,7 @@ def test_the_check_predicts_the_operators_of_the_file(rng, tmp_path):
 
 def test_what_quantize_model_refuses_is_reported_as_a_problem():
     inputs = layers.Input((8, 8, 3))
-    x = layers.LayerNormalization(name="norm")(layers.Conv2D(3, 3)(inputs))
+    x = layers.Softmax(axis=1, name="norm")(layers.Conv2D(3, 3)(inputs))
     x = layers.Lambda(lambda x: tf.cumsum(x, 1), name="own")(x)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
     report = tflite_export.check_model(model)
@@ -99,7 +99,7 @@ def test_unknown_image_sizes_are_named_before_training(quantized, rng, tmp_path)
 
 def test_unknown_sizes_and_layers_without_integer_form_are_named_together():
     inputs = layers.Input((None, 4), name="words")
-    model = keras.Model(inputs, layers.LayerNormalization(name="norm")(inputs))
+    model = keras.Model(inputs, layers.Softmax(axis=1, name="norm")(inputs))
     norm, words = tflite_export.check_model(model).problems
     assert "`norm`" in norm and "`words` (None, None, 4)" in words
 

@@ -16,6 +16,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tf_lsq.graph import layer_table
+from tf_lsq.graph.norm_layers import RMSNormalization
 
 layers = keras.layers
 SHAPE = (8, 8, 4)
@@ -440,6 +441,16 @@ CASES = {
     "tanh": (layers.Activation, between(same_conv(), BN, activation("tanh"))),
     "swish": (layers.Activation, between(same_conv(), BN, activation("swish"))),
     "hard_sigmoid": (layers.Activation, between(same_conv(activation="hard_sigmoid"))),
+    "layer_norm": (
+        layers.LayerNormalization,
+        between(same_conv(), layers.LayerNormalization),
+    ),
+    "group_norm": (
+        layers.GroupNormalization,
+        between(same_conv(), lambda: layers.GroupNormalization(3), RELU),
+    ),
+    "unit_norm": (layers.UnitNormalization, between(layers.UnitNormalization)),
+    "rms_norm": (RMSNormalization, sequence(RMSNormalization)),
     "rescaling": (layers.Rescaling, preprocessed(lambda: layers.Rescaling(0.5, -1.0))),
     "rescaling_inside": (
         layers.Rescaling,

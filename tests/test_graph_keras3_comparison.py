@@ -226,4 +226,6 @@ def test_what_can_be_registered():
         tf_lsq.register_layer(int)
     with pytest.raises(ValueError, match="already supported"):
         tf_lsq.register_layer(layers3.Conv2D)
-    assert callable(tf_lsq.register_layer(layers3.RMSNormalization))
+    with pytest.raises(ValueError, match="already supported"):
+        tf_lsq.register_layer(layers3.RMSNormalization)
+    assert callable(tf_lsq.register_layer(layers3.RandAugment))

@@ -109,6 +109,7 @@ CASES = {
     "gru_hard_silu": lambda: gru(activation="hard_silu"),
     "gru_reset_before": lambda: gru(reset_after=False),
     "layer_norm": lambda: on(layers3.LayerNormalization(), 6, 4),
+    "rms_norm": lambda: on(layers3.RMSNormalization(axis=(1, 2)), 6, 4),
     "lstm": lambda: lstm(return_sequences=True),
     "lstm_hard_sigmoid": lambda: lstm(recurrent_activation="hard_sigmoid"),
     "lstm_states": lambda: lstm(return_state=True),
@@ -242,9 +243,9 @@ def test_a_layer_whose_settings_tf_keras_does_not_have_is_run_by_keras_3():
         "vocabulary_size": on(
             layers3.IntegerLookup(vocabulary=[1, 2]), 5, dtype="int64"
         ),
-        "no such layer": on(layers3.RMSNormalization(), 6, 4),
-        "RMSNormalization": on(
-            layers3.TimeDistributed(layers3.RMSNormalization()), 6, 4
+        "no such layer": on(layers3.AdaptiveAveragePooling1D(3), 6, 4),
+        "AdaptiveAveragePooling1D": on(
+            layers3.TimeDistributed(layers3.AdaptiveAveragePooling1D(3)), 5, 6, 4
         ),
     }
     for reason, model in cases.items():

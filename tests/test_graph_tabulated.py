@@ -21,6 +21,7 @@ EIGHT = {"weight_bits": 8, "activation_bits": 8}
 EXTREME = [-1e30, -5.0, -1.0, -0.5, -0.0, 0.0, 1e-30, 0.5, 1.0, 7.0, 1e30]
 # Function -> settings, where it has any.
 SETTINGS = {
+    "rsqrt_from": {"least": 1e-6},
     "celu": {"alpha": 0.5},
     "elu_alpha": {"alpha": 0.5},
     "exponential": {"base": 2.0},

@@ -6,13 +6,14 @@ import pytest
 import test_conformance
 import test_graph_functions
 
+from tf_lsq import norm_forms
 from tf_lsq.graph import KINDS, analyze
 from tflite_export.file import tflite_operators
 from tflite_export.file.flatbuffer import schema
 from tflite_export.operators import OPERATORS, Operator
 
 # Graph kinds that produce no operator in a file.
-WITHOUT_OPERATOR = {"input", "identity", "scale", "point"}
+WITHOUT_OPERATOR = {"input", "identity", "scale", "point", "normalize"}
 # Operators that occur only in files.
 ONLY_IN_FILES = {"pointwise", "quantize", "to_int16", "widen", "clip_high", "clip_low"}
 # Layers left in float, and indices, have their own tests.
@@ -70,7 +71,15 @@ def covered():
         )
         for functions, rank in test_graph_functions.MODELS.values()
     ]
-    return {node.kind for build in builds for node in analyze(build()).nodes}
+    return {node.kind for build in builds for node in nodes_of(build())}
+
+
+def nodes_of(model):
+    """Operators of a model, with those of its normalizations in either form."""
+    graphs = [analyze(model) for _ in norm_forms.NAMES]
+    for graph, form in zip(graphs, norm_forms.NAMES, strict=True):
+        norm_forms.expand_norms(graph, "phone", form, lambda node: False)
+    return [node for graph in graphs for node in graph.nodes]
 
 
 @pytest.mark.parametrize("code", sorted(tflite_operators.OPERATORS))

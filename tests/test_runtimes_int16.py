@@ -105,3 +105,45 @@ def test_only_whole_vectors_of_equal_shapes_are_folded(rng):
         for a, b in zip(first, second, strict=True)
     ]
     assert np.array_equal(one, np.concatenate(alone))
+
+
+def reduced(codes, scales):
+    """What LiteRT computes as the sum of the last axis."""
+    tensors = {
+        name: TFLiteTensor(
+            name,
+            (1, size),
+            "int16",
+            TensorQuantization(scales[number : number + 1], 0),
+            dynamic_batch=True,
+        )
+        for number, (name, size) in enumerate({"x": codes.shape[1], "sum": 1}.items())
+    }
+    axes = np.array([1], np.int32)
+    tensors["axes"] = TFLiteTensor("axes", axes.shape, "int32", data=axes)
+    op = TFLiteOp("SUM", ["x", "axes"], ["sum"], {"keep_dims": True})
+    graph = TFLiteGraph(tensors, [op], {"x": "x"}, {"sum": "sum"})
+    return Runner(graph).run({"x": codes})["sum"]
+
+
+@pytest.mark.parametrize("count", [40, 700])
+def test_sums_of_an_axis_are_multiplied_in_float32(count, rng):
+    """A product of fixed point, rounded once, would differ in some of them."""
+    differs = 0
+    for _ in range(20):
+        size = rng.uniform(100, 9000)
+        codes = rng.normal(size / 2, size, (500, count)).clip(-(2**15), 2**15 - 1)
+        codes = codes.astype(np.int16)
+        total = codes.sum(axis=1, keepdims=True, dtype=np.int64)
+        source = np.float32(rng.uniform(1e-4, 1))
+        output = np.float32(source * np.abs(total).max() / 2**15)
+        found = reduced(codes, np.array([source, output]))
+        acc = tf.constant(total)
+        expected = arithmetic.away_sum(acc, count, source / output, 0)
+        np.testing.assert_array_equal(
+            found, np.clip(expected, -(2**15), 2**15 - 1).astype(np.int16)
+        )
+        ratio = fixed_point(np.float64(source) / np.float64(output))
+        once = np.clip(arithmetic.round_wide(acc, *ratio), -(2**15), 2**15 - 1)
+        differs += int((found != once).sum())
+    assert differs

@@ -273,6 +273,8 @@ class _Builder:
         step, the step of least error is that of the largest value, which a search in a
         sample of the values would not see.
         """
+        if spec.wide:
+            return "wide"
         many = spec.num_bits > lsq.MAX_NUM_BITS and self.options.step_init == "mse"
         return "max" if spec.is_output or many else self.options.step_init
 

@@ -124,6 +124,8 @@ def _problems(matched: list[Node], pattern: str, value: Override) -> Iterator[st
 def _why_not(node: Node, num_bits: int) -> str:
     """Returns why the output of an operator cannot have so many bits, "" if it can."""
     kind = node.properties
+    if "bits" in node.options:
+        return "has bits of its own"
     if node.kind in _WITHOUT_GRID or kind.fixed_step or "pixel_grid" in node.options:
         return "has no grid that could have other bits"
     if kind.keeps_codes or kind.keeps_grid:

@@ -38,6 +38,8 @@ class PointSpec:
         pixel_grid: Grid of 256 integers that bytes prescribe, see `pixel_inputs`.
         symmetric: Whether a reader needs a zero point of 0: 8 bits of a tensor that
             cannot be negative are then 0..127.
+        wide: Whether it has more bits than values need, and its step is larger at first
+            than those of the first batch do.
     """
 
     name: str
@@ -51,6 +53,7 @@ class PointSpec:
     is_output: bool = False
     pixel_grid: PixelGrid | None = None
     symmetric: bool = False
+    wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +176,7 @@ class _Planner:
             absorbed_relu=node.name if absorbs else None,
             max_value=_largest(node) if absorbs else None,
             symmetric=self._all_need_symmetric(node) and fixed is None,
+            wide=node.options.get("bits", 0) > lsq.MAX_NUM_BITS,
         )
 
     def _bits_after(self, node: Node) -> int:

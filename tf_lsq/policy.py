@@ -16,6 +16,7 @@ from typing import Any
 from . import lsq
 from .graph import WITHOUT_FLOAT, Graph, Node, make_foreign, takes_as_is
 from .layers import QUANTIZED_WEIGHTS, LSQQuantizeConfig
+from .norm_forms import Choice, check_choice, expand_norms
 from .overrides import (
     FLOAT,
     Override,
@@ -60,6 +61,7 @@ class Options:
     asymmetric_activations: bool = False
     step_clip: float | None = DEFAULT_STEP_CLIP
     inputs: Pixels | Mapping[str, Pixels | None] | None = None
+    norm_form: Choice = None
 
     def __post_init__(self) -> None:
         """Checks every option."""
@@ -79,6 +81,7 @@ class Options:
                 "asymmetric_activations=True. Leave it out, or choose another target."
             )
         _check_inputs(self.inputs)
+        check_choice(self.norm_form)
         overrides = {
             pattern: checked_override(value, f"overrides[{pattern!r}]")
             for pattern, value in (self.overrides or {}).items()
@@ -139,7 +142,8 @@ def assign_bits(
     """Returns the bits of every node.
 
     Args:
-        graph: The fused graph of a float model.
+        graph: The fused graph of a float model; normalizations become the operators
+            of their forms.
         options: Checked options.
         configs: Layers annotated for quantization by name, each with its own
             config or None; layers that are missing stay in float. None: all
@@ -152,6 +156,16 @@ def assign_bits(
     """
     check_overrides(graph, options.overrides)
     chosen, ends = chosen_overrides(graph, options.overrides), first_and_last(graph)
+    expand_norms(
+        graph,
+        options.target,
+        options.norm_form,
+        lambda node: stays_float(node, chosen, configs),
+    )
+    for node, value in chosen.items():
+        if isinstance(value, int) and node.properties.keeps_codes:
+            # A normalization of groups ends with a reshape.
+            node.inputs[0].options["bits"] = value
     bits = {}
     for node in graph.nodes:
         config = (configs or {}).get(node.origin)
@@ -280,7 +294,8 @@ def _bits_of(
     if not node.properties.matmul:
         weighted = type(node.layer) in QUANTIZED_WEIGHTS
         weight = lsq.MAX_NUM_BITS if weighted else None
-        return Bits(weight, lsq.MAX_NUM_BITS, output=override, most=most)
+        output = node.options.get("bits") if override is None else override
+        return Bits(weight, lsq.MAX_NUM_BITS, output=output, most=most)
     per_channel, step_init = options.per_channel, options.step_init
     weight, activation = options.weight_bits, options.activation_bits
     if node.options.get("constant"):

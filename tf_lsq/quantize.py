@@ -29,6 +29,7 @@ def quantize_model(
     asymmetric_activations: bool = False,
     step_clip: float | None = DEFAULT_STEP_CLIP,
     inputs: Pixels | Mapping[str, Pixels | None] | None = None,
+    norm_form: str | Mapping[str, str] | None = None,
 ) -> LSQModel:
     """Returns a copy of `model` that trains with learned step sizes.
 
@@ -80,6 +81,10 @@ def quantize_model(
             that the model itself normalizes as only bytes are: with `Rescaling`,
             `Normalization` or a `preprocess_input`. For "symmetric", only what is given
             here is.
+        norm_form: How normalizations of layers, groups, root mean squares and norms are
+            computed: "int16", within one code of float; "int8", which is faster on a
+            phone; or a mapping of layer-name patterns to these. None: as is best for
+            the target, see `tf_lsq.norm_forms.NORM_FORMS`.
 
     Returns:
         A model of the Keras of `model`, uncompiled. For a tf_keras student of a Keras 3
@@ -115,6 +120,7 @@ def quantize_model(
         asymmetric_activations=asymmetric_activations,
         step_clip=step_clip,
         inputs=inputs,
+        norm_form=norm_form,
     )
     wants_keras3 = keras3_runs_on_tensorflow() and _is_of_keras3(model)
     model = float_model(model)

@@ -26,6 +26,9 @@ from .keras3.models import (
 )
 from .kinds import Kind
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
+from .norm_expanding import NormForm, expand_norm, most_values, num_values
+from .norm_folding import fold_norm
+from .normalizing import NORMALIZE
 from .pairing import paired_tensors
 from .rewriting import (
     bypass,
@@ -42,6 +45,7 @@ from .unary import KINDS, WITHOUT_FLOAT
 __all__ = [
     "KINDS",
     "LARGEST_INT8",
+    "NORMALIZE",
     "WITHOUT_FLOAT",
     "FloatPart",
     "ForeignCall",
@@ -51,6 +55,7 @@ __all__ = [
     "Kind",
     "Layer",
     "Node",
+    "NormForm",
     "SynchronizedBatchNormalization",
     "UnaryFunction",
     "Values",
@@ -61,7 +66,9 @@ __all__ = [
     "code_multiplier",
     "convert_float_part",
     "copied",
+    "expand_norm",
     "float_model",
+    "fold_norm",
     "from_keras3",
     "infinite",
     "input_factor",
@@ -71,6 +78,8 @@ __all__ = [
     "is_scaling",
     "load_keras3",
     "make_foreign",
+    "most_values",
+    "num_values",
     "override_for",
     "paired_tensors",
     "point_of",

@@ -127,6 +127,11 @@ def power(x: Any, exponent: float) -> Any:
     return finite(lambda x: tf.pow(x, tf.cast(exponent, x.dtype)), low)(x)
 
 
+def rsqrt_from(x: Any, least: float) -> Any:
+    """``1 / sqrt(x)``, where smaller values count as the least."""
+    return tf.math.rsqrt(tf.maximum(x, tf.cast(least, x.dtype)))
+
+
 def cbrt(x: Any) -> Any:
     """Cube root."""
     return tf.sign(x) * tf.pow(tf.abs(x), tf.cast(1 / 3, x.dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._compat import keras
-from ..layers import LSQWrapper
+from ..layers import ChannelScaling, LSQWrapper
 from .float_layers import HardSigmoid
 from .nodes import Layer, Node
 
@@ -121,6 +121,10 @@ def _affine_of(layer: Layer, channels: int) -> tuple[np.ndarray, np.ndarray]:
         numbers = (np.ravel(np.float64(v)) for v in (layer.scale, layer.offset))
         factor, shift = (np.broadcast_to(n, (channels,)).copy() for n in numbers)
         return factor, shift
+    if isinstance(layer, ChannelScaling):
+        gamma = layer.gamma.numpy() if layer.scale else np.ones(channels)
+        beta = layer.beta.numpy() if layer.center else np.zeros(channels)
+        return gamma.astype(np.float64), beta.astype(np.float64)
     mean = layer.moving_mean.numpy().astype(np.float64)
     variance = layer.moving_variance.numpy().astype(np.float64)
     factor = 1.0 / np.sqrt(variance + layer.epsilon)

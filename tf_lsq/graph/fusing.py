@@ -19,10 +19,11 @@ import tensorflow as tf
 
 from .._compat import keras
 from .float_layers import HardSigmoid
-from .integers import settle_integers
+from .integers import make_foreign, settle_integers
 from .limiting import limiting, limits_of, merged
 from .lowering import rescaling
 from .nodes import Graph, Layer, Node
+from .normalizing import NORMALIZE
 from .reader import read_model
 
 _HARD_SIGMOID_SLOPE = 1 / 6
@@ -51,6 +52,11 @@ def analyze(model: keras.Model) -> Graph:
     _check_lowest_padding(graph)
     _simplify(graph)
     _fuse(graph)
+    if any(node.kind == "point" for node in graph.nodes):
+        for node in graph.nodes:
+            if node.kind == NORMALIZE:  # Others have become operators.
+                node.options = {}
+                make_foreign(node)
     return graph
 
 

@@ -24,6 +24,8 @@ class Kind:
         fixed_step: Step of the output that TFLite prescribes, or None.
         int16: TFLite also computes it in int16, to within one code.
         symmetric_inputs: Which of its inputs need zero points of 0.
+        own_types: Whether it reads and writes every tensor in the type of its own
+            grid; others compute in one type.
         range: "inputs": not negative if no input is; "positive": never negative;
             "signed": can be negative.
     """
@@ -38,6 +40,7 @@ class Kind:
     fixed_step: float | None = None
     int16: bool = False
     symmetric_inputs: tuple[int, ...] = ()
+    own_types: bool = False
     range: str = "inputs"
 
 
@@ -90,6 +93,14 @@ BASIC_KINDS = {
     "space_to_depth": Kind(keeps_codes=True),
     "zeros": Kind(keeps_codes=True, int16=True, range="positive"),
     "identity": Kind(keeps_codes=True, int16=True),
+    # Several operators, see `normalizing`.
+    "normalize": Kind(int16=True, range="signed"),
+    # The sum of the squares of int8 codes, which needs int32, as codes of 16 bits.
+    "sum_of_squares": Kind(
+        int16=True, symmetric_inputs=(0,), own_types=True, range="positive"
+    ),
+    # A table whose places are codes of 16 bits, which cannot be negative.
+    "lookup": Kind(int16=True, own_types=True, range="positive"),
     "foreign": Kind(int16=True, range="signed"),
     "point": Kind(keeps_codes=True, int16=True),
 }

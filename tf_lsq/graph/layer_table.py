@@ -13,6 +13,7 @@ from typing import Any
 from .._compat import OpLambda, SlicingOpLambda, keras
 from ..layers import (
     AddConstant,
+    ChannelScaling,
     FixedPoint,
     LSQWrapper,
     MultiplyConstant,
@@ -84,6 +85,8 @@ from .moving_layers import (
     ZerosLike,
 )
 from .nodes import Layer, Node
+from .norm_layers import L2Normalization, Lookup, RMSNormalization, SumOfSquares
+from .normalizing import group_norm, l2_norm, layer_norm, rms_norm, unit_norm
 
 layers = keras.layers
 
@@ -165,6 +168,11 @@ def _resize(call: Call) -> Node:
     return call.add(f"resize_{call.layer.interpolation}", size=tuple(call.shape[1:3]))
 
 
+def _lookup(call: Call) -> Node:
+    """Lowers a `Lookup`."""
+    return call.add("lookup", function=call.layer.function)
+
+
 def _repeat_options(call: Call) -> dict[str, Any]:
     """Returns the output size of `UpSampling1D`, as that of an image of height 1."""
     return {"size": (1, call.shape[1])}
@@ -209,6 +217,16 @@ LAYERS: dict[type, LayerRule] = {
     layers.Dense: LayerRule(with_activation("dense"), check_activation),
     layers.BatchNormalization: LayerRule(single("affine"), check_batch_norm),
     SynchronizedBatchNormalization: LayerRule(single("affine"), check_batch_norm),
+    layers.LayerNormalization: LayerRule(layer_norm),
+    layers.GroupNormalization: LayerRule(group_norm),
+    layers.UnitNormalization: LayerRule(unit_norm),
+    RMSNormalization: LayerRule(rms_norm),
+    L2Normalization: LayerRule(l2_norm),
+    ChannelScaling: LayerRule(single("affine")),
+    Lookup: LayerRule(_lookup),
+    SumOfSquares: LayerRule(
+        single("sum_of_squares", lambda call: {"num_axes": call.layer.num_axes})
+    ),
     layers.Rescaling: LayerRule(single("affine"), check_rescaling),
     layers.Normalization: LayerRule(normalization, check_normalization),
     layers.Activation: LayerRule(activation_layer, check_activation),
@@ -333,7 +351,11 @@ INTERNAL = {
     ArgMax,
     HardSigmoid,
     AddConstant,
+    ChannelScaling,
+    L2Normalization,
+    Lookup,
     MultiplyConstant,
+    SumOfSquares,
     Clip,
     Reduction,
     SynchronizedBatchNormalization,

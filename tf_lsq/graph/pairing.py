@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from ..layers import PixelPoint
 from .nodes import Graph, Node
+from .norm_folding import fold_norm
+from .normalizing import NORMALIZE, Norm
 from .rewriting import is_scaling
 
 
@@ -44,6 +46,9 @@ def paired_tensors(graph: Graph, student: Graph) -> dict[Node, Node]:
         absorbing = [point for point in points if point.layer.absorbed_relu is not None]
         if node.kind == "relu" and operator.kind != "relu" and absorbing:
             tensors[node], sources = absorbing[0], absorbing[0].inputs
+        elif node.kind == NORMALIZE and operator.kind != "foreign":
+            tensors[node] = _quantized(operator, points)
+            sources = [_source_of_norm(graph, node, operator)]
         elif (node.kind == "input") != (operator.kind == "input"):
             tensors[node], sources = _of_pixels(graph, node, points, operator)
         elif _are_alike(node, operator):
@@ -83,6 +88,37 @@ def _of_pixels(
     if is_scaling(node) and points:
         return points[-1], [operator]
     return operator, [operator]
+
+
+def _source_of_norm(graph: Graph, node: Node, operator: Node) -> Node:
+    """Returns the tensor that the operators of a normalization read in a student.
+
+    If the student's kernels have its gamma and beta, so have those of the float model
+    afterwards: the outputs of both are the same then.
+
+    Args:
+        graph: The fused graph of the float model.
+        node: Its normalization.
+        operator: The last of the student's operators.
+
+    Raises:
+        ValueError: If they are no normalization.
+    """
+    norm: Norm = node.options["norm"]
+    constants = ("affine", "add_constant", "multiply_constant")
+    if operator.kind not in constants:
+        fold_norm(graph, node)
+    while operator.kind in (*constants, "reshape"):
+        _, operator = _points_before(operator.inputs[0])
+    kinds = {"multiply": True, "subtract": norm.centered, "reshape": norm.groups > 1}
+    steps = [kind for kind, present in kinds.items() if present]
+    for kind in steps:
+        if operator.kind != kind:
+            found = f"`{operator.origin}` in place of `{node.origin}`"
+            raise _not_its_student(graph, found)
+        source = operator.inputs[0]
+        _, operator = _points_before(source)
+    return source
 
 
 def _points_before(tensor: Node) -> tuple[list[Node], Node]:

@@ -107,6 +107,7 @@ TABULATED: dict[str, Tabulated] = {
         "reciprocal_no_nan", finite(tf.math.reciprocal_no_nan), "inputs"
     ),
     "rsqrt": _math("rsqrt", finite(tf.math.rsqrt, 0.0), "positive"),
+    "rsqrt_from": Tabulated(finite(functions.rsqrt_from), "positive"),
     "sqrt": _math("sqrt", finite(tf.sqrt, 0.0), "positive"),
     # Exponential functions, hyperbolas, circles.
     "acos": _math("acos", finite(tf.acos, -1.0, 1.0), "positive"),

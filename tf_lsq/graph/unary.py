@@ -71,8 +71,8 @@ UNARY: dict[str, Unary] = {
 KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}
 
 
-# Kinds whose operator computes in integers only.
-WITHOUT_FLOAT = ("log", "table")
+# Kinds whose operators compute in integers only.
+WITHOUT_FLOAT = ("log", "normalize", "table")
 
 
 def function_of(name: str) -> Callable[..., Any]:

@@ -1,7 +1,7 @@
 """The Keras layers and quantizers that hold learned steps."""
 
 from .attributes import replaced_attributes
-from .constants import AddConstant, MultiplyConstant
+from .constants import AddConstant, ChannelScaling, MultiplyConstant
 from .loans import borrowed_sums
 from .pixel_point import PixelPoint
 from .point import FixedPoint, QuantizationPoint
@@ -12,6 +12,7 @@ from .wrapper import LSQWrapper
 __all__ = [
     "QUANTIZED_WEIGHTS",
     "AddConstant",
+    "ChannelScaling",
     "FixedPoint",
     "LSQActivationQuantizer",
     "LSQQuantizeConfig",

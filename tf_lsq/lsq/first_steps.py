@@ -11,7 +11,8 @@ import tensorflow as tf
 from .plain import codes_of, shared_axes
 from .ranges import IntegerRange
 
-STEP_INITS = ("mse", "lsq", "max")
+STEP_INITS = ("mse", "lsq", "max", "wide")
+_WIDE = 1.5
 _MSE_CANDIDATES = 80
 # With many values the error is a smooth function of the step: every few candidates are
 # tried, then those next to the best.
@@ -37,7 +38,8 @@ def initial_step(
             every axis along which values share a step.
         method: "mse" is the step with the smallest mean squared error among 80
             fractions of "max", "max" is the smallest step that clips nothing, "lsq"
-            is the paper's ``2 * mean(|x|) / sqrt(q_max)``.
+            is the paper's ``2 * mean(|x|) / sqrt(q_max)``, "wide" is 1.5 times "max":
+            for more bits than values need, so that later values are not clipped.
 
     Returns:
         Shape `step_shape`, dtype float32, unit of `x`. All-zero values
@@ -55,8 +57,9 @@ def initial_step(
     x = tf.where(tf.cast(integer_range.q_min, tf.float32) < 0.0, x, tf.nn.relu(x))
     if method == "lsq":
         step = 2.0 * _mean_like(tf.abs(x), step_shape) / tf.sqrt(q_max)
-    elif method == "max":
+    elif method in ("max", "wide"):
         step = _max_step(x, integer_range, step_shape)
+        step = step * _WIDE if method == "wide" else step
     else:
         step = _mse_step(x, integer_range, step_shape)
     positive = step > 0.0

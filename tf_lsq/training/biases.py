@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from .._compat import keras
 from ..graph import Node, affine_part, analyze, bias_unit, tf_keras_model
+from ..layers import ChannelScaling
 
 # The package that knows how files of the other storage modes hold biases.
 _EXPORTER = "tflite_export.freezing"
@@ -148,5 +149,7 @@ def _bias_change(
         return None, 0.0
     if owner.center:
         return owner.beta, shift
+    if isinstance(owner, ChannelScaling):
+        return None, 0.0
     moved = np.divide(shift, factor, out=np.zeros_like(shift), where=factor != 0)
     return owner.moving_mean, -moved

@@ -261,6 +261,11 @@ def _relu_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     return 2 if graph.tensors[op.inputs[0]].dtype == "uint8" else 0
 
 
+def _gather_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
+    """Returns the version for places in int16, 0 for other types."""
+    return 6 if graph.tensors[op.inputs[1]].dtype == "int16" else 0
+
+
 def _quantize_rule(op: TFLiteOp, graph: TFLiteGraph) -> int:
     """Returns the version for one scale per channel, or to int16; 0 for other uses."""
     output = graph.tensors[op.outputs[0]]
@@ -305,12 +310,19 @@ OPERATORS: dict[str, OperatorRow] = {
         xnnpack=False,
         int16_version=3,
     ),
+    "BATCH_MATMUL": OperatorRow(
+        "BatchMatMulOptions",
+        1,
+        2,
+        {1: "2.3.0", 2: "2.3.0", 3: "2.4.0", 4: "2.5.0"},
+    ),
     "CAST": OperatorRow(
         "CastOptions",
         1,
         3,
         {1: "1.5.0", 2: "2.7.0", 3: "2.8.0", 4: "2.9.0", 5: "2.12.0"},
         xnnpack=False,
+        int16_version=1,
     ),
     "CONCATENATION": OperatorRow(
         "ConcatenationOptions",
@@ -411,6 +423,7 @@ OPERATORS: dict[str, OperatorRow] = {
         },
         xnnpack=False,
         int16_version=4,
+        rule=_gather_rule,
     ),
     "GELU": OperatorRow("GeluOptions", 1, 2, {1: "2.9.0", 2: "2.9.0"}, xnnpack=False),
     "LOG": OperatorRow(None, 1, 2, {1: "1.14.0", 2: "2.15.0"}, xnnpack=False),

@@ -27,7 +27,7 @@ from tf_lsq.graph import (
     takes_as_is,
     tf_keras_model,
 )
-from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, PixelPoint
+from tf_lsq.layers import QUANTIZED_WEIGHTS, ChannelScaling, LSQWrapper, PixelPoint
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -41,6 +41,7 @@ from .grids import clipped_grid, container_of, first_grid
 from .sizes import at_shapes
 from .trained import (
     AFFINE,
+    LOOKUP,
     TABLES,
     BatchNorm,
     ConvertedPart,
@@ -165,6 +166,7 @@ class _Reader:
             joins=properties.joins,
             fixed_step=properties.fixed_step,
             signed=properties.range == "signed",
+            own_types=properties.own_types,
             is_output=node.is_output,
             **self._constants(node),
         )
@@ -178,7 +180,7 @@ class _Reader:
             return {"point": self._point(node)}
         if node.kind == "foreign":
             return {"foreign_layer": ForeignLayer(_keras_function(node))}
-        if node.kind in TABLES:
+        if node.kind in (*TABLES, LOOKUP):
             return {"function": _elementwise_function(node.layer)}
         matmul = node.properties.matmul
         has_bias = matmul and node.layer.use_bias
@@ -270,6 +272,11 @@ def _affine(layer: Layer) -> BatchNorm | Scaling:
     def number(variable: Any) -> np.ndarray:
         return variable.numpy().astype(np.float64)
 
+    if isinstance(layer, ChannelScaling):
+        return Scaling(
+            number(layer.gamma) if layer.scale else np.ones([]),
+            number(layer.beta) if layer.center else np.zeros([]),
+        )
     return BatchNorm(
         number(layer.moving_mean),
         number(layer.moving_variance) + layer.epsilon,

@@ -15,6 +15,8 @@ from .grids import Grid
 AFFINE = ("affine", "hard_sigmoid")
 # Elementwise functions that a file may hold as a table.
 TABLES = ("exp", "gelu", "log", "table")
+# A function of codes of 16 bits, which a file holds as a table.
+LOOKUP = "lookup"
 # Operators whose second input is a constant with its own grid.
 CONSTANT = ("add_constant", "multiply_constant")
 
@@ -244,8 +246,10 @@ class TrainedNode:
         joins: Whether its inputs and its output share one grid.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
+        own_types: Whether it reads and writes every tensor in the type of its grid.
         foreign_layer: For a layer that is left in float and has no operator here.
-        function: What a table holds, float64 to float64, for the kinds `TABLES`.
+        function: What a table holds, float64 to float64, for the kinds `TABLES` and
+            `LOOKUP`.
         readers: Operators that read the output, each once.
         is_output: Whether the output is one of the model's outputs.
     """
@@ -271,6 +275,7 @@ class TrainedNode:
     joins: bool = False
     fixed_step: float | None = None
     signed: bool = False
+    own_types: bool = False
     foreign_layer: ForeignLayer | None = None
     function: Callable[[Any], Any] | None = None
     readers: list[TrainedNode] = dataclasses.field(
@@ -375,8 +380,11 @@ class TrainedNode:
     def in_int16(self) -> bool:
         """Whether it is computed in int16, as all tensors of an operator must be.
 
-        It is if any of its inputs, or its output, has more than 8 bits.
+        It is if any of its inputs, or its output, has more than 8 bits, unless each has
+        its own type.
         """
+        if self.own_types:
+            return False
         points = [source.source_point for source in self.inputs]
         known = [node.point for node in points if node is not None]
         return any(

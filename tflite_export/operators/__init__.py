@@ -14,6 +14,7 @@ from . import (
     indexing,
     kernels,
     moving,
+    normalizing,
     pooling,
     regridding,
     resizing,
@@ -31,6 +32,7 @@ OPERATORS: dict[str, Operator] = {
     **resizing.OPERATORS,
     **moving.OPERATORS,
     **regridding.OPERATORS,
+    **normalizing.OPERATORS,
     **indexing.OPERATORS,
     **foreign.OPERATORS,
 }

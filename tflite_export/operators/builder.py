@@ -39,6 +39,7 @@ class Builder:
         self.strided_1x1 = strided_1x1
         self.nodes = frozen.by_name()
         self.casts = TARGETS[frozen.target].casts
+        self.int32_places = TARGETS[frozen.target].int32_places
         self.graph = TFLiteGraph(tensors={}, ops=[], inputs={}, outputs={})
 
     def tensor(

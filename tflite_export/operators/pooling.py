@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..freezing import ONE_IN_INT16, FrozenNode, Grid
-from ..runtimes import arithmetic, fixed_point
+from ..runtimes import arithmetic
 from .base import Compute, Context, MovingOperator, Operator, integers_of
 from .builder import Builder, per_tensor
 
@@ -280,16 +280,16 @@ def _share(count: int) -> float:
 
 
 def _sums_in_int16(context: Context, scale: np.float32) -> Compute:
-    """Returns sums of codes, on a scale; the kernel of int16 rounds once."""
-    ratio = np.float64(context.scales[0]) / np.float64(scale)
-    requantize = context.requantize(ratio)
-    multiplier, exponent = fixed_point(ratio)
+    """Returns sums of codes, on a scale; LiteRT multiplies them in float32."""
+    source = context.scales[0]
+    requantize = context.requantize(np.float64(source) / np.float64(scale))
+    count = _reduced_count(context.node, context.sources[0])
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         acc = _reduced(tf.reduce_sum, context.node, integers_of(inputs[0]))
         if context.runtime.fixed_sum:
             return context.limited(requantize(acc))
-        return context.limited(arithmetic.round_wide(acc, multiplier, exponent))
+        return context.limited(arithmetic.away_sum(acc, count, source / scale, 0))
 
     return compute
 

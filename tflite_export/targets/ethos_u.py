@@ -225,6 +225,7 @@ def _target(name: str, rules: tuple[Rule, ...]) -> Target:
         refused_options=_REFUSED,
         compiler="vela",
         casts=False,
+        int32_places=True,
     )
 
 

@@ -70,6 +70,8 @@ class Target:
             table instead.
         int16_containers: The same as `containers`, for inputs in int16.
         casts: Whether it runs CAST; else QUANTIZE stores int8 codes in int16.
+        int32_places: Whether GATHER takes places in int32 only, which CAST makes of
+            those in int16.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Target:
         default_factory=dict[str, tuple[str, ...]]
     )
     casts: bool = True
+    int32_places: bool = False
 
     def for_int16(self) -> Target:
         """Returns the target with the containers of operators in int16.

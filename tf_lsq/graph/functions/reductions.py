@@ -9,6 +9,7 @@ import numpy as np
 from ..float_layers import REDUCED_KINDS, Reduction
 from ..lowering import Call
 from ..nodes import Node
+from ..normalizing import l2_normalize
 from .recorded import Rows, Unsupported, constant
 
 
@@ -30,6 +31,18 @@ def _reduce(reduction: str) -> Callable[[Call], Node]:
     return lower
 
 
+def _l2_normalize(call: Call) -> Node:
+    """Division by the Euclidean norm."""
+    arguments = call.arguments
+    axes = arguments["axis"] if arguments["dim"] is None else arguments["dim"]
+    epsilon = float(constant(arguments["epsilon"]))
+    return l2_normalize(call, arguments["x"], constant(axes), epsilon)
+
+
 REDUCTION_FUNCTIONS: Rows = {
-    (f"math.reduce_{name}", f"reduce_{name}"): _reduce(name) for name in REDUCED_KINDS
+    **{
+        (f"math.reduce_{name}", f"reduce_{name}"): _reduce(name)
+        for name in REDUCED_KINDS
+    },
+    ("math.l2_normalize",): _l2_normalize,
 }

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..._compat import import_keras3, keras
+from ..norm_layers import RMSNormalization
 from ..tabulated import is_registered
 from .recorder import NoTwin
 
@@ -21,6 +22,8 @@ _IGNORED = {"build_config", "seed"}
 # Layers that tf_keras has under the same name, and that do something else there, or
 # whose configuration does not say what they compute.
 _NO_TWIN = {"Lambda", "Layer", "TFSMLayer", "Wrapper"}
+# Layers that tf_keras does not have, and this library does.
+_OWN = {"RMSNormalization": RMSNormalization}
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # Layers that hold layers: setting -> attribute, of the layer in both Keras.
 _PARTS = {
@@ -68,9 +71,10 @@ def twin_class(layer: Any) -> type:
     """
     name = type(layer).__name__
     own = type(layer).__module__.startswith("keras.")
-    if not own or name in _NO_TWIN or not hasattr(layers, name):
+    twin = _OWN.get(name, getattr(layers, name, None))
+    if not own or name in _NO_TWIN or twin is None:
         raise NoTwin("tf_keras has no such layer")
-    return getattr(layers, name)
+    return twin
 
 
 def make_layer(
