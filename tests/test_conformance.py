@@ -36,15 +36,15 @@ def between(*middle):
     return build
 
 
-def branches(join, count=2):
-    """A model that joins several convolutions of one tensor."""
+def branches(join, count=2, keep=False):
+    """A model that joins convolutions; `keep`: without another one after them."""
 
     def build():
         inputs = layers.Input(SHAPE)
         stem = tiny.conv_bn_relu(inputs, 6)
         parts = [layers.Conv2D(6, 3, padding="same")(stem) for _ in range(count - 1)]
         x = join()([stem, *parts])
-        x = tiny.conv_bn_relu(x, 4)
+        x = x if keep else tiny.conv_bn_relu(x, 4)
         return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
     return build
@@ -396,6 +396,10 @@ CASES = {
     ),
     "repeat_vector": (layers.RepeatVector, flat(lambda: layers.RepeatVector(3))),
     "permute": (layers.Permute, between(lambda: layers.Permute((2, 3, 1)))),
+    "dot": (
+        layers.Dot,
+        branches(lambda: layers.Dot((1, 2), name="product"), keep=True),
+    ),
     "subtract": (layers.Subtract, branches(layers.Subtract)),
     "multiply": (layers.Multiply, branches(layers.Multiply)),
     "add_of_fewer_axes": (layers.Add, with_pooled(layers.Add)),

@@ -106,6 +106,9 @@ CASES = {
     "matmul_transposed": lambda x, y: tf.matmul(x, KERNEL[0, 0].T, transpose_b=True),
     "tensordot": lambda x, y: tf.tensordot(x, KERNEL[0, 0], 1),
     "einsum": lambda x, y: tf.einsum("bhwi,io->bhwo", x, KERNEL[0, 0]),
+    "matmul_of_two": lambda x, y: tf.matmul(x, y, transpose_b=True),
+    "einsum_of_two": lambda x, y: tf.einsum("bhwi,bhvi->bvhw", x, y),
+    "scaled_softmax": lambda x, y: tf.nn.softmax(x / 3.0),
     "maximum": lambda x, y: tf.maximum(x, y),
     "maximum_zero": lambda x, y: tf.maximum(x, 0.0),
     "minimum": lambda x, y: tf.minimum(x, y),
@@ -521,6 +524,12 @@ REFUSED = {
     "axes must be 1": lambda x, y: tf.tensordot(x, POSITIONS[0], 2)[
         ..., tf.newaxis, tf.newaxis
     ],
+    "two computed matrices": lambda x, y: tf.matmul(x, tf.reshape(y, [-1, 6, 64])),
+    "every axis must be named once": lambda x, y: tf.einsum("bhwi,bhvi->bhw", x, y),
+    "the batch must be the first axis": lambda x, y: tf.transpose(
+        tf.einsum("bhwi,bhvi->hbwv", x, y), [1, 0, 2, 3]
+    ),
+    "with its result": lambda x, y: tf.einsum("bhwi,bhvi", x, y),
     "must multiply the last axis": lambda x, y: tf.einsum(
         "bhwi,hi->bhwi", x, POSITIONS[0]
     ),

@@ -124,6 +124,10 @@ def _problems(matched: list[Node], pattern: str, value: Override) -> Iterator[st
 def _why_not(node: Node, num_bits: int) -> str:
     """Returns why the output of an operator cannot have so many bits, "" if it can."""
     kind = node.properties
+    if kind.wide_step and num_bits in (lsq.MAX_NUM_BITS, _MOST):
+        return ""
+    if kind.wide_step:
+        return f"({node.kind}) has {lsq.MAX_NUM_BITS} or {_MOST} bits"
     if node.kind in _WITHOUT_GRID or kind.fixed_step or "pixel_grid" in node.options:
         return "has no grid that could have other bits"
     if kind.keeps_codes or kind.keeps_grid:

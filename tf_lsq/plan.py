@@ -157,7 +157,7 @@ class _Planner:
             return _pixel_point(f"quantize_{node.name}", grid.pixel_grid.of_itself())
         if "pixel_grid" in node.options and not is_float:
             return _pixel_point(f"quantize_{node.name}", node.options["pixel_grid"])
-        fixed = None if is_float else node.properties.fixed_step
+        fixed = None if is_float else _fixed_step(node, self._bits[node])
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
         absorbs = relu in _ABSORBED
@@ -165,7 +165,7 @@ class _Planner:
         name = own_relu[0].layer_name if absorbs and own_relu else None
         return PointSpec(
             name=name or f"quantize_{node.name}",
-            num_bits=lsq.MAX_NUM_BITS if fixed else self._bits_after(node),
+            num_bits=_fixed_bits(self._bits[node]) if fixed else self._bits_after(node),
             signed=None if nonnegative is None else not nonnegative,
             trainable=_is_trainable(node),
             fixed_step=fixed,
@@ -268,6 +268,17 @@ class _Planner:
         if not source.inputs or self._bits[source].is_float:
             return None
         return self._grid(source.inputs[0], source)
+
+
+def _fixed_step(node: Node, bits: Bits) -> float | None:
+    """Returns the step that TFLite prescribes for an output, None if it is free."""
+    wide = _fixed_bits(bits) > lsq.MAX_NUM_BITS
+    return node.properties.wide_step if wide else node.properties.fixed_step
+
+
+def _fixed_bits(bits: Bits) -> int:
+    """Returns the bits of an output whose step TFLite prescribes."""
+    return lsq.MAX_NUM_BITS if bits.output is None else bits.output
 
 
 def _extra_name(source: Node, demand: _Demand) -> str:

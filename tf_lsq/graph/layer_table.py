@@ -34,6 +34,7 @@ from .float_layers import (
     Clip,
     HardSigmoid,
     Reduction,
+    ScaledSoftmax,
     SynchronizedBatchNormalization,
     UnaryFunction,
 )
@@ -49,6 +50,7 @@ from .layer_checks import (
     check_batch_norm,
     check_channels_last,
     check_concat,
+    check_dot,
     check_in_float,
     check_lambda,
     check_last_axis,
@@ -71,7 +73,7 @@ from .lowering import (
     quantization_point,
     single,
 )
-from .moving import constant_padding
+from .moving import add_reshape, constant_padding
 from .moving_layers import (
     ConstantPadding,
     DepthToSpace,
@@ -84,6 +86,8 @@ from .moving_layers import (
     ZerosLike,
 )
 from .nodes import Layer, Node
+from .product_layers import Einsum, MatMul
+from .products import Equation, add_product
 
 layers = keras.layers
 
@@ -170,6 +174,31 @@ def _repeat_options(call: Call) -> dict[str, Any]:
     return {"size": (1, call.shape[1])}
 
 
+def _matmul_options(call: Call) -> dict[str, Any]:
+    """Returns which matrices are transposed."""
+    layer = call.layer
+    return {"transposed": (layer.transpose_first, layer.transpose_second)}
+
+
+def _einsum(call: Call) -> Node:
+    """Lowers an `Einsum`."""
+    x, y = call.sources
+    equation = Equation.parse(call.layer.equation, (len(x.shape), len(y.shape)))
+    return add_product(call, x, y, equation, call.name)
+
+
+def _dot(call: Call) -> Node:
+    """Lowers a `Dot`: the sum of products over one axis of each tensor."""
+    x, y = call.sources
+    axes = call.layer.axes
+    pair = (axes, axes) if isinstance(axes, int) else axes
+    at = [axis % len(node.shape) for axis, node in zip(pair, (x, y), strict=True)]
+    if len(x.shape) == len(y.shape) == 2:  # Keras keeps an axis of size 1.
+        x = add_reshape(call, x, (x.shape[0], 1, x.shape[1]), f"{call.name}_rows")
+        at[0] = 2
+    return add_product(call, x, y, Equation.of_dot(x, y, at), call.name)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerRule:
     """How the analysis reads one Keras layer class.
@@ -216,6 +245,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.LeakyReLU: LayerRule(leaky_relu_layer, check_leaky_relu),
     layers.PReLU: LayerRule(single("prelu"), check_prelu),
     layers.Softmax: LayerRule(single("softmax"), check_last_axis),
+    ScaledSoftmax: LayerRule(single("softmax", lambda call: {"beta": call.layer.beta})),
     HardSigmoid: LayerRule(
         single("hard_sigmoid", lambda call: {"slope": call.layer.slope})
     ),
@@ -226,6 +256,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),
     layers.Minimum: LayerRule(chain("minimum", layers.Minimum)),
     layers.Concatenate: LayerRule(concatenate, check_concat),
+    layers.Dot: LayerRule(_dot, check_dot),
     layers.MaxPooling1D: LayerRule(
         single("max_pool", _pool_options), check_channels_last
     ),
@@ -252,6 +283,8 @@ LAYERS: dict[type, LayerRule] = {
     ),
     AddConstant: LayerRule(single("add_constant")),
     MultiplyConstant: LayerRule(single("multiply_constant")),
+    MatMul: LayerRule(single("matmul", _matmul_options)),
+    Einsum: LayerRule(_einsum),
     Clip: LayerRule(_clip),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
@@ -331,9 +364,12 @@ LAYERS: dict[type, LayerRule] = {
 INTERNAL = {
     layers.InputLayer,
     ArgMax,
+    ScaledSoftmax,
     HardSigmoid,
     AddConstant,
     MultiplyConstant,
+    MatMul,
+    Einsum,
     Clip,
     Reduction,
     SynchronizedBatchNormalization,

@@ -305,6 +305,13 @@ OPERATORS: dict[str, OperatorRow] = {
         xnnpack=False,
         int16_version=3,
     ),
+    "BATCH_MATMUL": OperatorRow(
+        "BatchMatMulOptions",
+        1,
+        2,
+        {1: "2.3.0", 2: "2.3.0", 3: "2.4.0", 4: "2.5.0"},
+        int16_version=3,
+    ),
     "CAST": OperatorRow(
         "CastOptions",
         1,

@@ -296,7 +296,7 @@ class _Freezer:
         name = self._unique(node.name)
         grid, point = (None, None) if is_float else _output_grid(node, sources)
         if node.in_int16 and not is_float:
-            sources = [self._to_int16(source) for source in node.inputs]
+            sources = self._in_common_type(node)
             if grid is not None and not grid.in_int16:
                 grid = computed_in_int16(grid)
         allowed = allowed_containers(node, self.target, self.storage)
@@ -323,6 +323,16 @@ class _Freezer:
                 split=self._is_split(node, weight),
             ),
         )
+
+    def _in_common_type(self, node: TrainedNode) -> list[FrozenNode]:
+        """Returns the inputs of an operator in int16, in the types that it takes."""
+        stay = node.narrow_inputs
+        if node.kind == "matmul" and not self.target.mixed_products:
+            stay = ()
+        return [
+            self._tensors[source] if position in stay else self._to_int16(source)
+            for position, source in enumerate(node.inputs)
+        ]
 
     def _kind_in_file(
         self,

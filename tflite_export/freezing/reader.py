@@ -163,6 +163,7 @@ class _Reader:
             keeps_grid=properties.keeps_grid,
             leaves_range=properties.leaves_range,
             joins=properties.joins,
+            narrow_inputs=properties.narrow_inputs,
             fixed_step=properties.fixed_step,
             signed=properties.range == "signed",
             is_output=node.is_output,

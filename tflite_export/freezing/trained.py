@@ -242,6 +242,7 @@ class TrainedNode:
         keeps_grid: Whether its output has the grid of its input, but is rounded.
         leaves_range: Whether its output can exceed the range of that grid.
         joins: Whether its inputs and its output share one grid.
+        narrow_inputs: Which of its inputs stay in int8 where it computes in int16.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
         foreign_layer: For a layer that is left in float and has no operator here.
@@ -269,6 +270,7 @@ class TrainedNode:
     keeps_grid: bool = False
     leaves_range: bool = False
     joins: bool = False
+    narrow_inputs: tuple[int, ...] = ()
     fixed_step: float | None = None
     signed: bool = False
     foreign_layer: ForeignLayer | None = None

@@ -15,6 +15,7 @@ from . import (
     kernels,
     moving,
     pooling,
+    products,
     regridding,
     resizing,
 )
@@ -27,6 +28,7 @@ OPERATORS: dict[str, Operator] = {
     **kernels.OPERATORS,
     **elementwise.OPERATORS,
     **activations.OPERATORS,
+    **products.OPERATORS,
     **pooling.OPERATORS,
     **resizing.OPERATORS,
     **moving.OPERATORS,

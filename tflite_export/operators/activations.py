@@ -228,18 +228,30 @@ class Table(Operator):
 class Softmax(PlainOperator):
     """Softmax over the last axis."""
 
-    code, options = "SOFTMAX", {"beta": 1.0}
+    code = "SOFTMAX"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Computes the softmax."""
-        return tf.nn.softmax(inputs[0])
+        return tf.nn.softmax(_beta(node) * inputs[0])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds one operator."""
+        builder.op("SOFTMAX", inputs, builder.output(node), beta=_beta(node))
 
     def integers(self, context: Context) -> Compute:
         """Computes the softmax as the kernel of the runtime does."""
-        kind, scales = context.runtime.softmax, context.scales
+        (source, output), beta = context.scales, _beta(context.node)
+        kind = context.runtime.softmax
+        if context.grid.in_int16:
+            kind = "floats"  # On every processor.
         return lambda inputs: context.limited(
-            softmax.compute(kind, integers_of(inputs[0]), *scales)
+            softmax.compute(kind, integers_of(inputs[0]), source, output, beta)
         )
+
+
+def _beta(node: FrozenNode) -> float:
+    """Returns the factor of a softmax's input."""
+    return float(node.trained.options.get("beta", 1.0))
 
 
 class Abs(PlainOperator, MovingOperator):

@@ -224,6 +224,7 @@ def _target(name: str, rules: tuple[Rule, ...]) -> Target:
         predictable=True,
         refused_options=_REFUSED,
         compiler="vela",
+        mixed_products=False,
         casts=False,
     )
 

@@ -118,5 +118,6 @@ TFLM = Target(
     predictable=True,
     one_scale=("FULLY_CONNECTED",),
     dense_pointwise=False,
+    mixed_products=False,
     tables=("exp", "gelu", "log"),  # EXP and LOG are float only, there is no GELU.
 )

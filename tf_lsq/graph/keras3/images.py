@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..product_layers import Einsum
+from .arguments import is_tensor
 from .recorder import Recorder, Row, require
 
 _FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
@@ -41,6 +43,14 @@ def _dot(record: Recorder, x: Any, y: Any) -> Any:
 def _tensordot(record: Recorder, x: Any, y: Any) -> Any:
     """Sum of products over some axes."""
     return record(tf.tensordot, *_operands(record, x, y), record.operation.axes)
+
+
+def _einsum(record: Recorder, *values: Any) -> Any:
+    """Sum of products of two tensors."""
+    equation = str(record.operation.subscripts)
+    require(len(values) == 2 and all(map(is_tensor, values)), "it reads no two tensors")
+    x, y = _operands(record, *values)
+    return record.layer("", lambda name: Einsum(equation, name=name))([x, y])
 
 
 def _operands(record: Recorder, *values: Any) -> list[Any]:
@@ -188,7 +198,6 @@ def _patches(record: Recorder, x: Any) -> Any:
     )
 
 
-# Not einsum: tf_keras does not load what it has recorded of `tf.einsum`.
 IMAGE_ROWS: dict[str, Row] = {
     "AveragePool": _pool(
         {1: tf.nn.avg_pool1d, 2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}
@@ -197,6 +206,7 @@ IMAGE_ROWS: dict[str, Row] = {
     "CropImages": _crop,
     "DepthwiseConv": _depthwise(tf.nn.depthwise_conv2d),
     "Dot": _dot,
+    "Einsum": _einsum,
     "ExtractPatches": _patches,
     "HSVToRGB": _colors(tf.image.hsv_to_rgb),
     "Matmul": _matmul,
