@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from . import lsq
-from .graph import Graph, Node, takes_as_is
+from .graph import SCORE_BITS, Graph, Node, least_step, takes_as_is
 from .pixels import PixelGrid
 from .policy import Bits
 
@@ -38,6 +39,8 @@ class PointSpec:
         pixel_grid: Grid of 256 integers that bytes prescribe, see `pixel_inputs`.
         symmetric: Whether a reader needs a zero point of 0: 8 bits of a tensor that
             cannot be negative are then 0..127.
+        mask: Which scores are kept, for scores that a mask excludes from a softmax.
+        min_step: Smallest step; 0: any.
     """
 
     name: str
@@ -51,6 +54,8 @@ class PointSpec:
     is_output: bool = False
     pixel_grid: PixelGrid | None = None
     symmetric: bool = False
+    mask: Any = None
+    min_step: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +151,8 @@ class _Planner:
     def _point_after(self, node: Node) -> PointSpec:
         """Returns the point after one operator."""
         is_float = self._bits[node].is_float
+        if node.kind == "mask" and not is_float:
+            return _masked_point(node)
         if node.properties.keeps_grid and not is_float:
             grid = self._grid(node.inputs[0], node)
             if grid is None:
@@ -189,7 +196,8 @@ class _Planner:
         """Adds points before an operator that does not read the grids of its inputs."""
         for position, source in enumerate(node.inputs):
             grid = self._grid(source, node)
-            if grid is None or (node, source) in self._plan.between:
+            known = (node, source) in self._plan.between or node.kind == "mask"
+            if grid is None or known:
                 continue
             demand = self._demand(node, position, grid)
             if demand is None:
@@ -298,6 +306,18 @@ def _pixel_point(name: str, grid: PixelGrid) -> PointSpec:
     )
 
 
+def _masked_point(node: Node) -> PointSpec:
+    """Returns the point of scores, some of which are masked."""
+    beta = min(reader.options.get("beta", 1.0) for reader in node.consumers)
+    return PointSpec(
+        f"quantize_{node.name}",
+        SCORE_BITS,
+        signed=True,
+        mask=node.options["mask"],
+        min_step=least_step(beta),
+    )
+
+
 def _is_trainable(node: Node) -> bool:
     """Returns whether the user trains the layers of an operator.
 
@@ -338,9 +358,20 @@ def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[_Demand]
     return demands
 
 
+def _is_only_masked(node: Node, bits: Mapping[Node, Bits]) -> bool:
+    """Returns whether nothing reads an output but masks, which have their own grids."""
+    readers = node.consumers
+    masks = all(r.kind == "mask" and not bits[r].is_float for r in readers)
+    return bool(readers) and masks and not node.is_output and node.kind != "input"
+
+
 def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     """Returns whether the output of a node becomes a new integer tensor."""
     if node.kind in ("foreign", "arg_max") and node.is_integer:
+        return False
+    if node.kind == "mask" and not bits[node].is_float:
+        return True
+    if not bits[node].is_float and _is_only_masked(node, bits):
         return False
     if node.kind == "input" and node.consumers:
         return not all(takes_as_is(reader, node) for reader in node.consumers)

@@ -25,6 +25,7 @@ from .keras3.models import (
     tf_keras_model,
 )
 from .kinds import Kind
+from .masks import SCORE_BITS, least_step
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
 from .pairing import paired_tensors
 from .rewriting import (
@@ -42,6 +43,7 @@ from .unary import KINDS, WITHOUT_FLOAT
 __all__ = [
     "KINDS",
     "LARGEST_INT8",
+    "SCORE_BITS",
     "WITHOUT_FLOAT",
     "FloatPart",
     "ForeignCall",
@@ -69,6 +71,7 @@ __all__ = [
     "insert_scaling",
     "is_keras3_file",
     "is_scaling",
+    "least_step",
     "load_keras3",
     "make_foreign",
     "override_for",

@@ -74,6 +74,7 @@ BASIC_KINDS = {
     "softmax": Kind(
         fixed_step=1 / 256, wide_step=2**-15, narrow_inputs=(0,), range="positive"
     ),
+    "mask": Kind(keeps_codes=True, range="signed"),
     "sigmoid": Kind(fixed_step=1 / 256, range="positive"),
     "tanh": Kind(fixed_step=1 / 128, range="signed"),
     "hard_sigmoid": Kind(fixed_step=1 / 255, range="positive"),

@@ -15,6 +15,7 @@ from ..layers import (
     AddConstant,
     FixedPoint,
     LSQWrapper,
+    MaskedPoint,
     MultiplyConstant,
     PixelPoint,
     QuantizationPoint,
@@ -27,6 +28,7 @@ from .activations import (
     relu_layer,
     with_activation,
 )
+from .attention import check_dot_attention, dot_attention, multi_head_attention
 from .convolutions import causal, convolution, depthwise_convolution, separable
 from .float_layers import (
     REDUCED_KINDS,
@@ -73,6 +75,7 @@ from .lowering import (
     quantization_point,
     single,
 )
+from .masks import ScoreMask, mask_options, masked_point
 from .moving import add_reshape, constant_padding
 from .moving_layers import (
     ConstantPadding,
@@ -88,6 +91,7 @@ from .moving_layers import (
 from .nodes import Layer, Node
 from .product_layers import Einsum, MatMul
 from .products import Equation, add_product
+from .projections import einsum_dense
 
 layers = keras.layers
 
@@ -236,6 +240,9 @@ LAYERS: dict[type, LayerRule] = {
         separable(layers.DepthwiseConv2D, layers.Conv2D), _CONVOLUTION
     ),
     layers.Dense: LayerRule(with_activation("dense"), check_activation),
+    layers.EinsumDense: LayerRule(einsum_dense, check_activation),
+    layers.MultiHeadAttention: LayerRule(multi_head_attention),
+    layers.Attention: LayerRule(dot_attention, check_dot_attention),
     layers.BatchNormalization: LayerRule(single("affine"), check_batch_norm),
     SynchronizedBatchNormalization: LayerRule(single("affine"), check_batch_norm),
     layers.Rescaling: LayerRule(single("affine"), check_rescaling),
@@ -285,6 +292,7 @@ LAYERS: dict[type, LayerRule] = {
     MultiplyConstant: LayerRule(single("multiply_constant")),
     MatMul: LayerRule(single("matmul", _matmul_options)),
     Einsum: LayerRule(_einsum),
+    ScoreMask: LayerRule(single("mask", mask_options)),
     Clip: LayerRule(_clip),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
@@ -359,7 +367,10 @@ LAYERS: dict[type, LayerRule] = {
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
     PixelPoint: LayerRule(quantization_point),
+    MaskedPoint: LayerRule(masked_point),
 }
+# Layers whose lowering reads the arguments of the call, and not its tensors alone.
+OF_ARGUMENTS = (layers.MultiHeadAttention, layers.Attention)
 # Layers that users do not write themselves: the analysis puts them into models.
 INTERNAL = {
     layers.InputLayer,
@@ -370,6 +381,7 @@ INTERNAL = {
     MultiplyConstant,
     MatMul,
     Einsum,
+    ScoreMask,
     Clip,
     Reduction,
     SynchronizedBatchNormalization,
@@ -389,6 +401,7 @@ INTERNAL = {
     QuantizationPoint,
     FixedPoint,
     PixelPoint,
+    MaskedPoint,
 }
 PUBLIC_LAYERS = set(LAYERS) - INTERNAL
 

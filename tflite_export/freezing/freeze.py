@@ -473,6 +473,8 @@ def _output_grid(
 ) -> tuple[Grid | None, TrainedPoint | None]:
     """Returns an integer operator's output grid, and the point that defines it."""
     source = sources[0] if sources else None
+    if node.kind == "mask" and source is not None:
+        return dataclasses.replace(source.integer_grid, low=INT8_MIN), None
     if node.leaves_range and source is not None and source.point is not None:
         return source.point.grid, source.point  # The point after it clips.
     if source is not None and (node.keeps_codes or node.keeps_grid or node.joins):

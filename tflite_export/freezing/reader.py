@@ -27,7 +27,7 @@ from tf_lsq.graph import (
     takes_as_is,
     tf_keras_model,
 )
-from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, PixelPoint
+from tf_lsq.layers import QUANTIZED_WEIGHTS, LSQWrapper, MaskedPoint, PixelPoint
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -37,7 +37,7 @@ from tf_lsq.training import (
 
 from ..file import from_bytes
 from ..targets import TARGETS, Target
-from .grids import clipped_grid, container_of, first_grid
+from .grids import clipped_grid, container_of, first_grid, masked_grids
 from .sizes import at_shapes
 from .trained import (
     AFFINE,
@@ -207,6 +207,12 @@ class _Reader:
                 "symmetric": symmetric,
                 "container": container,
             }
+            grids = {
+                "grid": first_grid(step, q_min, q_max, **ends),
+                "clipped": clipped_grid(step, q_min, q_max, **ends),
+            }
+            if isinstance(point, MaskedPoint):
+                grids = masked_grids(step, q_min, q_max)
             self._points[id(point)] = TrainedPoint(
                 layer=point.name,
                 num_bits=point.num_bits,
@@ -215,8 +221,7 @@ class _Reader:
                 q_max=q_max,
                 has_offset=point.quantizer.asymmetric or isinstance(point, PixelPoint),
                 float_input=point.float_input,
-                grid=first_grid(step, q_min, q_max, **ends),
-                clipped=clipped_grid(step, q_min, q_max, **ends),
+                **grids,
                 pixel_grid=_pixel_grid(node),
             )
         return self._points[id(point)]

@@ -30,6 +30,7 @@ from .builder import FUSED, Builder, per_tensor
 from .limits import write_limits
 
 _SIDES = ("positive", "negative", "sloped")
+_EXCLUDED = -1e9  # What Keras adds to masked scores.
 _PLAIN = {"fused_activation_function": "NONE"}
 
 
@@ -254,6 +255,42 @@ def _beta(node: FrozenNode) -> float:
     return float(node.trained.options.get("beta", 1.0))
 
 
+class Mask(Operator):
+    """Scores without those that a constant mask excludes, which get the smallest code.
+
+    In float, they are those that Keras subtracts a large number from.
+    """
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Masks."""
+        kept = node.trained.options["mask"]
+        if node.is_float:
+            return inputs[0] + np.where(kept, 0.0, _EXCLUDED)
+        grid = node.integer_grid
+        excluded = np.float64(grid.scale) * (grid.low - grid.zero_point)
+        return tf.where(kept, inputs[0], excluded)
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a MINIMUM with the largest code of every score; in float, an ADD."""
+        kept, output = node.trained.options["mask"], builder.output(node)
+        if node.is_float:
+            numbers = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
+            mask = builder.constant(f"{node.name}/mask", numbers)
+            builder.op("ADD", [inputs[0], mask], output, **_PLAIN)
+            return
+        grid = node.integer_grid
+        codes = np.where(kept, grid.high, grid.low).astype(np.int8)
+        quantization = per_tensor(grid.scale, grid.zero_point)
+        mask = builder.constant(f"{node.name}/mask", codes, quantization)
+        builder.op("MINIMUM", [inputs[0], mask], output)
+
+    def integers(self, context: Context) -> Compute:
+        """Masks."""
+        grid, kept = context.grid, context.node.trained.options["mask"]
+        excluded = float(grid.low - grid.zero_point)
+        return lambda inputs: tf.where(kept, inputs[0], excluded)
+
+
 class Abs(PlainOperator, MovingOperator):
     """Absolute value; the kernel is exact only on the scale of the input."""
 
@@ -345,6 +382,7 @@ OPERATORS: dict[str, Operator] = {
     "log": Log(),
     "table": Table(),
     "softmax": Softmax(),
+    "mask": Mask(),
     "abs": Abs(),
     "prelu": PRelu(),
 }
