@@ -65,6 +65,7 @@ BASIC_KINDS = {
     "subtract": Kind(fuses_relu=True, int16=True, range="signed"),
     "multiply": Kind(fuses_relu=True, int16=True),
     "matmul": Kind(int16=True, symmetric_inputs=(1,), narrow_inputs=(1,)),
+    "embedding": Kind(int16=True, narrow_inputs=(0,), range="signed"),
     "maximum": Kind(joins=True, int16=True),
     "minimum": Kind(joins=True, int16=True),
     "concat": Kind(joins=True, int16=True),

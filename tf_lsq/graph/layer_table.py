@@ -240,6 +240,7 @@ LAYERS: dict[type, LayerRule] = {
         separable(layers.DepthwiseConv2D, layers.Conv2D), _CONVOLUTION
     ),
     layers.Dense: LayerRule(with_activation("dense"), check_activation),
+    layers.Embedding: LayerRule(single("embedding")),
     layers.EinsumDense: LayerRule(einsum_dense, check_activation),
     layers.MultiHeadAttention: LayerRule(multi_head_attention),
     layers.Attention: LayerRule(dot_attention, check_dot_attention),

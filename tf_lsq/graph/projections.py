@@ -154,7 +154,7 @@ def _dense(
     rows = math.prod(kernel.shape[: len(axes.summed)])
     values = [kernel.reshape(rows, -1)]
     has_bias = dense.bias is not None and own_bias
-    values += [dense.bias.numpy().reshape(-1)] if has_bias else []
+    values += [np.ravel(np.asarray(dense.bias))] if has_bias else []
     name = f"{call.layer_name}_{label}" if label else call.layer_name
     layer = layers.Dense(
         values[0].shape[1],
@@ -184,7 +184,7 @@ def _finished(call: Call, y: Node, dense: Layer, own_bias: bool, name: str) -> N
 
 def _bias(call: Call, dense: Layer, y: Node) -> Any:
     """Returns the layer that adds a bias of several axes."""
-    bias = dense.bias.numpy()
+    bias = np.asarray(dense.bias)
     shape = (1,) * (len(y.shape) - bias.ndim) + bias.shape
     layer = AddConstant(
         shape, trained=True, weight_name="bias", name=f"{call.layer_name}_bias"

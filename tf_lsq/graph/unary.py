@@ -72,7 +72,7 @@ KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}
 
 
 # Kinds whose operator computes in integers only.
-WITHOUT_FLOAT = ("log", "table")
+WITHOUT_FLOAT = ("log", "table", "embedding")
 
 
 def function_of(name: str) -> Callable[..., Any]:

@@ -480,6 +480,8 @@ def _output_grid(
     if source is not None and (node.keeps_codes or node.keeps_grid or node.joins):
         return source.grid, source.point
     point = node.next_point
+    if node.table is not None and point is not None:
+        return point.final_grid, point  # Constants are clipped already.
     if node.fixed_step is not None and point is None:
         return fixed_grid(node.fixed_step, signed=node.signed), None
     return (None, None) if point is None else (point.grid, point)
@@ -510,12 +512,12 @@ def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
         return any(source.grid is None for source in sources)
     if node.kernel is not None:
         return not isinstance(node.kernel, QuantizedKernel)
-    if any(source.grid is None for source in sources):
+    if node.table is None and any(source.grid is None for source in sources):
         return True
     if any(n.point is not None and n.point.float_input for n in node.readers):
         return True
     if node.joins:
         return len({source.grid for source in sources}) > 1
-    if node.keeps_codes or node.fixed_step is not None:
+    if node.keeps_codes or node.fixed_step is not None or node.table is not None:
         return False
     return node.next_point is None

@@ -179,6 +179,8 @@ class _Reader:
             return {"point": self._point(node)}
         if node.kind == "foreign":
             return {"foreign_layer": ForeignLayer(_keras_function(node))}
+        if node.kind == "embedding":
+            return {"table": _table(node)}
         if node.kind in TABLES:
             return {"function": _elementwise_function(node.layer)}
         matmul = node.properties.matmul
@@ -256,6 +258,13 @@ def _kernel(node: Node) -> TrainedKernel | None:
     return QuantizedKernel(node.layer.name, values, codes, step, wrapper.num_bits)
 
 
+def _table(node: Node) -> np.ndarray:
+    """Reads the integers of the table of an embedding, from the point after it."""
+    [point] = [reader.layer for reader in node.consumers if reader.kind == "point"]
+    values = point(tf.convert_to_tensor(node.layer.embeddings), training=False)
+    return np.rint((values / point.step).numpy()).astype(np.int64)
+
+
 def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
     """Returns a kernel in the layout of the file's operators, output channels last."""
     if getattr(node.layer, "rank", 2) == 1:
@@ -325,7 +334,8 @@ def _integer_type(node: Node) -> str:
     """Returns the type of an output that holds integers without a scale, else ""."""
     as_is = [takes_as_is(reader, node) for reader in node.consumers]
     if node.kind == "input" and as_is and all(as_is):
-        return node.dtype.name
+        ids = all(reader.kind == "embedding" for reader in node.consumers)
+        return "int32" if ids and node.dtype != tf.int64 else node.dtype.name
     if node.kind == "arg_max" and not node.consumers:
         return "int32"  # What apps read.
     without_step = node.kind in ("foreign", "arg_max") and node.is_integer

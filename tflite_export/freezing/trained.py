@@ -246,6 +246,7 @@ class TrainedNode:
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
         foreign_layer: For a layer that is left in float and has no operator here.
+        table: Integers of the table of an embedding, `[ids, channels]`.
         function: What a table holds, float64 to float64, for the kinds `TABLES`.
         readers: Operators that read the output, each once.
         is_output: Whether the output is one of the model's outputs.
@@ -274,6 +275,7 @@ class TrainedNode:
     fixed_step: float | None = None
     signed: bool = False
     foreign_layer: ForeignLayer | None = None
+    table: np.ndarray | None = None
     function: Callable[[Any], Any] | None = None
     readers: list[TrainedNode] = dataclasses.field(
         default_factory=lambda: list[TrainedNode]()
@@ -351,6 +353,17 @@ class TrainedNode:
         if self.function is None:
             raise TypeError(f"`{self.name}` ({self.kind}) is no elementwise function.")
         return self.function
+
+    @property
+    def looked_up(self) -> np.ndarray:
+        """The table of an embedding.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        if self.table is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) is no embedding.")
+        return self.table
 
     @property
     def folding(self) -> Folded:
