@@ -52,6 +52,11 @@ CASES = {
     "argmin": lambda x, y: ops.argmin(x, axis=1),
     "array_split": lambda x, y: ops.array_split(x, 3, axis=1)[0],
     "average": lambda x, y: ops.average(x, axis=1),
+    "attention": lambda x, y: ops.dot_product_attention(x, y, y),
+    "attention_masked": lambda x, y: ops.dot_product_attention(
+        x, y, y, mask=np.tri(8, dtype=bool)[None, None], scale=0.3
+    ),
+    "attention_causal": lambda x, y: ops.dot_product_attention(x, y, x, is_causal=True),
     "average_pool": lambda x, y: ops.average_pool(x, 3, 2, padding="same"),
     "broadcast_to": lambda x, y: ops.broadcast_to(x[:, :1], (2, 8, 8, 4)),
     "cast": lambda x, y: ops.cast(x * 9.0, "int32"),
@@ -289,7 +294,6 @@ def test_every_row_has_a_case():
 
 # Operations without a TensorFlow function of their own.
 ONLY_IN_KERAS3 = {
-    "attention": lambda x, y: ops.dot_product_attention(x, y, y),
     "diff": lambda x, y: ops.diff(x, axis=1),
     "einsum_of_kernel": lambda x, y: ops.einsum("bhwc,cd->bhwd", x, KERNEL[0, 0]),
     "fft": lambda x, y: ops.fft((x, y))[0],

@@ -403,7 +403,7 @@ def _reads_mask(keras_node: Any) -> bool:
     """Returns whether a layer computes with the mask of one of its inputs."""
     reads = getattr(keras_node.layer, "_expects_mask_arg", False)
     # It reads the masks from its inputs.
-    reads = reads or isinstance(keras_node.layer, keras.layers.MultiHeadAttention)
+    reads = reads or class_name(keras_node.layer) == "MultiHeadAttention"
     return reads and any(
         getattr(tensor, "_keras_mask", None) is not None
         for tensor in keras_node.keras_inputs
