@@ -586,9 +586,7 @@ CASES = {
 def quantized(build, rng, **options):
     model = tiny.randomize(build(), rng)
     student = tf_lsq.quantize_model(model, **options)
-    x = rng.normal(0, 1, (64, *model.input_shape[1:])).astype(np.float32)
-    if any(isinstance(layer, layers.Embedding) for layer in model.layers):
-        x = rng.integers(0, 4, x.shape).astype(model.inputs[0].dtype.name)
+    x = tiny.random_inputs(model, rng)
     tf_lsq.calibrate(student, x)
     return model, student, x
 

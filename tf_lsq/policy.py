@@ -40,8 +40,8 @@ INT8_TARGETS = ("edgetpu",)
 # Kinds that LiteRT computes in int16, and TFLite Micro does not.
 _INT8_IN_MICRO = ("gather", "pad_mirror", "reduce_max", "reduce_min")
 # Probabilities of more values than this have 16 bits where matrices are multiplied by
-# them: most of them would be less than half of 1/256.
-MOST_IN_INT8 = 64
+# them: most are few codes of 1/256, see `docs/attention.md`.
+MOST_IN_INT8 = 32
 _MICRO_TARGETS = ("tflm", *ETHOS_U_TARGETS)
 _MOST_TERMS = 2**16 - 1  # Of a sum of 16-bit integers in 32 bits.
 

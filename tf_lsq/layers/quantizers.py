@@ -63,6 +63,8 @@ class KeepBelow(KeepPositive):
 class KeepAbove(KeepPositive):
     """Also keeps the step at or above its smallest value.
 
+    It stays above it by a rounding, because no gradient passes to a step below it.
+
     Args:
         unit: First value of the step, 0 until it is known.
         min_step: Smallest value of the step.
@@ -74,7 +76,8 @@ class KeepAbove(KeepPositive):
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         """Returns `w`, at least ``min_step / unit``."""
         unit = tf.convert_to_tensor(self.unit)
-        smallest = tf.where(unit > 0.0, self.min_step / unit, 0.0)
+        least = self.min_step * (1.0 + 2.0**-20)
+        smallest = tf.where(unit > 0.0, least / unit, 0.0)
         return super().__call__(tf.maximum(w, smallest))
 
 

@@ -19,7 +19,7 @@ SUPPORTED = f"{VELA}/-/blob/main/SUPPORTED_OPS.md"
 _LEAVE_OUT = "Leave the layer out of the model, and run it before or after the file."
 # Those of the report that a file of this library may contain.
 _U55_OPS = frozenset(
-    """ABS ADD ARG_MAX AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D ELU EXP
+    """ABS ADD ARG_MAX AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D DEPTHWISE_CONV_2D ELU EXP
     EXPAND_DIMS FULLY_CONNECTED GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC MAXIMUM
     MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG PACK PAD PADV2 PRELU QUANTIZE
     REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 RESHAPE
@@ -142,6 +142,13 @@ _U55_RULES = (
         f"Strides must be at most {images.LONGEST_STRIDE}",
         images.long_stride,
         remedy="Use smaller strides, or a pooling after the layer.",
+    ),
+    _rule(
+        "int8_product",
+        "BATCH_MATMUL",
+        "Both tensors must be in int8",
+        conditions.int16_tensors,
+        remedy="Give the layers before it at most 8 bits.",
     ),
     _rule(
         "resize",
