@@ -15,6 +15,7 @@ import tf_lsq
 from tf_lsq._compat import OpLambda, SlicingOpLambda, keras
 from tf_lsq.graph import Keras3Layer, UnaryFunction
 from tf_lsq.graph.keras3 import twins
+from tf_lsq.graph.product_layers import Einsum
 
 layers3 = keras3.layers
 ops = keras3.ops
@@ -266,7 +267,7 @@ def layers_of(model):
 def test_twins_of_operations_are_recorded_functions_with_their_names(case, tmp_path):
     model = model_of(CASES[case])
     twin = tf_lsq.from_keras3(model)
-    known = (OpLambda, SlicingOpLambda, UnaryFunction)
+    known = (OpLambda, SlicingOpLambda, UnaryFunction, Einsum)
     for layer in layers_of(twin):
         assert not isinstance(layer, Keras3Layer), layer.reason
         others = ("hard_", "re_lu", "sparse_sigmoid")

@@ -157,7 +157,7 @@ def _dense(
     values += [np.ravel(np.asarray(dense.bias))] if has_bias else []
     name = f"{call.layer_name}_{label}" if label else call.layer_name
     layer = layers.Dense(
-        values[0].shape[1],
+        values[0].shape[-1],
         activation=dense.activation if inside else None,
         use_bias=has_bias,
         kernel_regularizer=dense.kernel_regularizer,
