@@ -180,8 +180,7 @@ def test_masked_scores_get_no_probability(rng):
 
 
 def test_a_masked_point_is_trained_as_it_is_exported(rng):
-    model = attention(use_causal_mask=True)
-    student, x = student_of(model, rng)
+    student, _ = student_of(attention(use_causal_mask=True), rng)
     [point] = [la for la in student.layers if isinstance(la, MaskedPoint)]
     scores = rng.normal(0, 3, (2, 2, 8, 8)).astype(np.float32)
     found = point(scores, training=False).numpy()
@@ -197,7 +196,7 @@ def test_a_masked_point_is_trained_as_it_is_exported(rng):
 
 
 def test_the_step_of_masked_scores_is_kept_large_enough(rng):
-    student, x = student_of(attention(use_causal_mask=True), rng)
+    student, _ = student_of(attention(use_causal_mask=True), rng)
     [point] = [la for la in student.layers if isinstance(la, MaskedPoint)]
     smallest = np.log(2.0**16) / (128 * 0.5)
     assert float(point.step) >= smallest * (1 - 1e-6)
@@ -271,6 +270,12 @@ REFUSED = {
     "score_mode must be 'dot'": lambda x: layers.Attention(score_mode="concat")([x, x]),
     "every axis of the kernel must be summed or new": lambda x: layers.EinsumDense(
         "abc,bcd->abd", (8, 5)
+    )(x),
+    "kernel_constraint must be None": lambda x: layers.MultiHeadAttention(
+        2, 4, kernel_constraint="max_norm"
+    )(x, x),
+    "kernel_regularizer must be L1 or L2": lambda x: layers.EinsumDense(
+        "abc,cd->abd", (8, 5), kernel_regularizer="orthogonal_regularizer"
     )(x),
     "normalize must be False": lambda x: layers.Dot(2, normalize=True)([x, x]),
 }

@@ -92,6 +92,7 @@ def add_projection(
         name: Name of the product.
         flat: Whether the new axes stay one, without an activation or other bias.
     """
+    _check_settings(dense)
     axes = _Projection.of(dense, len(x.shape))
     known = dict(zip(axes.source, sizes(x.shape, 1), strict=True))
     known |= dict(zip(axes.kernel, dense.kernel.shape, strict=True))
@@ -113,6 +114,24 @@ def add_projection(
         perm = [axes.found.index(letter) for letter in axes.result]
         y = add_transpose(call, y, perm, f"{name}_transposed")
     return y if inside else _finished(call, y, dense, own_bias, name)
+
+
+def _check_settings(dense: Layer) -> None:
+    """Refuses settings that another shape of the kernel would change.
+
+    Raises:
+        Unsupported: If there are any.
+    """
+    sums = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+    for name in ("kernel_constraint", "bias_constraint"):
+        if getattr(dense, name, None) is not None:
+            raise Unsupported(f"{name} must be None: its kernel becomes a matrix")
+    regularizer = dense.kernel_regularizer
+    if regularizer is not None and not isinstance(regularizer, sums):
+        raise Unsupported(
+            "kernel_regularizer must be L1 or L2, because its kernel becomes a matrix, "
+            f"received {type(regularizer).__name__}"
+        )
 
 
 def _as_vectors(
