@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import tiny
 from harness.bit_widths import with_bits
 
@@ -37,15 +38,15 @@ def between(*middle):
     return build
 
 
-def branches(join, count=2):
-    """A model that joins several convolutions of one tensor."""
+def branches(join, count=2, keep=False):
+    """A model that joins convolutions; `keep`: without another one after them."""
 
     def build():
         inputs = layers.Input(SHAPE)
         stem = tiny.conv_bn_relu(inputs, 6)
         parts = [layers.Conv2D(6, 3, padding="same")(stem) for _ in range(count - 1)]
         x = join()([stem, *parts])
-        x = tiny.conv_bn_relu(x, 4)
+        x = x if keep else tiny.conv_bn_relu(x, 4)
         return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
 
     return build
@@ -131,6 +132,51 @@ def preprocessed(make):
     return build
 
 
+def attentive(attend, **options):
+    """A model with attention between three sequences."""
+
+    def build():
+        inputs = layers.Input((12, 6))
+        parts = [layers.Dense(6, name=name)(inputs) for name in ("query", "value")]
+        outputs = [*parts, layers.Dense(5)(inputs)]
+        found = attend(*outputs, **options)
+        ends = [layers.Flatten()(part) for part in tf.nest.flatten(found)]
+        x = layers.Concatenate()(ends) if len(ends) > 1 else ends[0]
+        return keras.Model(inputs, layers.Dense(3, name="last")(x))
+
+    return build
+
+
+def attend(query, value, key, use_scale=False, **call):
+    """Attention without heads, in which the queries are the keys."""
+    return layers.Attention(use_scale=use_scale)([query, value, query], **call)
+
+
+def attend_with_heads(query, value, key, **options):
+    """Attention with heads, and keys with other channels than the values."""
+    names = ("use_causal_mask", "attention_mask", "return_attention_scores")
+    call = {name: options.pop(name) for name in names if name in options}
+    return layers.MultiHeadAttention(2, 4, **options)(query, value, key, **call)
+
+
+def einsum(equation, shape, bias_axes=None, **options):
+    return lambda: layers.EinsumDense(
+        equation, shape, bias_axes=bias_axes, bias_initializer="normal", **options
+    )
+
+
+def looked_up(dtype, size=2):
+    """A model of rows of a table, chosen by whole numbers."""
+
+    def build():
+        ids = layers.Input((10,), dtype=dtype)
+        x = layers.Embedding(4, size, embeddings_initializer="normal")(ids)
+        x = layers.Dense(6, name="low_bit")(x)
+        return keras.Model(ids, layers.Dense(3)(layers.Flatten()(x)))
+
+    return build
+
+
 def same_conv(**kwargs):
     return lambda: layers.Conv2D(6, 3, padding="same", **kwargs)
 
@@ -139,6 +185,7 @@ def activation(name):
     return lambda: layers.Activation(name)
 
 
+NEAR = np.abs(np.subtract.outer(np.arange(12), np.arange(12)))[None] < 4
 BN, RELU = layers.BatchNormalization, layers.ReLU
 CASES = {
     "conv": (layers.Conv2D, between(same_conv())),
@@ -397,6 +444,72 @@ CASES = {
     ),
     "repeat_vector": (layers.RepeatVector, flat(lambda: layers.RepeatVector(3))),
     "permute": (layers.Permute, between(lambda: layers.Permute((2, 3, 1)))),
+    "dot": (
+        layers.Dot,
+        branches(lambda: layers.Dot((1, 2), name="product"), keep=True),
+    ),
+    "attention": (layers.Attention, attentive(attend)),
+    "attention_scale": (layers.Attention, attentive(attend, use_scale=True)),
+    "attention_causal": (
+        layers.Attention,
+        attentive(attend, use_causal_mask=True, return_attention_scores=True),
+    ),
+    "multi_head": (layers.MultiHeadAttention, attentive(attend_with_heads)),
+    "multi_head_causal": (
+        layers.MultiHeadAttention,
+        attentive(attend_with_heads, use_causal_mask=True, dropout=0.1),
+    ),
+    "multi_head_mask": (
+        layers.MultiHeadAttention,
+        attentive(attend_with_heads, attention_mask=NEAR, use_bias=False),
+    ),
+    "multi_head_scores": (
+        layers.MultiHeadAttention,
+        attentive(
+            attend_with_heads,
+            return_attention_scores=True,
+            value_dim=5,
+            output_shape=7,
+        ),
+    ),
+    "multi_head_on_images": (
+        layers.MultiHeadAttention,
+        between(lambda: lambda x: layers.MultiHeadAttention(2, 3)(x, x)),
+    ),
+    "multi_head_on_rows": (
+        layers.MultiHeadAttention,
+        between(
+            lambda: (
+                lambda x: layers.MultiHeadAttention(2, 3, attention_axes=2)(
+                    x, x, use_causal_mask=False
+                )
+            )
+        ),
+    ),
+    "einsum_dense": (
+        layers.EinsumDense,
+        sequence(einsum("abc,cd->abd", (None, 5), "d", activation="relu")),
+    ),
+    "einsum_dense_heads": (
+        layers.EinsumDense,
+        between(
+            einsum("abcd,def->abcef", (8, 8, 2, 3), "ef"),
+            lambda: layers.Reshape((8, 8, 6)),
+        ),
+    ),
+    "einsum_dense_tokens": (
+        layers.EinsumDense,
+        sequence(einsum("abc,bd->acd", (6, 5), "c", activation="gelu")),
+    ),
+    "einsum_dense_softmax": (
+        layers.EinsumDense,
+        sequence(
+            einsum("abc,cde->abed", (16, 2, 3), "ed", activation="softmax"),
+            lambda: layers.Reshape((16, 6)),
+        ),
+    ),
+    "embedding": (layers.Embedding, looked_up("int32")),
+    "embedding_of_floats": (layers.Embedding, looked_up("float32", 4)),
     "subtract": (layers.Subtract, branches(layers.Subtract)),
     "multiply": (layers.Multiply, branches(layers.Multiply)),
     "add_of_fewer_axes": (layers.Add, with_pooled(layers.Add)),
@@ -484,7 +597,7 @@ CASES = {
 def quantized(build, rng, **options):
     model = tiny.randomize(build(), rng)
     student = tf_lsq.quantize_model(model, **options)
-    x = rng.normal(0, 1, (64, *model.input_shape[1:])).astype(np.float32)
+    x = tiny.random_inputs(model, rng)
     tf_lsq.calibrate(student, x)
     return model, student, x
 

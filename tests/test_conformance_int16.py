@@ -86,6 +86,8 @@ CASES = {
         [s, layers.GlobalAveragePooling2D()(s)]
     ),
     "average": lambda s, y: wide(layers.Average)([s, y]),
+    "matmul": lambda s, y: tf.matmul(s, y, transpose_b=True),
+    "matmul_of_16_bits": lambda s, y: tf.matmul(y, s, transpose_a=True),
     "maximum": lambda s, y: wide(layers.Maximum)([s, y]),
     "concat": lambda s, y: wide(layers.Concatenate)([y, s, layers.ReLU()(y)]),
     "square": lambda s, y: tf.square(s),

@@ -108,9 +108,8 @@ def test_a_claim_is_the_oldest_release_that_computes_the_file_right(rng):
 
 def test_a_file_names_the_releases_that_compute_it_wrongly(rng):
     graph = hand_built.batch_matmul(5, rng)
-    graph.min_runtime = "2.18.0"  # As another tool wrote it.
     assert runtime_of(graph) == (
-        "TensorFlow Lite 2.18.0, LiteRT 1.0 or newer; wrong in TensorFlow Lite 2.21.0 "
+        "TensorFlow Lite 2.3.0, LiteRT 1.0 or newer; wrong in TensorFlow Lite 2.21.0 "
         "(BATCH_MATMUL with a zero point in its second factor), LiteRT 2.0.2 to 2.1.2 "
         "(BATCH_MATMUL with a zero point in its second factor)"
     )

@@ -21,6 +21,7 @@ BUILTIN = this_machine().with_kernels("builtin")
 _CONSTANTS = np.random.default_rng(1)
 POSITIONS = _CONSTANTS.normal(size=(8, 8, 6)).astype(np.float32)
 CHANNELS = np.float32([1, 2, 3, -1, -2, -3])
+LATER = np.where(np.tri(8, 6) > 0, 0, -1e9).astype(np.float32)[None]
 KERNEL = _CONSTANTS.normal(0, 0.2, (3, 3, 6, 12)).astype(np.float32)
 BLUR = np.tile(np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]])[..., None, None], (6, 1))
 BLUR /= 16
@@ -106,6 +107,11 @@ CASES = {
     "matmul_transposed": lambda x, y: tf.matmul(x, KERNEL[0, 0].T, transpose_b=True),
     "tensordot": lambda x, y: tf.tensordot(x, KERNEL[0, 0], 1),
     "einsum": lambda x, y: tf.einsum("bhwi,io->bhwo", x, KERNEL[0, 0]),
+    "matmul_of_two": lambda x, y: tf.matmul(x, y, transpose_b=True),
+    "einsum_of_two": lambda x, y: tf.einsum("bhwi,bhvi->bvhw", x, y),
+    "masked_softmax": lambda x, y: tf.nn.softmax(x + LATER),
+    "where": lambda x, y: tf.nn.softmax(tf.where(LATER == 0, x, -1e9)),
+    "scaled_softmax": lambda x, y: tf.nn.softmax(x / 3.0),
     "maximum": lambda x, y: tf.maximum(x, y),
     "maximum_zero": lambda x, y: tf.maximum(x, 0.0),
     "minimum": lambda x, y: tf.minimum(x, y),
@@ -521,6 +527,16 @@ REFUSED = {
     "axes must be 1": lambda x, y: tf.tensordot(x, POSITIONS[0], 2)[
         ..., tf.newaxis, tf.newaxis
     ],
+    "two computed matrices": lambda x, y: tf.matmul(x, tf.reshape(y, [-1, 6, 64])),
+    "every axis must be named once": lambda x, y: tf.einsum("bhwi,bhvi->bhw", x, y),
+    "the batch must be the first axis": lambda x, y: tf.transpose(
+        tf.einsum("bhwi,bhvi->hbwv", x, y), [1, 0, 2, 3]
+    ),
+    "with its result": lambda x, y: tf.einsum("bhwi,bhvi", x, y),
+    "only a softmax may read": lambda x, y: tf.nn.relu(x + LATER),
+    "the other value must be a large negative number": lambda x, y: tf.where(
+        LATER == 0, x, 0.0
+    ),
     "must multiply the last axis": lambda x, y: tf.einsum(
         "bhwi,hi->bhwi", x, POSITIONS[0]
     ),

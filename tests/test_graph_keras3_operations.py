@@ -15,6 +15,7 @@ import tf_lsq
 from tf_lsq._compat import OpLambda, SlicingOpLambda, keras
 from tf_lsq.graph import Keras3Layer, UnaryFunction
 from tf_lsq.graph.keras3 import twins
+from tf_lsq.graph.product_layers import Einsum
 
 layers3 = keras3.layers
 ops = keras3.ops
@@ -52,6 +53,11 @@ CASES = {
     "argmin": lambda x, y: ops.argmin(x, axis=1),
     "array_split": lambda x, y: ops.array_split(x, 3, axis=1)[0],
     "average": lambda x, y: ops.average(x, axis=1),
+    "attention": lambda x, y: ops.dot_product_attention(x, y, y),
+    "attention_masked": lambda x, y: ops.dot_product_attention(
+        x, y, y, mask=np.tri(8, dtype=bool)[None, None], scale=0.3
+    ),
+    "attention_causal": lambda x, y: ops.dot_product_attention(x, y, x, is_causal=True),
     "average_pool": lambda x, y: ops.average_pool(x, 3, 2, padding="same"),
     "broadcast_to": lambda x, y: ops.broadcast_to(x[:, :1], (2, 8, 8, 4)),
     "cast": lambda x, y: ops.cast(x * 9.0, "int32"),
@@ -88,6 +94,7 @@ CASES = {
     "dot": lambda x, y: ops.dot(x, KERNEL[0, 0]),
     "dsplit": lambda x, y: ops.dsplit(x, 2)[1],
     "dstack": lambda x, y: ops.dstack([x, y]),
+    "einsum": lambda x, y: ops.einsum("bhwc,bhvc->bhwv", x, y),
     "elu": lambda x, y: ops.elu(x),
     "elu_alpha": lambda x, y: ops.elu(x, 0.5),
     "equal": lambda x, y: ops.equal(whole(x), 1),
@@ -260,7 +267,7 @@ def layers_of(model):
 def test_twins_of_operations_are_recorded_functions_with_their_names(case, tmp_path):
     model = model_of(CASES[case])
     twin = tf_lsq.from_keras3(model)
-    known = (OpLambda, SlicingOpLambda, UnaryFunction)
+    known = (OpLambda, SlicingOpLambda, UnaryFunction, Einsum)
     for layer in layers_of(twin):
         assert not isinstance(layer, Keras3Layer), layer.reason
         others = ("hard_", "re_lu", "sparse_sigmoid")
@@ -288,9 +295,8 @@ def test_every_row_has_a_case():
 
 # Operations without a TensorFlow function of their own.
 ONLY_IN_KERAS3 = {
-    "attention": lambda x, y: ops.dot_product_attention(x, y, y),
     "diff": lambda x, y: ops.diff(x, axis=1),
-    "einsum": lambda x, y: ops.einsum("bhwc,bhvc->bhwv", x, y),
+    "einsum_of_kernel": lambda x, y: ops.einsum("bhwc,cd->bhwd", x, KERNEL[0, 0]),
     "fft": lambda x, y: ops.fft((x, y))[0],
     "meshgrid": lambda x, y: ops.meshgrid(x[0, 0, :, 0], y[0, :, 0, 0])[0],
     "norm": lambda x, y: ops.norm(x, ord=1, axis=-1),

@@ -81,7 +81,7 @@ def test_all_wrong_overrides_are_named_at_once():
     wrong = {
         "first": 16,
         "pool": 4,
-        "softmax": 16,
+        "softmax": 12,
         "elu": 16,
         "none": 4,
         "sum": (8, 16),
@@ -91,7 +91,7 @@ def test_all_wrong_overrides_are_named_at_once():
     for words in (
         "'first': 16 matches ['first'], whose kernels have at most 8 bits: give a pair",
         "'pool' matches no layer with a kernel, and `pool` has the grid of its input",
-        "`softmax` has no grid that could have other bits",
+        "`softmax` (softmax) has 8 or 16 bits",
         "`elu` (elu) is not computed in int16",
         "'none' matches no layer",
         "'sum' matches no layer with a kernel",

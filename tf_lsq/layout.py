@@ -26,6 +26,7 @@ from .layers import (
     LSQActivationQuantizer,
     LSQQuantizeConfig,
     LSQWrapper,
+    MaskedPoint,
     PixelPoint,
     QuantizationPoint,
 )
@@ -185,6 +186,9 @@ class _Builder:
         parts = [*([] if node.foreign else [node]), *node.fused]
         if self._absorbs_relu(node):
             parts = [part for part in parts if part.kind != "relu"]
+        point = self.plan.after.get(node)
+        if point is not None and point.mask is not None:
+            return []  # The point masks.
         return parts
 
     def _input(self, node: Node, source: Node) -> Any:
@@ -240,6 +244,7 @@ class _Builder:
                 and signed is not False
                 and spec.fixed_step is None
                 and not spec.symmetric
+                and spec.mask is None
                 and num_bits <= lsq.MAX_NUM_BITS
             )
             quantizer = LSQActivationQuantizer(
@@ -248,6 +253,7 @@ class _Builder:
                 step_init=self._step_init(spec),
                 max_value=spec.max_value,
                 asymmetric=asymmetric,
+                min_step=spec.min_step,
             )
             settings = {
                 "float_input": spec.float_input,
@@ -257,7 +263,9 @@ class _Builder:
                 "trainable": spec.trainable,
                 "name": spec.name,
             }
-            if spec.pixel_grid is not None:
+            if spec.mask is not None:
+                point = MaskedPoint(quantizer, mask=spec.mask.tolist(), **settings)
+            elif spec.pixel_grid is not None:
                 point = PixelPoint(spec.pixel_grid, **settings)
             elif spec.fixed_step is None:
                 point = QuantizationPoint(quantizer, **settings)

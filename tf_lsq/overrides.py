@@ -126,6 +126,10 @@ def _why_not(node: Node, num_bits: int) -> str:
     kind = node.properties
     if "bits" in node.options:
         return "has bits of its own"
+    if kind.wide_step and num_bits in (lsq.MAX_NUM_BITS, _MOST):
+        return ""
+    if kind.wide_step:
+        return f"({node.kind}) has {lsq.MAX_NUM_BITS} or {_MOST} bits"
     if node.kind in _WITHOUT_GRID or kind.fixed_step or "pixel_grid" in node.options:
         return "has no grid that could have other bits"
     if kind.keeps_codes or kind.keeps_grid:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from . import lsq
-from .graph import Graph, Node, takes_as_is
+from .graph import SCORE_BITS, Graph, Node, least_step, takes_as_is
 from .pixels import PixelGrid
 from .policy import Bits
 
@@ -40,6 +41,8 @@ class PointSpec:
             cannot be negative are then 0..127.
         wide: Whether it has more bits than values need, and its step is larger at first
             than those of the first batch do.
+        mask: Which scores are kept, for scores that a mask excludes from a softmax.
+        min_step: Smallest step; 0: any.
     """
 
     name: str
@@ -54,6 +57,8 @@ class PointSpec:
     pixel_grid: PixelGrid | None = None
     symmetric: bool = False
     wide: bool = False
+    mask: Any = None
+    min_step: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +154,8 @@ class _Planner:
     def _point_after(self, node: Node) -> PointSpec:
         """Returns the point after one operator."""
         is_float = self._bits[node].is_float
+        if node.kind == "mask" and not is_float:
+            return _masked_point(node)
         if node.properties.keeps_grid and not is_float:
             grid = self._grid(node.inputs[0], node)
             if grid is None:
@@ -160,7 +167,7 @@ class _Planner:
             return _pixel_point(f"quantize_{node.name}", grid.pixel_grid.of_itself())
         if "pixel_grid" in node.options and not is_float:
             return _pixel_point(f"quantize_{node.name}", node.options["pixel_grid"])
-        fixed = None if is_float else node.properties.fixed_step
+        fixed = None if is_float else _fixed_step(node, self._bits[node])
         nonnegative = node.nonnegative()
         relu = None if is_float or node.shared else node.activation
         absorbs = relu in _ABSORBED
@@ -168,7 +175,7 @@ class _Planner:
         name = own_relu[0].layer_name if absorbs and own_relu else None
         return PointSpec(
             name=name or f"quantize_{node.name}",
-            num_bits=lsq.MAX_NUM_BITS if fixed else self._bits_after(node),
+            num_bits=_fixed_bits(self._bits[node]) if fixed else self._bits_after(node),
             signed=None if nonnegative is None else not nonnegative,
             trainable=_is_trainable(node),
             fixed_step=fixed,
@@ -193,7 +200,8 @@ class _Planner:
         """Adds points before an operator that does not read the grids of its inputs."""
         for position, source in enumerate(node.inputs):
             grid = self._grid(source, node)
-            if grid is None or (node, source) in self._plan.between:
+            known = (node, source) in self._plan.between or node.kind == "mask"
+            if grid is None or known:
                 continue
             demand = self._demand(node, position, grid)
             if demand is None:
@@ -274,6 +282,17 @@ class _Planner:
         return self._grid(source.inputs[0], source)
 
 
+def _fixed_step(node: Node, bits: Bits) -> float | None:
+    """Returns the step that TFLite prescribes for an output, None if it is free."""
+    wide = _fixed_bits(bits) > lsq.MAX_NUM_BITS
+    return node.properties.wide_step if wide else node.properties.fixed_step
+
+
+def _fixed_bits(bits: Bits) -> int:
+    """Returns the bits of an output whose step TFLite prescribes."""
+    return lsq.MAX_NUM_BITS if bits.output is None else bits.output
+
+
 def _extra_name(source: Node, demand: _Demand) -> str:
     """Returns the name of an extra point."""
     suffix = "_symmetric" if demand.symmetric else ""
@@ -288,6 +307,18 @@ def _pixel_point(name: str, grid: PixelGrid) -> PointSpec:
         signed=grid.zero > 0,
         fixed_step=grid.step,
         pixel_grid=grid,
+    )
+
+
+def _masked_point(node: Node) -> PointSpec:
+    """Returns the point of scores, some of which are masked."""
+    beta = min(reader.options.get("beta", 1.0) for reader in node.consumers)
+    return PointSpec(
+        f"quantize_{node.name}",
+        SCORE_BITS,
+        signed=True,
+        mask=node.options["mask"],
+        min_step=least_step(beta),
     )
 
 
@@ -331,9 +362,20 @@ def _demands(graph: Graph, bits: Mapping[Node, Bits]) -> dict[Node, set[_Demand]
     return demands
 
 
+def _is_only_masked(node: Node, bits: Mapping[Node, Bits]) -> bool:
+    """Returns whether nothing reads an output but masks, which have their own grids."""
+    readers = node.consumers
+    masks = all(r.kind == "mask" and not bits[r].is_float for r in readers)
+    return bool(readers) and masks and not node.is_output and node.kind != "input"
+
+
 def _needs_point(node: Node, bits: Mapping[Node, Bits]) -> bool:
     """Returns whether the output of a node becomes a new integer tensor."""
     if node.kind in ("foreign", "arg_max") and node.is_integer:
+        return False
+    if node.kind == "mask" and not bits[node].is_float:
+        return True
+    if not bits[node].is_float and _is_only_masked(node, bits):
         return False
     if node.kind == "input" and node.consumers:
         return not all(takes_as_is(reader, node) for reader in node.consumers)

@@ -40,6 +40,9 @@ FIXED_BATCH_TARGETS = ("edgetpu", "tflm", *ETHOS_U_TARGETS)
 INT8_TARGETS = ("edgetpu",)
 # Kinds that LiteRT computes in int16, and TFLite Micro does not.
 _INT8_IN_MICRO = ("gather", "pad_mirror", "reduce_max", "reduce_min")
+# Probabilities of more values than this have 16 bits where matrices are multiplied by
+# them: most are few codes of 1/256, see `docs/attention.md`.
+MOST_IN_INT8 = 32
 _MICRO_TARGETS = ("tflm", *ETHOS_U_TARGETS)
 _MOST_TERMS = 2**16 - 1  # Of a sum of 16-bit integers in 32 bits.
 
@@ -245,6 +248,7 @@ def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:
         if node.properties.fixed_step
         and node.properties.range == "positive"
         and not bits[node].is_float
+        and bits[node].output != lsq.MAX_ACTIVATION_BITS
     ]
     if offending:
         raise ValueError(
@@ -259,7 +263,8 @@ def _check_int16(graph: Graph, bits: Mapping[Node, Bits], target: str) -> None:
     offending = [
         f"`{node.origin}` ({node.kind})"
         for node in graph.nodes
-        if max(bits[node].activation, bits[node].output or 0) > bits[node].most
+        if bits[node].activation > bits[node].most
+        or (bits[node].output or 0) > _most_output_bits(node, bits[node], target)
     ]
     if offending:
         raise ValueError(
@@ -276,6 +281,35 @@ def _most_bits(node: Node, target: str) -> int:
     if node.properties.int16 and not in_int8 and _sum_fits(node):
         return lsq.MAX_ACTIVATION_BITS
     return lsq.MAX_NUM_BITS
+
+
+def _most_output_bits(node: Node, bits: Bits, target: str) -> int:
+    """Returns the most bits that the output of an operator may have on a target."""
+    if node.properties.wide_step is None:
+        return bits.most
+    # The kernel of TFLite Micro has another zero point in int16.
+    narrow = target in (*INT8_TARGETS, *_MICRO_TARGETS)
+    return lsq.MAX_NUM_BITS if narrow else lsq.MAX_ACTIVATION_BITS
+
+
+def _output_bits(node: Node, target: str, most: int) -> int | None:
+    """Returns the bits of an output for which the user chose none.
+
+    Returns:
+        16 for probabilities of many values, by which matrices are multiplied; None:
+        what its readers need.
+    """
+    if node.properties.wide_step is None or not any(map(_multiplies, node.consumers)):
+        return None
+    many = (node.shape[-1] or 0) > MOST_IN_INT8 or target in SYMMETRIC_TARGETS
+    wide = _most_output_bits(node, Bits(None, most, most=most), target)
+    return wide if many and wide > most else None
+
+
+def _multiplies(node: Node) -> bool:
+    """Returns whether an operator, or a reader of the same codes, multiplies them."""
+    moves = node.properties.keeps_codes and any(map(_multiplies, node.consumers))
+    return node.kind == "matmul" or moves
 
 
 def _sum_fits(node: Node) -> bool:
@@ -295,6 +329,8 @@ def _bits_of(
         weighted = type(node.layer) in QUANTIZED_WEIGHTS
         weight = lsq.MAX_NUM_BITS if weighted else None
         output = node.options.get("bits") if override is None else override
+        if output is None:
+            output = _output_bits(node, options.target, most)
         return Bits(weight, lsq.MAX_NUM_BITS, output=output, most=most)
     per_channel, step_init = options.per_channel, options.step_init
     weight, activation = options.weight_bits, options.activation_bits

@@ -152,7 +152,7 @@ def _student(
         model = tiny.randomize(build(), rng)
         chosen = {"overrides": overrides(model)} if overrides is not None else {}
         student = tf_lsq.quantize_model(model, **options, **chosen)
-        x = rng.normal(0, 1, (64, *model.input_shape[1:])).astype(np.float32)
+        x = tiny.random_inputs(model, rng)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "These tensors use less than")
             tf_lsq.calibrate(student, x)

@@ -71,8 +71,7 @@ def conformance_files() -> Iterator[tuple[str, str]]:
             for storage in ("int8", "packed"):
                 rng = start()
                 model = tiny.randomize(build(), rng)
-                shape = (64, *model.input_shape[1:])
-                x = rng.normal(0, 1, shape).astype(np.float32)
+                x = tiny.random_inputs(model, rng)
                 options = {"weight_bits": bits, "activation_bits": bits}
                 yield f"{name} {bits} {storage}", exported(model, x, storage, **options)
 

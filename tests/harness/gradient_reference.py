@@ -48,6 +48,8 @@ SMALL = 1e-2
 # A gradient that is 0 in float64, as for a bias before a batch norm, is rounding error
 # of a sum that cancels: it is compared with the largest gradient of the model.
 ZERO = 1e-9
+# A score that a mask excludes is so many steps below 0.
+EXCLUDED = 64.0 + 128.0
 
 
 @dataclasses.dataclass
@@ -79,12 +81,15 @@ class Reference:
     def __call__(self, x):
         """Returns float64 values on the grid; gradients pass through NumPy."""
         values, given = next(self.calls)
+        kept = np.asarray(getattr(self.layer, "mask", 1.0), np.float32)
+        values, given = values * kept, given * kept
         codes, inside, d_step, d_offset = self._derivatives(values)
         # Means of integers may be ties, which the operator may round the other way.
         other = np.rint(given / self.step) - codes
         v = (values / self.step).astype(np.float64)
         assert np.abs(np.abs(v - codes) - 0.5)[other != 0].max(initial=0) < 1e-4
-        codes, d_step = codes + other, d_step + other * inside
+        codes, d_step = codes + other, (d_step + other * inside) * kept
+        inside, codes = inside * kept, codes - EXCLUDED * (1.0 - kept)
 
         @tf.custom_gradient
         def quantized(x):

@@ -102,6 +102,17 @@ def student_of(model, rng, shape=(64, 8, 8, 3), **options):
     return student, x
 
 
+def random_inputs(model, rng, count=64):
+    """Random values for the only input of a model; of an embedding, rows of its table.
+
+    Tables have at least 4 rows in these tests.
+    """
+    shape = (count, *model.input_shape[1:])
+    if any(isinstance(layer, layers.Embedding) for layer in model.layers):
+        return rng.integers(0, 4, shape).astype(model.inputs[0].dtype.name)
+    return rng.normal(0, 1, shape).astype(np.float32)
+
+
 def compiled(student, optimizer="sgd"):
     """`student`, compiled as a classifier."""
     student.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])

@@ -25,6 +25,7 @@ from .keras3.models import (
     tf_keras_model,
 )
 from .kinds import Kind
+from .masks import SCORE_BITS, least_step
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
 from .norm_expanding import NormForm, expand_norm, most_values, num_values
 from .norm_folding import fold_norm
@@ -46,6 +47,7 @@ __all__ = [
     "KINDS",
     "LARGEST_INT8",
     "NORMALIZE",
+    "SCORE_BITS",
     "WITHOUT_FLOAT",
     "FloatPart",
     "ForeignCall",
@@ -76,6 +78,7 @@ __all__ = [
     "insert_scaling",
     "is_keras3_file",
     "is_scaling",
+    "least_step",
     "load_keras3",
     "make_foreign",
     "most_values",

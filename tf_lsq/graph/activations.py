@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from .._compat import keras
-from .float_layers import HardSigmoid, UnaryFunction
+from .float_layers import HardSigmoid, ScaledSoftmax, UnaryFunction
 from .limiting import Limits, limiting
 from .lowering import Call, Options, variant
 from .nodes import Layer, Node
@@ -159,7 +159,7 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
         leaky = leaky_relu(call, source, slope, f"{name}_leaky")
         return limit(call, leaky, (-math.inf, float(activation.max_value)), name)
     if kind == "softmax":
-        return call.add("softmax", [source], layer=layers.Softmax(name=name))
+        return softmax(call, source, 1.0, name)
     if kind == "hard_sigmoid":
         layer = HardSigmoid(_HARD_SIGMOID_SLOPE, name=name)
         return call.add("hard_sigmoid", [source], layer=layer, slope=layer.slope)
@@ -172,6 +172,26 @@ def activate(call: Call, source: Node, activation: Any, name: str) -> Node:
     if kind in UNARY or kind in TABULATED:
         return unary(call, source, kind, {}, name)
     return call.add(kind, [source], layer=layers.Activation(kind, name=name))
+
+
+def softmax(call: Call, source: Node, beta: float, name: str) -> Node:
+    """Adds a softmax over the last axis, with the scaling before it.
+
+    An offset for all of its input changes nothing.
+
+    Args:
+        call: The call it belongs to.
+        source: Its input.
+        beta: Factor of its input.
+        name: Its name.
+    """
+    while (inner := _scaling_of(source)) is not None and inner[0] > 0.0:
+        source, beta = source.inputs[0], beta * inner[0]
+    if beta == 1.0:
+        return call.add("softmax", [source], layer=layers.Softmax(name=name))
+    return call.add(
+        "softmax", [source], layer=ScaledSoftmax(beta, name=name), beta=beta
+    )
 
 
 def unary(

@@ -63,6 +63,26 @@ class HardSigmoid(SettingsLayer):
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
+class ScaledSoftmax(SettingsLayer):
+    """Returns ``softmax(beta * x)`` over the last axis.
+
+    Args:
+        beta: A positive factor, as 1 / sqrt(d) in attention.
+        **kwargs: Keras' layer arguments.
+    """
+
+    _settings = ("beta",)
+
+    def __init__(self, beta: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.beta = float(beta)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Returns positive values whose sum is 1, shape of `inputs`."""
+        return tf.nn.softmax(self.beta * inputs)
+
+
+@keras.utils.register_keras_serializable(package="tf_lsq")
 class Clip(SettingsLayer):
     """Limits values.
 

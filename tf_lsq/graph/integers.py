@@ -26,7 +26,7 @@ def computes_integers(call: Call) -> bool:
     It does, unless it only moves the values of an input, which may hold pixels; or
     takes them as values.
     """
-    if any(node.kind in ("input", "arg_max") for node in call.nodes):
+    if any(node.kind in ("input", "arg_max", "embedding") for node in call.nodes):
         return False
     inner = set(call.nodes)
     sources = [s for node in call.nodes for s in node.inputs if s not in inner]
@@ -53,6 +53,7 @@ def settle_integers(graph: Graph) -> None:
     Args:
         graph: A graph that is connected, but not yet fused.
     """
+    _settle_tables(graph)
     pixels = _pixels(graph)
     for node in graph.nodes:
         if node.is_integer and node not in pixels and _moves_input(node):
@@ -69,16 +70,29 @@ def settle_integers(graph: Graph) -> None:
                 graph.problems.append((source, problem))
 
 
+def _settle_tables(graph: Graph) -> None:
+    """Makes embeddings of a quantized model foreign that are left in float."""
+    if not any(node.kind == "point" for node in graph.nodes):
+        return
+    for node in graph.nodes:
+        if node.kind != "embedding":
+            continue
+        points = [r for r in node.consumers if r.kind == "point"]
+        in_float = points != node.consumers or points[0].layer.float_input
+        if in_float:
+            make_foreign(node)
+
+
 def looks_up(node: Node) -> bool:
     """Returns whether a layer reads its input as row numbers, whatever its type."""
     layer = node.layer
     name = getattr(layer, "keras3_class_name", type(layer).__name__)
-    return node.kind == "foreign" and name in _LOOKUPS
+    return node.kind in ("foreign", "embedding") and name in _LOOKUPS
 
 
 def takes_as_is(reader: Node, source: Node) -> bool:
     """Returns whether a layer reads a tensor as integers, which have no step."""
-    return reader.kind == "foreign" and (source.is_integer or looks_up(reader))
+    return looks_up(reader) or (reader.kind == "foreign" and source.is_integer)
 
 
 def make_foreign(node: Node) -> None:
@@ -97,7 +111,7 @@ def _pixels(graph: Graph) -> set[Node]:
     """
     read: set[Node] = set()
     for node in reversed(graph.nodes):
-        readers = [c for c in node.consumers if c.kind != "foreign"]
+        readers = [c for c in node.consumers if not takes_as_is(c, node)]
         if any(not c.is_integer or c in read for c in readers):
             read.add(node)
     return {node for node in read if node.is_integer and _moves_input(node)}

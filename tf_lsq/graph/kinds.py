@@ -22,10 +22,12 @@ class Kind:
             largest integer; clipping follows. Only with `keeps_grid`.
         joins: Its inputs and its output share one grid (concatenation).
         fixed_step: Step of the output that TFLite prescribes, or None.
+        wide_step: The same in int16, from an input in int8, or None.
         int16: TFLite also computes it in int16, to within one code.
         symmetric_inputs: Which of its inputs need zero points of 0.
         own_types: Whether it reads and writes every tensor in the type of its own
             grid; others compute in one type.
+        narrow_inputs: Which of its inputs stay in int8 where it computes in int16.
         range: "inputs": not negative if no input is; "positive": never negative;
             "signed": can be negative.
     """
@@ -38,9 +40,11 @@ class Kind:
     leaves_range: bool = False
     joins: bool = False
     fixed_step: float | None = None
+    wide_step: float | None = None
     int16: bool = False
     symmetric_inputs: tuple[int, ...] = ()
     own_types: bool = False
+    narrow_inputs: tuple[int, ...] = ()
     range: str = "inputs"
 
 
@@ -63,13 +67,18 @@ BASIC_KINDS = {
     "add": Kind(fuses_relu=True, int16=True),
     "subtract": Kind(fuses_relu=True, int16=True, range="signed"),
     "multiply": Kind(fuses_relu=True, int16=True),
+    "matmul": Kind(int16=True, symmetric_inputs=(1,), narrow_inputs=(1,)),
+    "embedding": Kind(int16=True, narrow_inputs=(0,), range="signed"),
     "maximum": Kind(joins=True, int16=True),
     "minimum": Kind(joins=True, int16=True),
     "concat": Kind(joins=True, int16=True),
     "relu": Kind(int16=True, range="positive"),
     "clip": Kind(int16=True),
     "table": Kind(range="signed"),  # Or as its options say.
-    "softmax": Kind(fixed_step=1 / 256, range="positive"),
+    "softmax": Kind(
+        fixed_step=1 / 256, wide_step=2**-15, narrow_inputs=(0,), range="positive"
+    ),
+    "mask": Kind(keeps_codes=True, range="signed"),
     "sigmoid": Kind(fixed_step=1 / 256, range="positive"),
     "tanh": Kind(fixed_step=1 / 128, range="signed"),
     "hard_sigmoid": Kind(fixed_step=1 / 255, range="positive"),

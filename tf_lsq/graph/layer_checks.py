@@ -118,6 +118,13 @@ def check_concat(layer: Layer) -> str | None:
     return None
 
 
+def check_dot(layer: Layer) -> str | None:
+    """Refuses products of normalized vectors."""
+    if layer.normalize:
+        return "normalize must be False, received True"
+    return None
+
+
 def check_resizing(layer: Layer) -> str | None:
     """Refuses interpolations without an integer form."""
     if getattr(layer, "crop_to_aspect_ratio", False):

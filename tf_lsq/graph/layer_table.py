@@ -16,6 +16,7 @@ from ..layers import (
     ChannelScaling,
     FixedPoint,
     LSQWrapper,
+    MaskedPoint,
     MultiplyConstant,
     PixelPoint,
     QuantizationPoint,
@@ -28,6 +29,7 @@ from .activations import (
     relu_layer,
     with_activation,
 )
+from .attention import check_dot_attention, dot_attention, multi_head_attention
 from .convolutions import causal, convolution, depthwise_convolution, separable
 from .float_layers import (
     REDUCED_KINDS,
@@ -35,6 +37,7 @@ from .float_layers import (
     Clip,
     HardSigmoid,
     Reduction,
+    ScaledSoftmax,
     SynchronizedBatchNormalization,
     UnaryFunction,
 )
@@ -50,6 +53,7 @@ from .layer_checks import (
     check_batch_norm,
     check_channels_last,
     check_concat,
+    check_dot,
     check_in_float,
     check_lambda,
     check_last_axis,
@@ -72,7 +76,8 @@ from .lowering import (
     quantization_point,
     single,
 )
-from .moving import constant_padding
+from .masks import ScoreMask, mask_options, masked_point
+from .moving import add_reshape, constant_padding
 from .moving_layers import (
     ConstantPadding,
     DepthToSpace,
@@ -87,6 +92,9 @@ from .moving_layers import (
 from .nodes import Layer, Node
 from .norm_layers import L2Normalization, Lookup, RMSNormalization, SumOfSquares
 from .normalizing import group_norm, l2_norm, layer_norm, rms_norm, unit_norm
+from .product_layers import Einsum, MatMul
+from .products import Equation, add_product
+from .projections import einsum_dense
 
 layers = keras.layers
 
@@ -178,6 +186,31 @@ def _repeat_options(call: Call) -> dict[str, Any]:
     return {"size": (1, call.shape[1])}
 
 
+def _matmul_options(call: Call) -> dict[str, Any]:
+    """Returns which matrices are transposed."""
+    layer = call.layer
+    return {"transposed": (layer.transpose_first, layer.transpose_second)}
+
+
+def _einsum(call: Call) -> Node:
+    """Lowers an `Einsum`."""
+    x, y = call.sources
+    equation = Equation.parse(call.layer.equation, (len(x.shape), len(y.shape)))
+    return add_product(call, x, y, equation, call.name)
+
+
+def _dot(call: Call) -> Node:
+    """Lowers a `Dot`: the sum of products over one axis of each tensor."""
+    x, y = call.sources
+    axes = call.layer.axes
+    pair = (axes, axes) if isinstance(axes, int) else axes
+    at = [axis % len(node.shape) for axis, node in zip(pair, (x, y), strict=True)]
+    if len(x.shape) == len(y.shape) == 2:  # Keras keeps an axis of size 1.
+        x = add_reshape(call, x, (x.shape[0], 1, x.shape[1]), f"{call.name}_rows")
+        at[0] = 2
+    return add_product(call, x, y, Equation.of_dot(x, y, at), call.name)
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerRule:
     """How the analysis reads one Keras layer class.
@@ -215,6 +248,10 @@ LAYERS: dict[type, LayerRule] = {
         separable(layers.DepthwiseConv2D, layers.Conv2D), _CONVOLUTION
     ),
     layers.Dense: LayerRule(with_activation("dense"), check_activation),
+    layers.Embedding: LayerRule(single("embedding")),
+    layers.EinsumDense: LayerRule(einsum_dense, check_activation),
+    layers.MultiHeadAttention: LayerRule(multi_head_attention),
+    layers.Attention: LayerRule(dot_attention, check_dot_attention),
     layers.BatchNormalization: LayerRule(single("affine"), check_batch_norm),
     SynchronizedBatchNormalization: LayerRule(single("affine"), check_batch_norm),
     layers.LayerNormalization: LayerRule(layer_norm),
@@ -234,6 +271,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.LeakyReLU: LayerRule(leaky_relu_layer, check_leaky_relu),
     layers.PReLU: LayerRule(single("prelu"), check_prelu),
     layers.Softmax: LayerRule(single("softmax"), check_last_axis),
+    ScaledSoftmax: LayerRule(single("softmax", lambda call: {"beta": call.layer.beta})),
     HardSigmoid: LayerRule(
         single("hard_sigmoid", lambda call: {"slope": call.layer.slope})
     ),
@@ -244,6 +282,7 @@ LAYERS: dict[type, LayerRule] = {
     layers.Maximum: LayerRule(chain("maximum", layers.Maximum)),
     layers.Minimum: LayerRule(chain("minimum", layers.Minimum)),
     layers.Concatenate: LayerRule(concatenate, check_concat),
+    layers.Dot: LayerRule(_dot, check_dot),
     layers.MaxPooling1D: LayerRule(
         single("max_pool", _pool_options), check_channels_last
     ),
@@ -270,6 +309,9 @@ LAYERS: dict[type, LayerRule] = {
     ),
     AddConstant: LayerRule(single("add_constant")),
     MultiplyConstant: LayerRule(single("multiply_constant")),
+    MatMul: LayerRule(single("matmul", _matmul_options)),
+    Einsum: LayerRule(_einsum),
+    ScoreMask: LayerRule(single("mask", mask_options)),
     Clip: LayerRule(_clip),
     Reduction: LayerRule(_reduction),
     ArgMax: LayerRule(single("arg_max", lambda call: {"axis": call.layer.axis})),
@@ -344,11 +386,15 @@ LAYERS: dict[type, LayerRule] = {
     QuantizationPoint: LayerRule(quantization_point),
     FixedPoint: LayerRule(quantization_point),
     PixelPoint: LayerRule(quantization_point),
+    MaskedPoint: LayerRule(masked_point),
 }
+# Layers whose lowering reads the arguments of the call, and not its tensors alone.
+OF_ARGUMENTS = (layers.MultiHeadAttention, layers.Attention)
 # Layers that users do not write themselves: the analysis puts them into models.
 INTERNAL = {
     layers.InputLayer,
     ArgMax,
+    ScaledSoftmax,
     HardSigmoid,
     AddConstant,
     ChannelScaling,
@@ -356,6 +402,9 @@ INTERNAL = {
     Lookup,
     MultiplyConstant,
     SumOfSquares,
+    MatMul,
+    Einsum,
+    ScoreMask,
     Clip,
     Reduction,
     SynchronizedBatchNormalization,
@@ -375,6 +424,7 @@ INTERNAL = {
     QuantizationPoint,
     FixedPoint,
     PixelPoint,
+    MaskedPoint,
 }
 PUBLIC_LAYERS = set(LAYERS) - INTERNAL
 

@@ -36,7 +36,7 @@ from .integers import (
     reads_only_shapes,
 )
 from .keras3.layer import Keras3Layer
-from .layer_table import rule_of, unwrapped
+from .layer_table import OF_ARGUMENTS, rule_of, unwrapped
 from .lowering import Call, variant
 from .nodes import (
     AddedTerm,
@@ -325,12 +325,13 @@ class _Reader:
         layer = unwrapped(keras_node.layer)
         sources = [self.producers[id(tensor)] for tensor in keras_node.keras_inputs]
         arguments: dict[str, Any] = {}
-        if isinstance(layer, OpLambda | SlicingOpLambda):
+        function = _function_of(layer)
+        if function is not None:
             args, named = tf.nest.map_structure(
                 lambda value: self.producers.get(id(value), value),
                 (keras_node.call_args, keras_node.call_kwargs),
             )
-            arguments = bind_arguments(layer, args, named)
+            arguments = bind_arguments(function, args, named)
             kwargs = {}
         name = self._name(layer, use, path)
         [output, *_] = tensors_of(keras_node.outputs)
@@ -372,6 +373,13 @@ class _Reader:
         return unique
 
 
+def _function_of(layer: Layer) -> Callable[..., Any] | None:
+    """Returns the function whose arguments a lowering reads; most read the tensors."""
+    if isinstance(layer, OpLambda | SlicingOpLambda):
+        return layer.function
+    return layer.call if isinstance(layer, OF_ARGUMENTS) else None
+
+
 def _shape(tensor: Any) -> tuple[int | None, ...]:
     """Returns the shape of a Keras tensor, () where its rank is unknown."""
     return () if tensor.shape.rank is None else tuple(tensor.shape)
@@ -393,7 +401,10 @@ def _can_stay_float(call: Call) -> bool:
 
 def _reads_mask(keras_node: Any) -> bool:
     """Returns whether a layer computes with the mask of one of its inputs."""
-    return getattr(keras_node.layer, "_expects_mask_arg", False) and any(
+    reads = getattr(keras_node.layer, "_expects_mask_arg", False)
+    # It reads the masks from its inputs.
+    reads = reads or class_name(keras_node.layer) == "MultiHeadAttention"
+    return reads and any(
         getattr(tensor, "_keras_mask", None) is not None
         for tensor in keras_node.keras_inputs
     )
@@ -417,7 +428,7 @@ def _other_activation(layer: Layer) -> str | None:
 def _python_activation(layer: Layer) -> Callable[..., Any] | None:
     """Returns the activation of a layer if it is a function without a row here."""
     activation = getattr(layer, "activation", None)
-    if rule_of(layer) is None or not callable(activation):
+    if rule_of(layer) is None or layer.input_spec is None or not callable(activation):
         return None
     return activation if activation_name(activation) is None else None
 

@@ -72,7 +72,7 @@ KINDS = {**BASIC_KINDS, **{name: row.kind for name, row in UNARY.items()}}
 
 
 # Kinds whose operators compute in integers only.
-WITHOUT_FLOAT = ("log", "normalize", "table")
+WITHOUT_FLOAT = ("embedding", "log", "normalize", "table")
 
 
 def function_of(name: str) -> Callable[..., Any]:

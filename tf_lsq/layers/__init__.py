@@ -3,6 +3,7 @@
 from .attributes import replaced_attributes
 from .constants import AddConstant, ChannelScaling, MultiplyConstant
 from .loans import borrowed_sums
+from .masked_point import MaskedPoint
 from .pixel_point import PixelPoint
 from .point import FixedPoint, QuantizationPoint
 from .quantize_configs import QUANTIZED_WEIGHTS, LSQQuantizeConfig
@@ -18,6 +19,7 @@ __all__ = [
     "LSQQuantizeConfig",
     "LSQWeightQuantizer",
     "LSQWrapper",
+    "MaskedPoint",
     "MultiplyConstant",
     "PixelPoint",
     "QuantizationPoint",

@@ -16,6 +16,9 @@ from ..lsq.fast import OwnSums
 from .attributes import Untracked
 from .quantizers import LSQActivationQuantizer, Variables, is_initialised
 
+# Settings of a point that are those of its quantizer.
+SETTINGS = ("num_bits", "signed", "step_init", "max_value", "asymmetric", "min_step")
+
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class QuantizationPoint(keras.layers.Layer):
@@ -147,8 +150,7 @@ class QuantizationPoint(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Rebuilds the point; models of version 0.1.0 have one class for all points."""
         config = dict(config)
-        settings = ("num_bits", "signed", "step_init", "max_value", "asymmetric")
-        chosen = {name: config.pop(name) for name in settings if name in config}
+        chosen = {name: config.pop(name) for name in SETTINGS if name in config}
         fixed_step = config.pop("fixed_step", None)
         quantizer = LSQActivationQuantizer(**chosen)
         if fixed_step is not None:

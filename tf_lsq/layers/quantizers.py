@@ -60,6 +60,27 @@ class KeepBelow(KeepPositive):
         return super().__call__(tf.minimum(w, largest))
 
 
+class KeepAbove(KeepPositive):
+    """Also keeps the step at or above its smallest value.
+
+    It stays above it by a rounding, because no gradient passes to a step below it.
+
+    Args:
+        unit: First value of the step, 0 until it is known.
+        min_step: Smallest value of the step.
+    """
+
+    def __init__(self, unit: tf.Variable, min_step: float) -> None:
+        self.unit, self.min_step = unit, min_step
+
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
+        """Returns `w`, at least ``min_step / unit``."""
+        unit = tf.convert_to_tensor(self.unit)
+        least = self.min_step * (1.0 + 2.0**-20)
+        smallest = tf.where(unit > 0.0, least / unit, 0.0)
+        return super().__call__(tf.maximum(w, smallest))
+
+
 @keras.utils.register_keras_serializable(package="tf_lsq")
 class KeepInRange(keras.constraints.Constraint):
     """Keeps a learned offset at most one range width below 0, and not above 0."""
@@ -102,6 +123,8 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         constraint = KeepPositive()
         if not math.isinf(self._max_step()):
             constraint = KeepBelow(unit, self._max_step())
+        elif self._min_step() > 0.0:
+            constraint = KeepAbove(unit, self._min_step())
         step = layer.add_weight(
             name=f"{name}_step",
             shape=step_shape,
@@ -165,7 +188,12 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     def step(self, weights: Variables) -> tf.Tensor:
         """Returns the step, in the unit of the quantized values."""
-        return lsq.learned_step(weights["step"], weights["unit"], self._max_step())
+        step = lsq.learned_step(weights["step"], weights["unit"], self._max_step())
+        return tf.maximum(step, self._min_step()) if self._min_step() else step
+
+    def _min_step(self) -> float:
+        """Returns the smallest allowed step."""
+        return 0.0
 
     def _max_step(self) -> float:
         """Returns the largest allowed step."""
@@ -190,7 +218,7 @@ class _LSQQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
             step_shape=tuple(weights["unit"].shape),
             method=self.step_init,
         )
-        unit = tf.minimum(unit, self._max_step())
+        unit = tf.maximum(tf.minimum(unit, self._max_step()), self._min_step())
         return {**values, "unit": unit, "step": tf.ones_like(unit)}
 
     def _may_initialise(self, training: Any) -> bool:
@@ -329,6 +357,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
             also acts as a ReLU6). The step is at most ``max_value / q_max``.
         asymmetric: Whether the range of a signed activation has a learned offset, see
             `lsq_plus`.
+        min_step: Smallest step; 0: any.
 
     References:
         Esser et al., Section 2, https://arxiv.org/abs/1902.08153
@@ -339,6 +368,7 @@ class LSQActivationQuantizer(_LSQQuantizer):
     step_init: str = "mse"
     max_value: float | None = None
     asymmetric: bool = False
+    min_step: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -431,6 +461,10 @@ class LSQActivationQuantizer(_LSQQuantizer):
             return lsq.step_gradient_scale(features, q_max)
         product = tf.cast(features, tf.float32) * tf.cast(q_max, tf.float32)
         return tf.math.rsqrt(product)
+
+    def _min_step(self) -> float:
+        """Returns the smallest allowed step."""
+        return self.min_step
 
     def _max_step(self) -> float:
         """Returns the step at which the largest integer is the largest value."""

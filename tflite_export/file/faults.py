@@ -184,6 +184,12 @@ def _sums_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     return _types(op, graph)[0] == "int16"
 
 
+def _int8_in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether matrices in int16 are multiplied by others in int8."""
+    types = [graph.tensors[name].dtype for name in op.inputs[:2]]
+    return types == ["int16", "int8"]
+
+
 FAULTS = (
     Fault(
         "BATCH_MATMUL with a zero point in its second factor",
@@ -235,6 +241,13 @@ FAULTS = (
             Span(TENSORFLOW, OLDEST, "2.19.1", "2.20.0"),
             Span(LITERT, OLDEST, "1.2.0", "1.3.0"),
         ),
+        refused=True,
+    ),
+    Fault(
+        "BATCH_MATMUL of int16 and int8",
+        "BATCH_MATMUL",
+        _int8_in_int16,
+        (Span(TENSORFLOW, OLDEST, "2.21.0"), Span(LITERT, OLDEST, "2.1.3", "2.1.4")),
         refused=True,
     ),
     Fault(

@@ -315,6 +315,7 @@ OPERATORS: dict[str, OperatorRow] = {
         1,
         2,
         {1: "2.3.0", 2: "2.3.0", 3: "2.4.0", 4: "2.5.0"},
+        int16_version=3,
     ),
     "CAST": OperatorRow(
         "CastOptions",

@@ -296,7 +296,7 @@ class _Freezer:
         name = self._unique(node.name)
         grid, point = (None, None) if is_float else _output_grid(node, sources)
         if node.in_int16 and not is_float:
-            sources = [self._to_int16(source) for source in node.inputs]
+            sources = self._in_common_type(node)
             if grid is not None and not grid.in_int16:
                 grid = computed_in_int16(grid)
         allowed = allowed_containers(node, self.target, self.storage)
@@ -323,6 +323,16 @@ class _Freezer:
                 split=self._is_split(node, weight),
             ),
         )
+
+    def _in_common_type(self, node: TrainedNode) -> list[FrozenNode]:
+        """Returns the inputs of an operator in int16, in the types that it takes."""
+        stay = node.narrow_inputs
+        if node.kind == "matmul" and not self.target.mixed_products:
+            stay = ()
+        return [
+            self._tensors[source] if position in stay else self._to_int16(source)
+            for position, source in enumerate(node.inputs)
+        ]
 
     def _kind_in_file(
         self,
@@ -463,11 +473,15 @@ def _output_grid(
 ) -> tuple[Grid | None, TrainedPoint | None]:
     """Returns an integer operator's output grid, and the point that defines it."""
     source = sources[0] if sources else None
+    if node.kind == "mask" and source is not None:
+        return dataclasses.replace(source.integer_grid, low=INT8_MIN), None
     if node.leaves_range and source is not None and source.point is not None:
         return source.point.grid, source.point  # The point after it clips.
     if source is not None and (node.keeps_codes or node.keeps_grid or node.joins):
         return source.grid, source.point
     point = node.next_point
+    if node.table is not None and point is not None:
+        return point.final_grid, point  # Constants are clipped already.
     if node.fixed_step is not None and point is None:
         return fixed_grid(node.fixed_step, signed=node.signed), None
     return (None, None) if point is None else (point.grid, point)
@@ -498,12 +512,12 @@ def _is_float(node: TrainedNode, sources: list[FrozenNode]) -> bool:
         return any(source.grid is None for source in sources)
     if node.kernel is not None:
         return not isinstance(node.kernel, QuantizedKernel)
-    if any(source.grid is None for source in sources):
+    if node.table is None and any(source.grid is None for source in sources):
         return True
     if any(n.point is not None and n.point.float_input for n in node.readers):
         return True
     if node.joins:
         return len({source.grid for source in sources}) > 1
-    if node.keeps_codes or node.fixed_step is not None:
+    if node.keeps_codes or node.fixed_step is not None or node.table is not None:
         return False
     return node.next_point is None

@@ -131,6 +131,23 @@ def clipped_grid(
     return Grid(scale, zero_point, INT8_MIN, zero_point + q_max)
 
 
+def masked_grids(scale: float, q_min: int, q_max: int) -> dict[str, Grid]:
+    """Returns the grid on which scores are computed, and that which clips them.
+
+    They are in the upper half of int8; the smallest code of int8 is a masked score.
+
+    Args:
+        scale: The point's trained step.
+        q_min: Its smallest integer, of 7 bits.
+        q_max: Its largest integer.
+    """
+    zero_point = INT8_MAX - q_max
+    return {
+        "grid": Grid(scale, zero_point),
+        "clipped": Grid(scale, zero_point, zero_point + q_min, INT8_MAX),
+    }
+
+
 def widened_to_int16(grid: Grid) -> Grid:
     """Returns the grid of the same codes minus their zero point, in int16.
 

@@ -27,7 +27,13 @@ from tf_lsq.graph import (
     takes_as_is,
     tf_keras_model,
 )
-from tf_lsq.layers import QUANTIZED_WEIGHTS, ChannelScaling, LSQWrapper, PixelPoint
+from tf_lsq.layers import (
+    QUANTIZED_WEIGHTS,
+    ChannelScaling,
+    LSQWrapper,
+    MaskedPoint,
+    PixelPoint,
+)
 from tf_lsq.training import (
     LSQModel,
     StepTraining,
@@ -37,7 +43,7 @@ from tf_lsq.training import (
 
 from ..file import from_bytes
 from ..targets import TARGETS, Target
-from .grids import clipped_grid, container_of, first_grid
+from .grids import clipped_grid, container_of, first_grid, masked_grids
 from .sizes import at_shapes
 from .trained import (
     AFFINE,
@@ -164,6 +170,7 @@ class _Reader:
             keeps_grid=properties.keeps_grid,
             leaves_range=properties.leaves_range,
             joins=properties.joins,
+            narrow_inputs=properties.narrow_inputs,
             fixed_step=properties.fixed_step,
             signed=properties.range == "signed",
             own_types=properties.own_types,
@@ -180,6 +187,8 @@ class _Reader:
             return {"point": self._point(node)}
         if node.kind == "foreign":
             return {"foreign_layer": ForeignLayer(_keras_function(node))}
+        if node.kind == "embedding":
+            return {"table": _table(node)}
         if node.kind in (*TABLES, LOOKUP):
             return {"function": _elementwise_function(node.layer)}
         matmul = node.properties.matmul
@@ -208,6 +217,12 @@ class _Reader:
                 "symmetric": symmetric,
                 "container": container,
             }
+            grids = {
+                "grid": first_grid(step, q_min, q_max, **ends),
+                "clipped": clipped_grid(step, q_min, q_max, **ends),
+            }
+            if isinstance(point, MaskedPoint):
+                grids = masked_grids(step, q_min, q_max)
             self._points[id(point)] = TrainedPoint(
                 layer=point.name,
                 num_bits=point.num_bits,
@@ -216,8 +231,7 @@ class _Reader:
                 q_max=q_max,
                 has_offset=point.quantizer.asymmetric or isinstance(point, PixelPoint),
                 float_input=point.float_input,
-                grid=first_grid(step, q_min, q_max, **ends),
-                clipped=clipped_grid(step, q_min, q_max, **ends),
+                **grids,
                 pixel_grid=_pixel_grid(node),
             )
         return self._points[id(point)]
@@ -250,6 +264,13 @@ def _kernel(node: Node) -> TrainedKernel | None:
     codes = _channels_last(node, np.rint(wrapper.codes().numpy()).astype(np.int64))
     step = np.asarray(wrapper.step.numpy(), np.float64).reshape(-1)
     return QuantizedKernel(node.layer.name, values, codes, step, wrapper.num_bits)
+
+
+def _table(node: Node) -> np.ndarray:
+    """Reads the integers of the table of an embedding, from the point after it."""
+    [point] = [reader.layer for reader in node.consumers if reader.kind == "point"]
+    values = point(tf.convert_to_tensor(node.layer.embeddings), training=False)
+    return np.rint((values / point.step).numpy()).astype(np.int64)
 
 
 def _channels_last(node: Node, kernel: np.ndarray) -> np.ndarray:
@@ -326,7 +347,8 @@ def _integer_type(node: Node) -> str:
     """Returns the type of an output that holds integers without a scale, else ""."""
     as_is = [takes_as_is(reader, node) for reader in node.consumers]
     if node.kind == "input" and as_is and all(as_is):
-        return node.dtype.name
+        ids = all(reader.kind == "embedding" for reader in node.consumers)
+        return "int32" if ids and node.dtype != tf.int64 else node.dtype.name
     if node.kind == "arg_max" and not node.consumers:
         return "int32"  # What apps read.
     without_step = node.kind in ("foreign", "arg_max") and node.is_integer

@@ -244,10 +244,12 @@ class TrainedNode:
         keeps_grid: Whether its output has the grid of its input, but is rounded.
         leaves_range: Whether its output can exceed the range of that grid.
         joins: Whether its inputs and its output share one grid.
+        narrow_inputs: Which of its inputs stay in int8 where it computes in int16.
         fixed_step: Step of the output that TFLite prescribes, or None.
         signed: Whether that output can be negative.
         own_types: Whether it reads and writes every tensor in the type of its grid.
         foreign_layer: For a layer that is left in float and has no operator here.
+        table: Integers of the table of an embedding, `[ids, channels]`.
         function: What a table holds, float64 to float64, for the kinds `TABLES` and
             `LOOKUP`.
         readers: Operators that read the output, each once.
@@ -273,10 +275,12 @@ class TrainedNode:
     keeps_grid: bool = False
     leaves_range: bool = False
     joins: bool = False
+    narrow_inputs: tuple[int, ...] = ()
     fixed_step: float | None = None
     signed: bool = False
     own_types: bool = False
     foreign_layer: ForeignLayer | None = None
+    table: np.ndarray | None = None
     function: Callable[[Any], Any] | None = None
     readers: list[TrainedNode] = dataclasses.field(
         default_factory=lambda: list[TrainedNode]()
@@ -354,6 +358,17 @@ class TrainedNode:
         if self.function is None:
             raise TypeError(f"`{self.name}` ({self.kind}) is no elementwise function.")
         return self.function
+
+    @property
+    def looked_up(self) -> np.ndarray:
+        """The table of an embedding.
+
+        Raises:
+            TypeError: If it is none.
+        """
+        if self.table is None:
+            raise TypeError(f"`{self.name}` ({self.kind}) is no embedding.")
+        return self.table
 
     @property
     def folding(self) -> Folded:

@@ -16,6 +16,7 @@ from . import (
     moving,
     normalizing,
     pooling,
+    products,
     regridding,
     resizing,
 )
@@ -28,6 +29,7 @@ OPERATORS: dict[str, Operator] = {
     **kernels.OPERATORS,
     **elementwise.OPERATORS,
     **activations.OPERATORS,
+    **products.OPERATORS,
     **pooling.OPERATORS,
     **resizing.OPERATORS,
     **moving.OPERATORS,

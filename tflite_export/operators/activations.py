@@ -30,6 +30,7 @@ from .builder import FUSED, Builder, per_tensor
 from .limits import write_limits
 
 _SIDES = ("positive", "negative", "sloped")
+_EXCLUDED = -1e9  # What Keras adds to masked scores.
 _PLAIN = {"fused_activation_function": "NONE"}
 
 
@@ -228,18 +229,66 @@ class Table(Operator):
 class Softmax(PlainOperator):
     """Softmax over the last axis."""
 
-    code, options = "SOFTMAX", {"beta": 1.0}
+    code = "SOFTMAX"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Computes the softmax."""
-        return tf.nn.softmax(inputs[0])
+        return tf.nn.softmax(_beta(node) * inputs[0])
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds one operator."""
+        builder.op("SOFTMAX", inputs, builder.output(node), beta=_beta(node))
 
     def integers(self, context: Context) -> Compute:
         """Computes the softmax as the kernel of the runtime does."""
-        kind, scales = context.runtime.softmax, context.scales
+        (source, output), beta = context.scales, _beta(context.node)
+        kind = context.runtime.softmax
+        if context.grid.in_int16:
+            kind = "floats"  # On every processor.
         return lambda inputs: context.limited(
-            softmax.compute(kind, integers_of(inputs[0]), *scales)
+            softmax.compute(kind, integers_of(inputs[0]), source, output, beta)
         )
+
+
+def _beta(node: FrozenNode) -> float:
+    """Returns the factor of a softmax's input."""
+    return float(node.trained.options.get("beta", 1.0))
+
+
+class Mask(Operator):
+    """Scores without those that a constant mask excludes, which get the smallest code.
+
+    In float, they are those that Keras subtracts a large number from.
+    """
+
+    def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
+        """Masks."""
+        kept = node.trained.options["mask"]
+        if node.is_float:
+            return inputs[0] + np.where(kept, 0.0, _EXCLUDED)
+        grid = node.integer_grid
+        excluded = np.float64(grid.scale) * (grid.low - grid.zero_point)
+        return tf.where(kept, inputs[0], excluded)
+
+    def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
+        """Adds a MINIMUM with the largest code of every score; in float, an ADD."""
+        kept, output = node.trained.options["mask"], builder.output(node)
+        if node.is_float:
+            numbers = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
+            mask = builder.constant(f"{node.name}/mask", numbers)
+            builder.op("ADD", [inputs[0], mask], output, **_PLAIN)
+            return
+        grid = node.integer_grid
+        codes = np.where(kept, grid.high, grid.low).astype(np.int8)
+        quantization = per_tensor(grid.scale, grid.zero_point)
+        mask = builder.constant(f"{node.name}/mask", codes, quantization)
+        builder.op("MINIMUM", [inputs[0], mask], output)
+
+    def integers(self, context: Context) -> Compute:
+        """Masks."""
+        grid, kept = context.grid, context.node.trained.options["mask"]
+        excluded = float(grid.low - grid.zero_point)
+        return lambda inputs: tf.where(kept, inputs[0], excluded)
 
 
 class Abs(PlainOperator, MovingOperator):
@@ -333,6 +382,7 @@ OPERATORS: dict[str, Operator] = {
     "log": Log(),
     "table": Table(),
     "softmax": Softmax(),
+    "mask": Mask(),
     "abs": Abs(),
     "prelu": PRelu(),
 }

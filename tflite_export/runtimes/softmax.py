@@ -38,6 +38,7 @@ def compute(
     codes: tf.Tensor,
     scale: Any,
     output_scale: Any,
+    beta: float = 1.0,
 ) -> tf.Tensor:
     """Returns a softmax over the last axis.
 
@@ -46,12 +47,14 @@ def compute(
         codes: int64 codes, with any zero point.
         scale: float32 scale of the input.
         output_scale: float32 scale of the output; 1/256 if `kind` is "fixed".
+        beta: Factor of the input.
 
     Returns:
         int64 codes minus the zero point of the output.
     """
     if kind == "fixed":
-        return _fixed(codes, scale)
+        return _fixed(codes, np.float64(scale) * np.float64(np.float32(beta)))
+    scale = np.float32(scale) * np.float32(beta)
     return {"floats": _floats, "integers": _integers}[kind](codes, scale, output_scale)
 
 

@@ -19,7 +19,8 @@ SUPPORTED = f"{VELA}/-/blob/main/SUPPORTED_OPS.md"
 _LEAVE_OUT = "Leave the layer out of the model, and run it before or after the file."
 # Those of the report that a file of this library may contain.
 _U55_OPS = frozenset(
-    """ABS ADD ARG_MAX AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D ELU EXP
+    """ABS ADD ARG_MAX AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D
+    DEPTHWISE_CONV_2D ELU EXP
     EXPAND_DIMS FULLY_CONNECTED GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC MAXIMUM
     MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG PACK PAD PADV2 PRELU QUANTIZE
     REDUCE_MAX REDUCE_MIN RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 RESHAPE
@@ -144,6 +145,13 @@ _U55_RULES = (
         remedy="Use smaller strides, or a pooling after the layer.",
     ),
     _rule(
+        "int8_product",
+        "BATCH_MATMUL",
+        "Both tensors must be in int8",
+        conditions.int16_tensors,
+        remedy="Give the layers before it at most 8 bits.",
+    ),
+    _rule(
         "resize",
         "RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR",
         "Images must grow by 2, 4 or 8 on both axes; with bilinear interpolation at "
@@ -224,6 +232,7 @@ def _target(name: str, rules: tuple[Rule, ...]) -> Target:
         predictable=True,
         refused_options=_REFUSED,
         compiler="vela",
+        mixed_products=False,
         casts=False,
         int32_places=True,
     )

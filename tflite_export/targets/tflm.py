@@ -119,5 +119,6 @@ TFLM = Target(
     one_scale=("FULLY_CONNECTED",),
     dense_pointwise=False,
     int32_places=True,
+    mixed_products=False,
     tables=("exp", "gelu", "log"),  # EXP and LOG are float only, there is no GELU.
 )

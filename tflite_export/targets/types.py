@@ -69,6 +69,7 @@ class Target:
         tables: Kinds whose operator its kernels do not have in int8: files have a
             table instead.
         int16_containers: The same as `containers`, for inputs in int16.
+        mixed_products: Whether it multiplies matrices in int16 by others in int8.
         casts: Whether it runs CAST; else QUANTIZE stores int8 codes in int16.
         int32_places: Whether GATHER takes places in int32 only, which CAST makes of
             those in int16.
@@ -96,6 +97,7 @@ class Target:
     int16_containers: Mapping[str, tuple[str, ...]] = dataclasses.field(
         default_factory=dict[str, tuple[str, ...]]
     )
+    mixed_products: bool = True
     casts: bool = True
     int32_places: bool = False
 

@@ -1,7 +1,7 @@
-"""TensorFlow functions with a constant kernel: convolutions and matrix products.
+"""TensorFlow functions with a kernel: convolutions and matrix products.
 
-They become layers with that kernel. A kernel that is no trained variable keeps its
-values: only its integers are chosen, once.
+Those with a constant kernel become layers with that kernel. A kernel that is no trained
+variable keeps its values: only its integers are chosen, once.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ..activations import with_activation
 from ..convolutions import convolution_options, depthwise_options
 from ..lowering import Call, Options
 from ..nodes import Layer, Node
+from ..products import Equation, add_matmul, add_product
 from .recorded import Rows, Unsupported, constant, is_trained, weight
 
 layers = keras.layers
@@ -163,16 +164,23 @@ def _separable(call: Call) -> Node:
 
 
 def _matmul(call: Call) -> Node:
-    """``matmul(x, kernel)`` with a constant matrix."""
+    """``matmul(x, y)`` of two tensors, or of one with a constant matrix."""
     x, kernel = _tensor(call, "a"), call.arguments["b"]
     if isinstance(kernel, Node):
-        raise Unsupported("a product of two computed matrices has no integer form here")
+        transposed = _is_transposed(call, "a"), _is_transposed(call, "b")
+        return add_matmul(call, x, kernel, transposed, call.name)
     names = ("transpose_a", "adjoint_a", "a_is_sparse", "b_is_sparse", "adjoint_b")
     given = [name for name in names if call.arguments.get(name)]
     if given:
         raise Unsupported(f"{', '.join(given)} must be False, received True")
     transposed = bool(call.arguments.get("transpose_b"))
     return _product(call, x, kernel, transposed=transposed)
+
+
+def _is_transposed(call: Call, name: str) -> bool:
+    """Returns whether the matrices of an argument are transposed; they are real."""
+    kinds = ("transpose", "adjoint")
+    return any(bool(call.arguments.get(f"{kind}_{name}")) for kind in kinds)
 
 
 def _product(call: Call, x: Node, kernel: Any, *, transposed: bool) -> Node:
@@ -203,9 +211,13 @@ def _tensordot(call: Call) -> Node:
 
 
 def _einsum(call: Call) -> Node:
-    """``einsum("...i,io->...o", x, kernel)`` with a constant matrix."""
+    """``einsum(equation, x, y)`` of two tensors, or of one with a constant matrix."""
     equation = str(call.arguments["equation"]).replace(" ", "")
     inputs = call.arguments["inputs"]
+    if len(inputs) == 2 and all(isinstance(x, Node) for x in inputs):
+        x, y = inputs
+        parsed = Equation.parse(equation, (len(x.shape), len(y.shape)))
+        return add_product(call, x, y, parsed, call.name)
     terms = equation.replace("->", ",").split(",")
     if len(terms) == 3 and len(inputs) == 2 and isinstance(inputs[0], Node):
         first, second, result = terms

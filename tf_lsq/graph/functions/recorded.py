@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..lowering import Call
-from ..nodes import Layer, Node
+from ..nodes import Node
 
 # Names of functions that compute the same -> how a call of one is lowered.
 Rows: TypeAlias = Mapping[tuple[str, ...], Callable[[Call], Node | list[Node]]]
@@ -28,9 +28,11 @@ class BatchMoved(Unsupported):
     """Raised by the lowering of a call after which another axis is first, or again."""
 
 
-def bind_arguments(layer: Layer, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Returns the arguments of a recorded function by name, defaults included."""
-    bound = inspect.signature(layer.function).bind(*args, **kwargs)
+def bind_arguments(
+    function: Callable[..., Any], args: Any, kwargs: Any
+) -> dict[str, Any]:
+    """Returns the arguments of a function by name, defaults included."""
+    bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
     return dict(bound.arguments)
 

@@ -11,6 +11,7 @@ from ..._compat import keras
 from ...layers import AddConstant, MultiplyConstant
 from ..activations import unary
 from ..lowering import Call, chained, rescaling
+from ..masks import add_mask, excluding
 from ..nodes import Layer, Node
 from ..tabulated import TABULATED
 from ..unary import UNARY
@@ -110,6 +111,11 @@ def _bias_add(call: Call) -> Node:
 def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
     """Adds ``x + sign * summand`` with a constant."""
     values = sign * weight(summand)
+    kept = None if is_trained(summand) else excluding(values)
+    if kept is not None:
+        if kept.ndim == len(x.shape) and kept.shape[0] != 1:
+            raise Unsupported("a mask must be the same for every example")
+        return add_mask(call, x, kept, name)
     if _fits_affine(x, summand):
         return _affine(call, x, 1.0, values, name)
     return _with_constant(call, "add_constant", x, summand, values, name)
@@ -179,6 +185,21 @@ def _with_constant(
 def _square(call: Call, x: Node, name: str) -> Node:
     """Adds ``x * x``."""
     return unary(call, x, "square", {}, name)
+
+
+def _where(call: Call) -> Node:
+    """``where(mask, scores, -1e9)`` with a constant mask."""
+    x, y = call.arguments["x"], call.arguments["y"]
+    if isinstance(call.arguments["condition"], Node) or not isinstance(x, Node):
+        raise Unsupported("the condition must be a constant mask of a tensor")
+    mask = constant(call.arguments["condition"]).astype(bool)
+    kept = excluding(np.where(mask, 0.0, constant(y)))
+    if kept is None or (mask.ndim == len(x.shape) and mask.shape[0] != 1):
+        raise Unsupported(
+            "the other value must be a large negative number, such as -1e9, and the "
+            "mask the same for every example"
+        )
+    return add_mask(call, x, kept, call.name)
 
 
 def _squared_difference(call: Call) -> Node:
@@ -263,6 +284,7 @@ VALUE_FUNCTIONS: Rows = {
     ("nn.bias_add", "compat.v1.nn.bias_add"): _bias_add,
     ("math.squared_difference",): _squared_difference,
     ("math.pow", "pow"): _power,
+    ("where", "compat.v1.where"): _where,
     ("math.add_n", "add_n", "math.accumulate_n"): _add_n,
     ("identity", "cast"): _identity,
     **{

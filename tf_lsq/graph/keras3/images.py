@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..product_layers import Einsum
+from .arguments import is_tensor
 from .recorder import Recorder, Row, require
 
 _FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
+_EXCLUDED = -1e9  # What is added to masked scores.
 _ALL = {"start": None, "stop": None, "step": None}
 
 
@@ -41,6 +44,52 @@ def _dot(record: Recorder, x: Any, y: Any) -> Any:
 def _tensordot(record: Recorder, x: Any, y: Any) -> Any:
     """Sum of products over some axes."""
     return record(tf.tensordot, *_operands(record, x, y), record.operation.axes)
+
+
+def _einsum(record: Recorder, *values: Any) -> Any:
+    """Sum of products of two tensors."""
+    equation = str(record.operation.subscripts)
+    require(len(values) == 2 and all(map(is_tensor, values)), "it reads no two tensors")
+    x, y = _operands(record, *values)
+    return record.layer("", lambda name: Einsum(equation, name=name))([x, y])
+
+
+def _attention(
+    record: Recorder,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
+) -> Any:
+    """Attention of several heads, `[batch, tokens, heads, d]`."""
+    operation = record.operation
+    require(operation.attn_logits_soft_cap is None, "it limits its scores")
+    require(query.shape[2] == key.shape[2], "its heads share keys")
+    require(bias is None or not is_tensor(bias), "it reads its bias")
+    require(mask is None or not is_tensor(mask), "it reads its mask")
+    query, key, value = _operands(record, query, key, value)
+    equations = {"scores": "bqhd,bkhd->bhqk", "": "bhqk,bkhd->bqhd"}
+    multiply = {
+        label: record.layer(
+            f"_{label}" if label else "", lambda name, e=equation: Einsum(e, name=name)
+        )
+        for label, equation in equations.items()
+    }
+    scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
+    scores = record.part("scaled", tf.multiply, multiply["scores"]([query, key]), scale)
+    if bias is not None:
+        scores = record.part("biased", tf.add, scores, np.asarray(bias, np.float32))
+    kept = np.ones(tuple(scores.shape[-2:]), bool)
+    if mask is not None:
+        kept = np.asarray(mask, bool)
+    if operation.is_causal:
+        kept = kept & np.tri(*scores.shape[-2:], dtype=bool)
+    if not kept.all():
+        excluded = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
+        scores = record.part("masked", tf.add, scores, excluded)
+    return multiply[""]([record.part("softmax", tf.nn.softmax, scores), value])
 
 
 def _operands(record: Recorder, *values: Any) -> list[Any]:
@@ -188,7 +237,6 @@ def _patches(record: Recorder, x: Any) -> Any:
     )
 
 
-# Not einsum: tf_keras does not load what it has recorded of `tf.einsum`.
 IMAGE_ROWS: dict[str, Row] = {
     "AveragePool": _pool(
         {1: tf.nn.avg_pool1d, 2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}
@@ -197,6 +245,8 @@ IMAGE_ROWS: dict[str, Row] = {
     "CropImages": _crop,
     "DepthwiseConv": _depthwise(tf.nn.depthwise_conv2d),
     "Dot": _dot,
+    "DotProductAttention": _attention,
+    "Einsum": _einsum,
     "ExtractPatches": _patches,
     "HSVToRGB": _colors(tf.image.hsv_to_rgb),
     "Matmul": _matmul,

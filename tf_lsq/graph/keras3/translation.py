@@ -238,6 +238,11 @@ class Translator:
             except NoTwin as reason:
                 return keras3_twin(activation_layer(function, name), str(reason))
 
+        masks = [getattr(x, "_keras_mask", None) for x in node.input_tensors]
+        if type(layer).__name__ == "MultiHeadAttention" and any(
+            mask is not None for mask in masks
+        ):
+            raise NoTwin("tf_keras computes something else where its query is masked")
         if type(layer).__name__ == "Activation" and not activation_twin(
             layer.activation
         ):

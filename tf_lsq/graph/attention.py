@@ -1,0 +1,195 @@
+"""Lowers attention to projections, products of matrices, masks and softmax.
+
+    scores         query times key, for every head
+    probabilities  softmax of the scores, whose operator divides them by sqrt(d)
+    result         probabilities times value
+
+Key and value are second factors, which have zero points of 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .._compat import keras
+from ..layers import MultiplyConstant
+from .activations import softmax
+from .functions.recorded import Unsupported
+from .lowering import Call
+from .masks import add_mask, constant_mask
+from .moving import add_identity, add_reshape, add_transpose
+from .nodes import Layer, Node
+from .products import add_matmul
+from .projections import add_projection
+from .shape_values import sizes
+
+layers = keras.layers
+
+
+def multi_head_attention(call: Call) -> Node | list[Node]:
+    """Lowers a `MultiHeadAttention`."""
+    layer, given = call.layer, call.arguments
+    query, value = given["query"], given["value"]
+    key = value if given.get("key") is None else given["key"]
+    axes = _attention_axes(layer, query)
+    dense = {
+        name: getattr(layer, f"_{name}_dense")
+        for name in ("query", "key", "value", "output")
+    }
+    parts = {
+        name: _split_heads(call, x, dense[name], name, axes)
+        for name, x in (("query", query), ("key", key), ("value", value))
+    }
+    scores = add_matmul(
+        call, parts["query"], parts["key"], (False, True), f"{call.name}_scores"
+    )
+    scores = _masked(call, scores, given, len(axes) == 1)
+    beta = 1.0 / math.sqrt(float(layer._key_dim))
+    probabilities = softmax(call, scores, beta, f"{call.name}_softmax")
+    kept = _dropped(call, probabilities, layer._dropout)
+    result = add_matmul(
+        call, kept, parts["value"], (False, False), f"{call.name}_weighted"
+    )
+    joined = _with_tokens_first(call, result, query)
+    output = add_projection(call, joined, dense["output"], "output", call.name)
+    if not given.get("return_attention_scores"):
+        return output
+    return [output, _scores_of(call, probabilities, query, key, axes)]
+
+
+def _attention_axes(layer: Layer, query: Node) -> tuple[int, ...]:
+    """Returns the axes of the tokens: those before the last, all or one.
+
+    Raises:
+        Unsupported: If they are others.
+    """
+    rank = len(query.shape)
+    axes = tuple(range(1, rank - 1))
+    own = tuple(axis % rank for axis in layer._attention_axes or axes)
+    # Keras counts them with an axis for heads.
+    if own not in (axes, axes[-1:]):
+        raise Unsupported(
+            f"attention_axes must be the last axis before the channels, or None, "
+            f"received {own} for {rank} axes; permute the tensor before the layer"
+        )
+    return own
+
+
+def _split_heads(
+    call: Call, x: Node, dense: Layer, name: str, axes: tuple[int, ...]
+) -> Node:
+    """Returns the projection of a tensor as ``[batch, ..., heads, tokens, d]``."""
+    heads, size = dense.kernel.shape[-2:]
+    flat = add_projection(call, x, dense, name, f"{call.name}_{name}", flat=True)
+    batch = sizes(x.shape, 1)[1 : axes[0]]
+    tokens = math.prod(sizes(x.shape, 1)[axes[0] : -1])
+    shape = (x.shape[0], *batch, tokens, heads, size)
+    split = add_reshape(call, flat, shape, f"{call.name}_{name}_heads")
+    *before, first, second, last = range(len(shape))
+    perm = [*before, second, first, last]
+    return add_transpose(call, split, perm, f"{call.name}_{name}_transposed")
+
+
+def _with_tokens_first(call: Call, result: Node, query: Node) -> Node:
+    """Returns the heads of every token, with the axes of the query before them."""
+    *before, heads, tokens, last = range(len(result.shape))
+    perm = [*before, tokens, heads, last]
+    moved = add_transpose(call, result, perm, f"{call.name}_weighted_transposed")
+    shape = (*query.shape[:-1], *moved.shape[-2:])
+    if len(shape) == len(moved.shape):
+        return moved
+    return add_reshape(call, moved, shape, f"{call.name}_weighted_axes")
+
+
+def _scores_of(
+    call: Call, probabilities: Node, query: Node, key: Node, axes: tuple[int, ...]
+) -> Node:
+    """Returns the probabilities with the axes that Keras gives them."""
+    name = f"{call.name}_attention_scores"
+    if len(axes) == 1:
+        return add_identity(call, probabilities, name)
+    tokens = [sizes(x.shape, 1)[axes[0] : -1] for x in (query, key)]
+    shape = (*probabilities.shape[:-2], *tokens[0], *tokens[1])
+    return add_reshape(call, probabilities, shape, name)
+
+
+def _masked(call: Call, scores: Node, given: Any, ordered: bool) -> Node:
+    """Returns scores without those that constant masks exclude.
+
+    Args:
+        call: The call they belong to.
+        scores: The scores.
+        given: Arguments of the call.
+        ordered: Whether the tokens are along one axis.
+    """
+    mask = given.get("attention_mask")
+    rows, columns = sizes(scores.shape, 1)[-2:]
+    allowed = np.ones((rows, columns), bool)
+    if mask is not None:
+        allowed = constant_mask(mask, scores)
+    if given.get("use_causal_mask") or getattr(call.layer, "causal", False):
+        if not ordered:
+            raise Unsupported("a causal mask needs tokens along one axis")
+        allowed = allowed & np.tri(rows, columns, dtype=bool)
+    return add_mask(call, scores, allowed, f"{call.name}_mask")
+
+
+def _dropped(call: Call, probabilities: Node, rate: float) -> Node:
+    """Adds the dropout of probabilities in training."""
+    if not rate:
+        return probabilities
+    layer = layers.Dropout(rate, name=f"{call.name}_dropout")
+    return call.add("identity", [probabilities], layer=layer)
+
+
+def dot_attention(call: Call) -> Node | list[Node]:
+    """Lowers an `Attention` whose scores are products."""
+    layer, given = call.layer, call.arguments
+    inputs = given["inputs"]
+    query, value = inputs[:2]
+    key = inputs[2] if len(inputs) > 2 else value
+    if any(mask is not None for mask in given.get("mask") or ()):
+        raise Unsupported(
+            "a mask of its inputs is not part of a file; multiply the scores by an "
+            "input that holds the mask, or leave the layer in float with `overrides`"
+        )
+    scores = add_matmul(call, query, key, (False, True), f"{call.name}_scores")
+    if layer.use_scale:
+        factor = call.replacement("scale", _scale_of(call, scores))
+        scores = call.add("multiply_constant", [scores], layer=factor, constant=False)
+    scores = _masked(call, scores, given, ordered=True)
+    probabilities = softmax(call, scores, 1.0, f"{call.name}_softmax")
+    kept = _dropped(call, probabilities, layer.dropout)
+    result = add_matmul(call, kept, value, (False, False), call.name)
+    if not given.get("return_attention_scores"):
+        return result
+    name = f"{call.name}_attention_scores"
+    return [result, add_identity(call, probabilities, name)]
+
+
+def _scale_of(call: Call, scores: Node) -> Callable[[], Layer]:
+    """Returns what makes the layer of a trained factor of scores."""
+
+    def make() -> Layer:
+        scale = call.layer.scale
+        shape = (1,) * len(scores.shape)
+        layer = MultiplyConstant(
+            shape, trained=True, weight_name="scale", name=f"{call.layer_name}_scale"
+        )
+        layer.build(scores.shape)
+        layer.set_weights([np.reshape(np.asarray(scale), shape)])
+        layer.trainable = call.layer.trainable
+        return layer
+
+    return make
+
+
+def check_dot_attention(layer: Layer) -> str | None:
+    """Refuses scores that are no products."""
+    if layer.score_mode != "dot":
+        return f"score_mode must be 'dot', received {layer.score_mode!r}"
+    return None
