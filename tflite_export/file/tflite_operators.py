@@ -115,14 +115,17 @@ def op_version(op: TFLiteOp, graph: TFLiteGraph) -> int:
 def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Returns the first TFLite release that runs an operator, "" if unknown.
 
-    It is unknown for custom operators, and for versions that the table does not have.
-    Of operators that it does not have, it is what the writer of the file says.
+    It is unknown for custom operators, for versions that the table does not have, and
+    in int16: converters write versions that are too small for it. Of operators that
+    the table does not have, it is what the writer of the file says.
 
     Args:
         op: The operator.
         graph: The graph with its tensors.
     """
-    if op.code == CUSTOM:
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    in_int16 = any(graph.tensors[name].dtype == "int16" for name in names)
+    if op.code == CUSTOM or in_int16:
         return ""
     if op.code not in OPERATORS:
         return graph.min_runtime
