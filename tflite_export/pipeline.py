@@ -117,7 +117,8 @@ def export_model(
         output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
-            "hash", one hash of all that; "none", for `verify_tflite` you then need the
+            "hash", which inputs are pixels and one hash of all else; "none", for
+            `verify_tflite` you then need the
             `storage` and `bias_grid`.
         labels: What the classes of the output are called, in the order of its last
             axis: a list, or the path of a text file with one per line; for several
