@@ -118,8 +118,7 @@ def export_model(
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
             "hash", which inputs are pixels and one hash of all else; "none", for
-            `verify_tflite` you then need the
-            `storage` and `bias_grid`.
+            `verify_tflite` you then need the `storage` and `bias_grid`.
         labels: What the classes of the output are called, in the order of its last
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. Apps read them from the file's standard
