@@ -59,7 +59,7 @@ def test_the_page_is_well_formed_and_self_contained(exported_report, tmp_path):
     assert page.seen.count("svg") == len(counted) + len(trained) + plots
     for layer in report.layers:
         assert layer.name in text
-    for expected in (f"{report.file_bytes:,}", "int4", "Latency", "import TensorFlow"):
+    for expected in (f"{report.file_bytes:,}", "int4", "Latency", "import org.tensorflow"):
         assert expected in text
 
 
