@@ -20,17 +20,22 @@ import tflite_export
 from tf_lsq._compat import keras
 
 DATA_VARIABLE = "TF_LSQ_DATA"
-# `clear_session` collects garbage; it need not search TensorFlow's modules each time.
-gc.freeze()
 # The same examples every time, however busy the machine is.
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collected():
+    """Collects garbage once per module; what is left then is searched no more."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.backend.clear_session()
-    keras3.utils.clear_session()
+    keras3.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
 
 

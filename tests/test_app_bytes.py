@@ -60,7 +60,7 @@ def test_photographs_get_the_classes_of_keras(name, real_data, tmp_path):
 # --- The comparison finds what is not rounding ---------------------------------------
 
 
-@pytest.mark.parametrize("name", ["MLP, grey, 0 to 1", "ResNet, blue first"])
+@pytest.mark.parametrize("name", ["MLP, gray, 0 to 1", "ResNet, blue first"])
 def test_a_student_that_computes_something_else_is_found(name, rng):
     app = APP_MODELS[name]
     student, images = calibrated(app, rng)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from harness import tiny
 from typer.testing import CliRunner
 
@@ -14,7 +17,7 @@ import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
 from tflite_export import cli
-from tflite_export.consumers import CONSUMERS, choose
+from tflite_export.consumers import COMPILED_MODEL, CONSUMERS, choose
 from tflite_export.targets import TARGETS
 
 LABELS = ["a", "b", "c", "d", "e"]
@@ -172,6 +175,47 @@ def test_bytes_that_are_no_codes_are_refused(consumer, metadata, of_learned, tmp
     assert "tf_lsq.Pixels(mean=..., std=...)" in str(error.value)
     with pytest.raises(ValueError, match="refused: Metadata must say how the bytes"):
         export(of_learned, path, consumer=consumer, **options)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("metadata", ["full", "hash", "none"])
+def test_reports_know_more_than_files_say(metadata, of_learned, tmp_path):
+    path, types = tmp_path / "model.tflite", {"input_type": "uint8"}
+    types["output_type"] = "float32"
+    report = export(of_learned, path, metadata=metadata, **types)
+    [found] = [one for one in report.consumers if one.consumer == "mediapipe"]
+    assert found.verdict == "wrong" and "which were learned" in str(found)
+    [said] = [
+        one
+        for one in tflite_export.inspect_tflite(path).consumers
+        if one.consumer == "mediapipe"
+    ]
+    assert said.verdict == ("wrong" if metadata == "full" else "not known")
+
+
+def test_what_compiled_model_was_seen_to_refuse_is_not_written(tmp_path, rng):
+    """Its rules name outputs of TOPK_V2 only; another refusal is found by running."""
+    x = keras.Input((8,), name="x")
+    y = tf.math.top_k(keras.layers.Dense(4)(x), 2)
+    model = keras.Model(x, [y.values, y.indices])
+    data = rng.uniform(-1, 1, (32, 8)).astype(np.float32)
+    student = tf_lsq.quantize_model(model, overrides={r"tf.math.top_k.*": "float"})
+    tf_lsq.calibrate(student, data)
+    rules = tuple(r for r in COMPILED_MODEL.rules if r.name != "open_outputs")
+    unknown = dataclasses.replace(COMPILED_MODEL, rules=rules)
+    path = tmp_path / "model.tflite"
+    with pytest.raises(ValueError, match=r"refused: .* of TOPK_V2\. Give the"):
+        tflite_export.export_model(student, path, consumer="compiled_model")
+    with mock.patch.dict(CONSUMERS, compiled_model=unknown):
+        report = tflite_export.export_model(student, path, data=data, verbose=False)
+        [found] = [one for one in report.consumers if one.consumer == unknown.name]
+        assert found.verdict == "refused"
+        assert "Failed to register output tensor buffer" in str(found)
+        path.unlink()
+        with pytest.raises(ValueError, match="refused: It must run the file"):
+            tflite_export.export_model(
+                student, path, data=data, consumer=unknown.name, verbose=False
+            )
     assert not path.exists()
 
 

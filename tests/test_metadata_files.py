@@ -243,12 +243,15 @@ def with_normalization(path, one):
     path.write_bytes(to_bytes(dataclasses.replace(changed, metadata=entries)))
 
 
+@pytest.mark.parametrize("described", ["full", "hash"])
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
 def test_a_normalization_that_contradicts_the_pixels_is_refused(
-    dtype, of_pixels, tmp_path
+    dtype, described, of_pixels, tmp_path
 ):
     path = tmp_path / "model.tflite"
-    tflite_export.export_model(of_pixels, path, input_type=dtype, verbose=False)
+    tflite_export.export_model(
+        of_pixels, path, input_type=dtype, metadata=described, verbose=False
+    )
     before = path.read_bytes()
     message = r"\(byte - 127.5\) / 127.5, but .* pixels as \(byte - 128\) / 127"
     with pytest.raises(ValueError, match=message):
@@ -273,16 +276,17 @@ def test_another_normalization_than_the_models_is_no_verified_file(
         tflite_export.verify_tflite(path, of_pixels, **given)
 
 
+@pytest.mark.parametrize("described", ["full", "hash"])
 @pytest.mark.parametrize(
     ("dtype", "verdict"), [("uint8", "runs"), ("float32", "wrong")]
 )
 def test_readers_believe_the_pixels_before_a_normalization(
-    dtype, verdict, of_pixels, tmp_path
+    dtype, verdict, described, of_pixels, tmp_path
 ):
     path = tmp_path / "model.tflite"
     types = {"input_type": dtype, "output_type": "float32"}
     tflite_export.export_model(
-        of_pixels, path, labels=NAMES, verbose=False, metadata="full", **types
+        of_pixels, path, labels=NAMES, verbose=False, metadata=described, **types
     )
     right = read_picture(from_bytes(path.read_bytes()), None, None)
     with_normalization(path, WRONG)

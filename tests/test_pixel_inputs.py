@@ -199,7 +199,7 @@ def test_other_inputs_learn_their_step(name):
 
 
 @pytest.mark.parametrize("front", ["flattened", "reshaped", "scaled first"])
-def test_grey_images_need_no_axis_of_channels(front, rng, tmp_path):
+def test_gray_images_need_no_axis_of_channels(front, rng, tmp_path):
     inputs, scale = layers.Input((16, 20), name="image"), layers.Rescaling(1 / 255)
     if front == "flattened":
         x = layers.Dense(8, activation="relu")(layers.Flatten()(scale(inputs)))

@@ -155,9 +155,10 @@ def check_model(
     resolved = resolve_target(target, points[0].target if points else target or "phone")
     name = getattr(model, "name", str(model))
     if points and options:
+        received = ", ".join(f"`{name}`" for name in sorted(options))
         raise ValueError(
             "A quantized model must be checked without options. Received: "
-            f"{sorted(options)}. Pass the float model to try other options."
+            f"{received}. Pass the float model to try other options."
         )
     refused = functools.partial(CheckReport, name, resolved.name, storage)
     problems = option_problems(resolved, storage=storage)

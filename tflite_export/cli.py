@@ -197,7 +197,8 @@ def check(
         report = tflite_export.check_model(
             _load(model, unsafe), target=target, storage=storage, data=arrays, **options
         )
-        return report, report.ok
+        problems = [_with_option_names(problem) for problem in report.problems]
+        return dataclasses.replace(report, problems=problems), report.ok
 
     _run(work, as_json)
 

@@ -92,7 +92,8 @@ def write_metadata(
         info: Name, description, version, author and license of the model.
         normalization: How the only input is made of bytes of pixels; for several
             inputs a dict by name. It must be the one of a file that says itself that
-            its input is pixels.
+            its input is pixels. A file with `metadata="none"` does not: a wrong one is
+            then found by `verify_tflite` only.
         score_type: "probabilities" or "logits", for the only output with labels; for
             several a dict by name. None: "probabilities" if the file computes the
             output by a softmax or sigmoid.

@@ -17,9 +17,12 @@ from tf_lsq.training import measured_narrow_ranges, pixel_points
 from .atomic_file import check_writable, write_atomically
 from .build import BuiltFile, FileSettings, build_file
 from .consumers import (
+    COMPILED_MODEL,
     Choice,
     Consumer,
+    ConsumerReport,
     check_consumer,
+    check_report,
     choose,
     facts_of,
     judge_all,
@@ -116,8 +119,8 @@ def export_model(
         output_type: Type of its outputs; None: the same.
         metadata: What the file says about how its integers were trained: "full", the
             learned steps and a hash of every kernel, 4 to 5 KB for a small network;
-            "hash", one hash of all that; "none", for `verify_tflite` you then need the
-            `storage` and `bias_grid`.
+            "hash", which inputs are pixels and one hash of all else; "none", for
+            `verify_tflite` you then need the `storage` and `bias_grid`.
         labels: What the classes of the output are called, in the order of its last
             axis: a list, or the path of a text file with one per line; for several
             outputs a dict by name of either. Apps read them from the file's standard
@@ -187,6 +190,10 @@ def export_model(
     if reader is not None:
         check_consumer(facts_of(built.graph, built.described), reader)
     found = _verify(model, build, built, data, path, verbose=verbose)
+    consumers = _judge_all(built, found.verification)
+    for one in consumers:
+        if one.consumer == consumer:
+            check_report(one)
     times = _measure(build, built, verbose=verbose) if benchmark else _Times()
     report = _report(
         path,
@@ -196,6 +203,7 @@ def export_model(
         found,
         times,
         consumer=consumer or "",
+        consumers=consumers,
         on_cpu=[str(violation) for violation in on_cpu],
         normalizations=normalizations,
         statistics=data is not None,
@@ -312,6 +320,15 @@ def _verify(
     return _Findings(verification, storages, narrow)
 
 
+def _judge_all(
+    built: BuiltFile, verification: VerificationReport
+) -> list[ConsumerReport]:
+    """Returns what every consumer does with a file, also as seen on this machine."""
+    refusal = verification.compiled_refusal
+    seen = {COMPILED_MODEL.name: refusal} if refusal else {}
+    return judge_all(facts_of(built.graph, built.described), seen)
+
+
 def _in_int8(built: BuiltFile) -> FileSettings:
     """Returns the settings of the same file in int8 storage."""
     return dataclasses.replace(built.settings, storage=Storage())
@@ -352,6 +369,7 @@ def _report(
     times: _Times,
     *,
     consumer: str,
+    consumers: list[ConsumerReport],
     on_cpu: list[str],
     normalizations: Mapping[str, Normalization],
     statistics: bool,
@@ -366,6 +384,7 @@ def _report(
         found: How it compares with the model.
         times: How long it takes.
         consumer: Name of what will read it; "": it is not known.
+        consumers: What every consumer does with it.
         on_cpu: What the target leaves to its processor.
         normalizations: How inputs that are pixels are made of bytes.
         statistics: Whether to count the codes of kernels.
@@ -390,7 +409,7 @@ def _report(
         snippets=_snippets(built, path.name, target, tools, normalizations),
         pixels=_pixels(built),
         consumer=consumer,
-        consumers=judge_all(facts_of(built.graph, built.described)),
+        consumers=consumers,
         on_cpu=on_cpu,
         narrow=found.narrow,
         compiler=tools.lines,

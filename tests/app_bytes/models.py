@@ -144,11 +144,11 @@ def _given(build, library, pixels, **settings):
 
 _SEVERAL = {"image": Pixels(127.5, 127.5), "small": Pixels(127.5, 127.5)}
 APP_MODELS = {
-    "MLP, grey, 0 to 1": _given(mlp, keras, Pixels(), channels=1),
-    "MLP, grey, -1 to 1": _given(mlp, keras3, Pixels(127.5, 127.5), channels=1),
+    "MLP, gray, 0 to 1": _given(mlp, keras, Pixels(), channels=1),
+    "MLP, gray, -1 to 1": _given(mlp, keras3, Pixels(127.5, 127.5), channels=1),
     "ResNet, 0 to 1": _given(resnet8(), keras3, Pixels()),
     "ResNet, standardized": _given(resnet8(), keras, Pixels(MEANS, STDS)),
-    "ResNet, grey standardized": _given(
+    "ResNet, gray standardized": _given(
         resnet8(), keras3, Pixels(72.9, 90.0), channels=1
     ),
     "ResNet, blue first": _given(resnet8(), keras, Pixels(MEANS[::-1], 64, "bgr")),

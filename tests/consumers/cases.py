@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tflite_export.file import (
     Additions,
     Normalization,
@@ -87,6 +89,26 @@ def _few_labels(tree: Any, files: dict[str, bytes]) -> None:
     files[name] = b"cat\ndog\ncow\n"
 
 
+def _in_uint8(graph: TFLiteGraph) -> TFLiteGraph:
+    """Returns the graph as converters for TensorFlow 1 wrote it, all in uint8."""
+    for op in graph.ops:
+        for name in op.inputs[1:3] if op.inputs[2:] else ():  # Kernel and bias.
+            tensor = graph.tensors[name]
+            tensor.quantization = dataclasses.replace(
+                tensor.quantization, scale=tensor.quantization.scale[:1], axis=0
+            )
+    for tensor in graph.tensors.values():
+        if tensor.dtype == "int8":
+            grid = tensor.quantization
+            tensor.quantization = dataclasses.replace(
+                grid, zero_point=grid.zero_point + 128
+            )
+            tensor.dtype = "uint8"
+            if tensor.data is not None:
+                tensor.data = (tensor.data.astype(np.int16) + 128).astype(np.uint8)
+    return graph
+
+
 _FLOAT_INPUT = Spec(input_type="float32")
 SPECS = {
     "uint8_float32": Spec(),
@@ -125,6 +147,8 @@ SPECS = {
     "padded_vector": Spec(front="padded_vector"),
     "symmetric_padding": Spec(front="symmetric_padding"),
     "reversed_slice": Spec(front="reversed_slice"),
+    "dropped_axis": Spec(front="dropped_axis"),
+    "in_int16": Spec(front="in_int16"),
     "transposed_relu": Spec(front="transposed_relu"),
     "learned_step": Spec(grid=_SYMMETRIC, trained=_STANDARD, says="learned"),
     "other_symmetric": Spec(grid=_SYMMETRIC, trained=_STANDARD),
@@ -134,6 +158,8 @@ SPECS = {
     "bytes_as_values": Spec(grid=(1.0, -128), trained=(0.0, 1.0)),
     "newest_version": Spec(newest=True),
     "dense_zero_point": Spec(dense_scales=1, zero_point=50),
+    "all_uint8": Spec(output_type="uint8"),
+    "sorted": Spec(output_type="sorted", dynamic=True),
     "labels": Spec(),
     "pixels": Spec(says="pixels"),
     "normalization": _FLOAT_INPUT,
@@ -148,7 +174,8 @@ SPECS = {
 _OF_STANDARD = Additions(
     normalization={"image": Normalization((_STANDARD[0],), (_STANDARD[1],))}
 )
-_METADATA = {
+_CHANGES = {
+    "all_uint8": _in_uint8,
     "labels": _with(Additions(labels={"scores": _LABELS})),
     "pixels": _with(Additions(labels={"scores": _LABELS})),
     "normalization": _with(
@@ -175,4 +202,4 @@ def graph_of(name: str) -> TFLiteGraph:
         name: A key of `SPECS`.
     """
     graph = build(SPECS[name])
-    return _METADATA[name](graph) if name in _METADATA else graph
+    return _CHANGES[name](graph) if name in _CHANGES else graph

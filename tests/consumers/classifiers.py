@@ -31,7 +31,8 @@ class Spec:
 
     Attributes:
         input_type: "int8", "uint8" or "float32".
-        output_type: The same, or "int64" for the number of the class.
+        output_type: The same, "int64" for the number of the class, or "sorted" for
+            float32 scores from the largest to the smallest.
         grid: Grid of the input.
         shape: Shape of the input.
         dynamic: Whether the batch size may change.
@@ -174,6 +175,25 @@ class _Builder:
         shape, grid = self._spec.shape, self._spec.grid
         return self._op("STRIDED_SLICE", [x, *sources], "slice", shape, grid, **masks)
 
+    def dropped_axis(self, x: str) -> str:
+        """Drops the axis of the batch, and adds it again."""
+        shape, grid = self._spec.shape, self._spec.grid
+        bounds = {"begin": (0,) * 4, "end": shape, "strides": (1,) * 4}
+        sources = [self._constant(k, np.array(v, np.int32)) for k, v in bounds.items()]
+        inputs, masks = [x, *sources], {"shrink_axis_mask": 1}
+        x = self._op("STRIDED_SLICE", inputs, "slice", shape[1:], grid, **masks)
+        return self._reshape(x, "four_axes", shape, grid)
+
+    def in_int16(self, x: str) -> str:
+        """Converts codes to int16 and back, in the versions that converters write."""
+        shape, grid = self._spec.shape, self._spec.grid
+        wide = "int16"
+        self._end(wide, shape, (grid[0], 0), wide)
+        self.graph.ops.append(TFLiteOp("QUANTIZE", [x], [wide], version=1))
+        x = self._op("QUANTIZE", [wide], "narrow", shape, grid)
+        self.graph.ops[-1].version = 1
+        return x
+
     def joined_axes(self, x: str) -> str:
         """Multiplies each row of the image by a matrix, in a dense layer of rows."""
         shape, grid = self._spec.shape, self._spec.grid
@@ -235,6 +255,24 @@ class _Builder:
             axis = self._constant("axis", np.array(-1, np.int32))
             self.graph.ops.append(TFLiteOp("ARG_MAX", [inner, axis], [name]))
             self.graph.ops[-1].options["output_type"] = 4  # INT64 in the schema.
+        elif dtype == "sorted":
+            self._end("unsorted", source.shape, _SCORES, "float32")
+            self.graph.ops.append(TFLiteOp("DEQUANTIZE", [inner], ["unsorted"]))
+            count = self._constant("count", np.array(source.shape[-1], np.int32))
+            self._end(name, source.shape, _SCORES, "float32")
+            order = TFLiteTensor("order", source.shape, "int32")
+            order.dynamic_batch = source.dynamic_batch
+            self.graph.tensors[order.name] = order
+            self.graph.ops.append(
+                TFLiteOp(
+                    "TOPK_V2",
+                    ["unsorted", count],
+                    [name, order.name],
+                    version=1,
+                    table="TopKV2Options",
+                )
+            )
+            self.graph.min_runtime = "1.7.0"
         else:
             self._end(name, source.shape, _SCORES, dtype)
             code = "DEQUANTIZE" if dtype == "float32" else "QUANTIZE"

@@ -86,6 +86,25 @@ def resolve_consumer(name: str | None, target: Target) -> Consumer | None:
     return consumer
 
 
+def check_report(report: ConsumerReport) -> None:
+    """Raises an error unless a consumer runs a file right.
+
+    Args:
+        report: What it does with the file.
+
+    Raises:
+        ValueError: If it refuses the file or computes it wrongly; the message names
+            every cause.
+    """
+    faults = [f for f in report.findings if f.effect in FAULTY]
+    if faults:
+        listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
+        raise ValueError(
+            f"The consumer {report.consumer!r}, {report.about}, must run the file "
+            f"right. Received:\n  {listed}"
+        )
+
+
 def check_consumer(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     """Returns what a consumer does with a file, if it runs it right.
 
@@ -100,13 +119,7 @@ def check_consumer(file: FileFacts, consumer: Consumer) -> ConsumerReport:
             names every cause.
     """
     report = judge(file, consumer)
-    faults = [f for f in report.findings if f.effect in FAULTY]
-    if faults:
-        listed = "\n  ".join(f"{VERDICTS[one.effect]}: {one}" for one in faults)
-        raise ValueError(
-            f"The consumer {consumer.name!r}, {report.about}, must run the file right. "
-            f"Received:\n  {listed}"
-        )
+    check_report(report)
     for finding in report.findings:
         if finding.effect != "note":
             verdict = VERDICTS[finding.effect]

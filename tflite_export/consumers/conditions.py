@@ -22,6 +22,7 @@ from ..file import (
     is_newer,
     litert_release,
     op_version,
+    pixel_inputs,
     quantized_input,
 )
 from ..targets import TARGETS, takes_container
@@ -48,30 +49,34 @@ def listed(found: Iterable[str]) -> str:
 # --- Ends ----------------------------------------------------------------------
 
 
-def other_input_types(types: Collection[str]) -> Found:
-    """Returns a condition that finds inputs of other types.
+def other_input_types(file: FileFacts, consumer: Consumer) -> str:
+    """Finds inputs of types that a consumer does not take."""
+    ends = [end for end in _inputs(file) if end.dtype not in consumer.input_types]
+    return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
+
+
+def other_output_types(file: FileFacts, consumer: Consumer) -> str:
+    """Finds outputs of types that a consumer does not take."""
+    ends = [end for end in _outputs(file) if end.dtype not in consumer.output_types]
+    return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+
+
+def open_outputs_of(*codes: str) -> Found:
+    """Returns a condition that finds outputs of operators with an open batch size.
 
     Args:
-        types: Those that a consumer takes.
+        *codes: The operators.
     """
 
     def found(file: FileFacts, consumer: Consumer) -> str:
-        ends = [end for end in _inputs(file) if end.dtype not in types]
-        return listed(f"input `{end.name}` is {end.dtype}" for end in ends)
-
-    return found
-
-
-def other_output_types(types: Collection[str]) -> Found:
-    """Returns a condition that finds outputs of other types.
-
-    Args:
-        types: Those that a consumer takes.
-    """
-
-    def found(file: FileFacts, consumer: Consumer) -> str:
-        ends = [end for end in _outputs(file) if end.dtype not in types]
-        return listed(f"output `{end.name}` is {end.dtype}" for end in ends)
+        ends = {tensor: name for name, tensor in file.graph.outputs.items()}
+        return listed(
+            f"output `{ends[tensor]}` of {op.code}"
+            for op in file.graph.ops
+            if op.code in codes
+            for tensor in op.outputs
+            if tensor in ends and file.graph.tensors[tensor].dynamic_batch
+        )
 
     return found
 
@@ -168,7 +173,7 @@ def _contradictions(file: FileFacts) -> list[str]:
         for end in _inputs(file)
         if end.dtype == "float32"
         and end.name in known
-        and "pixels" in _described(file, end)
+        and _is_pixels(file, end)
         and (why := contradiction(file.graph, end, known[end.name]))
     ]
 
@@ -185,8 +190,7 @@ def unusual_codes(file: FileFacts, consumer: Consumer) -> str:
 def usual_codes(file: FileFacts, consumer: Consumer) -> str:
     """Finds uint8 images that are said to be made of bytes by their usual grid only."""
     return listed(
-        f"{_takes(end)}, a usual form, but does not say whether its model was trained "
-        "so"
+        f"{_takes(end)}, a usual form; the file does not say how its model was trained"
         for end in _unsaid_inputs(file)
         if _is_usual(end)
     )
@@ -197,7 +201,7 @@ def _unsaid_inputs(file: FileFacts) -> list[End]:
     return [
         end
         for end in _byte_inputs(file)
-        if "pixels" not in _described(file, end)
+        if not _is_pixels(file, end)
         and end.name not in _normalizations(file)
         and not _why_not_bytes(file, end)
     ]
@@ -205,14 +209,13 @@ def _unsaid_inputs(file: FileFacts) -> list[End]:
 
 def _why_not_bytes(file: FileFacts, end: End) -> str:
     """Returns how a file shows that codes are not bytes, "" if it does not."""
-    described = _described(file, end)
     normalization = _normalizations(file).get(end.name)
-    if "pixels" in described:
+    if _is_pixels(file, end):
         return ""
     if normalization is not None:
         same = _codes_are_bytes(end, normalization)
         return "" if same else "but another normalization in its metadata"
-    if "step" not in described:
+    if "step" not in _described(file, end):
         return ""
     return "" if _is_usual(end) else "which were learned"
 
@@ -225,6 +228,11 @@ def _is_usual(end: End) -> bool:
 def _byte_inputs(file: FileFacts) -> list[End]:
     """Returns the uint8 inputs that have a grid."""
     return [e for e in _inputs(file) if e.dtype == "uint8" and e.scale]
+
+
+def _is_pixels(file: FileFacts, end: End) -> bool:
+    """Returns whether the codes of an input are bytes, as a file says."""
+    return end.name in pixel_inputs(file.graph, file.described)
 
 
 def _described(file: FileFacts, end: End) -> Collection[str]:
@@ -341,9 +349,16 @@ def _releases(file: FileFacts, product: str) -> dict[str, str]:
         release = first_release(op, file.graph)
         if release and product == LITERT:
             release = litert_release(release)
-        use = f"{op.code} {op.custom or _packed_container(op, file)}".strip()
+        use = f"{op.code} {op.custom or _unusual_type(op, file)}".strip()
         releases[f"{use} v{op_version(op, file.graph)}"] = release
     return releases
+
+
+def _unusual_type(op: TFLiteOp, file: FileFacts) -> str:
+    """Returns a type on which the first release of an operator depends, "" for none."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    in_int16 = any(file.graph.tensors[name].dtype == "int16" for name in names)
+    return _packed_container(op, file) or ("int16" if in_int16 else "")
 
 
 def _packed_container(op: TFLiteOp, file: FileFacts) -> str:

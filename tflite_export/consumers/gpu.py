@@ -70,6 +70,13 @@ _REFUSED = (
         gpu_conditions.reversed_slices,
         remedy="Reverse by tf.reverse.",
     ),
+    Rule(
+        "dropped_axes",
+        "refuses",
+        "Slices must keep all axes",
+        gpu_conditions.dropped_axes,
+        remedy="Slice one element, as x[:, 0:1], and drop the axis by a Reshape layer.",
+    ),
 )
 _COMPUTED_WRONGLY = (
     Rule(
@@ -127,7 +134,7 @@ GPU = Consumer(
         Rule(
             "unmeasured_operators",
             "unknown",
-            "It must have been measured what a GPU makes of an operator on codes",
+            "Operators must have been measured on a GPU in int8",
             gpu_conditions.unmeasured_operators,
             remedy="",
         ),

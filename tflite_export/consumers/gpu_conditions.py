@@ -31,6 +31,8 @@ MEASURED = frozenset(
     RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB
     SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
+# Masks of STRIDED_SLICE.
+_UNMEASURED_MASKS = ("ellipsis_mask", "new_axis_mask")
 # Operators whose codes differ by one from the CPU's in places; none by more.
 _ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTIZE
     RESIZE_BILINEAR""".split()
@@ -40,6 +42,12 @@ def int16_tensors(file: FileFacts, consumer: Consumer) -> str:
     """Finds tensors of 16-bit integers."""
     names = [n for n, t in file.graph.tensors.items() if t.dtype == "int16"]
     return f"int16 tensors {listed(names)}" if names else ""
+
+
+def _tensors(op: TFLiteOp, file: FileFacts) -> list[TFLiteTensor]:
+    """Returns the inputs and outputs of an operator."""
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    return [file.graph.tensors[name] for name in names]
 
 
 def strided_1x1(file: FileFacts, consumer: Consumer) -> str:
@@ -124,10 +132,7 @@ def many_axes(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators on tensors with more than four axes."""
 
     def many(op: TFLiteOp) -> str:
-        tensors = [
-            file.graph.tensors[name] for name in (*op.inputs, *op.outputs) if name
-        ]
-        axes = max((len(tensor.shape) for tensor in tensors), default=0)
+        axes = max((len(tensor.shape) for tensor in _tensors(op, file)), default=0)
         return f"{op.code} of {axes} axes" if axes > _MOST_AXES else ""
 
     return counted(file, many)
@@ -166,18 +171,26 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
     return counted(file, backwards)
 
 
+def dropped_axes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds slices that drop an axis of one element."""
+    mask = "shrink_axis_mask"
+    return counted(
+        file,
+        lambda op: f"{op.code} that drops an axis" if op.options.get(mask) else "",
+    )
+
+
 def unmeasured_operators(file: FileFacts, consumer: Consumer) -> str:
-    """Finds operators that were not measured, on codes of 8 bits."""
+    """Finds operators that were not measured, on codes in int8."""
 
     def unmeasured(op: TFLiteOp) -> str:
-        tensors = [
-            file.graph.tensors[name] for name in (*op.inputs, *op.outputs) if name
-        ]
-        types = {tensor.dtype for tensor in tensors if tensor.data is None}
-        if op.code in MEASURED and types & _INTEGERS:
+        types = {one.dtype for one in _tensors(op, file) if one.data is None}
+        masks = [mask for mask in _UNMEASURED_MASKS if op.options.get(mask)]
+        known = {"int8", "uint8"} if op.code == "QUANTIZE" else {"int8"}
+        if op.code in MEASURED and types & known and not masks:
             return ""
-        kind = "" if types & _INTEGERS else "/".join(sorted(types))
-        return f"{op.code} {op.custom or kind}".strip()
+        kinds = masks or ([] if types & {"int8"} else sorted(types))
+        return f"{op.code} {op.custom or '/'.join(kinds)}".strip()
 
     found = counted(file, unmeasured)
     return f"not measured: {found}" if found else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -107,10 +108,32 @@ def judge(file: FileFacts, consumer: Consumer) -> ConsumerReport:
     )
 
 
-def judge_all(file: FileFacts) -> list[ConsumerReport]:
+def judge_all(
+    file: FileFacts, refusals: Mapping[str, str] | None = None
+) -> list[ConsumerReport]:
     """Returns what every consumer does with a file, ours or not.
 
     Args:
         file: The file.
+        refusals: Consumer -> why it was seen to refuse the file on this machine.
     """
-    return [judge(file, consumer) for consumer in CONSUMERS.values()]
+    reports = [judge(file, consumer) for consumer in CONSUMERS.values()]
+    refusals = refusals or {}
+    return [
+        _refused(report, refusals[report.consumer])
+        if report.consumer in refusals
+        else report
+        for report in reports
+    ]
+
+
+def _refused(report: ConsumerReport, reason: str) -> ConsumerReport:
+    """Returns the report of a consumer that was seen to refuse the file."""
+    if any(finding.effect == "refuses" for finding in report.findings):
+        return report  # With the remedy.
+    refusal = Finding(
+        "run", "refuses", "It must run the file", reason, "", "run on this machine"
+    )
+    return dataclasses.replace(
+        report, verdict=VERDICTS["refuses"], findings=[refusal, *report.findings]
+    )

@@ -63,6 +63,15 @@ SLOW_WEIGHTS = Rule(
 )
 
 
+OPEN_OUTPUTS = Rule(
+    "open_outputs",
+    "refuses",
+    "Outputs must have sizes that are known before the file runs",
+    conditions.open_outputs_of("TOPK_V2"),
+    remedy="Give the model's input a fixed batch size, keras.Input(..., batch_size=1).",
+)
+
+
 def end_types(
     inputs: Sequence[str], outputs: Sequence[str], *, source: str = "", place: str = ""
 ) -> tuple[Rule, Rule]:
@@ -79,7 +88,7 @@ def end_types(
             "input_types",
             "refuses",
             f"Inputs must be {_either(inputs)}{place}",
-            conditions.other_input_types(inputs),
+            conditions.other_input_types,
             remedy=_OPEN_TYPES,
             source=source,
             needed_by_code=True,
@@ -88,7 +97,7 @@ def end_types(
             "output_types",
             "refuses",
             f"Outputs must be {_either(outputs)}{place}",
-            conditions.other_output_types(outputs),
+            conditions.other_output_types,
             remedy=_OPEN_TYPES,
             source=source,
             needed_by_code=True,

@@ -10,6 +10,7 @@ from .rules import (
     FAULTS,
     MEASURED,
     MICROCONTROLLERS,
+    OPEN_OUTPUTS,
     OPERATOR_RULES,
     OPERATORS,
     SLOW_WEIGHTS,
@@ -71,6 +72,7 @@ COMPILED_MODEL = Consumer(
     rules=(
         *BUFFER_RULES,
         *OPERATOR_RULES,
+        OPEN_OUTPUTS,
         SLOW_WEIGHTS,
     ),
     source=MEASURED,

@@ -6,12 +6,19 @@ import dataclasses
 
 from ..file import LITERT, TENSORFLOW
 from . import conditions
-from .rules import MEASURED, MICROCONTROLLERS, OPERATOR_RULES, end_types
+from .rules import (
+    MEASURED,
+    MICROCONTROLLERS,
+    OPEN_OUTPUTS,
+    OPERATOR_RULES,
+    end_types,
+)
 from .types import Consumer, Rule
 
 _TFJS_TYPES = ("float32", "int8", "uint8", "int32")
 _TFJS_INPUTS, _TFJS_OUTPUTS = end_types(_TFJS_TYPES, _TFJS_TYPES)
 _TYPES = ("float32", "uint8", "int32")
+_OPEN_OUTPUTS = dataclasses.replace(OPEN_OUTPUTS, effect="is wrong")
 
 WEB = Consumer(
     "web",
@@ -20,6 +27,7 @@ WEB = Consumer(
     rules=(
         *end_types(_TYPES, _TYPES),
         *OPERATOR_RULES,
+        _OPEN_OUTPUTS,
         Rule(
             "packed_weights",
             "is slow",
@@ -45,6 +53,7 @@ TFJS_TFLITE = Consumer(
         _TFJS_INPUTS,
         dataclasses.replace(_TFJS_OUTPUTS, effect="is wrong"),  # Without a word.
         *OPERATOR_RULES,
+        _OPEN_OUTPUTS,
     ),
     source=MEASURED,
     input_types=_TFJS_TYPES,

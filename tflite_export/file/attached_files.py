@@ -131,6 +131,6 @@ def _error(cause: str) -> ValueError:
     """Returns the error for an archive that cannot be read."""
     return ValueError(
         "The files attached to this .tflite file must be a readable ZIP archive. "
-        f"Received: {cause}. Check the download, or write the "
-        "metadata again."
+        f"Received: {cause}. Check the download, or store the files in the archive "
+        "without compression, as by `zip -0`."
     )

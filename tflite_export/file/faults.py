@@ -146,9 +146,17 @@ def runtime_of(graph: TFLiteGraph) -> str:
 
 
 def _moved_factor(op: TFLiteOp, graph: TFLiteGraph) -> bool:
-    """Returns whether the second factor of a product has a zero point."""
-    factors = [graph.tensors[name].quantization for name in op.inputs[1:2] if name]
-    return any(grid is not None and grid.zero_point != 0 for grid in factors)
+    """Returns whether the second factor of a product has a zero point.
+
+    In uint8, where XNNPACK has no kernels, all releases compute it right.
+    """
+    factors = [graph.tensors[name] for name in op.inputs[1:2] if name]
+    return any(
+        factor.dtype != "uint8"
+        and factor.quantization is not None
+        and factor.quantization.zero_point != 0
+        for factor in factors
+    )
 
 
 def _types(op: TFLiteOp, graph: TFLiteGraph) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -28,8 +29,8 @@ def encode(described: dict[str, Any], contents: str) -> dict[str, bytes]:
 
     Args:
         described: Plain data.
-        contents: "full"; "hash": the settings of the export, and the SHA-256 of the
-            rest; or "none".
+        contents: "full"; "hash": the settings of the export, which inputs are pixels,
+            and the SHA-256 of the rest; or "none".
     """
     if contents == "none":
         return {}
@@ -38,7 +39,10 @@ def encode(described: dict[str, Any], contents: str) -> dict[str, bytes]:
 
 
 def hashed(described: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a description, and a SHA-256 of all but the versions.
+    """Returns a description with a SHA-256 in place of what is not needed to read it.
+
+    The settings and the names of inputs that are pixels stay. The SHA-256 is that of
+    all but the versions.
 
     Args:
         described: Plain data.
@@ -46,7 +50,24 @@ def hashed(described: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in described.items() if key not in _NOT_HASHED}
     content = json.dumps(rest, sort_keys=True).encode()
     settings = {key: described[key] for key in _SETTINGS if key in described}
+    if pixels := pixel_tensors(described):
+        settings["pixels"] = pixels
     return {**settings, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def pixel_tensors(described: Mapping[str, Any]) -> list[str]:
+    """Returns the tensors that are pixels, sorted.
+
+    Args:
+        described: What `read` returns.
+    """
+    tensors: Mapping[str, Any] = described.get("tensors", {})
+    found = [
+        name
+        for name, entry in tensors.items()
+        if isinstance(entry, dict) and "pixels" in entry
+    ]
+    return sorted({*found, *described.get("pixels", ())})
 
 
 def read(graph: TFLiteGraph) -> dict[str, Any] | None:
@@ -70,6 +91,8 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
             raise ValueError(f"its format is {described['format']}, expected {FORMAT}")
         if "sha256" not in described:
             _object(described["tensors"])
+        if not isinstance(described.get("pixels", []), list):
+            raise TypeError(f"it has {described['pixels']!r} in place of a list")
         return described
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(

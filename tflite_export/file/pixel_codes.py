@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from . import metadata
@@ -88,21 +91,21 @@ def codes_of_input(graph: TFLiteGraph, end: End) -> End | None:
     return End(end.name, "uint8", end.shape, float(grid.scale[0]), zero_point)
 
 
-def pixel_inputs(graph: TFLiteGraph) -> list[str]:
-    """Returns the inputs that are pixels, as the description in a file says.
+def pixel_inputs(
+    graph: TFLiteGraph, described: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Returns the inputs that are pixels.
 
     Args:
         graph: A file.
+        described: How its integers were trained; None: as the file says.
 
     Raises:
-        ValueError: If the description cannot be read.
+        ValueError: If the description in the file cannot be read.
     """
-    described = (metadata.read(graph) or {}).get("tensors", {})
-    pixels = {
-        name
-        for name, entry in described.items()
-        if isinstance(entry, dict) and "pixels" in entry
-    }
+    if described is None:
+        described = metadata.read(graph) or {}
+    pixels = {*metadata.pixel_tensors(described)}
     return [
         name
         for name, tensor in graph.inputs.items()

@@ -157,14 +157,17 @@ def _int16_version(op: TFLiteOp, graph: TFLiteGraph, dtypes: list[str]) -> int:
 def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Returns the first TFLite release that runs an operator, "" if unknown.
 
-    It is unknown for custom operators, and for versions that the table does not have.
-    Of operators that it does not have, it is what the writer of the file says.
+    It is unknown for custom operators, for versions that the table does not have, and
+    for those that are too small for int16, which converters write. Of operators that
+    the table does not have, it is what the writer of the file says.
 
     Args:
         op: The operator.
         graph: The graph with its tensors.
     """
-    if op.code == CUSTOM:
+    names = [name for name in (*op.inputs, *op.outputs) if name]
+    in_int16 = any(graph.tensors[name].dtype == "int16" for name in names)
+    if op.code == CUSTOM or (in_int16 and not _covers_int16(op, graph)):
         return ""
     if op.code not in OPERATORS:
         return graph.min_runtime
@@ -178,6 +181,15 @@ def first_release(op: TFLiteOp, graph: TFLiteGraph) -> str:
         if weight.dtype == "int4" and len(scales) > 1:
             release = newest([release, _INT4_PER_CHANNEL])
     return release
+
+
+def _covers_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
+    """Returns whether the version of an operator covers its use in int16."""
+    try:
+        needed = op_version(dataclasses.replace(op, version=None), graph)
+    except ValueError:
+        return False
+    return op.version is None or op.version >= needed
 
 
 def min_runtime(graph: TFLiteGraph) -> str:

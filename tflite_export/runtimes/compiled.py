@@ -78,6 +78,7 @@ class CompiledRunner:
         self, graph: TFLiteGraph, accelerator: str, content: bytes | None = None
     ) -> None:
         check_accelerator(accelerator)
+        self._accelerator = accelerator
         if not has_readable_ends(graph):
             raise RuntimeError(
                 f"Inputs and outputs must be of {list(_TYPES)} to be run by "
@@ -145,8 +146,16 @@ class CompiledRunner:
 
         Args:
             inputs: Arrays by signature name, all of the same batch size.
+
+        Raises:
+            RuntimeError: If LiteRT does not run the file, with its reasons.
         """
-        return one_by_one(self.run_one, inputs)
+        with collected_messages() as messages:
+            try:
+                return one_by_one(self.run_one, inputs)
+            except RuntimeError as problem:
+                error = str(problem)
+        raise RuntimeError(_reason(self._accelerator, messages, error))
 
     def run_one(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Runs the file on inputs of its own batch size, and returns all outputs."""
@@ -205,7 +214,7 @@ def _reason(accelerator: str, messages: list[str], error: str) -> str:
     said = [found[1].strip() for line in messages if (found := _SAYS.match(line))]
     received = " ".join([error, *said])
     return (
-        f"LiteRT must load the file on the {accelerator.upper()}. Received: {received}"
+        f"LiteRT must run the file on the {accelerator.upper()}. Received: {received}"
     )
 
 

@@ -75,7 +75,7 @@ def compare_compiled(
     except RuntimeError as error:
         if accelerator != "cpu":
             raise
-        return CompiledResult(refusal=str(error).splitlines()[0])
+        return CompiledResult(refusal=" ".join(str(error).split()))
     wrong, total = [], 0
     for end, tensor in graph.outputs.items():
         node, wanted = nodes[built.frozen.outputs[end]], codes[tensor]

@@ -215,7 +215,7 @@ def _colors(function: Callable[..., Any]) -> Row:
 
     def row(record: Recorder, x: Any) -> Any:
         _channels_last(record)
-        require(x.shape[-1] == 3, "its images are grey")
+        require(x.shape[-1] == 3, "its images are gray")
         return record(function, x)
 
     return row
