@@ -64,7 +64,7 @@ def test_all_verdicts_but_a_few_are_compared(program):
     }
     unsaid = {"other_symmetric", "other_range"} if consumer.takes_images else set()
     unmeasured = {"all_uint8", "sorted"} if consumer.name == "gpu" else set()
-    assert unknown == {"newest_version", "in_int16"} | unsaid | unmeasured
+    assert unknown == {"newest_version"} | unsaid | unmeasured
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_verdicts_say_what_they_rest_on(name):
         ("sorted", "gpu", "not known", "not measured: 1 TOPK_V2 float32/int32"),
         ("sorted", "compiled_model", "refused", "output `scores` of TOPK_V2"),
         ("sorted", "web", "wrong", "output `scores` of TOPK_V2"),
-        ("in_int16", "litert", "not known", "to run QUANTIZE int16 v1"),
+        ("in_int16", "tensorflow", "refused", "QUANTIZE from int8 to int16"),
         ("dense_of_an_image", "gpu", "wrong", "that flatten: fully_connected_4"),
         ("joined_axes", "gpu", "wrong", "that join axes: fully_connected_2"),
         ("joined_pixels", "gpu", "refused", "axes: fully_connected_1 to 64 rows"),
