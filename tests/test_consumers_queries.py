@@ -63,7 +63,7 @@ def test_all_verdicts_but_a_few_are_compared(program):
         name for name in SPECS if judge(file_of(name), consumer).verdict == "not known"
     }
     unsaid = {"other_symmetric", "other_range"} if consumer.takes_images else set()
-    unmeasured = {"all_uint8", "sorted"} if consumer.name == "gpu" else set()
+    unmeasured = {"sorted"} if consumer.name == "gpu" else set()
     assert unknown == {"newest_version"} | unsaid | unmeasured
 
 
@@ -227,7 +227,7 @@ def test_verdicts_say_what_they_rest_on(name):
         ("symmetric_padding", "gpu", "refused", "1 MIRROR_PAD SYMMETRIC"),
         ("reversed_slice", "gpu", "refused", "STRIDED_SLICE with a negative stride"),
         ("dropped_axis", "gpu", "refused", "1 STRIDED_SLICE that drops an axis"),
-        ("all_uint8", "gpu", "not known", "1 DEPTHWISE_CONV_2D uint8"),
+        ("all_uint8", "gpu", "refused", "layers in uint8: fully_connected_5"),
         ("all_uint8", "tensorflow", "runs", ""),
         ("sorted", "gpu", "not known", "not measured: 1 TOPK_V2 float32/int32"),
         ("sorted", "compiled_model", "refused", "output `scores` of TOPK_V2"),

@@ -304,7 +304,18 @@ def test_metadata_with_more_than_a_hash_is_refused(rng, tmp_path):
         tflite_export.verify_tflite(path, student)
 
 
-@pytest.mark.parametrize("content", ['["sha256"]', '"sha256"', "[]", "null", "{}"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        '["sha256"]',
+        '"sha256"',
+        "[]",
+        "null",
+        "{}",
+        '{"format": 1, "sha256": "", "pixels": 1}',
+        '{"format": 1, "sha256": "", "pixels": ["x", 1]}',
+    ],
+)
 def test_metadata_that_is_no_description_is_refused(content, rng, tmp_path):
     path = tmp_path / "model.tflite"
     student, _, _ = exported(4, rng, path)

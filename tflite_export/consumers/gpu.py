@@ -71,6 +71,13 @@ _REFUSED = (
         remedy="Reverse by tf.reverse.",
     ),
     Rule(
+        "uint8_dense",
+        "refuses",
+        "Dense layers must compute in int8",
+        gpu_conditions.uint8_dense,
+        remedy="Convert the model with a newer tool, which writes int8.",
+    ),
+    Rule(
         "dropped_axes",
         "refuses",
         "Slices must keep all axes",

@@ -171,6 +171,16 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
     return counted(file, backwards)
 
 
+def uint8_dense(file: FileFacts, consumer: Consumer) -> str:
+    """Finds dense layers in uint8."""
+    found = [
+        op.outputs[0]
+        for op, source, _ in _with_kernels(file, "FULLY_CONNECTED")
+        if source.dtype == "uint8"
+    ]
+    return f"dense layers in uint8: {listed(found)}" if found else ""
+
+
 def dropped_axes(file: FileFacts, consumer: Consumer) -> str:
     """Finds slices that drop an axis of one element."""
     mask = "shrink_axis_mask"

@@ -91,8 +91,7 @@ def read(graph: TFLiteGraph) -> dict[str, Any] | None:
             raise ValueError(f"its format is {described['format']}, expected {FORMAT}")
         if "sha256" not in described:
             _object(described["tensors"])
-        if not isinstance(described.get("pixels", []), list):
-            raise TypeError(f"it has {described['pixels']!r} in place of a list")
+        _check_names(described.get("pixels", []))
         return described
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
@@ -110,6 +109,17 @@ def _object(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"it has {value!r} in place of an object")
     return cast("dict[str, Any]", value)
+
+
+def _check_names(value: Any) -> None:
+    """Raises an error unless a value is a list of names.
+
+    Raises:
+        TypeError: If it is another value.
+    """
+    names = cast("list[Any]", value)
+    if not isinstance(value, list) or not all(isinstance(n, str) for n in names):
+        raise TypeError(f"it has {value!r} in place of a list of names")
 
 
 def code_hash(codes: np.ndarray) -> str:
