@@ -150,6 +150,7 @@ CASES = {
     "split_sizes": lambda x, y: tf.split(x, [1, 3, -1], axis=2)[1],
     "resize": lambda x, y: tf.image.resize(x, (12, 5), "nearest"),
     "resize_bilinear": lambda x, y: tf.image.resize(x, (16, 16)),
+    "l2_normalize": lambda x, y: tf.math.l2_normalize(x, -1),
     "max_pool2d": lambda x, y: tf.nn.max_pool2d(x, 2, 2, "VALID"),
     "avg_pool2d": lambda x, y: tf.nn.avg_pool2d(x, 3, [2, 1], "SAME"),
 }

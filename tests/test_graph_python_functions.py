@@ -42,13 +42,16 @@ def proved(model, x, path, **options):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@pytest.mark.parametrize("layer", ["conv", "activation", "lambda"])
+@pytest.mark.parametrize("layer", ["conv", "activation", "lambda", "einsum"])
 def test_functions_are_read(name, layer, rng, tmp_path):
     function = ACTIVATIONS[name]
     made = {
         "conv": lambda: layers.Conv2D(4, 1, activation=function, name="own"),
         "activation": lambda: layers.Activation(function, name="own"),
         "lambda": lambda: layers.Lambda(function, name="own"),
+        "einsum": lambda: layers.EinsumDense(
+            "abcd,de->abce", (8, 8, 4), function, "e", name="own"
+        ),
     }[layer]()
     model = between(made)
     x = rng.normal(size=(16, 8, 8, 4)).astype(np.float32)

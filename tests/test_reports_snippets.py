@@ -31,7 +31,7 @@ from tflite_export.file import (
     TFLiteGraph,
     TFLiteOp,
     TFLiteTensor,
-    to_bytes,
+    rewritten,
     with_additions,
 )
 from tflite_export.reports import snippet_refusal, snippets_of
@@ -98,7 +98,7 @@ def node_modules():
 def run_javascript(code, graph, calls, folder):
     """What calls of functions of a snippet return, under Node.js."""
     (folder / "snippet.mjs").write_text(code)
-    (folder / "m.tflite").write_bytes(to_bytes(graph))
+    (folder / "m.tflite").write_bytes(rewritten(graph))
     harness = ROOT / "tests/harness/litert_js.mjs"
     done = subprocess.run(
         [node(), harness, node_modules(), folder],
@@ -112,7 +112,7 @@ def run_javascript(code, graph, calls, folder):
 
 def run_python(code, graph, folder, monkeypatch):
     """The functions of a snippet."""
-    (folder / "m.tflite").write_bytes(to_bytes(graph))
+    (folder / "m.tflite").write_bytes(rewritten(graph))
     monkeypatch.chdir(folder)
     scope = {}
     exec(code, scope)
@@ -196,7 +196,7 @@ def codes_of(graph, images):
     """The file's integers for inputs as they are in the file."""
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(model_content=to_bytes(graph)).get_signature_runner()
+    run = Interpreter(model_content=rewritten(graph)).get_signature_runner()
     return run(image=images)["scores"]
 
 

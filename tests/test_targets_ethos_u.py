@@ -18,7 +18,7 @@ from tf_lsq._compat import keras
 from tf_lsq.policy import ETHOS_U_TARGETS
 from tflite_export import cli, targets
 from tflite_export.bits import compiled
-from tflite_export.file import TFLiteGraph, from_bytes, to_bytes
+from tflite_export.file import TFLiteGraph, from_bytes, rewritten
 from tflite_export.targets import TARGETS, vela
 
 layers = keras.layers
@@ -336,7 +336,7 @@ def left():
             broken, kept = RULES.get(rule.name, ((), ()))
             for number, graph in enumerate([*(one for one, _ in broken), *kept]):
                 graphs[f"{rule.name}_{number}"] = graph
-        found[target] = left_to_cpu(to_bytes(merged(graphs)), target)
+        found[target] = left_to_cpu(rewritten(merged(graphs)), target)
     return found
 
 
@@ -376,7 +376,7 @@ def test_int4_weights_crash_vela_and_are_refused():
     with pytest.raises(
         RuntimeError, match=r"must accept the file\. Received exit code"
     ):
-        targets.compile_with_vela(to_bytes(graph), U55)
+        targets.compile_with_vela(rewritten(graph), U55)
 
 
 # --- Files of models ---------------------------------------------------------------

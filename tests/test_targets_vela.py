@@ -13,7 +13,7 @@ import tflite_export
 from benchmarks.contestants import resnet8
 from tf_lsq._compat import keras
 from tflite_export import targets
-from tflite_export.file import to_bytes
+from tflite_export.file import rewritten
 from tflite_export.targets import tool, vela
 
 U55 = "ethos-u55-128"
@@ -33,7 +33,7 @@ def fake_vela(tmp_path, monkeypatch):
     def install(*, summary=SUMMARY, commands="echo compiled"):
         results, folder = tmp_path / "results", tmp_path / "bin"
         results.mkdir()
-        (results / "model_vela.tflite").write_bytes(to_bytes(COMPILED))
+        (results / "model_vela.tflite").write_bytes(rewritten(COMPILED))
         if summary:
             (results / "model_summary_System.csv").write_text(summary)
         folder.mkdir()
@@ -55,7 +55,7 @@ def test_results_are_read(fake_vela):
     assert found == targets.CompiledFile(
         version="9.8.7",
         settings=vela.VELA_SETTINGS[U55],
-        file_bytes=len(to_bytes(COMPILED)),
+        file_bytes=len(rewritten(COMPILED)),
         weight_bytes=79_440,
         flash_bytes=82_912,
         sram_bytes=52_000,

@@ -246,8 +246,13 @@ def float32_gradients(student, x, weights, training=True):
     for wrapper in wrapped_layers(student):
         pair = wrapper.kernel.numpy(), wrapper.quantized_kernel().numpy()
         calls[wrapper.name] = [pair] * 9  # Layers may be called several times.
-    found = {id(v): np.asarray(g) for v, g in zip(variables, gradients, strict=True)}
+    found = {id(v): dense(g) for v, g in zip(variables, gradients, strict=True)}
     return found, calls
+
+
+def dense(gradient):
+    """A gradient as an array; that of a table of embeddings has only some rows."""
+    return np.asarray(tf.convert_to_tensor(gradient))
 
 
 def loss(outputs, weights):
@@ -281,7 +286,8 @@ def errors(student, x, rng, *, training=True):
             stack.enter_context(inference_only(layer))
         pairs = list(_weights(student, model))
         inputs = tf.nest.map_structure(tf.constant, x)
-        sources = [*(copy for _, copy in pairs), *tf.nest.flatten(inputs)]
+        floats = [x for x in tf.nest.flatten(inputs) if x.dtype.is_floating]
+        sources = [*(copy for _, copy in pairs), *floats]
         with tf.GradientTape() as tape:
             # Every quantizer must compute the gradient of its input.
             tape.watch(sources)
@@ -293,7 +299,7 @@ def errors(student, x, rng, *, training=True):
     result = Errors()
     compared |= {id(variable) for variable, _ in pairs}
     pairs = [
-        (found[id(variable)], np.asarray(gradient))
+        (found[id(variable)], dense(gradient))
         for (variable, _), gradient in zip(pairs, expected, strict=True)
         if id(variable) in found
     ]

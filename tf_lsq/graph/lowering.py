@@ -247,10 +247,17 @@ def variant(layer: Layer, **changes: Any) -> Layer:
     with replaced_attributes(layer, plain):  # Some functions have no config.
         config = layer.get_config()
     copy = type(layer).from_config({**config, **changes})
-    rank = layer.input_spec.ndim or layer.input_spec.min_ndim
-    copy.build((*([None] * (rank - 1)), input_channels(layer)))
+    copy.build(_input_shape(layer))
     copy.set_weights(layer.get_weights())
     return copy
+
+
+def _input_shape(layer: Layer) -> tuple[int | None, ...]:
+    """Returns the shape of the inputs that a layer was built for."""
+    if layer.input_spec is None:
+        return tuple(layer.get_build_config()["input_shape"])
+    rank = layer.input_spec.ndim or layer.input_spec.min_ndim
+    return (*([None] * (rank - 1)), input_channels(layer))
 
 
 def input_channels(layer: Layer) -> int:

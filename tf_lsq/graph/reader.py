@@ -428,7 +428,7 @@ def _other_activation(layer: Layer) -> str | None:
 def _python_activation(layer: Layer) -> Callable[..., Any] | None:
     """Returns the activation of a layer if it is a function without a row here."""
     activation = getattr(layer, "activation", None)
-    if rule_of(layer) is None or layer.input_spec is None or not callable(activation):
+    if rule_of(layer) is None or not callable(activation):
         return None
     return activation if activation_name(activation) is None else None
 

@@ -25,6 +25,8 @@ _KINDS = {
     "sigmoid": SIGMOID,
     "hard_sigmoid": SIGMOID,
     "foreign": UNKNOWN,
+    "table": UNKNOWN,  # Such as 1 / x, with which a softmax is written out.
+    "exp": UNKNOWN,
 }
 _COMBINING = (
     *("add", "subtract", "multiply", "affine"),
