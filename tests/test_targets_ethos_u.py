@@ -140,6 +140,16 @@ def depth_to_space():
     )
 
 
+def product(*types):
+    """A product of matrices; types of both and of the output."""
+    options = {"adj_x": False, "adj_y": False}
+    shapes = [(1, 4, 6), (1, 6, 8)]
+    graph = one_op("BATCH_MATMUL", shapes, options, output=(1, 4, 8))
+    for tensor, dtype in zip(graph.tensors.values(), types, strict=True):
+        tensor.dtype, tensor.quantization = dtype, quantization(0.5)
+    return graph
+
+
 def into_int8(dtype):
     graph = one_op("QUANTIZE", [IMAGE], output=IMAGE)
     graph.tensors["input_0"].dtype = dtype
@@ -240,6 +250,10 @@ RULES = {
     "depthwise_strides": (
         [(convolved("DEPTHWISE_CONV_2D", 3, 4, "VALID", 4), r"strides \(4, 4\)")],
         [convolved("DEPTHWISE_CONV_2D", 3, 3, "SAME", 6)],
+    ),
+    "int8_product": (
+        [(product("int16", "int8", "int16"), "int16")],
+        [product("int8", "int8", "int8")],
     ),
     "resize": (
         [
