@@ -201,13 +201,8 @@ def _page(args: argparse.Namespace) -> str:
             f"{times[row['bits'] + ' ' + row['form']].milliseconds()}",
         ]
         lines.append(f"| {row['bits']} | {row['form']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "## Targets",
-        "",
-        "What `tflite_export.check_model` says of it at 8/8 bits:",
-        "",
-    ]
+    says = "What `tflite_export.check_model` says of it at 8/8 bits:"
+    lines += ["", "## Targets", "", says, ""]
     lines += ["| target | form | operators | verdict |", "|---|---|---|---|"]
     model = keras.models.load_model(args.float, compile=False)
     for target in TARGETS:
