@@ -19,6 +19,7 @@ SECTIONS = {
     "operator": "The operator, forward and backward",
     "precision": "Error of the step gradient against float64, relative to random sums",
     "training-step": "A training step",
+    "transformers": "A training step of networks with attention or normalizations",
     "growth": "A training step, by batch size and depth",
     "first-step": "From a float network to the end of the first step of `fit`",
     "quantize-model": "`quantize_model`, by depth",
@@ -100,6 +101,7 @@ def _measures(quick: bool) -> dict[str, Callable[[], list[dict[str, Any]]]]:
         "operator": lambda: lsq_operator.measure(5 * rounds),
         "precision": lsq_operator.measure_precision,
         "training-step": lambda: training_step.measure(rounds),
+        "transformers": lambda: training_step.measure_transformers(rounds),
         "growth": lambda: training_step.measure_growth(
             rounds // 4, (32, 64) if quick else (32, 64, 128, 256)
         ),

@@ -49,6 +49,18 @@ NETWORKS: dict[str, tuple[Callable[[], keras.Model], int]] = {
     "preact_resnet18": (preact_resnet18, 32),
     "mobilenet": (mobilenet, 32),
 }
+# Networks of attention and normalizations, which TF-MOT refuses.
+TRANSFORMERS: dict[str, tuple[Callable[[], keras.Model], int]] = {
+    "kwt1, 6 blocks": (lambda: tf_lsq.models.kwt1((28, 28), 10, blocks=6), 128),
+    "mobilevit_xxs 0.5": (
+        lambda: tf_lsq.models.mobilevit_xxs((32, 32, 3), 10, width=0.5),
+        64,
+    ),
+    "convnext_atto 0.5": (
+        lambda: tf_lsq.models.convnext_atto((32, 32, 3), 10, width=0.5),
+        64,
+    ),
+}
 
 
 def lsq(model: keras.Model) -> keras.Model:

@@ -19,10 +19,11 @@ import tf_keras as keras
 
 import tf_lsq
 
-from .contestants import CONTESTANTS, NETWORKS
+from .contestants import CONTESTANTS, NETWORKS, TRANSFORMERS
 from .timing import Times, side_by_side
 
-BASES = ("float", "TF-MOT 8-bit")
+_TFMOT = "TF-MOT 8-bit"
+BASES = ("float", _TFMOT)
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
@@ -42,6 +43,42 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                     row[f"to {base}, {which}"] = times.ratio(measured[base], which)
             rows.append(row)
     return rows
+
+
+def measure_transformers(rounds: int) -> list[dict[str, Any]]:
+    """Measures training steps of networks with attention or normalizations.
+
+    There is one row per network and contestant. TF-MOT is tried, and its refusal is
+    the row's result.
+    """
+    rows = []
+    for name, (build, batch) in TRANSFORMERS.items():
+        model = build()
+        refusal = _refusal(model)
+        others = [one for one in CONTESTANTS if one != _TFMOT or not refusal]
+        measured = _steps(model, batch, rounds, tuple(others))
+        for contestant in CONTESTANTS:
+            row = {"network": name, "batch": batch, "contestant": contestant}
+            if contestant in measured:
+                times, base = measured[contestant], measured["float"]
+                row["ms"] = times.milliseconds()
+                row["to float, wall"] = times.ratio(base)
+                row["to float, cpu"] = times.ratio(base, "cpu")
+            else:
+                row |= {"ms": refusal, "to float, wall": "", "to float, cpu": ""}
+            rows.append(row)
+    return rows
+
+
+def _refusal(model: keras.Model) -> str:
+    """Returns what TF-MOT says against a network, "" if it takes it."""
+    try:
+        CONTESTANTS[_TFMOT](clone(model))
+    except (RuntimeError, ValueError) as error:
+        return f"refused: {' '.join(str(error).split())[:80]}"
+    finally:
+        keras.backend.clear_session()
+    return ""
 
 
 def measure_growth(rounds: int, batches: tuple[int, ...]) -> list[dict[str, Any]]:
