@@ -30,6 +30,8 @@ EXAMPLES = 32
 BITS = (8, 4, 2)
 STORAGES = {8: ("int8",), 4: ("int8", "packed"), 2: ("int8", "packed")}
 FIRST_SEED = 20260000
+# Layers of the conformance tests that phones also compute in the form "int16".
+IN_INT16 = ("layer_norm", "group_norm", "unit_norm", "rms_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +57,10 @@ def conformance_cases(**options: Any) -> Iterator[Case]:
     """
     for name, (_, build) in test_conformance.CASES.items():
         yield from _at_all_bits(f"layer_{name}", build, **options)
+        if name in IN_INT16 and "target" not in options:
+            yield from _at_all_bits(
+                f"int16_{name}", build, **options, norm_form="int16"
+            )
     for name, (functions, rank) in test_graph_functions.MODELS.items():
 
         def build(functions: Any = functions, rank: Any = rank) -> keras.Model:
@@ -103,7 +109,7 @@ def random_cases(
 
 
 def network_cases(**options: Any) -> Iterator[Case]:
-    """Yields ResNet-8 and MobileNetV2, at all bits.
+    """Yields ResNet-8, MobileNetV2 and networks with attention, at all bits.
 
     Args:
         **options: Of `quantize_model`.
@@ -112,6 +118,9 @@ def network_cases(**options: Any) -> Iterator[Case]:
 
     yield from _at_all_bits("net_resnet8", resnet8, **options)
     yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, **options)
+    # More than 32 tokens, so that their probabilities have 16 bits.
+    yield from _at_all_bits("net_kwt1", _keyword_transformer, **options)
+    yield from _at_all_bits("net_mobilevit", _mobilevit, **options)
 
 
 def _mobilenet_v2() -> keras.Model:
@@ -119,6 +128,16 @@ def _mobilenet_v2() -> keras.Model:
     return keras.applications.MobileNetV2(
         input_shape=(64, 64, 3), alpha=0.35, weights=None, classes=10
     )
+
+
+def _keyword_transformer() -> keras.Model:
+    """Returns a keyword transformer of 2 blocks for 40 time steps."""
+    return tf_lsq.models.kwt1((40, 16), 10, width=0.25, blocks=2)
+
+
+def _mobilevit() -> keras.Model:
+    """Returns a narrow MobileViT-XXS for small images."""
+    return tf_lsq.models.mobilevit_xxs((32, 32, 3), 10, width=0.25)
 
 
 def _at_all_bits(
