@@ -178,3 +178,21 @@ def test_paper_tables_resume_and_list_what_did_not_run(real_data, tmp_path):
     with pytest.raises(subprocess.CalledProcessError) as error:
         run("paper_tables.py", *options, "^ratio/4$")
     assert "another machine" in error.value.stderr
+
+
+@pytest.mark.slow
+def test_the_transformers_resume_and_end_in_a_page(real_data, tmp_path):
+    results, page = tmp_path / "results.jsonl", tmp_path / "page.md"
+    options = (
+        *("--smoke", "--data-dir", real_data / "tfds", "--models", tmp_path),
+        *("--networks", "kwt1", "--rows", "4/8", "--epochs", 1, "--float-epochs", 1),
+        *("--results", results, "--markdown", page),
+    )
+    run("transformers.py", *options)
+    rows = [json.loads(line) for line in results.read_text().splitlines()]
+    assert [row["row"] for row in rows] == ["float32", "4/8"]
+    assert rows[1]["float_layers"] == [] and rows[1]["agreement"] > 0.9
+    assert rows[1]["packed_bytes"] < rows[1]["bytes"]
+    assert "| kwt1 | 4/8 | 1 |" in page.read_text()
+    run("transformers.py", *options)  # Nothing is left to do.
+    assert len(results.read_text().splitlines()) == 2
