@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import test_conformance
 import test_conformance_int16
+import test_graph_attention
 import test_graph_functions
+import test_graph_normalizing
 
 import tf_lsq
 from harness import random_graphs, tiny
@@ -67,6 +69,18 @@ def conformance_cases(**options: Any) -> Iterator[Case]:
         yield from _at_all_bits(
             f"int16_{name}", build, test_conformance_int16.overrides_of, **options
         )
+    yield from _normalizations(**options)
+
+
+def _normalizations(**options: Any) -> Iterator[Case]:
+    """Yields normalizations in both integer forms, at 8 bits."""
+    bits = BITS[0]
+    both = {"weight_bits": bits, "activation_bits": bits, **options}
+    for name, build in test_graph_normalizing.CASES.items():
+        for form in test_graph_normalizing.FORMS:
+            title = f"norm_{name}_in_{form}_{bits}"
+            make = _student(title, build, norm_form=form, **both)
+            yield Case(title, make, STORAGES[bits])
 
 
 def random_cases(
@@ -103,7 +117,7 @@ def random_cases(
 
 
 def network_cases(**options: Any) -> Iterator[Case]:
-    """Yields ResNet-8 and MobileNetV2, at all bits.
+    """Yields ResNet-8, MobileNetV2, a transformer and a small ConvNeXt, at all bits.
 
     Args:
         **options: Of `quantize_model`.
@@ -112,6 +126,10 @@ def network_cases(**options: Any) -> Iterator[Case]:
 
     yield from _at_all_bits("net_resnet8", resnet8, **options)
     yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, **options)
+    transformer = test_graph_attention.keyword_transformer
+    yield from _at_all_bits("net_transformer", transformer, **options)
+    convnext = test_graph_normalizing.small_convnext
+    yield from _at_all_bits("net_convnext", convnext, **options)
 
 
 def _mobilenet_v2() -> keras.Model:
