@@ -151,6 +151,7 @@ SPECS = {
     "in_int16": Spec(front="in_int16"),
     "sum_in_int16": Spec(front="sum_in_int16"),
     "dense_in_int16": Spec(front="dense_in_int16"),
+    "narrow_attention": Spec(front="narrow_attention"),
     "wide_attention": Spec(front="wide_attention"),
     "broadcast_product": Spec(front="broadcast_product"),
     "norm_in_int8": Spec(front="norm_in_int8"),

@@ -222,16 +222,25 @@ class _Builder:
         x = self._op("QUANTIZE", [x], "narrow", (1, size), _LOGITS)
         return self._reshape(x, "four_axes", shape, _LOGITS)
 
+    def narrow_attention(self, x: str) -> str:
+        """Mixes rows of the image by their products, with probabilities in int8."""
+        source, (tokens, scores) = x, self._scores_of_rows(x)
+        shape = self.graph.tensors[scores].shape
+        x = self._op("SOFTMAX", [scores], "shares", shape, _SCORES, beta=0.125)
+        shape, grid = self.graph.tensors[tokens].shape, self._spec.grid
+        mixed = self._op("BATCH_MATMUL", [x, tokens], "mixed", shape, grid)
+        return self._added(source, mixed)
+
     def wide_attention(self, x: str) -> str:
         """Mixes rows of the image by their products, with probabilities in int16."""
-        tokens, scores = self._scores_of_rows(x)
+        source, (tokens, scores) = x, self._scores_of_rows(x)
         grid, wide = (1 / 2**15, 0), "int16"
         shape = self.graph.tensors[scores].shape
         x = self._typed("SOFTMAX", [scores], "shares", shape, grid, wide, beta=0.125)
         shape, inputs = self.graph.tensors[tokens].shape, [x, tokens]
         x = self._typed("BATCH_MATMUL", inputs, "mixed", shape, grid, wide)
-        x = self._op("QUANTIZE", [x], "narrow", shape, self._spec.grid)
-        return self._reshape(x, "four_axes", self._spec.shape, self._spec.grid)
+        mixed = self._op("QUANTIZE", [x], "narrow", shape, self._spec.grid)
+        return self._added(source, mixed)
 
     def broadcast_product(self, x: str) -> str:
         """Multiplies every row of the image by one matrix."""
@@ -366,6 +375,16 @@ class _Builder:
         grid, options = (shape[-1] / 127, 0), {"adj_x": False, "adj_y": True}
         pairs = (1, shape[1], shape[1])
         return x, self._op("BATCH_MATMUL", [x, x], "products", pairs, grid, **options)
+
+    def _added(self, x: str, mixed: str) -> str:
+        """Adds an eighth of the rows to the image: their rounding hardly matters."""
+        shape, (scale, zero_point) = self._spec.shape, self._spec.grid
+        mixed = self._reshape(mixed, "four_axes", shape, self._spec.grid)
+        eighth = self._constant("eighth", np.array([64], np.int8))
+        self.graph.tensors[eighth].quantization = _grid((1 / 512, 0))
+        part = (scale / 8, zero_point)
+        self._op("MUL", [mixed, eighth], "part", shape, part)
+        return self._op("ADD", [x, "part"], "added", shape, (1.125 * scale, zero_point))
 
     def _last_axis(self) -> str:
         """Adds the axis of sums of rows."""
