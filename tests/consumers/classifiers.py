@@ -14,6 +14,7 @@ from tflite_export.file import (
     TFLiteOp,
     TFLiteTensor,
     metadata,
+    tensor_type,
 )
 
 SIZE, CHANNELS = 8, 8
@@ -22,6 +23,8 @@ BYTES: Grid = (1 / 255, -128)  # Of byte / 255.
 _INNER: Grid = (0.02, -128)
 _LOGITS: Grid = (0.05, 0)
 _SCORES: Grid = (1 / 256, -128)  # TFLite prescribes it for SOFTMAX.
+_CENTERED: Grid = (1 / 127, 0)  # Of numbers minus their mean.
+_SQUARES: Grid = (8 / 2**15, 0)  # Of sums of squares.
 _UNKNOWN_VERSION = 99
 
 
@@ -194,6 +197,134 @@ class _Builder:
         self.graph.ops[-1].version = 1
         return x
 
+    def sum_in_int16(self, x: str) -> str:
+        """Adds the image to itself in int16."""
+        shape, grid = self._spec.shape, (2 * self._spec.grid[0], 0)
+        wide = self._wide(x)
+        x = self._typed("ADD", [wide, wide], "sum_in_int16", shape, grid, "int16")
+        return self._op("QUANTIZE", [x], "narrow", shape, self._spec.grid)
+
+    def dense_in_int16(self, x: str) -> str:
+        """Multiplies all numbers by a matrix in int16."""
+        shape, size = self._spec.shape, int(np.prod(self._spec.shape))
+        wide = self._wide(self._reshape(x, "vector", (1, size), self._spec.grid))
+        codes = self._rng.integers(-127, 128, (size, size)).astype(np.int8)
+        scale = np.full(size, 0.5 / 127 / size**0.5, np.float32)
+        weight = self._constant("wide/weight", codes)
+        self.graph.tensors[weight].quantization = TensorQuantization(scale, 0, 0)
+        bias = self._constant("wide/bias", np.zeros(size, np.int64))
+        unit = TensorQuantization(scale * np.float32(self._spec.grid[0]), 0)
+        self.graph.tensors[bias].quantization = unit
+        inputs = [wide, weight, bias]
+        x = self._typed(
+            "FULLY_CONNECTED", inputs, "dense", (1, size), (1 / 2**14, 0), "int16"
+        )
+        x = self._op("QUANTIZE", [x], "narrow", (1, size), _LOGITS)
+        return self._reshape(x, "four_axes", shape, _LOGITS)
+
+    def narrow_attention(self, x: str) -> str:
+        """Mixes rows of the image by their products, with probabilities in int8."""
+        source, (tokens, scores) = x, self._scores_of_rows(x)
+        shape = self.graph.tensors[scores].shape
+        x = self._op("SOFTMAX", [scores], "shares", shape, _SCORES, beta=0.125)
+        shape, grid = self.graph.tensors[tokens].shape, self._spec.grid
+        mixed = self._op("BATCH_MATMUL", [x, tokens], "mixed", shape, grid)
+        return self._added(source, mixed)
+
+    def wide_attention(self, x: str) -> str:
+        """Mixes rows of the image by their products, with probabilities in int16."""
+        source, (tokens, scores) = x, self._scores_of_rows(x)
+        grid, wide = (1 / 2**15, 0), "int16"
+        shape = self.graph.tensors[scores].shape
+        x = self._typed("SOFTMAX", [scores], "shares", shape, grid, wide, beta=0.125)
+        shape, inputs = self.graph.tensors[tokens].shape, [x, tokens]
+        x = self._typed("BATCH_MATMUL", inputs, "mixed", shape, grid, wide)
+        mixed = self._op("QUANTIZE", [x], "narrow", shape, self._spec.grid)
+        return self._added(source, mixed)
+
+    def broadcast_product(self, x: str) -> str:
+        """Multiplies every row of the image by one matrix."""
+        shape, grid = self._spec.shape, self._spec.grid
+        codes = self._rng.integers(1, 128, (1, 1, shape[-1], shape[-1]))
+        weight = self._constant("channels", codes.astype(np.int8))
+        self.graph.tensors[weight].quantization = _grid((1 / 127 / shape[-1], 0))
+        return self._op("BATCH_MATMUL", [x, weight], "product", shape, grid)
+
+    def norm_in_int8(self, x: str) -> str:
+        """Normalizes rows of the image, with a sum of squares in int32."""
+        x, sums = self._rows(x), (1, SIZE, 1)
+        shape = self.graph.tensors[x].shape
+        mean = self._op("MEAN", [x, self._last_axis()], "mean", sums, self._spec.grid)
+        self.graph.ops[-1].options["keep_dims"] = True
+        x = self._op("SUB", [x, mean], "centered", shape, _CENTERED)
+        rows = self._reshape(x, "matrices", (1, SIZE, 1, shape[-1]), _CENTERED)
+        exact, wide = float(np.float32(_CENTERED[0]) ** 2), (1, SIZE, 1, 1)
+        inputs, codes = [rows, rows], {"adj_x": False, "adj_y": True}
+        self._typed("BATCH_MATMUL", inputs, "sums", wide, (exact, 0), "int32", **codes)
+        self._typed("QUANTIZE", ["sums"], "codes", wide, _SQUARES, "int16")
+        place = self._reshape("codes", "place", sums, _SQUARES)
+        self.graph.tensors[place].dtype = "int16"
+        factor = self._looked_up(place, (1 / 16, 0), "int8")
+        x = self._op("MUL", [x, factor], "normalized", shape, _LOGITS)
+        return self._reshape(x, "four_axes", self._spec.shape, _LOGITS)
+
+    def norm_in_int16(self, x: str) -> str:
+        """Normalizes rows of the image in int16."""
+        rows, sums, wide = self._rows(x), (1, SIZE, 1), "int16"
+        shape, fine = self.graph.tensors[rows].shape, (1 / 2**15, 0)
+        x = self._wide(rows)
+        axis, keep = self._last_axis(), {"keep_dims": True}
+        total = (shape[-1] / 2**15, 0)
+        self._typed("SUM", [x, axis], "sum", sums, total, wide, **keep)
+        share = self._constant("share", np.array([2**14], np.int16))
+        self.graph.tensors[share].quantization = _grid((1 / shape[-1] / 2**14, 0))
+        self._typed("MUL", ["sum", share], "mean", sums, fine, wide)
+        x = self._typed("SUB", [x, "mean"], "centered", shape, fine, wide)
+        self._typed("MUL", [x, x], "squares", shape, fine, wide)
+        self._typed("SUM", ["squares", axis], "place", sums, _SQUARES, wide, **keep)
+        factor = self._looked_up("place", (16 / 2**15, 0), wide)
+        self._typed("MUL", [x, factor], "normalized", shape, (8 / 2**15, 0), wide)
+        x = self._op("QUANTIZE", ["normalized"], "narrow", shape, _LOGITS)
+        return self._reshape(x, "four_axes", self._spec.shape, _LOGITS)
+
+    def table(self, x: str) -> str:
+        """Looks up the root of every number."""
+        shape, grid = self._spec.shape, self._spec.grid
+        values = np.sqrt(np.arange(256) / 255)
+        table = self._constant("table", np.rint(values * 255 - 128).astype(np.int8))
+        self.graph.tensors[table].quantization = _grid(grid)
+        first = self._constant("first", np.array([128], np.int32))
+        types = {"in_data_type": tensor_type("int8")}
+        types["out_data_type"] = tensor_type("int32")
+        self._typed("CAST", [x], "code", shape, None, "int32", **types)
+        self._typed("ADD", ["code", first], "place", shape, None, "int32")
+        return self._op("GATHER", [table, "place"], "root", shape, grid, axis=0)
+
+    def gelu(self, x: str) -> str:
+        """Applies a GELU to every number."""
+        shape, grid = self._spec.shape, self._spec.grid
+        return self._op("GELU", [x], "gelu", shape, grid, approximate=False)
+
+    def exp(self, x: str) -> str:
+        """Raises e to every number."""
+        return self._op("EXP", [x], "exp", self._spec.shape, _LOGITS)
+
+    def log(self, x: str) -> str:
+        """Takes the logarithm of every number."""
+        return self._op("LOG", [x], "log", self._spec.shape, _LOGITS)
+
+    def split(self, x: str) -> str:
+        """Takes the channels apart, and joins them."""
+        shape, grid = self._spec.shape, self._spec.grid
+        names = [f"channel_{number}" for number in range(shape[-1])]
+        for name in names:
+            self._end(name, (*shape[:-1], 1), grid, "int8")
+        axis = self._constant("split/axis", np.array(3, np.int32))
+        self.graph.ops.append(
+            TFLiteOp("SPLIT", [axis, x], names, {"num_splits": len(names)})
+        )
+        return self._op("CONCATENATION", names, "joined", shape, grid, axis=3)
+
     def joined_axes(self, x: str) -> str:
         """Multiplies each row of the image by a matrix, in a dense layer of rows."""
         shape, grid = self._spec.shape, self._spec.grid
@@ -230,6 +361,52 @@ class _Builder:
             fused_activation_function="RELU",
             **options,
         )
+
+    def _rows(self, x: str) -> str:
+        """Makes a vector of each row of the image."""
+        _, height, width, channels = self._spec.shape
+        return self._reshape(x, "rows", (1, height, width * channels), self._spec.grid)
+
+    def _scores_of_rows(self, x: str) -> tuple[str, str]:
+        """Returns the rows of the image, symmetric, and the products of all pairs."""
+        x = self._rows(x)
+        shape = self.graph.tensors[x].shape
+        x = self._op("QUANTIZE", [x], "tokens", shape, (1 / 127, 0))
+        grid, options = (shape[-1] / 127, 0), {"adj_x": False, "adj_y": True}
+        pairs = (1, shape[1], shape[1])
+        return x, self._op("BATCH_MATMUL", [x, x], "products", pairs, grid, **options)
+
+    def _added(self, x: str, mixed: str) -> str:
+        """Adds an eighth of the rows to the image: their rounding hardly matters."""
+        shape, (scale, zero_point) = self._spec.shape, self._spec.grid
+        mixed = self._reshape(mixed, "four_axes", shape, self._spec.grid)
+        eighth = self._constant("eighth", np.array([64], np.int8))
+        self.graph.tensors[eighth].quantization = _grid((1 / 512, 0))
+        part = (scale / 8, zero_point)
+        self._op("MUL", [mixed, eighth], "part", shape, part)
+        return self._op("ADD", [x, "part"], "added", shape, (1.125 * scale, zero_point))
+
+    def _last_axis(self) -> str:
+        """Adds the axis of sums of rows."""
+        return self._constant("last_axis", np.array([2], np.int32))
+
+    def _looked_up(self, place: str, grid: Grid, dtype: str) -> str:
+        """Looks up the reciprocal root of every square."""
+        squares = np.arange(2**15) * _SQUARES[0] + 1e-3
+        limit = 2**7 - 1 if dtype == "int8" else 2**15 - 1
+        codes = np.minimum(np.rint(squares**-0.5 / grid[0]), limit).astype(dtype)
+        table = self._constant("roots", codes)
+        self.graph.tensors[table].quantization = _grid(grid)
+        shape = self.graph.tensors[place].shape
+        return self._typed(
+            "GATHER", [table, place], "factor", shape, grid, dtype, axis=0
+        )
+
+    def _wide(self, x: str) -> str:
+        """Converts codes to int16."""
+        source = self.graph.tensors[x]
+        grid = float(source.quantization.scale[0]), 0
+        return self._typed("QUANTIZE", [x], "wide", source.shape, grid, "int16")
 
     # --- Ends ----------------------------------------------------------------
 
@@ -301,6 +478,23 @@ class _Builder:
     ) -> str:
         """Adds an operator with an int8 output."""
         self._end(output, shape, grid, "int8")
+        self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
+        return output
+
+    def _typed(
+        self,
+        code: str,
+        inputs: list[str],
+        output: str,
+        shape: tuple[int, ...],
+        grid: Grid | None,
+        dtype: str,
+        **options: object,
+    ) -> str:
+        """Adds an operator with an output of any type, without a scale if none."""
+        self._end(output, shape, grid or (1.0, 0), dtype)
+        if grid is None:
+            self.graph.tensors[output].quantization = None
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
         return output
 

@@ -41,27 +41,32 @@ convolution per group, and a CONCATENATION. "multiplier": a depthwise
 convolution with more output than input channels, with and without strides.
 "flattening": a dense layer that reads several axes as one; converters put a RESHAPE in
 front of it. "joined axes": one that reads all axes but the last one as rows; the first
-row is right, and files with more than eight rows are refused.
+row is right, and files with more than eight rows are refused. "broadcast": a product
+with a factor of fewer matrices.
 
 ## Operators
 
 Every integer tensor of the files of all layers and functions of the conformance tests,
-of random networks, of ResNet-8 and of MobileNetV2, at 8, 4 and 2 bits, as int8 and as
-packed files, if LiteRT runs the whole file on the GPU. Only codes whose inputs are the
-CPU's count.
+of random networks, of ResNet-8, MobileNetV2, a transformer and a small ConvNeXt, at 8,
+4 and 2 bits, as int8 and as packed files, if LiteRT runs the whole file on the GPU.
+Only codes whose inputs are the CPU's count.
 
 | operators, container | codes | differ | by at most | |
 |---|---|---|---|---|
 {operators}
 
-Operators that are wrong here have one of the shapes above: strided 1x1 convolutions in
-ResNet-8, and depthwise 1x1 convolutions with a multiplier in random networks.
+Operators that are wrong here have one of the shapes above: convolutions with groups,
+strided 1x1 convolutions in ResNet-8, and depthwise 1x1 convolutions with a multiplier
+in random networks.
 
 Files that LiteRT does not run there, unless the CPU may run some operators:
 
 | files | LiteRT's reason |
 |---|---|
 {refused}
+
+The process ends where a tensor is multiplied with itself, as in an attention whose
+queries are its keys.
 
 ## What reports say
 

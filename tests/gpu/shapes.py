@@ -16,6 +16,7 @@ from tflite_export.file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLite
 # What LiteRT 2.3.0 computes wrongly, without an error. `make gpu` fails when that
 # changes.
 WRONG = {
+    "BATCH_MATMUL, broadcast",
     "CONV_2D 1x1, strides",
     "CONV_2D, groups",
     "DEPTHWISE_CONV_2D 1x1, multiplier",
@@ -43,6 +44,12 @@ _DENSE = {
     (1, 6, 4): (6, 5),
     (1, 3, 4, 4): (12, 5),
 }
+# Shapes of the factors of a product, the batch included.
+_FACTORS = (
+    ((1, 4, 8), (1, 8, 5)),
+    ((1, 2, 4, 8), (1, 2, 8, 5)),
+    ((1, 2, 4, 8), (1, 1, 8, 5)),
+)
 
 
 def write_files(folder: Path, examples: int) -> int:
@@ -58,9 +65,13 @@ def write_files(folder: Path, examples: int) -> int:
     rng = np.random.default_rng(0)
     count = 0
     for label, graph in _graphs(rng):
-        shape = (examples, *graph.tensors["x"].shape[1:])
+        shapes = {name: graph.tensors[name].shape[1:] for name in graph.inputs}
+        inputs = {
+            name: rng.integers(-128, 128, (examples, *shape))
+            for name, shape in shapes.items()
+        }
         stem = folder / f"shape_{count:03}"
-        write_graph(stem, graph, {"x": rng.integers(-128, 128, shape)}, label)
+        write_graph(stem, graph, inputs, label)
         count += 1
     return count
 
@@ -86,6 +97,8 @@ def _graphs(rng: np.random.Generator) -> Iterator[tuple[str, TFLiteGraph]]:
         yield _dense(rng, source, output)
     for code, shape in itertools.product(("MIRROR_PAD", "PADV2"), _PADDINGS):
         yield code, _padding(code, shape)
+    for factors, transposed in itertools.product(_FACTORS, (False, True)):
+        yield _product(*factors, transposed)
 
 
 def _label(code: str, kernel: tuple[int, int], traits: dict[str, bool]) -> str:
@@ -225,6 +238,20 @@ def _padding(code: str, shape: tuple[int, ...]) -> TFLiteGraph:
         return _graph(op, [amounts, output], shape)
     op.inputs.append("value")
     return _graph(op, [amounts, value, output], shape)
+
+
+def _product(
+    first: tuple[int, ...], second: tuple[int, ...], transposed: bool
+) -> tuple[str, TFLiteGraph]:
+    """Returns a product of two inputs, the second of which may be transposed."""
+    step = np.array([_STEP], np.float32)
+    turned = (*second[:-2], second[-1], second[-2]) if transposed else second
+    output = (*first[:-1], second[-1])
+    op = TFLiteOp("BATCH_MATMUL", ["x", "z"], ["y"], {"adj_y": transposed})
+    tensors = [_tensor("z", turned, step), _tensor("y", output, 10 * step)]
+    graph = _graph(op, tensors, first)
+    graph.inputs["z"] = "z"
+    return _label(op.code, (0, 0), {"broadcast": first[:-2] != second[:-2]}), graph
 
 
 def _window(strides: tuple[int, int], padding: str) -> dict[str, object]:

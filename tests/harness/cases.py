@@ -16,10 +16,12 @@ import numpy as np
 import test_conformance
 import test_conformance_int16
 import test_graph_functions
+import test_graph_normalizing
 
 import tf_lsq
 from harness import random_graphs, tiny
 from tf_lsq._compat import keras
+from tf_lsq.norm_forms import NORM_FORMS
 from tflite_export.build import BuiltFile
 from tflite_export.file import FAULTS, TFLiteGraph, to_bytes
 from tflite_export.runtimes import KERNELS, Runtime
@@ -30,8 +32,6 @@ EXAMPLES = 32
 BITS = (8, 4, 2)
 STORAGES = {8: ("int8",), 4: ("int8", "packed"), 2: ("int8", "packed")}
 FIRST_SEED = 20260000
-# Layers of the conformance tests that phones also compute in the form "int16".
-IN_INT16 = ("layer_norm", "group_norm", "unit_norm", "rms_norm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,6 @@ def conformance_cases(**options: Any) -> Iterator[Case]:
     """
     for name, (_, build) in test_conformance.CASES.items():
         yield from _at_all_bits(f"layer_{name}", build, **options)
-        if name in IN_INT16 and "target" not in options:
-            yield from _at_all_bits(
-                f"int16_{name}", build, **options, norm_form="int16"
-            )
     for name, (functions, rank) in test_graph_functions.MODELS.items():
 
         def build(functions: Any = functions, rank: Any = rank) -> keras.Model:
@@ -73,6 +69,18 @@ def conformance_cases(**options: Any) -> Iterator[Case]:
         yield from _at_all_bits(
             f"int16_{name}", build, test_conformance_int16.overrides_of, **options
         )
+    yield from _normalizations(**options)
+
+
+def _normalizations(**options: Any) -> Iterator[Case]:
+    """Yields normalizations in the forms of the target, at 8 bits."""
+    bits = BITS[0]
+    both = {"weight_bits": bits, "activation_bits": bits, **options}
+    for name, build in test_graph_normalizing.CASES.items():
+        for form in NORM_FORMS[options.get("target", "phone")]:
+            title = f"norm_{name}_in_{form.name}_{bits}"
+            make = _student(title, build, norm_form=form.name, **both)
+            yield Case(title, make, STORAGES[bits])
 
 
 def random_cases(
@@ -109,7 +117,7 @@ def random_cases(
 
 
 def network_cases(**options: Any) -> Iterator[Case]:
-    """Yields ResNet-8, MobileNetV2 and networks with attention, at all bits.
+    """Yields ResNet-8, MobileNetV2, two transformers and a ConvNeXt, at all bits.
 
     Args:
         **options: Of `quantize_model`.
@@ -118,9 +126,11 @@ def network_cases(**options: Any) -> Iterator[Case]:
 
     yield from _at_all_bits("net_resnet8", resnet8, **options)
     yield from _at_all_bits("net_mobilenet_v2", _mobilenet_v2, **options)
-    # More than 32 tokens, so that their probabilities have 16 bits.
+    # More than 32 tokens, so that their probabilities have 16 bits on phones.
     yield from _at_all_bits("net_kwt1", _keyword_transformer, **options)
     yield from _at_all_bits("net_mobilevit", _mobilevit, **options)
+    convnext = test_graph_normalizing.small_convnext
+    yield from _at_all_bits("net_convnext", convnext, **options)
 
 
 def _mobilenet_v2() -> keras.Model:

@@ -21,10 +21,12 @@ def write_graph(
     Args:
         stem: Path of the files, without a suffix.
         graph: The file; its ends have the names of their tensors.
-        inputs: Its inputs by name, codes of any integer type.
+        inputs: Its inputs by name, codes of any integer type that holds them.
         label: What the table of results calls its outputs.
     """
-    inputs = {name: codes.astype(np.int8) for name, codes in inputs.items()}
+    inputs = {
+        name: codes.astype(graph.tensors[name].dtype) for name, codes in inputs.items()
+    }
     path = stem.with_suffix(".tflite")
     path.write_bytes(to_bytes(graph))
     codes = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -483,6 +485,13 @@ def _matrices():
             _product(first, second, right),
             _multiplied,
         )
+    yield Case(
+        "int32_product_of_another_scale",
+        "accumulator_scales",
+        _product("int8", "int8", "int32", product=0.01),
+        _product("int8", "int8", "int32"),
+        _multiplied,
+    )
     for place in range(3):
         moved = [5 * (place == i) for i in range(3)]
         yield Case(
@@ -494,16 +503,17 @@ def _matrices():
         )
 
 
-def _product(first, second, output, *zero_points):
+def _product(first, second, output, *zero_points, product=None, length=16):
     """The product of two matrices."""
     moved = zero_points or (0, 0, 0)
     scales = [SCALES[first], SCALES[second]]
-    product = {"int8": 0.2, "int16": 0.002, "int32": np.prod(np.float32(scales))}
+    usual = {"int8": 0.2, "int16": 0.002, "int32": np.prod(np.float32(scales))}
     inputs = [
-        tensor("x", (1, 4, 16), first, zero_point=moved[0]),
-        tensor("y", (1, 16, 8), second, zero_point=moved[1]),
+        tensor("x", (1, 4, length), first, zero_point=moved[0]),
+        tensor("y", (1, length, 8), second, zero_point=moved[1]),
     ]
-    found = tensor("output", (1, 4, 8), output, product[output], moved[2])
+    product = product or usual[output]
+    found = tensor("output", (1, 4, 8), output, product, moved[2])
     return graph("BATCH_MATMUL", inputs, [found], "BatchMatMulOptions", 4)
 
 
@@ -525,6 +535,22 @@ def _casts():
         for scale in (2e-4, SCALES["int8"])
     )
     yield Case("cast_to_other_scale", "cast", wrong, right, lambda v: v["x"])
+    for source, output, guard, code in (
+        ("int16", "int8", "narrowing_casts", "QUANTIZE"),
+        ("int32", "int16", "narrowing_casts", "QUANTIZE"),
+        ("int8", "float32", "casts_to_float", "DEQUANTIZE"),
+    ):
+        first = tensor("x", (1, 64), source, 0.05)
+        found = tensor("output", (1, 64), output, 0.05)
+        if output == "float32":
+            found.quantization = None
+        wrong = graph("CAST", [first], [found], "CastOptions", 3)
+        right = graph(code, [first], [found], f"{code.capitalize()}Options", 2)
+        # Beyond both types; QUANTIZE shifts codes in int32 by one bit.
+        codes = {"x": np.linspace(-(2**17), 2**17, 64).reshape(1, 64)}
+        codes = codes if source == "int32" else {}
+        name = f"cast_of_{source}_to_{output}"
+        yield Case(name, guard, wrong, right, lambda v: v["x"], codes=codes)
 
 
 # --- Kernels ---------------------------------------------------------------------
@@ -533,18 +559,28 @@ _CONV = {"padding": "VALID", "stride_h": 1, "stride_w": 1}
 _DEPTHWISE = {**_CONV, "depth_multiplier": 1}
 
 
-def _conv(code, dtype="int8", kernel="int8", zero_point=0, bias=1.0, bias_zero_point=0):
+def _conv(
+    code,
+    dtype="int8",
+    kernel="int8",
+    zero_point=0,
+    bias=1.0,
+    bias_zero_point=0,
+    wide=None,
+    axis=None,
+    scales=(0.01,) * 8,
+):
     """A convolution of single pixels, whose bias has `bias` times its right scale."""
     rng = np.random.default_rng(0)
     depthwise = code == "DEPTHWISE_CONV_2D"
     shape = (1, 1, 1, 8) if depthwise else (8, 1, 1, 8)
     low, high = LIMITS[kernel]
     codes = rng.integers(low + 1, high + 1, shape).astype(np.int8)
-    axis = 3 if depthwise else 0
-    weight = tensor("kernel", shape, kernel, [0.01] * 8, zero_point, codes, axis)
-    wide = "int32" if dtype == "int8" else "int64"
+    axis = (3 if depthwise else 0) if axis is None else axis
+    weight = tensor("kernel", shape, kernel, scales, zero_point, codes, axis)
+    wide = wide or ("int32" if dtype == "int8" else "int64")
     values = rng.integers(-2000, 2000, 8).astype(wide)
-    products = [bias * float(np.float32(0.01) * np.float32(SCALES[dtype]))] * 8
+    products = bias * np.float32(scales) * np.float32(SCALES[dtype])
     offsets = tensor("bias", (8,), wide, products, bias_zero_point, values)
     source = tensor("x", IMAGE, dtype)
     output = tensor("output", IMAGE, dtype, 4 * SCALES[dtype])
@@ -556,9 +592,9 @@ def _conv(code, dtype="int8", kernel="int8", zero_point=0, bias=1.0, bias_zero_p
     return graph(code, [source, weight, offsets], [output], table, 7, **options)
 
 
-def _dense(dtype="int8", output=None, zero_point=0, bias=1.0, bias_zero_point=0):
-    """A dense layer with one scale per channel, or one for all with a zero point."""
-    weight = _conv("CONV_2D", dtype, "int8", zero_point, bias, bias_zero_point)
+def _dense(dtype="int8", output=None, **changes):
+    """A dense layer with one scale per channel."""
+    weight = _conv("CONV_2D", dtype, **changes)
     kernel, offsets = (weight.tensors[name] for name in ("kernel", "bias"))
     kernel = dataclasses.replace(
         kernel, shape=(8, 8), data=kernel.constant.reshape(8, 8)
@@ -579,13 +615,47 @@ def _weighted(values):
 
 def _kernels():
     """Kernels and biases with zero points, or scales that are not read."""
-    yield Case(
-        "int4_kernel_for_int16",
-        "depthwise_16x4",
-        _conv("DEPTHWISE_CONV_2D", "int16", "int4"),
-        _conv("DEPTHWISE_CONV_2D", "int16"),
-        _weighted,
-    )
+    one_scale = {"scales": (0.01,)}
+    for code, kernel, right in (
+        ("DEPTHWISE_CONV_2D", "int4", "int8"),
+        ("DEPTHWISE_CONV_2D", "int2", "int8"),
+        ("CONV_2D", "int2", "int4"),
+    ):
+        yield Case(
+            f"{kernel}_kernel_of_{code}_for_int16",
+            "packed_kernels",
+            _conv(code, "int16", kernel, **one_scale),
+            _conv(code, "int16", right, **one_scale),
+            _weighted,
+        )
+    increasing = {"scales": 0.01 * np.arange(1, 9)}
+    for code in ("CONV_2D", "TRANSPOSE_CONV"):
+        for dtype in ("int8", "int16"):
+            yield Case(
+                f"other_axis_of_{code}_in_{dtype}",
+                "kernel_axes",
+                _conv(code, dtype, axis=3, **increasing),
+                _conv(code, dtype, **increasing),
+                _weighted,
+            )
+    for code, dtype, wide, effect in (
+        ("CONV_2D", "int16", "int32", WRONG),
+        ("CONV_2D", "int8", "int64", REFUSES),
+        ("DEPTHWISE_CONV_2D", "int16", "int32", REFUSES),
+        ("TRANSPOSE_CONV", "int16", "int32", WRONG),
+        ("FULLY_CONNECTED", "int8", "int64", WRONG),
+    ):
+        written = (
+            _dense if code == "FULLY_CONNECTED" else functools.partial(_conv, code)
+        )
+        yield Case(
+            f"{wide}_bias_of_{code}_in_{dtype}",
+            "bias_types",
+            written(dtype=dtype, wide=wide),
+            written(dtype=dtype),
+            _weighted,
+            effect,
+        )
     for code in ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"):
 
         def written(code=code, **changes):
@@ -606,6 +676,46 @@ def _kernels():
                 _weighted,
                 effect if name == "zero_point_of_kernel" else WRONG,
             )
+
+
+def _several_scales():
+    """Tensors with several scales, of which the first one is read, or none."""
+    several = 0.05 * np.arange(1, 9)
+    for code, effect in (("ADD", ENDS), ("SUB", ENDS), ("MUL", WRONG)):
+        table, function, _ = _OF_TWO.get(code, ("MulOptions", _times, None))
+        codes = np.arange(-4, 4, dtype=np.int8)
+        wrong, right = (
+            graph(
+                code,
+                [
+                    tensor("x", (1, 8), "int8"),
+                    tensor("y", (8,), "int8", grid, 0, codes),
+                ],
+                [tensor("output", (1, 8), "int8", 0.2)],
+                table,
+                2,
+            )
+            for grid in (several, 0.05)
+        )
+        name = f"several_scales_of_{code}"
+        yield Case(name, "several_scales", wrong, right, function, effect)
+    for first, second, output in (
+        ("int8", "int8", "int8"),
+        ("int16", "int8", "int16"),
+        ("int8", "int8", "int32"),
+    ):
+        wrong, right = (_product(first, second, output) for _ in range(2))
+        for one, grid in ((wrong, several), (right, 0.05)):
+            codes = random_codes(one.tensors["y"], np.random.default_rng(0))
+            one.tensors["y"] = tensor("y", (1, 16, 8), second, grid, 0, codes, 2)
+            del one.inputs["y"]
+        name = f"several_scales_of_{first}_times_{second}_in_{output}"
+        yield Case(name, "several_scales", wrong, right, _multiplied)
+
+
+def _times(values):
+    """The product of two tensors."""
+    return values["x"] * values["y"]
 
 
 # --- Values ----------------------------------------------------------------------
@@ -721,6 +831,67 @@ def _softmaxes():
         ("int16_in_int8", ("int16", "int8", 1 / 256, 0), WRONG),
     ):
         yield Case(f"softmax_{name}", "softmax", written(*grid), right, value, effect)
+    wrong, right = (
+        graph(
+            "SOFTMAX",
+            [tensor("x", (1, 2), "int16", scale)],
+            [tensor("output", (1, 2), "int16", 1 / 32768)],
+            "SoftmaxOptions",
+            3,
+            beta=2.0,
+        )
+        for scale in (
+            2.51,
+            1e-5,
+        )  # Closer ones are off by 2 where powers are < exp(-10).
+    )
+    codes = np.array([LIMITS["int16"]])
+    yield Case(
+        "steep_softmax",
+        "steep_softmax",
+        wrong,
+        right,
+        lambda v: value({"x": 2 * v["x"]}),
+        codes={"x": codes},
+    )
+
+
+# Operator -> options table, what it computes, scales of input and output in int16.
+_OF_TABLES = {
+    "EXP": ("ExpOptions", np.exp, 2e-4, 3e-4),
+    "GELU": ("GeluOptions", lambda x: x * np.vectorize(_normal)(x), 2e-4, 3e-5),
+    "LOG": ("", np.log, 2e-4, 1e-4),
+    "RSQRT": ("", lambda x: x**-0.5, 2e-4, 1e-3),
+}
+
+
+def _normal(x):
+    """The share of a normal distribution below a value."""
+    return 0.5 * (1 + math.erf(x / math.sqrt(2)))
+
+
+def _coarse_tables():
+    """Functions by a table in int16, which interpolates."""
+    for code, (table, function, scale, output) in _OF_TABLES.items():
+        wrong, right = (
+            graph(
+                code,
+                [tensor("x", (1, 64), dtype, factor * scale)],
+                [tensor("output", (1, 64), dtype, factor * output)],
+                table,
+                2,
+            )
+            for dtype, factor in (("int16", 1), ("int8", 256))
+        )
+        codes = np.arange(64) * (2**8 + 1) + 32  # Positive in both types.
+        yield Case(
+            f"{code}_in_int16",
+            "coarse_tables",
+            wrong,
+            right,
+            lambda v, function=function: function(v["x"]),
+            codes={"x": codes.reshape(1, 64)},
+        )
 
 
 def _single():
@@ -794,6 +965,7 @@ def _long():
         table = "Pool2DOptions"
         return graph("AVERAGE_POOL_2D", [source], [output], table, 3, **options)
 
+    yield from _long_products()
     codes = {"x": np.full((1, 256, 256, 1), lowest)}
     value = MOVES["AVERAGE_POOL_2D"].value
     yield Case(
@@ -804,6 +976,35 @@ def _long():
         lambda v: value(v["x"]),
         codes=codes,
     )
+
+
+def _long_products():
+    """Products whose sums in int32 overflow, all of the lowest code."""
+    lowest, length = LIMITS["int8"][0], 2**17
+    wrong, right = (
+        _product("int8", "int8", "int8", product=3e5 / 128, length=count)
+        for count in (length, length - 1)
+    )
+    codes = {"x": np.full((1, 4, length), lowest), "y": np.full((1, length, 8), lowest)}
+    yield Case("long_product", "long_products", wrong, right, _multiplied, codes=codes)
+    for kernel, length in (("int8", 512), ("int4", 8192), ("int2", 2**15)):
+        wrong, right = (_long_dense(kernel, count) for count in (length, length - 1))
+        name, codes = f"long_dense_{kernel}", {"x": np.full((1, length), -(2**15))}
+        yield Case(name, "long_products", wrong, right, _dense_of_rows, codes=codes)
+
+
+def _long_dense(kernel, length):
+    """A dense layer in int16 without a bias, all of the lowest code."""
+    codes = np.full((8, length), LIMITS[kernel][0], np.int8)
+    weight = tensor("kernel", codes.shape, kernel, 0.01, 0, codes)
+    inputs = [tensor("x", (1, length), "int16"), weight, None]
+    output = tensor("output", (1, 8), "int16", 0.01 * 2e-4 * 2**17)
+    return graph("FULLY_CONNECTED", inputs, [output], "FullyConnectedOptions", 7)
+
+
+def _dense_of_rows(values):
+    """What a dense layer without a bias computes."""
+    return values["x"] @ values["kernel"].T
 
 
 # --- LSTM ------------------------------------------------------------------------
@@ -890,10 +1091,12 @@ _FAMILIES = (
     _matrices,
     _casts,
     _kernels,
+    _several_scales,
     _sums_of_two,
     _scales,
     _int16_zero_points,
     _softmaxes,
+    _coarse_tables,
     _single,
     _long,
     _cells,

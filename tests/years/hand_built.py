@@ -1,6 +1,7 @@
-"""Files that other tools write: operators with zero points in both factors.
+"""Files that other tools write: zero points in both factors, inputs in int16.
 
-No layer becomes one of these; reports also describe the files of other tools.
+No layer becomes one of these; reports also describe the files of other tools. Files of
+layers in int16 start with a QUANTIZE, which most releases refuse.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def write_files(folder: Path, examples: int) -> int:
         for make in (batch_matmul, fully_connected)
         for zero_point in (0, _ZERO_POINT)
     }
+    graphs["hand_int4_in_int16"] = int4_in_int16(rng)
     for name, graph in graphs.items():
         inputs = {
-            end: rng.integers(-127, 128, (examples, *_shape(graph, tensor)))
+            end: _codes(graph.tensors[tensor], examples, rng)
             for end, tensor in graph.inputs.items()
         }
         faults = faults_of(graph)
@@ -75,14 +77,48 @@ def fully_connected(zero_point: int, rng: np.random.Generator) -> TFLiteGraph:
     return TFLiteGraph(tensors, [op], {"first": "first"}, {"product": "product"})
 
 
+def int4_in_int16(rng: np.random.Generator) -> TFLiteGraph:
+    """Returns a convolution of single pixels in int16 with an INT4 kernel."""
+    codes = rng.integers(-7, 8, (_OUTPUTS, 1, 1, _SHAPE[1]))
+    axes = 1, 4, 4
+    scale = rng.uniform(0.001, 0.02, len(codes)).astype(np.float32)
+    source = 1e-4
+    grids = {
+        "first": _grid(source),
+        "kernel": TensorQuantization(scale, 0, 0),
+        "bias": TensorQuantization(scale * np.float32(source), 0, 0),
+        "product": _grid(2 * source * np.abs(codes).max() / 12),
+    }
+    bias = rng.integers(-1000, 1000, len(codes))
+    tensors = {
+        name: TFLiteTensor(name, shape, kind, grids[name], data)
+        for name, shape, kind, data in (
+            ("first", (*axes, codes.shape[-1]), "int16", None),
+            ("kernel", codes.shape, "int4", codes.astype(np.int8)),
+            ("bias", bias.shape, "int64", bias),
+            ("product", (*axes, len(codes)), "int16", None),
+        )
+    }
+    options = {"padding": "VALID", "stride_h": 1, "stride_w": 1}
+    op = TFLiteOp("CONV_2D", ["first", "kernel", "bias"], ["product"], options)
+    return TFLiteGraph(tensors, [op], {"first": "first"}, {"product": "product"})
+
+
+def _grid(scale: float) -> TensorQuantization:
+    """Returns a grid without a zero point."""
+    return TensorQuantization(np.array([scale], np.float32), 0)
+
+
+def _codes(tensor: TFLiteTensor, examples: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns codes for an input."""
+    limit = 2**15 if tensor.dtype == "int16" else 2**7
+    shape = (examples, *tensor.shape[1:])
+    return rng.integers(1 - limit, limit, shape).astype(tensor.dtype)
+
+
 def _tensor(
     name: str, shape: tuple[int, ...], zero_point: int, scale: float = 1e-2
 ) -> TFLiteTensor:
     """Returns an int8 tensor."""
     grid = TensorQuantization(np.array([scale], np.float32), zero_point)
     return TFLiteTensor(name, shape, "int8", grid)
-
-
-def _shape(graph: TFLiteGraph, tensor: str) -> tuple[int, ...]:
-    """Returns the shape of one example."""
-    return graph.tensors[tensor].shape[1:]

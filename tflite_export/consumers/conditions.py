@@ -327,6 +327,12 @@ def unknown_operators(file: FileFacts, consumer: Consumer) -> str:
     return f"no release is known to run {listed(unknown)}" if unknown else ""
 
 
+def newer_uses(file: FileFacts, consumer: Consumer) -> str:
+    """Finds uses of operators that some releases refuse, or compute wrongly."""
+    found = listed(fault.name for fault in faults_of(file.graph))
+    return f"not every release runs {found}" if found else ""
+
+
 def faulty_operators(file: FileFacts, consumer: Consumer) -> str:
     """Finds operators that the release of a consumer computes wrongly."""
     return listed(_faults(file, consumer, refused=False))

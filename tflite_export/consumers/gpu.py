@@ -71,6 +71,30 @@ _REFUSED = (
         remedy="Reverse by tf.reverse.",
     ),
     Rule(
+        "indices",
+        "refuses",
+        "Indices must have one axis: tables and embeddings have more",
+        gpu_conditions.indices_of_several_axes,
+        remedy="Replace the layer; GELU, EXP and LOG are operators of their own.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "scaled_softmaxes",
+        "refuses",
+        "Softmaxes must have no factor",
+        gpu_conditions.scaled_softmaxes,
+        remedy="Multiply the queries by the factor, not the scores.",
+        source=_SOURCE,
+    ),
+    Rule(
+        "squares",
+        "refuses",
+        "Products of matrices must have two factors: it ends the process",
+        gpu_conditions.squares,
+        remedy="Give queries and keys layers of their own.",
+        source=_SOURCE,
+    ),
+    Rule(
         "uint8_dense",
         "refuses",
         "Dense layers must compute in int8",
@@ -86,6 +110,14 @@ _REFUSED = (
     ),
 )
 _COMPUTED_WRONGLY = (
+    Rule(
+        "broadcast_products",
+        "is wrong",
+        "Factors of a product must have the same axes before their matrices",
+        gpu_conditions.broadcast_products,
+        remedy="Repeat the smaller factor by tf.tile or a Concatenate layer.",
+        source=_SOURCE,
+    ),
     Rule(
         "strided_1x1",
         "is wrong",

@@ -25,17 +25,14 @@ _NEWEST = {"TRANSPOSE_CONV": 3}
 # a file with float outputs, of docs/consumers.md, and SPLIT, before the convolutions of
 # groups.
 MEASURED = frozenset(
-    """ABS ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE
-    DEQUANTIZE ELU FULLY_CONNECTED GATHER LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM
-    MIRROR_PAD MUL PAD PADV2 QUANTIZE REDUCE_MAX REDUCE_MIN RESHAPE RESIZE_BILINEAR
-    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB
-    SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()
+    """ABS ADD AVERAGE_POOL_2D BATCH_MATMUL CONCATENATION CONV_2D DEPTHWISE_CONV_2D
+    DEPTH_TO_SPACE DEQUANTIZE ELU EXP FULLY_CONNECTED GATHER GELU LOG LOGISTIC
+    MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL PAD PADV2 QUANTIZE REDUCE_MAX
+    REDUCE_MIN RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 SOFTMAX
+    SPACE_TO_DEPTH SPLIT STRIDED_SLICE SUB SUM TANH TRANSPOSE TRANSPOSE_CONV""".split()
 )
 # Masks of STRIDED_SLICE.
 _UNMEASURED_MASKS = ("ellipsis_mask", "new_axis_mask")
-# Operators whose codes differ by one from the CPU's in places; none by more.
-_ROUNDS_OTHERWISE = """AVERAGE_POOL_2D CONV_2D DEPTHWISE_CONV_2D MEAN MUL QUANTIZE
-    RESIZE_BILINEAR""".split()
 
 
 def int16_tensors(file: FileFacts, consumer: Consumer) -> str:
@@ -169,6 +166,51 @@ def reversed_slices(file: FileFacts, consumer: Consumer) -> str:
         return f"{op.code} with a negative stride" if is_found else ""
 
     return counted(file, backwards)
+
+
+def indices_of_several_axes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds gathers by indices with more than one axis, as of tables."""
+
+    def several(op: TFLiteOp) -> str:
+        if op.code != "GATHER":
+            return ""
+        axes = len(file.graph.tensors[op.inputs[1]].shape)
+        return f"GATHER by indices of {axes} axes" if axes > 1 else ""
+
+    return counted(file, several)
+
+
+def scaled_softmaxes(file: FileFacts, consumer: Consumer) -> str:
+    """Finds softmaxes of multiples of their input."""
+
+    def scaled(op: TFLiteOp) -> str:
+        beta = op.options.get("beta", 1.0) if op.code == "SOFTMAX" else 1.0
+        return f"{op.code} with beta {beta:.6g}" if beta != 1.0 else ""
+
+    return counted(file, scaled)
+
+
+def squares(file: FileFacts, consumer: Consumer) -> str:
+    """Finds products of a tensor with itself."""
+
+    def is_square(op: TFLiteOp) -> str:
+        squared = op.code == "BATCH_MATMUL" and op.inputs[0] == op.inputs[1]
+        return f"{op.code} of a tensor and itself" if squared else ""
+
+    return counted(file, is_square)
+
+
+def broadcast_products(file: FileFacts, consumer: Consumer) -> str:
+    """Finds products of matrices that are repeated along the axes before them."""
+
+    def broadcast(op: TFLiteOp) -> str:
+        if op.code != "BATCH_MATMUL":
+            return ""
+        first, second = (file.graph.tensors[name].shape for name in op.inputs[:2])
+        same = first[:-2] == second[:-2]
+        return "" if same else f"{op.code} of {first} and {second}"
+
+    return counted(file, broadcast)
 
 
 def uint8_dense(file: FileFacts, consumer: Consumer) -> str:

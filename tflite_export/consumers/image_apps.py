@@ -9,6 +9,7 @@ from . import conditions
 from .rules import (
     MEASURED,
     MICROCONTROLLERS,
+    NEWER_USES,
     OPERATOR_RULES,
     SLOW_WEIGHTS,
     UNKNOWN_OPERATORS,
@@ -117,6 +118,7 @@ ML_KIT = Consumer(
             conditions.unknown_weights,
             remedy='storage="int8" runs everywhere.',
         ),
+        NEWER_USES,
         UNKNOWN_OPERATORS,
         *metadata_rules(_ML_KIT_LIBRARY),
     ),

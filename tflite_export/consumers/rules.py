@@ -44,6 +44,17 @@ FAULTS = Rule(
 )
 
 
+# The same of those whose release is not known.
+NEWER_USES = Rule(
+    "newer_uses",
+    "unknown",
+    "Every release must run all operators",
+    conditions.newer_uses,
+    remedy="",
+    source="docs/runtimes.md",
+)
+
+
 # On operators of consumers whose release is known.
 OPERATORS = Rule(
     "operators",

@@ -87,6 +87,14 @@ _SOFTMAX = {
     ("int8", "int16"): (1 / 32768, 0),
     ("int16", "int16"): (1 / 32768, 0),
 }
+# Types of inputs -> type of biases, types of kernels that are packed and read as such.
+_BIASES = {"int8": "int32", "int16": "int64"}
+_PACKED_IN_INT16 = {"CONV_2D": ("int8", "int4"), "DEPTHWISE_CONV_2D": ("int8",)}
+# Operators without a kernel -> places of inputs that may have several scales.
+_SEVERAL_SCALES = {"DEQUANTIZE": (0,), "EMBEDDING_LOOKUP": (1,)}
+# Type -> minus its lowest code, as a power of two.
+_LOWEST = {"int2": 1, "int4": 3, "int8": 7, "int16": 15, "int32": 31}
+_STEEPEST_SOFTMAX = 5.0  # Half of the range of its table of powers.
 _INDICES = ("int16", "int32", "int64")  # Types that GATHER reads.
 # How many codes of -2 ** 15 are added up in int32; a pool also adds half its size.
 _LONGEST_SUM, _LARGEST_POOL = 2**16, 2**16 - 1
@@ -119,6 +127,22 @@ def cast_grids(op: TFLiteOp, graph: TFLiteGraph) -> str:
     return _described(tensors) if moved else ""
 
 
+def narrowing_casts(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds codes that are cast to a type with fewer bits, in which they wrap."""
+    tensors = [*_inputs(op, graph, 0), graph.tensors[op.outputs[0]]]
+    if any(t.quantization is None for t in tensors):
+        return ""
+    first, output = (_LOWEST.get(t.dtype, 0) for t in tensors)
+    return _described(tensors) if output < first else ""
+
+
+def casts_to_float(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds codes that become numbers without their scale."""
+    [source] = _inputs(op, graph, 0)
+    to_float = graph.tensors[op.outputs[0]].dtype == "float32"
+    return _described([source]) if to_float and source.quantization else ""
+
+
 def mixed_types(op: TFLiteOp, graph: TFLiteGraph) -> str:
     """Finds codes that are computed from codes of another type."""
     types = [tensor.dtype for tensor in _inputs(op, graph, *COMPUTED[op.code])]
@@ -144,10 +168,75 @@ def moved_accumulators(op: TFLiteOp, graph: TFLiteGraph) -> str:
     return _zero_points(tensors) if in_int32 else ""
 
 
-def packed_depthwise(op: TFLiteOp, graph: TFLiteGraph) -> str:
-    """Finds packed kernels of depthwise convolutions in int16."""
-    types = tuple(tensor.dtype for tensor in _inputs(op, graph, 0, 1))
-    return "int16 and int4" if types == ("int16", "int4") else ""
+def accumulator_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds products of matrices in int32 with another scale than the kernel's."""
+    tensors = [*_inputs(op, graph, 0, 1), graph.tensors[op.outputs[0]]]
+    grids = [t.quantization for t in tensors if t.quantization is not None]
+    if (tensors[0].dtype, tensors[2].dtype) != ("int8", "int32") or len(grids) < 3:
+        return ""
+    first, second, output = (float(grid.scale[0]) for grid in grids)
+    if np.isclose(output, first * second, _BIAS_TOLERANCE, 0):
+        return ""
+    return f"the scale {output:.6g}, the product {first * second:.6g}"
+
+
+def long_products(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds sums of products that int32 may not hold.
+
+    BATCH_MATMUL adds up in int64 in int16, and FULLY_CONNECTED with a bias in int64.
+    """
+    first, second = _inputs(op, graph, 0, 1)
+    expected = "int8" if op.code == "BATCH_MATMUL" else "int16"
+    if first.dtype != expected or _inputs(op, graph, 2):
+        return ""
+    axis = -2 if op.options.get("adj_x") else -1
+    if op.code == "FULLY_CONNECTED":
+        first = second
+    count = first.shape[axis]
+    limit = 2 ** (31 - _LOWEST[expected] - _LOWEST.get(second.dtype, 0)) - 1
+    return f"{count} elements, at most {limit}" if count > limit else ""
+
+
+def packed_kernels(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds packed kernels for int16 that are read as other codes."""
+    source, kernel = _inputs(op, graph, 0, 1)
+    known = _PACKED_IN_INT16[op.code]
+    is_found = source.dtype == "int16" and kernel.dtype not in known
+    return f"int16 and {kernel.dtype}" if is_found else ""
+
+
+def several_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds several scales where LiteRT reads the first one only, or none."""
+    places = WEIGHTED[op.code][1:] if op.code in WEIGHTED else ()
+    allowed = {
+        op.inputs[place]
+        for place in (*places, *_SEVERAL_SCALES.get(op.code, ()))
+        if place < len(op.inputs)
+    }
+    if op.code == "QUANTIZE" and not _computes_codes(op, graph, 0):
+        allowed.add(op.outputs[0])
+    found = [t for t in _tensors(op, graph) if t.name not in allowed]
+    return _described(tensor for tensor in found if tensor.num_scales > 1)
+
+
+def kernel_axes(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds kernels whose scales are not along the axis of output channels."""
+    source, place, _ = WEIGHTED[op.code]
+    [kernel] = _inputs(op, graph, place)
+    grid = kernel.quantization
+    if grid is None or kernel.num_scales < 2 or not grid.axis:
+        return ""
+    found = f"`{kernel.name}` has {kernel.num_scales} scales along axis {grid.axis}"
+    return found if _computes_codes(op, graph, source) else ""
+
+
+def bias_types(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds biases in a type that is not read, or as another one."""
+    source, _, place = WEIGHTED[op.code]
+    [first], biases = _inputs(op, graph, source), _inputs(op, graph, place)
+    expected = _BIASES.get(first.dtype)
+    found = [bias for bias in biases if expected and bias.dtype != expected]
+    return ", ".join(f"`{b.name}` is {b.dtype} for {first.dtype}" for b in found)
 
 
 def kernel_zero_points(op: TFLiteOp, graph: TFLiteGraph) -> str:
@@ -269,6 +358,21 @@ def softmax_grids(op: TFLiteOp, graph: TFLiteGraph) -> str:
     if output.quantization == right:
         return ""
     return f"{source.dtype}, and {_described([output])}"
+
+
+def steep_softmaxes(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds softmaxes in int16 whose input exceeds what their table is read with."""
+    [source] = _inputs(op, graph, 0)
+    if source.dtype != "int16" or source.quantization is None:
+        return ""
+    scale = float(source.quantization.scale[0]) * op.options.get("beta", 1.0)
+    return f"{scale:.6g}" if scale > _STEEPEST_SOFTMAX else ""
+
+
+def in_int16(op: TFLiteOp, graph: TFLiteGraph) -> str:
+    """Finds operators that compute in int16."""
+    [source] = _inputs(op, graph, 0)
+    return source.dtype if source.dtype == "int16" else ""
 
 
 def narrow_indices(op: TFLiteOp, graph: TFLiteGraph) -> str:

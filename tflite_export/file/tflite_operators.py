@@ -394,7 +394,7 @@ OPERATORS: dict[str, OperatorRow] = {
         int16_version=3,
     ),
     "ELU": OperatorRow(None, 1, 1, {1: "1.14.0"}),
-    "EXP": OperatorRow("ExpOptions", 1, 2, {1: "1.7.0", 2: "2.12.0"}, xnnpack=False),
+    "EXP": OperatorRow("ExpOptions", 1, 2, {1: "1.7.0", 2: "2.13.0"}, xnnpack=False),
     "FULLY_CONNECTED": OperatorRow(
         "FullyConnectedOptions",
         1,
