@@ -5,9 +5,9 @@
 
 All students start from the float network of `examples/transformers.py`, which reads the
 rows of Fashion-MNIST as tokens, and train with the same batches. Each file runs all
-test images, and is compared with its student on the first 1,000. Finished rows are appended to `--results` and not
-repeated; `--markdown` writes the page of all of them, for which the files, kept in
-`--files`, are timed side by side.
+test images, and is compared with its student on the first 1,000. Finished rows are
+appended to `--results` and not repeated; `--markdown` writes the page of all of them,
+for which the files, kept in `--files`, are timed side by side.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
     scale, zero_point = details["quantization"]
     codes = np.rint(images / np.float32(scale)) + zero_point
     codes = codes.clip(-128, 127).astype(details["dtype"])
-    scores = [[*runner(**{name: one[None]}).values()][0] for one in codes]
+    scores = [next(iter(runner(**{name: one[None]}).values())) for one in codes]
     return float((np.concatenate(scores).argmax(-1) == labels).mean())
 
 
@@ -198,8 +198,8 @@ def _page(args: argparse.Namespace) -> str:
         "`python -m benchmarks.forms_trained`; ms: one inference under LiteRT with "
         "XNNPACK on one thread, with the smallest and largest of three blocks of "
         f"{_ROUNDS // 3} rounds, all files in turn; off by one: output codes of the "
-        "file that are next to the student's; twin: codes of all tensors that the integer twin "
-        "computes differently.",
+        "file that are next to the student's; twin: codes of all tensors that the "
+        "integer twin computes differently.",
         "",
         "| bits | form | student | file | off by one | twin | operators | float layers "
         "| bytes | ms |",
