@@ -227,6 +227,19 @@ def test_a_mask_that_keeps_everything_is_left_out():
     assert "mask" not in kinds_of(attention(attention_mask=np.ones((1, 8, 8), bool)))
 
 
+@pytest.mark.parametrize("axes", ["b", "d", "bd"])
+def test_biases_of_products_are_added_along_their_axes(axes, rng):
+    inputs = layers.Input((4, 6))  # As many tokens as channels.
+    dense = layers.EinsumDense(
+        "abc,cd->abd", (4, 4), bias_axes=axes, bias_initializer="random_normal"
+    )
+    model = keras.Model(inputs, dense(inputs))
+    dense.bias.assign(10.0 * dense.bias)
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
 def padded(api=layers):
     """Attention to the ids that are not 0."""
     ids = api.Input((8,), dtype="int32")
