@@ -227,6 +227,12 @@ def test_a_mask_that_keeps_everything_is_left_out():
     assert "mask" not in kinds_of(attention(attention_mask=np.ones((1, 8, 8), bool)))
 
 
+def test_numbers_that_keep_nothing_are_no_mask(rng):
+    inputs = layers.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs) - 2000.0))
+    assert "mask" not in kinds_of(model)
+
+
 @pytest.mark.parametrize("axes", ["b", "d", "bd"])
 def test_biases_of_products_are_added_along_their_axes(axes, rng):
     inputs = layers.Input((4, 6))  # As many tokens as channels.

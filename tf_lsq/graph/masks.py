@@ -132,9 +132,8 @@ def constant_mask(mask: Any, scores: Node) -> np.ndarray:
 def excluding(values: np.ndarray) -> np.ndarray | None:
     """Returns the mask that numbers added to scores are, None if they are no mask."""
     kept = values == 0
-    return (
-        kept if (kept | (values <= _LEAST_EXCLUDED)).all() and not kept.all() else None
-    )
+    is_mask = kept.any() and (kept | (values <= _LEAST_EXCLUDED)).all()
+    return kept if is_mask and not kept.all() else None
 
 
 def check_masks(graph: Graph) -> None:
