@@ -227,6 +227,19 @@ def test_a_mask_that_keeps_everything_is_left_out():
     assert "mask" not in kinds_of(attention(attention_mask=np.ones((1, 8, 8), bool)))
 
 
+def test_a_mask_of_tokens_along_two_axes(rng):
+    mask = (np.arange(36).reshape(1, 2, 3, 2, 3) % 5) > 0
+    inputs = layers.Input((2, 3, 6))
+    x = layers.Dense(8)(inputs)
+    y = layers.MultiHeadAttention(2, 4, name="attention")(
+        x, x, attention_mask=tf.constant(mask)
+    )
+    model = keras.Model(inputs, layers.Dense(3)(y))
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
 def test_numbers_that_keep_nothing_are_no_mask(rng):
     inputs = layers.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs) - 2000.0))
