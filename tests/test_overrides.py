@@ -57,6 +57,15 @@ def test_a_layer_before_a_concatenation_has_the_bits_that_are_chosen(bits):
     assert (found["quantize_sum"], found["quantize_both"]) == (bits, 8)
 
 
+def test_probabilities_that_are_an_output_have_8_bits():
+    inputs = layers.Input((4,))
+    x = layers.Dense(3)(inputs)
+    model = keras.Model(inputs, layers.Softmax(name="probabilities")(x))
+    message = r"`probabilities` \(softmax\) is an output, which has 8 bits"
+    with pytest.raises(ValueError, match=message):
+        tf_lsq.quantize_model(model, overrides={"probabilities": 16})
+
+
 def test_a_pattern_with_kernels_leaves_other_layers_as_they_are():
     student = tf_lsq.quantize_model(residual(), overrides={"sum": 16, ".*": 8})
     assert bits_of(student)["quantize_sum"] == 16
