@@ -285,6 +285,15 @@ def test_losses_read_a_normalization_with_its_gamma_and_beta(rng):
     assert float(found) == pytest.approx(float(expected), rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["gamma_regularizer", "beta_constraint"])
+def test_losses_and_limits_of_gamma_and_beta_are_refused(name):
+    given = {"gamma_regularizer": "l2", "beta_constraint": "non_neg"}
+    for norm in (LN, GN):
+        options = {name: given[name]} | ({"groups": 3} if norm is GN else {})
+        with pytest.raises(ValueError, match=f"{name} must be None"):
+            tf_lsq.quantize_model(on_images(norm(**options, name="n")))
+
+
 def test_the_users_model_keeps_its_gamma_and_beta(rng):
     model = randomized(norm_and(layers.Dense(4)), rng)
     before = [weight.copy() for weight in model.get_weights()]
