@@ -148,6 +148,11 @@ def test_a_symmetric_target_has_wide_probabilities(rng):
     assert not find_violations(graph, TARGETS["symmetric"])
 
 
+def test_a_symmetric_target_refuses_masks():
+    with pytest.raises(ValueError, match=r"zero points of 0.*`attention` \(mask\)"):
+        tf_lsq.quantize_model(attention(use_causal_mask=True), target="symmetric")
+
+
 def test_wide_probabilities_need_a_newer_release(rng):
     texts = [
         runtime_of(tiny.built(student_of(attention(tokens), rng, 2)[0]).graph)
