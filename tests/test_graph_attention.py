@@ -82,6 +82,20 @@ def test_an_attention_that_is_called_twice_is_trained_once(rng):
     verification_of(student, x)
 
 
+def test_parts_of_attention_have_names_of_their_own(rng, tmp_path):
+    inputs = layers.Input((8, 8))
+    x = inputs
+    for name in ("attention_query", "attention_scores", "attention_softmax"):
+        x = layers.Dense(8, name=name)(x)
+    attend = layers.MultiHeadAttention(2, 4, name="attention", dropout=0.1)
+    x = layers.Dense(8, name="attention_mask")(attend(x, x, use_causal_mask=True))
+    student, x = student_of(keras.Model(inputs, attend(x, x)), rng)
+    student.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), student(x))
+    verification_of(student, x)
+
+
 def test_a_frozen_attention_stays_frozen(rng):
     model = attention()
     model.get_layer("attention").trainable = False
