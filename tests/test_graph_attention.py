@@ -312,6 +312,10 @@ REFUSED = {
     "a mask must keep a score of every row": lambda x: layers.MultiHeadAttention(2, 4)(
         x, x, attention_mask=np.tri(8, k=-1)[None]
     ),
+    "a mask must have the shape of the scores": lambda x: tf.nn.softmax(
+        tf.matmul(*[tf.reshape(x, [-1, 1, 8, 6])] * 2, transpose_b=True)
+        + np.where(np.stack([np.tri(8), np.tri(8).T])[None] > 0, 0.0, -1e9)
+    ),
     "must be the same for every example": lambda x: layers.MultiHeadAttention(2, 4)(
         x, x, attention_mask=np.stack([np.tri(8), np.tri(8).T])
     ),

@@ -75,13 +75,21 @@ def add_mask(call: Call, scores: Node, allowed: np.ndarray, name: str) -> Node:
         name: Its name.
 
     Raises:
-        Unsupported: If it excludes all scores of a row.
+        Unsupported: If it excludes all scores of a row, or has another shape.
     """
     if allowed.all():
         return scores
     if not allowed.any(axis=-1).all():
         raise Unsupported("a mask must keep a score of every row")
     shape = (1,) * (len(scores.shape) - allowed.ndim) + allowed.shape
+    fits = len(shape) == len(scores.shape) and all(
+        size in (1, own) for size, own in zip(shape[1:], scores.shape[1:], strict=True)
+    )
+    if not fits:
+        raise Unsupported(
+            f"a mask must have the shape of the scores, {scores.shape}, or sizes of 1, "
+            f"received {allowed.shape}"
+        )
     mask = allowed.reshape(shape)
     layer = ScoreMask(mask.tolist(), name=name)
     return call.add("mask", [scores], layer=layer, mask=mask)
