@@ -246,6 +246,16 @@ def test_a_mask_that_keeps_everything_is_left_out():
     assert "mask" not in kinds_of(attention(attention_mask=np.ones((1, 8, 8), bool)))
 
 
+def test_a_mask_can_stay_in_float(rng, tmp_path):
+    inputs = layers.Input((8, 6))
+    x = layers.Dense(8)(inputs)
+    scores = tf.matmul(x, x, transpose_b=True)
+    x = tf.nn.softmax(scores + np.where(np.tri(8) > 0, 0.0, -1e9)) @ x
+    overrides = {r"tf\.__operators__\.add": "float"}
+    student, x = student_of(keras.Model(inputs, x), rng, overrides=overrides)
+    verification_of(student, x)
+
+
 def test_a_mask_of_tokens_along_two_axes(rng):
     mask = (np.arange(36).reshape(1, 2, 3, 2, 3) % 5) > 0
     inputs = layers.Input((2, 3, 6))
