@@ -123,6 +123,7 @@ CASES = {
     "pointwise": lambda s, y: wide(layers.Conv2D, 5, 1)(s),
     "conv1d": lambda s, y: wide(layers.Conv1D, 5, 3)(layers.Reshape((64, 6))(s)),
     "conv_groups": lambda s, y: wide(layers.Conv2D, 6, 3, groups=6)(s),
+    "conv_two_groups": lambda s, y: wide(layers.Conv2D, 6, 3, groups=2)(s),
     "transposed_conv": lambda s, y: wide(layers.Conv2DTranspose, 5, 3, 2, "same")(s),
     "convs": lambda s, y: layers.Conv2D(5, 1, name="wide_2")(
         wide(layers.Conv2D, 5, 3, activation="relu")(s)

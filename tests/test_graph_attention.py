@@ -82,6 +82,20 @@ def test_an_attention_that_is_called_twice_is_trained_once(rng):
     verification_of(student, x)
 
 
+def test_parts_of_attention_have_names_of_their_own(rng, tmp_path):
+    inputs = layers.Input((8, 8))
+    x = inputs
+    for name in ("attention_query", "attention_scores", "attention_softmax"):
+        x = layers.Dense(8, name=name)(x)
+    attend = layers.MultiHeadAttention(2, 4, name="attention", dropout=0.1)
+    x = layers.Dense(8, name="attention_mask")(attend(x, x, use_causal_mask=True))
+    student, x = student_of(keras.Model(inputs, attend(x, x)), rng)
+    student.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), student(x))
+    verification_of(student, x)
+
+
 def test_a_frozen_attention_stays_frozen(rng):
     model = attention()
     model.get_layer("attention").trainable = False
@@ -146,6 +160,11 @@ def test_a_symmetric_target_has_wide_probabilities(rng):
     student, x = student_of(attention(), rng, target="symmetric")
     graph = verification_of(student, x).graph
     assert not find_violations(graph, TARGETS["symmetric"])
+
+
+def test_a_symmetric_target_refuses_masks():
+    with pytest.raises(ValueError, match=r"zero points of 0.*`attention` \(mask\)"):
+        tf_lsq.quantize_model(attention(use_causal_mask=True), target="symmetric")
 
 
 def test_wide_probabilities_need_a_newer_release(rng):
@@ -227,6 +246,48 @@ def test_a_mask_that_keeps_everything_is_left_out():
     assert "mask" not in kinds_of(attention(attention_mask=np.ones((1, 8, 8), bool)))
 
 
+def test_a_mask_can_stay_in_float(rng, tmp_path):
+    inputs = layers.Input((8, 6))
+    x = layers.Dense(8)(inputs)
+    scores = tf.matmul(x, x, transpose_b=True)
+    x = tf.nn.softmax(scores + np.where(np.tri(8) > 0, 0.0, -1e9)) @ x
+    overrides = {r"tf\.__operators__\.add": "float"}
+    student, x = student_of(keras.Model(inputs, x), rng, overrides=overrides)
+    verification_of(student, x)
+
+
+def test_a_mask_of_tokens_along_two_axes(rng):
+    mask = (np.arange(36).reshape(1, 2, 3, 2, 3) % 5) > 0
+    inputs = layers.Input((2, 3, 6))
+    x = layers.Dense(8)(inputs)
+    y = layers.MultiHeadAttention(2, 4, name="attention")(
+        x, x, attention_mask=tf.constant(mask)
+    )
+    model = keras.Model(inputs, layers.Dense(3)(y))
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
+def test_numbers_that_keep_nothing_are_no_mask(rng):
+    inputs = layers.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs) - 2000.0))
+    assert "mask" not in kinds_of(model)
+
+
+@pytest.mark.parametrize("axes", ["b", "d", "bd"])
+def test_biases_of_products_are_added_along_their_axes(axes, rng):
+    inputs = layers.Input((4, 6))  # As many tokens as channels.
+    dense = layers.EinsumDense(
+        "abc,cd->abd", (4, 4), bias_axes=axes, bias_initializer="random_normal"
+    )
+    model = keras.Model(inputs, dense(inputs))
+    dense.bias.assign(10.0 * dense.bias)
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
 def padded(api=layers):
     """Attention to the ids that are not 0."""
     ids = api.Input((8,), dtype="int32")
@@ -260,6 +321,10 @@ def test_padding_masks_are_refused_by_name(make, message, api):
 REFUSED = {
     "a mask must keep a score of every row": lambda x: layers.MultiHeadAttention(2, 4)(
         x, x, attention_mask=np.tri(8, k=-1)[None]
+    ),
+    "a mask must have the shape of the scores": lambda x: tf.nn.softmax(
+        tf.matmul(*[tf.reshape(x, [-1, 1, 8, 6])] * 2, transpose_b=True)
+        + np.where(np.stack([np.tri(8), np.tri(8).T])[None] > 0, 0.0, -1e9)
     ),
     "must be the same for every example": lambda x: layers.MultiHeadAttention(2, 4)(
         x, x, attention_mask=np.stack([np.tri(8), np.tri(8).T])

@@ -259,6 +259,7 @@ READERS = {
     "relu": (False, lambda x: layers.Dense(4)(layers.ReLU()(x))),
     "shared": (False, lambda x: (lambda d: d(d(x)))(layers.Dense(12))),
     "frozen": (False, lambda x: layers.Dense(4, trainable=False)(x)),
+    "limited": (False, lambda x: layers.Dense(4, bias_constraint="non_neg")(x)),
 }
 
 
@@ -271,6 +272,26 @@ def test_kernels_take_gamma_and_beta_where_all_readers_can(reader, rng, tmp_path
     found, expected = (one(x, training=False) for one in (student, model))
     assert tiny.largest_difference(found, expected) < 0.05
     check_file(student, x, tmp_path / "model.tflite")
+
+
+def test_losses_read_a_normalization_with_its_gamma_and_beta(rng):
+    inputs = layers.Input((16,))
+    x = LN(name="n")(layers.Dense(12)(inputs))
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    model.add_loss(tf.reduce_mean(tf.square(x)))
+    model, student, x = quantized(model, rng, weight_bits=8, activation_bits=8)
+    model(x), student(x)
+    [found], [expected] = student.losses, model.losses
+    assert float(found) == pytest.approx(float(expected), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["gamma_regularizer", "beta_constraint"])
+def test_losses_and_limits_of_gamma_and_beta_are_refused(name):
+    given = {"gamma_regularizer": "l2", "beta_constraint": "non_neg"}
+    for norm in (LN, GN):
+        options = {name: given[name]} | ({"groups": 3} if norm is GN else {})
+        with pytest.raises(ValueError, match=f"{name} must be None"):
+            tf_lsq.quantize_model(on_images(norm(**options, name="n")))
 
 
 def test_the_users_model_keeps_its_gamma_and_beta(rng):

@@ -46,6 +46,26 @@ def test_a_number_is_the_bits_of_the_output_of_a_layer_without_a_kernel(bits):
     assert ("quantize_pool_to_8_bits" in found) == (bits > 8)
 
 
+@pytest.mark.parametrize("bits", [4, 16])
+def test_a_layer_before_a_concatenation_has_the_bits_that_are_chosen(bits):
+    inputs = layers.Input((8, 8, 4))
+    x = layers.Conv2D(4, 1, name="one")(inputs)
+    both = [layers.Add(name="sum")([x, layers.Conv2D(4, 1)(inputs)]), x]
+    x = layers.Concatenate(name="both")(both)
+    model = keras.Model(inputs, layers.Conv2D(3, 1)(x))
+    found = bits_of(tf_lsq.quantize_model(model, overrides={"sum": bits}))
+    assert (found["quantize_sum"], found["quantize_both"]) == (bits, 8)
+
+
+def test_probabilities_that_are_an_output_have_8_bits():
+    inputs = layers.Input((4,))
+    x = layers.Dense(3)(inputs)
+    model = keras.Model(inputs, layers.Softmax(name="probabilities")(x))
+    message = r"`probabilities` \(softmax\) is an output, which has 8 bits"
+    with pytest.raises(ValueError, match=message):
+        tf_lsq.quantize_model(model, overrides={"probabilities": 16})
+
+
 def test_a_pattern_with_kernels_leaves_other_layers_as_they_are():
     student = tf_lsq.quantize_model(residual(), overrides={"sum": 16, ".*": 8})
     assert bits_of(student)["quantize_sum"] == 16

@@ -43,6 +43,25 @@ def test_it_computes_what_the_student_computes(build, options, rng, tmp_path):
             np.testing.assert_allclose(codes, np.rint(codes), atol=1e-3)
 
 
+def test_masks_stay(rng, tmp_path):
+    inputs = keras.layers.Input((8, 6))
+    x = keras.layers.Dense(8)(inputs)
+    attend = keras.layers.MultiHeadAttention(2, 4)
+    model = keras.Model(inputs, attend(x, x, use_causal_mask=True))
+    model, x = tiny.student_of(model, rng, (4, 8, 6))
+    plain, unrounded = (
+        tf_lsq.to_float(model, quantize_activations=rounded)
+        for rounded in (True, False)
+    )
+    np.testing.assert_allclose(plain(x), model(x), atol=1e-5)
+    plain.save(tmp_path / "plain.keras")
+    loaded = keras.models.load_model(tmp_path / "plain.keras")
+    np.testing.assert_allclose(loaded(x), model(x), atol=1e-5)
+    later = np.concatenate([x[:, :4], 0 * x[:, 4:]], axis=1)  # Seen by later tokens.
+    for one in (plain, unrounded):
+        np.testing.assert_allclose(one(x)[:, :4], one(later)[:, :4], atol=1e-6)
+
+
 def test_activations_may_stay_unrounded(rng):
     model = tiny.randomize(tiny.residual(), rng)
     model, x = tiny.student_of(model, rng, weight_bits=8, activation_bits=2)

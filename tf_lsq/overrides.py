@@ -126,6 +126,8 @@ def _why_not(node: Node, num_bits: int) -> str:
     kind = node.properties
     if "bits" in node.options:
         return "has bits of its own"
+    if kind.wide_step and num_bits == _MOST and node.is_output and not node.consumers:
+        return f"({node.kind}) is an output, which has {lsq.MAX_NUM_BITS} bits"
     if kind.wide_step and num_bits in (lsq.MAX_NUM_BITS, _MOST):
         return ""
     if kind.wide_step:

@@ -145,6 +145,7 @@ class _Planner:
                 or "pixel_grid" in source.options
                 or self._bits[source].is_float
                 or point.num_bits > self._bits[source].most
+                or self._bits[source].output not in (None, point.num_bits)
             )
             if free and set(source.consumers) == {node}:
                 self._plan.after[source] = point

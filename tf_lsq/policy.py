@@ -241,21 +241,25 @@ def _check_integers(graph: Graph, bits: Mapping[Node, Bits]) -> None:
 
 
 def _check_symmetric(graph: Graph, bits: Mapping[Node, Bits]) -> None:
-    """Refuses operators for which TFLite prescribes a zero point other than 0."""
+    """Refuses operators whose zero point is another than 0: see `masks`, or TFLite."""
     offending = [
         f"`{node.origin}` ({node.kind})"
         for node in graph.nodes
-        if node.properties.fixed_step
-        and node.properties.range == "positive"
-        and not bits[node].is_float
-        and bits[node].output != lsq.MAX_ACTIVATION_BITS
+        if not bits[node].is_float and _has_zero_point(node, bits[node])
     ]
     if offending:
         raise ValueError(
             "The target 'symmetric' needs zero points of 0. Received layers whose "
-            f"output has the zero point -128 in TFLite: {offending}. Let the model "
+            f"output has another zero point in TFLite: {offending}. Let the model "
             "return logits, or leave the layers in float with `overrides`."
         )
+
+
+def _has_zero_point(node: Node, bits: Bits) -> bool:
+    """Returns whether the zero point of an output is another than 0 on any target."""
+    in_int8 = bits.output != lsq.MAX_ACTIVATION_BITS
+    prescribed = node.properties.fixed_step and node.properties.range == "positive"
+    return node.kind == "mask" or bool(prescribed and in_int8)
 
 
 def _check_int16(graph: Graph, bits: Mapping[Node, Bits], target: str) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from ._compat import is_keras3_model, keras, model_structure, name_outputs, nodes_of
-from .graph import ForeignCall, Layer, copied, tensors_of
-from .layers import LSQWrapper, PixelPoint, QuantizationPoint
+from .graph import ForeignCall, Layer, ScoreMask, copied, tensors_of
+from .layers import LSQWrapper, MaskedPoint, PixelPoint, QuantizationPoint
 from .pixels import LARGEST_BYTE
 from .training import check_calibrated, quantization_points, trained_model
 
@@ -96,12 +96,18 @@ def _rounded(x: Any, point: QuantizationPoint, *, quantize: bool) -> Any:
     """Returns a tensor on the grid of a point, or what its ReLU leaves of it."""
     if isinstance(point, PixelPoint):
         return _pixels(x, point, quantize=quantize)
-    if not quantize:
-        return point.quantizer.clipped(x)
-    step, integers = float(point.step), point.integer_range
-    codes = tf.round(tf.cast(x, tf.float32) / step)
-    codes = tf.clip_by_value(codes, float(integers.q_min), float(integers.q_max))
-    return tf.cast(codes * step, x.dtype)
+    dtype = x.dtype
+    if quantize:
+        step, integers = float(point.step), point.integer_range
+        codes = tf.round(tf.cast(x, tf.float32) / step)
+        codes = tf.clip_by_value(codes, float(integers.q_min), float(integers.q_max))
+        x = tf.cast(codes * step, dtype)
+    else:
+        x = point.quantizer.clipped(x)
+    if not isinstance(point, MaskedPoint):
+        return x
+    masked = ScoreMask(point.mask, name=point.name, dtype=dtype.name)(x)
+    return tf.maximum(masked, float(point.excluded)) if quantize else masked
 
 
 def _pixels(x: Any, point: PixelPoint, *, quantize: bool) -> Any:

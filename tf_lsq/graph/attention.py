@@ -47,7 +47,7 @@ def multi_head_attention(call: Call) -> Node | list[Node]:
     scores = add_matmul(
         call, parts["query"], parts["key"], (False, True), f"{call.name}_scores"
     )
-    scores = _masked(call, scores, given, len(axes) == 1)
+    scores = _masked(call, scores, given, len(axes))
     beta = 1.0 / math.sqrt(float(layer._key_dim))
     probabilities = softmax(call, scores, beta, f"{call.name}_softmax")
     kept = _dropped(call, probabilities, layer._dropout)
@@ -117,25 +117,48 @@ def _scores_of(
     return add_reshape(call, probabilities, shape, name)
 
 
-def _masked(call: Call, scores: Node, given: Any, ordered: bool) -> Node:
+def _masked(call: Call, scores: Node, given: Any, num_axes: int) -> Node:
     """Returns scores without those that constant masks exclude.
 
     Args:
         call: The call they belong to.
         scores: The scores.
         given: Arguments of the call.
-        ordered: Whether the tokens are along one axis.
+        num_axes: Along how many axes the tokens are.
     """
     mask = given.get("attention_mask")
     rows, columns = sizes(scores.shape, 1)[-2:]
     allowed = np.ones((rows, columns), bool)
     if mask is not None:
-        allowed = constant_mask(mask, scores)
+        allowed = constant_mask(_of_tokens(mask, num_axes, (rows, columns)), scores)
     if given.get("use_causal_mask") or getattr(call.layer, "causal", False):
-        if not ordered:
+        if num_axes > 1:
             raise Unsupported("a causal mask needs tokens along one axis")
         allowed = allowed & np.tri(rows, columns, dtype=bool)
     return add_mask(call, scores, allowed, f"{call.name}_mask")
+
+
+def _of_tokens(mask: Any, num_axes: int, tokens: tuple[int, int]) -> Any:
+    """Returns a constant mask with one axis for all tokens of a tensor.
+
+    Args:
+        mask: The mask, or the operator that computes it, which stays as it is.
+        num_axes: How many axes it has for the tokens of the query, and of the key.
+        tokens: How many tokens these have.
+
+    Raises:
+        Unsupported: If it has other sizes.
+    """
+    if num_axes == 1 or isinstance(mask, Node):
+        return mask
+    values = np.asarray(mask)
+    before = values.shape[: -2 * num_axes]
+    if values.size != math.prod((*before, *tokens)):
+        raise Unsupported(
+            f"a mask must have {num_axes} axes for queries and {num_axes} for keys, "
+            f"{tokens[0]} and {tokens[1]} tokens in all, received {values.shape}"
+        )
+    return values.reshape(*before, *tokens)
 
 
 def _dropped(call: Call, probabilities: Node, rate: float) -> Node:
@@ -161,7 +184,7 @@ def dot_attention(call: Call) -> Node | list[Node]:
     if layer.use_scale:
         factor = call.replacement("scale", _scale_of(call, scores))
         scores = call.add("multiply_constant", [scores], layer=factor, constant=False)
-    scores = _masked(call, scores, given, ordered=True)
+    scores = _masked(call, scores, given, 1)
     probabilities = softmax(call, scores, 1.0, f"{call.name}_softmax")
     kept = _dropped(call, probabilities, layer.dropout)
     result = add_matmul(call, kept, value, (False, False), call.name)

@@ -125,6 +125,17 @@ def check_dot(layer: Layer) -> str | None:
     return None
 
 
+def check_norm(layer: Layer) -> str | None:
+    """Refuses losses and limits of gamma and beta, which become parts of kernels."""
+    for weight in ("gamma", "beta"):
+        for what in ("regularizer", "constraint"):
+            name = f"{weight}_{what}"
+            given = getattr(layer, name, None)
+            if given is not None:
+                return f"{name} must be None, received {type(given).__name__}"
+    return None
+
+
 def check_resizing(layer: Layer) -> str | None:
     """Refuses interpolations without an integer form."""
     if getattr(layer, "crop_to_aspect_ratio", False):

@@ -75,13 +75,21 @@ def add_mask(call: Call, scores: Node, allowed: np.ndarray, name: str) -> Node:
         name: Its name.
 
     Raises:
-        Unsupported: If it excludes all scores of a row.
+        Unsupported: If it excludes all scores of a row, or has another shape.
     """
     if allowed.all():
         return scores
     if not allowed.any(axis=-1).all():
         raise Unsupported("a mask must keep a score of every row")
     shape = (1,) * (len(scores.shape) - allowed.ndim) + allowed.shape
+    fits = len(shape) == len(scores.shape) and all(
+        size in (1, own) for size, own in zip(shape[1:], scores.shape[1:], strict=True)
+    )
+    if not fits:
+        raise Unsupported(
+            f"a mask must have the shape of the scores, {scores.shape}, or sizes of 1, "
+            f"received {allowed.shape}"
+        )
     mask = allowed.reshape(shape)
     layer = ScoreMask(mask.tolist(), name=name)
     return call.add("mask", [scores], layer=layer, mask=mask)
@@ -132,15 +140,17 @@ def constant_mask(mask: Any, scores: Node) -> np.ndarray:
 def excluding(values: np.ndarray) -> np.ndarray | None:
     """Returns the mask that numbers added to scores are, None if they are no mask."""
     kept = values == 0
-    return (
-        kept if (kept | (values <= _LEAST_EXCLUDED)).all() and not kept.all() else None
-    )
+    is_mask = kept.any() and (kept | (values <= _LEAST_EXCLUDED)).all()
+    return kept if is_mask and not kept.all() else None
 
 
 def check_masks(graph: Graph) -> None:
     """Refuses masks of anything but scores before a softmax."""
     for node in graph.nodes:
         readers = {reader.kind for reader in node.consumers}
+        points = [reader for reader in node.consumers if reader.kind == "point"]
+        if any(point.layer.float_input for point in points):
+            continue  # Of a quantized model, whose user left the mask in float.
         if node.kind == "mask" and (readers != {"softmax"} or node.is_output):
             problem = (
                 f"`{node.origin}`: only a softmax may read what is masked with a large "

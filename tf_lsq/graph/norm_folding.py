@@ -51,7 +51,7 @@ def fold_norm(graph: Graph, node: Node) -> bool:
 def _may_fold(graph: Graph, node: Node) -> bool:
     """Returns whether all that reads a normalization is a kernel of its own."""
     norm: Norm = node.options["norm"]
-    read = {term.node for term in graph.terms} | set(graph.outputs)
+    read = _read_by_terms(graph) | set(graph.outputs)
     return (
         (norm.gamma is not None or norm.beta is not None)
         and norm.constant_axes == (len(node.shape) - 1,)
@@ -59,6 +59,18 @@ def _may_fold(graph: Graph, node: Node) -> bool:
         and bool(node.consumers)
         and all(_folds(reader, node, norm) for reader in node.consumers)
     )
+
+
+def _read_by_terms(graph: Graph) -> set[Node]:
+    """Returns the operators that added losses and metrics depend on beside readers."""
+    own, found = set(graph.nodes), set()
+    waiting = [term.node for term in graph.terms]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += [] if node in own else node.inputs
+    return found
 
 
 def _folds(reader: Node, node: Node, norm: Norm) -> bool:
@@ -71,7 +83,7 @@ def _folds(reader: Node, node: Node, norm: Norm) -> bool:
     return (
         not (reader.shared or (padded and norm.beta is not None))
         and getattr(layer, "groups", 1) == 1
-        and layer.kernel_constraint is None
+        and layer.kernel_constraint is layer.bias_constraint is None
         and layer.trainable == node.layer.trainable
         and not reader.options.get("constant")
     )

@@ -153,10 +153,11 @@ def _holds_bias(dense: Layer, axes: _Projection, known: dict[str, int]) -> bool:
     """Returns whether a bias has one number for each column of the kernel."""
     if dense.bias is None:
         return True
-    full = tuple(known[letter] for letter in axes.result if letter in axes.new)
-    own = tuple(size for size in dense.bias.shape if size > 1)
-    behind = axes.result.endswith(axes.new)
-    return own == tuple(size for size in full if size > 1) and behind
+    shape = dense.bias.shape
+    last = axes.result[-len(shape) :]
+    own = {letter for letter, size in zip(last, shape, strict=True) if size > 1}
+    columns = {letter for letter in axes.new if known[letter] > 1}
+    return own == columns and axes.result.endswith(axes.new)
 
 
 def _dense(

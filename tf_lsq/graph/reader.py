@@ -106,6 +106,10 @@ class _Reader:
         # a function that it is an argument of.
         self._variables: dict[int, tuple[tf.Variable, Call]] = {}
         self._layer_names: dict[int, str] = {}
+        # Layers that do parts of a call's work, by id, and names that the lowering of
+        # the call has asked for.
+        self._part_names: dict[int, str] = {}
+        self._granted: set[str] = set()
         self._names = {layer.name for layer in model.layers}
         self._weights = {id(v) for layer in model.layers for v in layer.weights}
         # Calls that only added losses and metrics depend on, and whether the call that
@@ -223,6 +227,7 @@ class _Reader:
             self.problems += [(one, f"{named}: {problem}") for one in operators]
         if moved != moves:
             self._without_batch.update(operators)
+        self._name_parts(call)
         self.nodes += call.nodes
         return operators if isinstance(operators, list) else [operators]
 
@@ -334,6 +339,7 @@ class _Reader:
             arguments = bind_arguments(function, args, named)
             kwargs = {}
         name = self._name(layer, use, path)
+        self._granted = {name, self._layer_names[id(layer)]}
         [output, *_] = tensors_of(keras_node.outputs)
         return Call(
             layer=layer,
@@ -347,7 +353,7 @@ class _Reader:
             arguments=arguments,
             call_kwargs=kwargs,
             copies=self._copies,
-            unique=lambda wanted: self._unique(wanted, wanted),
+            unique=self._grant,
         )
 
     def _name(self, layer: Layer, use: int, path: str) -> str:
@@ -360,6 +366,29 @@ class _Reader:
             return name
         name = f"{self._layer_names[id(layer)]}_use{use + 1}"
         return self._unique(name, name)
+
+    def _grant(self, wanted: str) -> str:
+        """Returns a name for an operator of the call that is being read."""
+        name = self._unique(wanted, wanted)
+        self._granted.add(name)
+        return name
+
+    def _name_parts(self, call: Call) -> None:
+        """Gives names that no other operator has to those of a call."""
+        given = {name: name for name in self._granted}
+
+        def own(wanted: str) -> str:
+            if wanted not in given:
+                given[wanted] = self._unique(wanted, wanted)
+            return given[wanted]
+
+        for node in call.nodes:
+            if id(node.layer) not in self._part_names:
+                self._part_names[id(node.layer)] = own(node.layer_name)
+            node.layer_name, node.name = (
+                self._part_names[id(node.layer)],
+                own(node.name),
+            )
 
     def _unique(self, name: str, other: str) -> str:
         """Returns `name` if it is free, else `other`, with a number if needed."""

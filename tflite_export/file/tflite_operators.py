@@ -558,7 +558,13 @@ OPERATORS: dict[str, OperatorRow] = {
     "SOFTMAX": OperatorRow(
         "SoftmaxOptions", 1, 2, {1: "1.5.0", 2: "1.14.0", 3: "2.3.0"}, xnnpack=False
     ),
-    "SPLIT": OperatorRow("SplitOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}),
+    "SPLIT": OperatorRow(
+        "SplitOptions",
+        1,
+        2,
+        {1: "1.5.0", 2: "1.14.0", 3: "1.14.0", 4: "2.3.0"},
+        int16_version=4,
+    ),
     "SPACE_TO_DEPTH": OperatorRow(
         "SpaceToDepthOptions", 1, 2, {1: "1.5.0", 2: "1.14.0"}
     ),
