@@ -6,15 +6,19 @@ The networks are those of `tf_lsq.models` and of `keras.applications` of either 
 `networks_list.py`, with random weights; nothing is downloaded. Every network runs at
 every width in its own process, with limits of CPU time and memory, and appends a line
 to the results file; a run continues where another was stopped. `--again` repeats rows
-that have a line. `--networks` without a name runs none, and only writes the page.
+that have a line; `--bits` selects widths; `--networks` selects networks, and without a
+name only the page is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import limited
 from limited import Row
@@ -66,6 +70,7 @@ def main() -> None:
     """Runs the rows that have no line yet, and writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=[*NETWORKS])
+    parser.add_argument("--bits", nargs="+", help="such as 8/8; all if missing")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seconds", type=int, default=900, help="limit of CPU time")
     parser.add_argument("--gigabytes", type=float, default=8, help="limit of memory")
@@ -77,6 +82,8 @@ def main() -> None:
     known = read(args.results)
     args.results.parent.mkdir(parents=True, exist_ok=True)
     for key in keys(args.networks):
+        if args.bits is not None and key[1] not in args.bits:
+            continue
         if key in known and not args.again:
             continue
         start = time.perf_counter()

@@ -193,7 +193,7 @@ def _file_stages(student: Any, x: np.ndarray, path: Path, row: Row) -> None:
     worst = max(found.points, key=lambda point: point.off_by_one / point.num_codes)
     row |= {"worst": worst.name, "worst_kind": worst.kind}
     row["worst_share"] = worst.off_by_one / worst.num_codes
-    _check_file(row)
+    check_file(row)
 
 
 def float_tensors(path: Path) -> int:
@@ -212,7 +212,7 @@ def float_tensors(path: Path) -> int:
     )
 
 
-def _check_file(row: Row) -> None:
+def check_file(row: Row) -> None:
     """Checks that a file is all integers, and those that were trained.
 
     Raises:
