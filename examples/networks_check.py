@@ -87,7 +87,7 @@ def _resized(network: Network, size: int | None) -> Network:
 
 def _through_all_stages(network: Network, bits: Bits, row: Row) -> None:
     """Quantizes, trains, saves, exports and verifies a network; fills its row."""
-    model, x, rng = _float_model(network)
+    model, x = _float_model(network)
     row |= {"keras": keras_of(model), "layers": len(all_layers(model))}
     row |= {"shape": list(network.shape), "kernel_weights": kernel_weights(model)}
     row["stage"] = "quantize"
@@ -96,46 +96,44 @@ def _through_all_stages(network: Network, bits: Bits, row: Row) -> None:
     row["quantize_seconds"] = round(time.perf_counter() - start, 1)
     row["stage"] = "calibrate"
     tf_lsq.calibrate(student, x)
+    if network.trained and bits == (8, 8):
+        _compare(network, model, student, x, row)
     with tempfile.TemporaryDirectory() as folder:
         if network.trained:
-            _trained_stages(network, bits, model, student, x, rng, Path(folder), row)
+            _train(network, student, x, Path(folder) / "student.keras", row)
         tf_lsq.round_biases(student)
-        _file_stages(student, x, Path(folder) / "model.tflite", row)
+        _export(student, x, Path(folder) / "model.tflite", row)
 
 
-def _float_model(network: Network) -> tuple[Any, np.ndarray, np.random.Generator]:
-    """Returns a network with random weights, its images, and the generator."""
+def _float_model(network: Network) -> tuple[Any, np.ndarray]:
+    """Returns a network with random weights, and its images."""
     keras.utils.set_random_seed(0)
     keras3.utils.set_random_seed(0)
     model = network.build(network.shape)
     rng = np.random.default_rng(0)
     x = images(rng, EXAMPLES, network.shape, network.range)
     randomize(model, [x], rng)
-    return model, x, rng
+    return model, x
 
 
-def _trained_stages(
-    network: Network,
-    bits: Bits,
-    model: Any,
-    student: Any,
-    x: np.ndarray,
-    rng: np.random.Generator,
-    folder: Path,
-    row: Row,
+def _compare(
+    network: Network, model: Any, student: Any, x: np.ndarray, row: Row
 ) -> None:
-    """Compares, trains, saves and loads a student; fills the row."""
-    if bits == (8, 8):
-        row["stage"] = "compare"
-        worst = tf_lsq.compare(model, student, x, batch_size=EXAMPLES).worst(1)[0]
-        row |= {"worst_layer": worst.name, "worst_layer_db": worst.own_sqnr_db}
-        if keras_of(model) == "Keras 3":
-            row["stage"] = "copy from Keras 3"
-            row["copy_difference"] = copy_difference(network)
+    """Compares each layer of a student, and a copy from Keras 3, with the model."""
+    row["stage"] = "compare"
+    worst = tf_lsq.compare(model, student, x, batch_size=EXAMPLES).worst(1)[0]
+    row |= {"worst_layer": worst.name, "worst_layer_db": worst.own_sqnr_db}
+    if keras_of(model) == "Keras 3":
+        row["stage"] = "copy from Keras 3"
+        row["copy_difference"] = copy_difference(network)
+
+
+def _train(network: Network, student: Any, x: np.ndarray, path: Path, row: Row) -> None:
+    """Trains a student for one step, saves it and loads it."""
     row["stage"] = "train"
-    train_a_step(student, x, rng.integers(0, CLASSES, len(x)), logits=network.logits)
+    classes = np.arange(len(x)) % CLASSES
+    train_a_step(student, x, classes, logits=network.logits)
     row["stage"] = "save and load"
-    path = folder / "student.keras"
     student.save(path)
     owner = keras3 if keras_of(student) == "Keras 3" else keras
     loaded = owner.models.load_model(path, compile=False)
@@ -161,7 +159,7 @@ def copy_difference(network: Network) -> float:
     usual = keras3.config.dtype_policy()
     keras3.config.set_dtype_policy("float64")
     try:
-        original, x, _ = _float_model(network)
+        original, x = _float_model(network)
     finally:
         keras3.config.set_dtype_policy(usual)
     x = x.astype(np.float64)
@@ -175,7 +173,7 @@ def copy_difference(network: Network) -> float:
     return difference
 
 
-def _file_stages(student: Any, x: np.ndarray, path: Path, row: Row) -> None:
+def _export(student: Any, x: np.ndarray, path: Path, row: Row) -> None:
     """Exports and verifies a student; fills the row."""
     row["stage"] = "export"
     report = tflite_export.export_model(student, path, verbose=False)

@@ -13,7 +13,7 @@ HEADER = """# Networks
 
 The networks of `tf_lsq.models` (`vgg16_bn` at half its width) and of
 `keras.applications` of either Keras, with random weights, 10 classes and small images
-(64x64, or the smallest that the network takes): {passed} of {run} rows pass, {refused}
+(most of 64x64): {passed} of {run} rows pass, {refused}
 are refused by name, {failed} fail; {missing} have not been run. Made by
 
     python examples/networks.py --markdown docs/networks.md
