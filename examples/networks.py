@@ -79,22 +79,26 @@ def main() -> None:
     )
     parser.add_argument("--markdown", type=Path, metavar="PAGE", help="write the page")
     args = parser.parse_args()
-    known = read(args.results)
     args.results.parent.mkdir(parents=True, exist_ok=True)
+    _write(args.markdown, read(args.results))
     for key in keys(args.networks):
         if args.bits is not None and key[1] not in args.bits:
             continue
-        if key in known and not args.again:
-            continue
+        if not args.again and key in read(args.results):
+            continue  # Another run may have added it.
         start = time.perf_counter()
         row = run(key, seconds=args.seconds, gigabytes=args.gigabytes)
         with args.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
         took = time.perf_counter() - start
         print(f"{' '.join(key)}: {row['outcome']} in {took:.0f} s", flush=True)
-    if args.markdown is not None:
-        found = read(args.results)
-        args.markdown.write_text(page(keys([*NETWORKS]), found))
+        _write(args.markdown, read(args.results))
+
+
+def _write(path: Path | None, rows: dict[Key, Row]) -> None:
+    """Writes the page of all results, if there is a path."""
+    if path is not None:
+        path.write_text(page(keys([*NETWORKS]), rows))
 
 
 if __name__ == "__main__":

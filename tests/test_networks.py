@@ -214,11 +214,15 @@ def test_rows_are_run_once_and_again_if_asked(tmp_path, monkeypatch):
         return {**CRASHED, "network": key[0], "bits": key[1]}
 
     monkeypatch.setattr(networks, "run", run)
-    arguments = ["networks", "--networks", "kwt1", "--results", str(tmp_path / "r")]
-    for more in ([], [], ["--again"]):
+    results, written = tmp_path / "folder/results.jsonl", tmp_path / "page.md"
+    arguments = ["networks", "--results", str(results), "--markdown", str(written)]
+    arguments += ["--networks", "kwt1"]
+    for more in (["--bits", "4/4"], [], [], ["--again"]):
         monkeypatch.setattr(sys, "argv", [*arguments, *more])
         networks.main()
-    assert asked == 2 * [("kwt1", "8/8"), ("kwt1", "4/4")]
+        assert "| kwt1 | 4/4 | **failed**" in written.read_text()
+    four, eight = ("kwt1", "4/4"), ("kwt1", "8/8")
+    assert asked == [four, eight, eight, four]
 
 
 def test_the_page_shows_what_passed_and_what_did_not():
