@@ -21,6 +21,8 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.applications.convnext import LayerScale
+from tf_keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from tf_keras.src.engine import base_layer
 from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core import tf_op_layer
@@ -53,6 +55,8 @@ with _keras_choice_kept():
     import tensorflow_model_optimization as tfmot
 
 __all__ = [
+    "CustomScaleLayer",
+    "LayerScale",
     "OpLambda",
     "SafeMode",
     "SlicingOpLambda",
