@@ -10,7 +10,13 @@ import dataclasses
 import math
 from typing import Any
 
-from .._compat import OpLambda, SlicingOpLambda, keras
+from .._compat import (
+    CustomScaleLayer,
+    LayerScale,
+    OpLambda,
+    SlicingOpLambda,
+    keras,
+)
 from ..layers import (
     AddConstant,
     ChannelScaling,
@@ -95,7 +101,7 @@ from .normalizing import group_norm, l2_norm, layer_norm, rms_norm, unit_norm
 from .product_layers import Einsum, MatMul
 from .products import Equation, add_product
 from .projections import einsum_dense
-from .scalings import CustomScaleLayer, LayerScale, layer_scale, scaled_sum
+from .scalings import layer_scale, scaled_sum
 
 layers = keras.layers
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from .._compat import CustomScaleLayer, LayerScale, keras
+from .._compat import keras
 from ..layers import ChannelScaling
 from .lowering import Call
 from .nodes import Node
 from .normalizing import with_weights
-
-__all__ = ["CustomScaleLayer", "LayerScale", "layer_scale", "scaled_sum"]
 
 
 def layer_scale(call: Call) -> Node:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..._compat import import_keras3, keras
+from ..._compat import CustomScaleLayer, LayerScale, import_keras3, keras
 from ..norm_layers import RMSNormalization
-from ..scalings import CustomScaleLayer, LayerScale
 from ..tabulated import is_registered
 from .recorder import NoTwin
 
