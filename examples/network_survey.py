@@ -16,15 +16,10 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import re
-import resource
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+import limited
 from survey_networks import NETWORKS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "network_survey.jsonl"
@@ -46,37 +41,9 @@ def run(name: str, *, seconds: int, gigabytes: float) -> Row:
         The row of `survey_check.check`, with the outcome "failed" for a process that
         passed a limit or crashed.
     """
-
-    def limit() -> None:
-        size = int(gigabytes * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 10))
-
     network = NETWORKS[name]
     row: Row = {"network": name, "family": network.family, "package": network.package}
-    row |= {"outcome": "failed", "stage": "", "reasons": {}}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "row.json"
-        command = [sys.executable, str(CHECK), name, str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-        if path.exists():
-            return json.loads(path.read_text())
-    return row | _crash(done)
-
-
-def _crash(done: subprocess.CompletedProcess[str]) -> Row:
-    """Describes the end of a process that wrote no row."""
-    stopped = done.returncode == -signal.SIGXCPU
-    error = "passed the limit of time" if stopped else f"exit code {done.returncode}"
-    frame = re.search(
-        r'File ".*/((?:tf_lsq|tflite_export)/[^"]+)", line (\d+) in (\S+)', done.stderr
-    )
-    return {
-        "error": error,
-        "message": error,
-        "stderr": done.stderr[-4000:].strip(),
-        "where": f"{frame[1]}:{frame[2]} {frame[3]}" if frame else "unknown",
-    }
+    return row | limited.run(CHECK, name, seconds=seconds, gigabytes=gigabytes)
 
 
 def read(path: Path) -> dict[str, Row]:

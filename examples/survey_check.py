@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import argparse
 import ast
-import collections
 import contextlib
 import faulthandler
 import json
 import os
-import platform
 import re
 import signal
 import tempfile
 import time
-import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,21 @@ from unittest import mock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["TF_USE_LEGACY_KERAS"] = "1"  # keras-cv-attention-models needs it.
 
-import ai_edge_litert
 import keras as keras3
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from random_networks import (
+    Row,
+    all_layers,
+    failure,
+    images,
+    keras_of,
+    kernel_weights,
+    randomize,
+    reasons,
+    versions,
+)
 from survey_networks import NETWORKS, Network
 
 import tf_lsq
@@ -41,8 +48,6 @@ from tf_lsq.layers import QuantizationPoint
 
 EXAMPLES = 8
 MAX_ROUNDS = 8  # How often printed remedies are followed.
-OURS = ("/tf_lsq/", "/tflite_export/")
-Row = dict[str, Any]
 
 
 def check(name: str) -> Row:
@@ -65,29 +70,16 @@ def check(name: str) -> Row:
     row |= {"outcome": "not built", "stage": "build", "versions": versions()}
     try:
         model, x = _float_model(network)
-        layers = _all_layers(model)
-        row |= {"keras": _keras_of(model), "layers": len(layers)}
-        row["kernel_weights"] = sum(
-            int(np.prod(variable.shape))
-            for variable in model.trainable_variables
-            if len(variable.shape) > 1
-        )
+        layers = all_layers(model)
+        row |= {"keras": keras_of(model), "layers": len(layers)}
+        row["kernel_weights"] = kernel_weights(model)
         row |= {"inputs": [list(tensor.shape[1:]) for tensor in model.inputs]}
         row["outcome"] = "failed"
         _through_all_stages(model, x, row)
         row["outcome"] = "remedied" if row["overrides"] else "exported"
     except Exception as error:  # Every error is a result of the survey.
-        row |= _failure(error, row)
+        row |= failure(error, row)
     return row | {"seconds": time.process_time()}
-
-
-def versions() -> str:
-    """Returns the versions that a network was checked with."""
-    return (
-        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, tf_keras "
-        f"{keras.__version__}, Keras {keras3.__version__}, ai-edge-litert "
-        f"{ai_edge_litert.__version__}, {platform.machine()}"
-    )
 
 
 def _float_model(network: Network) -> tuple[Any, list[np.ndarray]]:
@@ -96,59 +88,12 @@ def _float_model(network: Network) -> tuple[Any, list[np.ndarray]]:
     keras3.utils.set_random_seed(0)
     model = network.build()
     rng = np.random.default_rng(0)
-    low, high = network.range
     x = [
-        (low + (high - low) * _image(rng, tensor.shape[1:])).astype(np.float32)
+        images(rng, EXAMPLES, tensor.shape[1:], network.range)
         for tensor in model.inputs
     ]
-    _randomize(model, x, rng)
+    randomize(model, x, rng)
     return model, x
-
-
-def _image(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Returns random squares with noise, from 0 to 1.
-
-    Deep layers average noise alone away, and their batch norms would amplify the rest.
-    """
-    height, width, channels = shape
-    squares = rng.uniform(size=(EXAMPLES, 4, 4, channels))
-    squares = squares.repeat(-(-height // 4), 1).repeat(-(-width // 4), 2)
-    noise = rng.uniform(size=(EXAMPLES, *shape))
-    return 0.75 * squares[:, :height, :width] + 0.25 * noise
-
-
-def _all_layers(model: Any) -> list[Any]:
-    """Returns the layers of a model, those of nested models and layers included."""
-    return list(model._flatten_layers(include_self=False))
-
-
-def _keras_of(model: Any) -> str:
-    """Names the Keras of a model."""
-    return "Keras 3" if isinstance(model, keras3.Model) else "tf_keras"
-
-
-def _randomize(model: Any, x: list[np.ndarray], rng: np.random.Generator) -> None:
-    """Sets what starts as a constant to values that training could have produced.
-
-    Gammas and scales of 0 or 1e-6 would switch off what comes before them.
-    """
-    for variable in model.trainable_variables:
-        value = np.asarray(variable)
-        if value.ndim and value.size > 1 and (value == value.flat[0]).all():
-            new = rng.normal(0.0, 0.1, value.shape)
-            if not re.search("beta|bias", getattr(variable, "path", variable.name)):
-                sign = rng.choice([-1.0, 1.0, 1.0, 1.0], value.shape)
-                new = sign * rng.uniform(0.5, 1.5, value.shape)
-            variable.assign(new.astype(value.dtype))
-    norms = [
-        la for la in _all_layers(model) if type(la).__name__ == "BatchNormalization"
-    ]
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0  # One batch sets the statistics.
-    model(x if len(x) > 1 else x[0], training=True)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
 
 
 def _through_all_stages(model: Any, x: list[np.ndarray], row: Row) -> None:
@@ -216,17 +161,6 @@ def printed_overrides(message: str) -> dict[str, Any]:
     return found
 
 
-def reasons(message: str) -> dict[str, int]:
-    """Returns the classes of layers that an error names, and how often each.
-
-    Example:
-        >>> reasons("`a` (LayerNormalization): no form")
-        {'LayerNormalization': 1}
-    """
-    named = re.findall(r"^\s*`[^`]+` \(([\w. ]+)\)", message, re.MULTILINE)
-    return dict(collections.Counter(named).most_common())
-
-
 def _outputs(model: Any, data: Any) -> list[np.ndarray]:
     """Returns the outputs of a model in inference."""
     found = model(data, training=False)
@@ -257,25 +191,6 @@ def _difference(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
         100 * float(np.abs(a - b).max() / max(np.ptp(a), 1e-12))
         for a, b in zip(expected, found, strict=True)
     )
-
-
-def _failure(error: Exception, row: Row) -> Row:
-    """Describes an error: whose it is, and what it says."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1]
-    ours = any(part in last.filename for part in OURS)
-    outcome = row["outcome"]
-    if outcome == "failed" and ours and isinstance(error, ValueError | TypeError):
-        outcome = "failed" if row.get("helpless") else "refused"
-    ours_last = [one for one in frames if any(part in one.filename for part in OURS)]
-    where = (ours_last or frames)[-1]
-    return {
-        "outcome": outcome,
-        "error": type(error).__name__,
-        "message": str(error)[:4000],
-        "where": f"{Path(where.filename).name}:{where.lineno} {where.name}",
-        "reasons": row.get("reasons", {}),
-    }
 
 
 def main() -> None:

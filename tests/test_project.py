@@ -63,6 +63,7 @@ TRAINING = [
     "graph.norm_layers",
     "graph.rewriting",
     "graph.normalizing",
+    "graph.scalings",
     "graph.norm_folding",
     "graph.norm_expanding",
     "graph.python_functions",

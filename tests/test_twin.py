@@ -12,9 +12,24 @@ from hypothesis import strategies as st
 import tf_lsq
 import tflite_export
 from tf_lsq._compat import keras
+from tflite_export.freezing.grids import Grid
+from tflite_export.operators.base import quantized
 from tflite_export.runtimes import arithmetic, fixed_point
 
 layers = keras.layers
+
+
+@pytest.mark.parametrize("scale", [0.0078, 0.013, 1 / 3])
+def test_inputs_are_divided_by_their_scale_in_graphs_as_well(scale):
+    grid = Grid(float(np.float32(scale)), 0)
+    ties = (np.arange(-127, 127) + np.float32(0.5)) * np.float32(scale)
+    ties = ties.astype(np.float32)
+    near = [np.nextafter(ties, np.float32(end)) for end in (-1e3, 1e3)]
+    x = np.concatenate([ties, *near])
+    expected = np.clip(np.rint(x / np.float32(scale)), -128, 127)
+    compute = quantized(grid)
+    for function in (compute, tf.function(compute)):
+        np.testing.assert_array_equal(function([tf.constant(x)]), expected)
 
 
 @pytest.fixture

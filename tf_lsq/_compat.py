@@ -4,8 +4,7 @@ TF-MOT works only with Keras 2, and so does this library: `keras` here is
 `tf_keras`. Every other module imports `keras` and `tfmot` from here.
 
 Importing TF-MOT sets TF_USE_LEGACY_KERAS=1, which would silently switch the user's
-`tf.keras` to Keras 2. So this module first resolves `tf.keras` with the user's own
-setting, and restores the environment afterwards.
+`tf.keras` to Keras 2. So that is resolved first, and the environment restored after it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from tf_keras.src.applications import convnext, inception_resnet_v2
 from tf_keras.src.engine import base_layer
 from tf_keras.src.engine.compile_utils import LossesContainer
 from tf_keras.src.layers.core import tf_op_layer
@@ -32,6 +32,8 @@ from . import _compat3
 
 OpLambda: Any = tf_op_layer.TFOpLambda
 SlicingOpLambda: Any = tf_op_layer.SlicingOpLambda
+LayerScale: Any = convnext.LayerScale
+CustomScaleLayer: Any = inception_resnet_v2.CustomScaleLayer
 SafeMode: Any = serialization_lib.SafeModeScope
 _LEGACY = "TF_USE_LEGACY_KERAS"
 
@@ -53,6 +55,8 @@ with _keras_choice_kept():
     import tensorflow_model_optimization as tfmot
 
 __all__ = [
+    "CustomScaleLayer",
+    "LayerScale",
     "OpLambda",
     "SafeMode",
     "SlicingOpLambda",

@@ -10,7 +10,13 @@ import dataclasses
 import math
 from typing import Any
 
-from .._compat import OpLambda, SlicingOpLambda, keras
+from .._compat import (
+    CustomScaleLayer,
+    LayerScale,
+    OpLambda,
+    SlicingOpLambda,
+    keras,
+)
 from ..layers import (
     AddConstant,
     ChannelScaling,
@@ -96,6 +102,7 @@ from .normalizing import group_norm, l2_norm, layer_norm, rms_norm, unit_norm
 from .product_layers import Einsum, MatMul
 from .products import Equation, add_product
 from .projections import einsum_dense
+from .scalings import layer_scale, scaled_sum
 
 layers = keras.layers
 
@@ -261,6 +268,8 @@ LAYERS: dict[type, LayerRule] = {
     RMSNormalization: LayerRule(rms_norm),
     L2Normalization: LayerRule(l2_norm),
     ChannelScaling: LayerRule(single("affine")),
+    LayerScale: LayerRule(layer_scale),
+    CustomScaleLayer: LayerRule(scaled_sum),
     Lookup: LayerRule(_lookup),
     SumOfSquares: LayerRule(
         single("sum_of_squares", lambda call: {"num_axes": call.layer.num_axes})
@@ -391,7 +400,8 @@ LAYERS: dict[type, LayerRule] = {
 }
 # Layers whose lowering reads the arguments of the call, and not its tensors alone.
 OF_ARGUMENTS = (layers.MultiHeadAttention, layers.Attention)
-# Layers that users do not write themselves: the analysis puts them into models.
+# Layers that users do not write themselves: the analysis puts them into models, or
+# those of `keras.applications` hold them.
 INTERNAL = {
     layers.InputLayer,
     ArgMax,
@@ -399,6 +409,8 @@ INTERNAL = {
     HardSigmoid,
     AddConstant,
     ChannelScaling,
+    CustomScaleLayer,
+    LayerScale,
     L2Normalization,
     Lookup,
     MultiplyConstant,

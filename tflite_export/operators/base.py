@@ -190,7 +190,13 @@ def quantized(grid: Grid, *, by_reciprocal: bool = False) -> Compute:
 
     def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
         values = tf.cast(inputs[0], tf.float32)
-        units = values * (np.float32(1) / scale) if by_reciprocal else values / scale
+        if by_reciprocal:
+            units = values * (np.float32(1) / scale)
+        else:
+            # In graphs, TensorFlow replaces a division by a constant by a product,
+            # which in float32 is another number. Through float64 both are the same.
+            exact = tf.cast(values, tf.float64) / np.float64(scale)
+            units = tf.cast(exact, tf.float32)
         return limited(tf.round(units), grid)
 
     return compute

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..._compat import import_keras3, keras
+from ..._compat import CustomScaleLayer, LayerScale, import_keras3, keras
 from ..norm_layers import RMSNormalization
 from ..tabulated import is_registered
 from .recorder import NoTwin
@@ -22,8 +22,12 @@ _IGNORED = {"build_config", "seed"}
 # Layers that tf_keras has under the same name, and that do something else there, or
 # whose configuration does not say what they compute.
 _NO_TWIN = {"Lambda", "Layer", "TFSMLayer", "Wrapper"}
-# Layers that tf_keras does not have, and this library does.
-_OWN = {"RMSNormalization": RMSNormalization}
+# Layers that are not in `tf_keras.layers`.
+_OWN = {
+    "CustomScaleLayer": CustomScaleLayer,
+    "LayerScale": LayerScale,
+    "RMSNormalization": RMSNormalization,
+}
 _RENAMED = {"LeakyReLU": {"negative_slope": "alpha"}}
 # Layers that hold layers: setting -> attribute, of the layer in both Keras.
 _PARTS = {
