@@ -269,6 +269,36 @@ def test_a_mask_of_tokens_along_two_axes(rng):
     verification_of(student, x)
 
 
+@pytest.mark.parametrize("excluded", [-100.0, -1e9, -np.inf])
+def test_numbers_that_are_added_to_scores_are_a_mask(excluded, rng):
+    windows = np.where(np.eye(2).repeat(4, 0).repeat(4, 1) > 0, 0.0, excluded)
+    inputs = layers.Input((8, 6))
+    x = layers.Dense(8)(inputs)
+    scores = tf.matmul(x, layers.Dense(8)(inputs), transpose_b=True)
+    x = tf.nn.softmax(scores + windows.astype(np.float32)) @ x
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert "mask" in kinds_of(model)
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
+def test_numbers_that_no_softmax_reads_are_summands(rng):
+    inputs = layers.Input((4,))
+    x = layers.Dense(4)(inputs) + np.float32([[0, -1500, 0, 0]])
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert "mask" not in kinds_of(model)
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    verification_of(student, x)
+
+
+def test_numbers_that_exclude_too_little_are_summands(rng):
+    inputs = layers.Input((4,))
+    x = layers.Dense(4)(inputs) + np.float32([[0, -100, 0, 0]])
+    x = tf.nn.softmax(0.1 * x)
+    assert "mask" not in kinds_of(keras.Model(inputs, layers.Dense(3)(x)))
+
+
 def test_numbers_that_keep_nothing_are_no_mask(rng):
     inputs = layers.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs) - 2000.0))

@@ -22,7 +22,7 @@ from .float_layers import HardSigmoid
 from .integers import make_foreign, settle_integers
 from .limiting import limiting, limits_of, merged
 from .lowering import rescaling
-from .masks import check_masks
+from .masks import settle_masks
 from .nodes import Graph, Layer, Node
 from .normalizing import NORMALIZE
 from .reader import read_model
@@ -51,7 +51,7 @@ def analyze(model: keras.Model) -> Graph:
     _connect(graph, beside)
     settle_integers(graph)
     _check_lowest_padding(graph)
-    check_masks(graph)
+    settle_masks(graph)
     _simplify(graph)
     _fuse(graph)
     if any(node.kind == "point" for node in graph.nodes):

@@ -22,11 +22,17 @@ from .lowering import Call
 from .nodes import Graph, Node
 
 SCORE_BITS = 7
-# Scores of these are no mask, but numbers like others.
-_LEAST_EXCLUDED = -1e3
+# A score that is so much smaller has no probability: e to the power of it is 1e-28.
+_EXCLUDED_BY = -64.0
+# Summands of these are no numbers like others: their grid would have no other codes.
+_LARGE = -1e4
 _EXCLUDED = -1e9
 # e to the power of minus this is half a code of a probability in int16.
 _DISTANCE = math.log(2.0**16)
+_ONLY_SCORES = (
+    "only a softmax may read what is masked with a large negative number; multiply by "
+    "the mask instead"
+)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
@@ -79,20 +85,29 @@ def add_mask(call: Call, scores: Node, allowed: np.ndarray, name: str) -> Node:
     """
     if allowed.all():
         return scores
+    mask = _fitting(allowed, scores.shape)
+    layer = ScoreMask(mask.tolist(), name=name)
+    return call.add("mask", [scores], layer=layer, mask=mask)
+
+
+def _fitting(allowed: np.ndarray, shape: Sequence[int | None]) -> np.ndarray:
+    """Returns a mask with as many axes as the scores, whose shape is given.
+
+    Raises:
+        Unsupported: If it excludes all scores of a row, or has another shape.
+    """
     if not allowed.any(axis=-1).all():
         raise Unsupported("a mask must keep a score of every row")
-    shape = (1,) * (len(scores.shape) - allowed.ndim) + allowed.shape
-    fits = len(shape) == len(scores.shape) and all(
-        size in (1, own) for size, own in zip(shape[1:], scores.shape[1:], strict=True)
+    own = (1,) * (len(shape) - allowed.ndim) + allowed.shape
+    fits = len(own) == len(shape) and all(
+        size in (1, wanted) for size, wanted in zip(own[1:], shape[1:], strict=True)
     )
     if not fits:
         raise Unsupported(
-            f"a mask must have the shape of the scores, {scores.shape}, or sizes of 1, "
+            f"a mask must have the shape of the scores, {shape}, or sizes of 1, "
             f"received {allowed.shape}"
         )
-    mask = allowed.reshape(shape)
-    layer = ScoreMask(mask.tolist(), name=name)
-    return call.add("mask", [scores], layer=layer, mask=mask)
+    return allowed.reshape(own)
 
 
 def mask_options(call: Call) -> dict[str, Any]:
@@ -138,22 +153,55 @@ def constant_mask(mask: Any, scores: Node) -> np.ndarray:
 
 
 def excluding(values: np.ndarray) -> np.ndarray | None:
-    """Returns the mask that numbers added to scores are, None if they are no mask."""
+    """Returns the mask that numbers added to scores can be, None if they are no mask.
+
+    Args:
+        values: Numbers that are added.
+    """
     kept = values == 0
-    is_mask = kept.any() and (kept | (values <= _LEAST_EXCLUDED)).all()
+    is_mask = kept.any() and (kept | (values <= _EXCLUDED_BY)).all()
     return kept if is_mask and not kept.all() else None
 
 
-def check_masks(graph: Graph) -> None:
-    """Refuses masks of anything but scores before a softmax."""
+def settle_masks(graph: Graph) -> None:
+    """Finds masks among summands by who reads them, and refuses masks of other things.
+
+    Summands that could be masks, see `excluding`, are in the option "summand" of the
+    operators that add them. They are masks of scores that only a softmax reads.
+    """
     for node in graph.nodes:
-        readers = {reader.kind for reader in node.consumers}
-        points = [reader for reader in node.consumers if reader.kind == "point"]
-        if any(point.layer.float_input for point in points):
-            continue  # Of a quantized model, whose user left the mask in float.
-        if node.kind == "mask" and (readers != {"softmax"} or node.is_output):
-            problem = (
-                f"`{node.origin}`: only a softmax may read what is masked with a large "
-                "negative number; multiply by the mask instead"
-            )
-            graph.problems.append((node, problem))
+        summand = node.options.pop("summand", None)
+        if summand is not None:
+            problem = _settled(node, summand)
+        else:
+            points = [reader for reader in node.consumers if reader.kind == "point"]
+            # Of a quantized model, whose user left the mask in float.
+            in_float = any(point.layer.float_input for point in points)
+            wrong = node.kind == "mask" and not in_float and not _are_scores(node)
+            problem = _ONLY_SCORES if wrong else ""
+        if problem:
+            graph.problems.append((node, f"`{node.origin}`: {problem}"))
+
+
+def _are_scores(node: Node) -> bool:
+    """Returns whether only a softmax reads an output."""
+    readers = {reader.kind for reader in node.consumers}
+    return readers == {"softmax"} and not node.is_output
+
+
+def _settled(node: Node, summand: np.ndarray) -> str:
+    """Makes a sum a mask if it is one; returns what is wrong with it, or ""."""
+    kept = summand == 0
+    largest, problem = float(summand[~kept].max()), _ONLY_SCORES
+    if _are_scores(node):
+        beta = min(reader.options.get("beta", 1.0) for reader in node.consumers)
+        try:
+            mask = _fitting(kept, node.inputs[0].shape)
+        except Unsupported as reason:
+            problem = str(reason)
+        else:
+            if largest * beta <= _EXCLUDED_BY:
+                node.kind, node.options = "mask", {"mask": mask}
+                node.layer = ScoreMask(mask.tolist(), name=node.layer.name)
+                return ""
+    return problem if largest <= _LARGE else ""

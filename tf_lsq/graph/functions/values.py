@@ -111,14 +111,13 @@ def _bias_add(call: Call) -> Node:
 def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
     """Adds ``x + sign * summand`` with a constant."""
     values = sign * weight(summand)
-    kept = None if is_trained(summand) else excluding(values)
-    if kept is not None:
-        if kept.ndim == len(x.shape) and kept.shape[0] != 1:
-            raise Unsupported("a mask must be the same for every example")
-        return add_mask(call, x, kept, name)
     if _fits_affine(x, summand):
-        return _affine(call, x, 1.0, values, name)
-    return _with_constant(call, "add_constant", x, summand, values, name)
+        node = _affine(call, x, 1.0, values, name)
+    else:
+        node = _with_constant(call, "add_constant", x, summand, values, name)
+    if not is_trained(summand) and excluding(values) is not None:
+        node.options["summand"] = values
+    return node
 
 
 def _scaled(call: Call, x: Node, given: Any, factor: np.ndarray) -> Node:
