@@ -275,7 +275,7 @@ def test_an_operator_without_weights_is_read(inputs, tmp_path):
     graph = test_file_flatbuffer.fully_connected()
     graph.ops[0].inputs, graph.ops[0].version = inputs, 4
     path = tmp_path / "odd.tflite"
-    path.write_bytes(flatbuffer.to_bytes(graph))
+    path.write_bytes(flatbuffer.rewritten(graph))
     assert "1 FULLY_CONNECTED v4" in run("inspect", path).output
 
 

@@ -41,6 +41,8 @@ class Call:
             that is called twice is replaced by one layer called twice.
         nodes: The operators so far.
         unique: Returns a name like the given one that no other operator has.
+        names: Names that its operators may have as they are; others change where
+            another operator has them.
     """
 
     layer: Layer
@@ -56,6 +58,7 @@ class Call:
     copies: dict[Any, Any] = dataclasses.field(default_factory=dict)
     nodes: list[Node] = dataclasses.field(default_factory=list)
     unique: Callable[[str], str] = str
+    names: set[str] = dataclasses.field(default_factory=set)
 
     def add(
         self,
@@ -112,6 +115,7 @@ class Call:
             copies=self.copies,
             nodes=self.nodes,
             unique=self.unique,
+            names=self.names,
         )
 
     def replacement(self, what: str, make: Callable[[], Any]) -> Any:
@@ -205,6 +209,7 @@ def quantization_point(call: Call) -> Node:
     if call.layer.absorbed_relu is not None and not sources[0].nonnegative():
         relu = call.add("relu", activation="relu")
         relu.name = call.layer.absorbed_relu
+        call.names.add(relu.name)  # It may be that of the layer that it is fused with.
         sources = [relu]
     point = call.add("point", sources)
     if call.name == call.layer.absorbed_relu:  # The tensors have separate names.

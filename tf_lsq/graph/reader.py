@@ -106,10 +106,8 @@ class _Reader:
         # a function that it is an argument of.
         self._variables: dict[int, tuple[tf.Variable, Call]] = {}
         self._layer_names: dict[int, str] = {}
-        # Layers that do parts of a call's work, by id, and names that the lowering of
-        # the call has asked for.
+        # Layers that do parts of a call's work, by id.
         self._part_names: dict[int, str] = {}
-        self._granted: set[str] = set()
         self._names = {layer.name for layer in model.layers}
         self._weights = {id(v) for layer in model.layers for v in layer.weights}
         # Calls that only added losses and metrics depend on, and whether the call that
@@ -339,7 +337,13 @@ class _Reader:
             arguments = bind_arguments(function, args, named)
             kwargs = {}
         name = self._name(layer, use, path)
-        self._granted = {name, self._layer_names[id(layer)]}
+        names = {name, self._layer_names[id(layer)]}
+
+        def unique(wanted: str) -> str:
+            own = self._unique(wanted, wanted)
+            names.add(own)
+            return own
+
         [output, *_] = tensors_of(keras_node.outputs)
         return Call(
             layer=layer,
@@ -353,7 +357,8 @@ class _Reader:
             arguments=arguments,
             call_kwargs=kwargs,
             copies=self._copies,
-            unique=self._grant,
+            unique=unique,
+            names=names,
         )
 
     def _name(self, layer: Layer, use: int, path: str) -> str:
@@ -367,15 +372,9 @@ class _Reader:
         name = f"{self._layer_names[id(layer)]}_use{use + 1}"
         return self._unique(name, name)
 
-    def _grant(self, wanted: str) -> str:
-        """Returns a name for an operator of the call that is being read."""
-        name = self._unique(wanted, wanted)
-        self._granted.add(name)
-        return name
-
     def _name_parts(self, call: Call) -> None:
         """Gives names that no other operator has to those of a call."""
-        given = {name: name for name in self._granted}
+        given = {name: name for name in call.names}
 
         def own(wanted: str) -> str:
             if wanted not in given:
