@@ -8,6 +8,8 @@ from collections.abc import Collection
 from ..file import PACKED, TFLiteGraph, TFLiteOp, first_release, is_newer, op_version
 from .types import Found, Target
 
+_WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
 SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
 _MOST_AXES = 4
@@ -75,6 +77,17 @@ def int16_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
 def _in_int16(op: TFLiteOp, graph: TFLiteGraph) -> bool:
     """Returns whether the first input of an operator is in int16."""
     return graph.tensors[op.inputs[0]].dtype == "int16"
+
+
+def widened_for_kernel(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+    """Finds int8 tensors that become int16 for an operator with a kernel alone."""
+    [source], [output] = op.inputs, op.outputs
+    types = (graph.tensors[source].dtype, graph.tensors[output].dtype)
+    readers = [reader.code for reader in graph.ops if output in reader.inputs]
+    alone = len(readers) == 1 and output not in graph.outputs.values()
+    if types != ("int8", "int16") or not alone or readers[0] not in _WITH_KERNEL:
+        return ""
+    return f"`{output}` for {readers[0]}"
 
 
 def missing_kernels(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:

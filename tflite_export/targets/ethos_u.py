@@ -200,6 +200,15 @@ _U85_RULES = (
         remedy="Resize by a power of two, and crop.",
     ),
     _rule(
+        "widened_for_kernel",
+        "QUANTIZE",
+        "An int8 tensor must not become int16 for one layer with a kernel, on which "
+        "Vela 5.2 crashes",
+        conditions.widened_for_kernel,
+        remedy="Give the layer at most 8 bits.",
+        refused=True,
+    ),
+    _rule(
         "gathered_axis",
         "GATHER",
         "Indices must be those of the first axis",
