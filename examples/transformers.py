@@ -35,6 +35,7 @@ import tf_lsq
 import tflite_export
 
 BATCH_SIZE = 128
+FLOAT_RATE, RATE = 0.001, 0.0005  # Of the float network, and of students.
 FLOAT = "float32"
 # Bits of weights and activations.
 BITS = {"8/8": (8, 8), "4/8": (4, 8), "4/4": (4, 4)}
@@ -111,7 +112,7 @@ def _run(
     """Trains and measures a network at one setting, and returns its row."""
     start = time.perf_counter()
     if row == FLOAT:
-        model = _trained(NETWORKS[name].build(), name, row, images, args, 0.001)
+        model = _trained(NETWORKS[name].build(), name, row, images, args, FLOAT_RATE)
         measured = {"keras": _accuracy(model, *_test(name, images))}
     else:
         weight_bits, activation_bits = BITS[row]
@@ -120,7 +121,7 @@ def _run(
             weight_bits=weight_bits,
             activation_bits=activation_bits,
         )
-        student = _trained(student, name, row, images, args, 0.0005)
+        student = _trained(student, name, row, images, args, RATE)
         measured = _exported(student, _path(args, name, row), *_test(name, images))
     return {
         "network": name,
@@ -234,18 +235,22 @@ def _page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Transformers on Fashion-MNIST",
         "",
-        'Made by `examples/transformers.py`. "off by one": output codes of the '
-        "file that are next to the model's.",
+        "Made by `examples/transformers.py`. `kwt1`: KWT-1 with 6 blocks, which reads "
+        "the 28 rows of an image; `mobilevit_xxs`: MobileViT-XXS at half its width, "
+        "for images padded to 32x32. Students start from the float network. All train with "
+        f"Adam, batches of {BATCH_SIZE}, a warm-up and a cosine decay from "
+        f"{FLOAT_RATE} (float) or {RATE}, one seed. Accuracies are those of 10,000 "
+        'test images, in percent. "off by one": share of all codes of the file that '
+        "are next to the model's.",
         "",
         "| network | bits | epochs | Keras | TFLite | top-1 agreement | off by one | "
         "operators | bytes | packed |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        shown = [
-            percent(row.get(key))
-            for key in ("keras", "tflite", "agreement", "off_by_one")
-        ]
+        shown = [percent(row.get(key)) for key in ("keras", "tflite", "agreement")]
+        off = row.get("off_by_one")
+        shown.append("" if off is None else f"{off:.4%}")
         sizes = [
             f"{row[key]:,}" if key in row else ""
             for key in ("operators", "bytes", "packed_bytes")
