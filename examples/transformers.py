@@ -237,8 +237,8 @@ def _page(rows: list[dict[str, Any]]) -> str:
         "",
         "Made by `examples/transformers.py`. `kwt1`: KWT-1 with 6 blocks, which reads "
         "the 28 rows of an image; `mobilevit_xxs`: MobileViT-XXS at half its width, "
-        "for images padded to 32x32. Students start from the float network. All train with "
-        f"Adam, batches of {BATCH_SIZE}, a warm-up and a cosine decay from "
+        "for images padded to 32x32. Students start from the float network. All train "
+        f"with Adam, batches of {BATCH_SIZE}, a warm-up and a cosine decay from "
         f"{FLOAT_RATE} (float) or {RATE}, one seed. Accuracies are those of 10,000 "
         'test images, in percent. "off by one": share of all codes of the file that '
         "are next to the model's.",
