@@ -193,8 +193,8 @@ def _page(args: argparse.Namespace) -> str:
         "# Forms of normalizations and attention after training",
         "",
         "KWT-1 with six blocks reads the 28 rows of images of Fashion-MNIST. All "
-        "students start from one float network and train "
-        f"{args.epochs} epochs with the same batches. Printed by "
+        "students start from one float network and train with the same batches; "
+        f"epochs: {args.epochs}. Printed by "
         "`python -m benchmarks.forms_trained`; ms: one inference under LiteRT with "
         "XNNPACK on one thread, with the smallest and largest of three blocks of "
         f"{_ROUNDS // 3} rounds, all files in turn; off by one: output codes of the "
