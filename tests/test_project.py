@@ -100,6 +100,7 @@ TRAINING = [
     "graph.keras3.values",
     "graph.keras3.reductions",
     "graph.keras3.shapes",
+    "graph.keras3.products",
     "graph.keras3.images",
     "graph.keras3.functions",
     "graph.keras3.settings",

@@ -1,4 +1,4 @@
-"""Operations of Keras 3 on kernels, windows and images, and products of tensors."""
+"""Operations of Keras 3 on kernels, windows and images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..product_layers import Einsum
-from .arguments import is_tensor
+from .products import operands
 from .recorder import Recorder, Row, require
 
 _FORMATS = {3: "NWC", 4: "NHWC", 5: "NDHWC"}
-_EXCLUDED = -1e9  # What is added to masked scores.
 _ALL = {"start": None, "stop": None, "step": None}
 
 
@@ -28,79 +26,6 @@ def _sizes(value: Any, count: int) -> list[int]:
     return np.broadcast_to(np.asarray(value), (count,)).tolist()
 
 
-def _matmul(record: Recorder, x: Any, y: Any) -> Any:
-    """Product of matrices."""
-    require(min(len(x.shape), len(y.shape)) >= 2, "one of its inputs is a vector")
-    return record(tf.matmul, *_operands(record, x, y))
-
-
-def _dot(record: Recorder, x: Any, y: Any) -> Any:
-    """Sum of products over the last axis of the first tensor."""
-    require(len(x.shape) and len(y.shape), "one of its inputs is a scalar")
-    axis = -1 if len(y.shape) == 1 else -2
-    return record(tf.tensordot, *_operands(record, x, y), [[-1], [axis]])
-
-
-def _tensordot(record: Recorder, x: Any, y: Any) -> Any:
-    """Sum of products over some axes."""
-    return record(tf.tensordot, *_operands(record, x, y), record.operation.axes)
-
-
-def _einsum(record: Recorder, *values: Any) -> Any:
-    """Sum of products of two tensors."""
-    equation = str(record.operation.subscripts)
-    require(len(values) == 2 and all(map(is_tensor, values)), "it reads no two tensors")
-    x, y = _operands(record, *values)
-    return record.layer("", lambda name: Einsum(equation, name=name))([x, y])
-
-
-def _attention(
-    record: Recorder,
-    query: Any,
-    key: Any,
-    value: Any,
-    bias: Any = None,
-    mask: Any = None,
-    scale: Any = None,
-) -> Any:
-    """Attention of several heads, `[batch, tokens, heads, d]`."""
-    operation = record.operation
-    require(operation.attn_logits_soft_cap is None, "it limits its scores")
-    require(query.shape[2] == key.shape[2], "its heads share keys")
-    require(bias is None or not is_tensor(bias), "it reads its bias")
-    require(mask is None or not is_tensor(mask), "it reads its mask")
-    query, key, value = _operands(record, query, key, value)
-    equations = {"scores": "bqhd,bkhd->bhqk", "": "bhqk,bkhd->bqhd"}
-    multiply = {
-        label: record.layer(
-            f"_{label}" if label else "", lambda name, e=equation: Einsum(e, name=name)
-        )
-        for label, equation in equations.items()
-    }
-    scale = float(query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = record.part("scaled", tf.multiply, multiply["scores"]([query, key]), scale)
-    if bias is not None:
-        scores = record.part("biased", tf.add, scores, np.asarray(bias, np.float32))
-    kept = np.ones(tuple(scores.shape[-2:]), bool)
-    if mask is not None:
-        kept = np.asarray(mask, bool)
-    if operation.is_causal:
-        kept = kept & np.tri(*scores.shape[-2:], dtype=bool)
-    if not kept.all():
-        excluded = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
-        scores = record.part("masked", tf.add, scores, excluded)
-    return multiply[""]([record.part("softmax", tf.nn.softmax, scores), value])
-
-
-def _operands(record: Recorder, *values: Any) -> list[Any]:
-    """Returns operands as the type of the output."""
-    require("float" in record.dtype, "it multiplies integers")
-    return [
-        record.cast(f"cast_{number}", value, record.dtype)
-        for number, value in enumerate(values, start=1)
-    ]
-
-
 def _convolution(record: Recorder, x: Any, kernel: Any) -> Any:
     """Convolution."""
     operation = record.operation
@@ -108,7 +33,7 @@ def _convolution(record: Recorder, x: Any, kernel: Any) -> Any:
     rank = len(x.shape) - 2
     return record(
         tf.nn.convolution,
-        *_operands(record, x, kernel),
+        *operands(record, x, kernel),
         strides=_sizes(operation.strides, rank),
         padding=operation.padding.upper(),
         data_format=_FORMATS[len(x.shape)],
@@ -130,7 +55,7 @@ def _depthwise(function: Callable[..., Any]) -> Row:
         )
         return record(
             function,
-            *_operands(record, x, *kernels),
+            *operands(record, x, *kernels),
             strides=[1, *strides, 1],
             padding=operation.padding.upper(),
             dilations=dilations,
@@ -244,17 +169,12 @@ IMAGE_ROWS: dict[str, Row] = {
     "Conv": _convolution,
     "CropImages": _crop,
     "DepthwiseConv": _depthwise(tf.nn.depthwise_conv2d),
-    "Dot": _dot,
-    "DotProductAttention": _attention,
-    "Einsum": _einsum,
     "ExtractPatches": _patches,
     "HSVToRGB": _colors(tf.image.hsv_to_rgb),
-    "Matmul": _matmul,
     "MaxPool": _pool({1: tf.nn.max_pool1d, 2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}),
     "PadImages": _pad,
     "RGBToGrayscale": _colors(tf.image.rgb_to_grayscale),
     "RGBToHSV": _colors(tf.image.rgb_to_hsv),
     "Resize": _resize,
     "SeparableConv": _depthwise(tf.nn.separable_conv2d),
-    "Tensordot": _tensordot,
 }

@@ -19,13 +19,20 @@ from .functions import read_function
 from .graph import Call
 from .images import IMAGE_ROWS
 from .layer import Keras3Layer, check_backend
+from .products import PRODUCT_ROWS
 from .recorder import NoTwin, Recorder, Row, dtype_of
 from .reductions import REDUCTION_ROWS
 from .settings import activation_twin, make_layer, set_weights
 from .shapes import SHAPE_ROWS
 from .values import VALUE_ROWS
 
-ROWS: dict[str, Row] = {**VALUE_ROWS, **REDUCTION_ROWS, **SHAPE_ROWS, **IMAGE_ROWS}
+ROWS: dict[str, Row] = {
+    **VALUE_ROWS,
+    **REDUCTION_ROWS,
+    **SHAPE_ROWS,
+    **PRODUCT_ROWS,
+    **IMAGE_ROWS,
+}
 
 
 class Names:
