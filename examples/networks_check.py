@@ -8,15 +8,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import faulthandler
+import io
 import json
 import os
 import resource
 import signal
 import tempfile
 import time
+import unittest.mock
 import warnings
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +141,27 @@ def _train(network: Network, student: Any, x: np.ndarray, path: Path, row: Row) 
     row["stage"] = "save and load"
     student.save(path)
     owner = keras3 if keras_of(student) == "Keras 3" else keras
-    loaded = owner.models.load_model(path, compile=False)
+    with _archives_in_memory():
+        loaded = owner.models.load_model(path, compile=False)
     if not np.array_equal(loaded(x, training=False), student(x, training=False)):
         raise AssertionError("The outputs of the loaded model differ.")
+
+
+@contextlib.contextmanager
+def _archives_in_memory() -> Iterator[None]:
+    """Reads the members of zip archives as a whole.
+
+    tf_keras seeks in a compressed stream, which starts from its beginning at every step
+    back: minutes for networks of hundreds of layers.
+    """
+    opened = zipfile.ZipFile.open
+
+    def in_memory(archive: zipfile.ZipFile, *args: Any, **kwargs: Any) -> io.BytesIO:
+        with opened(archive, *args, **kwargs) as member:
+            return io.BytesIO(member.read())
+
+    with unittest.mock.patch.object(zipfile.ZipFile, "open", in_memory):
+        yield
 
 
 def copy_difference(network: Network) -> float:

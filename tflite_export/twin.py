@@ -173,6 +173,48 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
     return functions
 
 
+class TwinRunner:
+    """Computes the outputs of a file, one operator at a time, without a trace."""
+
+    def __init__(self, frozen: FrozenModel, runtime: Runtime) -> None:
+        """Prepares the operators.
+
+        Args:
+            frozen: The operators of the file.
+            runtime: What runs the file.
+        """
+        self._operators = twin_operators(frozen, runtime)
+        self._nodes = frozen.by_name()
+        self._inputs = [n.name for n in frozen.nodes if n.kind == "input"]
+        self._outputs = frozen.outputs
+        last = {s: name for name in self._operators for s in self._nodes[name].inputs}
+        # Operator -> the tensors that no later operator reads.
+        self._done: dict[str, list[str]] = {name: [] for name in self._operators}
+        for tensor, reader in last.items():
+            if tensor not in self._outputs.values():
+                self._done[reader].append(tensor)
+
+    def run(self, codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Computes the outputs of one batch.
+
+        Args:
+            codes: As for `twin_codes`.
+
+        Returns:
+            Name of the output -> codes of its type; values of one without a grid.
+        """
+        computed = {name: centered(self._nodes[name], codes) for name in self._inputs}
+        for name, compute in self._operators.items():
+            sources = [computed[source] for source in self._nodes[name].inputs]
+            computed[name] = compute(sources)
+            for tensor in self._done[name]:
+                del computed[tensor]
+        return {
+            name: _stored(self._nodes[tensor].grid, computed[tensor])
+            for name, tensor in self._outputs.items()
+        }
+
+
 def twin_codes(
     frozen: FrozenModel, codes: Mapping[str, np.ndarray], runtime: Runtime
 ) -> dict[str, np.ndarray]:
@@ -189,13 +231,16 @@ def twin_codes(
     operators, nodes = twin_operators(frozen, runtime), frozen.by_name()
     computed = {n.name: codes[n.name] for n in frozen.nodes if n.kind == "input"}
     for name, compute in operators.items():
-        grid = nodes[name].grid
         sources = [centered(nodes[source], computed) for source in nodes[name].inputs]
-        result = compute(sources).numpy()
-        if grid is not None:
-            result = (result + grid.zero_point).astype(grid.container)
-        computed[name] = result
+        computed[name] = _stored(nodes[name].grid, compute(sources))
     return computed
+
+
+def _stored(grid: Grid | None, result: tf.Tensor) -> np.ndarray:
+    """Returns what an operator of the twin computed as codes of its tensor's type."""
+    if grid is None:
+        return result.numpy()
+    return (result.numpy() + grid.zero_point).astype(grid.container)
 
 
 def centered(node: FrozenNode, codes: Mapping[str, np.ndarray]) -> tf.Tensor:

@@ -105,13 +105,15 @@ class RangeWatch:
             self.clipped_shares = {
                 name: float(f["share"]) for name, f in measured.items()
             }
-            suspect = any(bool(f["suspect"]) for f in measured.values())
-            if not suspect or self._updates > self._last:
+            suspects = {name for name, f in measured.items() if bool(f["suspect"])}
+            if not suspects or self._updates > self._last:
                 return []
             changed: list[Quantizer] = []
 
             def look(layer: Quantizer, values: tf.Tensor) -> None:
                 # If a step changes, so do the values that arrive after it.
+                if not changed and layer.name not in suspects:
+                    return
                 if self._set_step(layer, values):
                     changed.append(layer)
                 self.clipped_shares[layer.name] = float(clipped_share(layer, values))

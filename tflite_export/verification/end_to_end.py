@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +17,11 @@ from ..build import BuiltFile
 from ..freezing import FrozenModel, Grid
 from ..reports import OutputReport
 from ..runtimes import CompiledRunner, Runner, Runtime, runner_on, this_machine
-from ..twin import build_twin
-from .values import file_codes, file_inputs, on_grid
+from ..twin import TwinRunner
+from .values import file_codes, file_inputs, on_grid, twin_inputs
 
 BATCH_SIZE = 64
+_UNTRACED = 2  # Batches that Keras computes without a trace.
 
 
 class EndToEnd(NamedTuple):
@@ -76,39 +76,40 @@ def _compared(
 ) -> EndToEnd:
     """Compares the outputs of a runner; the other arguments are the same."""
     frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
-    build = functools.cache(
-        lambda numbers, on: _function(build_twin(numbers, model, on))
-    )
+    build = functools.cache(TwinRunner)
     twin = build(frozen, this_machine())
     predictors = []
     if runtime is not None:
         predictors = [build(frozen, runtime), build(int8, runtime)]
     total = num_batches(data, BATCH_SIZE)
+    # A trace takes as long as a few batches.
+    traced = total is None or total > _UNTRACED
     found = EndToEnd({}, {}, runner.device)
     for x, y in tqdm(
         batches(data, BATCH_SIZE), "Verifying", total, disable=not verbose, leave=False
     ):
         arrays = inputs_as_list(x, model.input_names)
         results = runner.run(file_inputs(graph, frozen, arrays))
-        wanted_outputs = tf.nest.flatten(model.predict_on_batch(x))
-        computed = {one: one(x) for one in {twin, *predictors}}
+        wanted_outputs = _keras_outputs(model, x, traced=traced)
+        codes = twin_inputs(graph, frozen, arrays)
+        computed = {one: one.run(codes) for one in {twin, *predictors}}
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(results) else [y] * len(results)
         for number, (name, tensor) in enumerate(frozen.outputs.items()):
             wanted, label = wanted_outputs[number], labels[number]
             compare = functools.partial(_compare, nodes[tensor].grid, wanted, label)
-            batch = compare(results[name], twin=computed[twin][number])
+            batch = compare(results[name], twin=computed[twin][name])
             _join(found.measured, name, batch)
             if predictors:
-                predicted, as_int8 = (computed[one][number] for one in predictors)
+                predicted, as_int8 = (computed[one][name] for one in predictors)
                 _join(found.predicted, name, compare(predicted, int8=as_int8))
     return found
 
 
-def _function(twin: keras.Model) -> Callable[[Any], list[np.ndarray]]:
-    """Returns what computes the outputs of a twin; unlike `predict`, in few traces."""
-    compute = tf.function(lambda x: twin(x, training=False), reduce_retracing=True)
-    return lambda x: [output.numpy() for output in tf.nest.flatten(compute(x))]
+def _keras_outputs(model: keras.Model, x: Any, *, traced: bool) -> list[np.ndarray]:
+    """Returns what a model computes for a batch."""
+    outputs = model.predict_on_batch(x) if traced else model(x, training=False)
+    return [np.asarray(output) for output in tf.nest.flatten(outputs)]
 
 
 def _join(reports: dict[str, OutputReport], name: str, batch: OutputReport) -> None:
@@ -132,8 +133,8 @@ def _compare(
         wanted: What Keras computed, `[batch, ..., classes]`.
         labels: Class numbers or one-hot rows; None without labels.
         found: What the file computed.
-        twin: What its integer twin computed; None: not compared.
-        int8: What the file of int8 storage computed; None: not compared.
+        twin: The codes that its integer twin computed; None: not compared.
+        int8: Those of the twin of the file with int8 storage; None: not compared.
     """
     if grid is None:
         return _compare_integers(wanted, found, twin, int8)
@@ -148,10 +149,10 @@ def _compare(
         num_codes=codes.size,
     )
     if twin is not None:
-        differences = int((codes != file_codes(twin, grid)).sum())
+        differences = int((codes != twin).sum())
         report = dataclasses.replace(report, twin_differences=differences)
     if int8 is not None:
-        agreements = _agreements(codes, _choices(file_codes(int8, grid)))
+        agreements = _agreements(codes, _choices(int8))
         report = dataclasses.replace(report, int8_agreements=agreements)
     if classes is None:
         return report

@@ -56,6 +56,28 @@ def input_codes(frozen: FrozenModel, arrays: list[np.ndarray]) -> dict[str, np.n
     }
 
 
+def twin_inputs(
+    graph: TFLiteGraph, frozen: FrozenModel, arrays: list[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Converts the inputs of a model to what its integer twin takes.
+
+    Args:
+        graph: The file's graph.
+        frozen: The operators that it was built from.
+        arrays: Inputs of the model, one array per input.
+
+    Returns:
+        Name of the tensor -> codes, or values of the file's type without a grid.
+    """
+    codes, nodes = input_codes(frozen, arrays), frozen.by_name()
+    return {
+        tensor: codes[tensor]
+        if nodes[tensor].grid is not None
+        else codes[tensor].astype(graph.tensors[graph.inputs[name]].dtype)
+        for name, tensor in frozen.inputs.items()
+    }
+
+
 def _codes(node: FrozenNode, array: np.ndarray) -> np.ndarray:
     """Converts one input of a model to codes, if it has a grid."""
     grid = node.grid
