@@ -299,6 +299,30 @@ def test_numbers_that_exclude_too_little_are_summands(rng):
     assert "mask" not in kinds_of(keras.Model(inputs, layers.Dense(3)(x)))
 
 
+def test_biases_and_a_mask_in_one_constant_are_refused():
+    distances = np.float32(np.abs(np.subtract.outer(np.arange(8), np.arange(8))))
+    both = np.where(np.tri(8) > 0, -0.5 * distances, -1e9).astype(np.float32)
+    inputs = layers.Input((8, 6))
+    scores = tf.matmul(inputs, inputs, transpose_b=True)
+    x = tf.nn.softmax(scores + both) @ inputs
+    with pytest.raises(ValueError, match="add the biases first"):
+        tf_lsq.quantize_model(keras.Model(inputs, layers.Dense(3)(x)))
+
+
+def test_biases_and_then_a_mask_are_added(rng):
+    distances = np.float32(np.abs(np.subtract.outer(np.arange(8), np.arange(8))))
+    inputs = layers.Input((8, 6))
+    x = layers.Dense(8)(inputs)
+    scores = tf.matmul(x, layers.Dense(8)(inputs), transpose_b=True)
+    scores = scores - 0.5 * distances + np.where(np.tri(8) > 0, np.float32(0), -1e9)
+    x = tf.nn.softmax(scores) @ x
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert "mask" in kinds_of(model)
+    student, x = student_of(model, rng, weight_bits=8, activation_bits=8)
+    assert tiny.largest_difference(student(x), model(x)) < 0.05
+    verification_of(student, x)
+
+
 def test_numbers_that_keep_nothing_are_no_mask(rng):
     inputs = layers.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(layers.Dense(4)(inputs) - 2000.0))

@@ -33,6 +33,10 @@ _ONLY_SCORES = (
     "only a softmax may read what is masked with a large negative number; multiply by "
     "the mask instead"
 )
+_WITH_BIASES = (
+    "one constant holds biases of scores and large negative numbers that mask them; "
+    "add the biases first, then a mask of zeros and large negative numbers"
+)
 
 
 @keras.utils.register_keras_serializable(package="tf_lsq")
@@ -152,6 +156,16 @@ def constant_mask(mask: Any, scores: Node) -> np.ndarray:
     return values
 
 
+def may_exclude(values: np.ndarray) -> bool:
+    """Returns whether some, not all, of the numbers added to scores exclude them.
+
+    Args:
+        values: Numbers that are added.
+    """
+    excluded = values <= _EXCLUDED_BY
+    return bool(excluded.any() and not excluded.all())
+
+
 def excluding(values: np.ndarray) -> np.ndarray | None:
     """Returns the mask that numbers added to scores can be, None if they are no mask.
 
@@ -166,7 +180,7 @@ def excluding(values: np.ndarray) -> np.ndarray | None:
 def settle_masks(graph: Graph) -> None:
     """Finds masks among summands by who reads them, and refuses masks of other things.
 
-    Summands that could be masks, see `excluding`, are in the option "summand" of the
+    Summands that could be masks, see `may_exclude`, are in the option "summand" of the
     operators that add them. They are masks of scores that only a softmax reads.
     """
     for node in graph.nodes:
@@ -191,9 +205,12 @@ def _are_scores(node: Node) -> bool:
 
 def _settled(node: Node, summand: np.ndarray) -> str:
     """Makes a sum a mask if it is one; returns what is wrong with it, or ""."""
-    kept = summand == 0
-    largest, problem = float(summand[~kept].max()), _ONLY_SCORES
-    if _are_scores(node):
+    kept = excluding(summand)
+    largest = float(summand[summand <= _EXCLUDED_BY].max())
+    problem = _ONLY_SCORES
+    if kept is None:
+        problem = _WITH_BIASES if _are_scores(node) else ""
+    elif _are_scores(node):
         beta = min(reader.options.get("beta", 1.0) for reader in node.consumers)
         try:
             mask = _fitting(kept, node.inputs[0].shape)

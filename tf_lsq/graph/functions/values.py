@@ -11,7 +11,7 @@ from ..._compat import keras
 from ...layers import AddConstant, MultiplyConstant
 from ..activations import unary
 from ..lowering import Call, chained, rescaling
-from ..masks import add_mask, excluding
+from ..masks import add_mask, excluding, may_exclude
 from ..nodes import Layer, Node
 from ..tabulated import TABULATED
 from ..unary import UNARY
@@ -115,7 +115,7 @@ def _shifted(call: Call, x: Node, summand: Any, sign: int, name: str) -> Node:
         node = _affine(call, x, 1.0, values, name)
     else:
         node = _with_constant(call, "add_constant", x, summand, values, name)
-    if not is_trained(summand) and excluding(values) is not None:
+    if not is_trained(summand) and may_exclude(values):
         node.options["summand"] = values
     return node
 
