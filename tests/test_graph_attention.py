@@ -386,6 +386,9 @@ REFUSED = {
     "attention_axes must be the last axis": lambda x: layers.MultiHeadAttention(
         2, 4, attention_axes=1
     )(*[tf.reshape(x, [-1, 2, 4, 6])] * 2),
+    r"or None, received \(2,\) for 3 axes": lambda x: layers.MultiHeadAttention(
+        2, 4, attention_axes=-2
+    )(x, x),
     "score_mode must be 'dot'": lambda x: layers.Attention(score_mode="concat")([x, x]),
     "every axis of the kernel must be summed or new": lambda x: layers.EinsumDense(
         "abc,bcd->abd", (8, 5)
@@ -396,6 +399,12 @@ REFUSED = {
     "kernel_regularizer must be L1 or L2": lambda x: layers.EinsumDense(
         "abc,cd->abd", (8, 5), kernel_regularizer="orthogonal_regularizer"
     )(x),
+    "bias_regularizer must be None": lambda x: layers.EinsumDense(
+        "abc,cd->abd", (8, 5), bias_axes="bd", bias_regularizer="l2"
+    )(x),
+    "the batch must be the first axis": lambda x: tf.einsum(
+        "bi,bi->", *[tf.reshape(x, [-1, 48])] * 2
+    ),
     "normalize must be False": lambda x: layers.Dot(2, normalize=True)([x, x]),
 }
 

@@ -55,8 +55,8 @@ def on_volumes(norm):
     return on_images(reshaped)
 
 
-def twice(x, norm=None):
-    norm = LN(name="n")
+def twice(x, axis=-1):
+    norm = LN(axis, name="n")
     return norm(layers.Conv2D(12, 1, name="between")(norm(x)))
 
 
@@ -69,6 +69,7 @@ CASES = {
     "layer_over_height": lambda: on_images(LN(axis=1, name="n")),
     "layer_plain": lambda: on_sum(LN(center=False, scale=False, name="n")),
     "layer_twice": lambda: on_images(twice),
+    "layer_over_image_twice": lambda: on_images(lambda x: twice(x, [1, 2, 3])),
     "group": lambda: on_images(GN(3, name="n")),
     "group_of_sum": lambda: on_sum(GN(3, center=False, name="n")),
     "group_of_one": lambda: on_images(GN(1, name="n")),

@@ -47,6 +47,22 @@ def test_patterns_choose_forms_for_single_layers(rng):
     assert bits == {"first": 8, "second": 16}
 
 
+@pytest.mark.parametrize("pattern", ["n", "inner", "inner/n"])
+def test_patterns_match_all_names_in_a_nested_model(pattern, rng):
+    start = layers.Input((24,))
+    inner = keras.Model(start, LN(name="n")(start), name="inner")
+    inputs = layers.Input((16,))
+    x = inner(layers.Dense(24)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    _, student, _ = quantized(model, rng, norm_form={pattern: "int16"})
+    [bits] = [
+        layer.num_bits
+        for layer in student.layers
+        if layer.name.endswith("_centered") and layer.name.startswith("quantize_")
+    ]
+    assert bits == 16
+
+
 def test_the_scheme_of_tfmot_takes_the_same_option(rng):
     quantize = tfmot.quantization.keras
     annotated = quantize.quantize_annotate_model(on_vectors(LN(name="n")))

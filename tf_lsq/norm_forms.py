@@ -29,6 +29,7 @@ from .graph import (
     num_values,
     override_for,
 )
+from .overrides import names_of
 
 # Names of forms for all normalizations, or for those that patterns match; None: the
 # default of the target.
@@ -115,7 +116,7 @@ def _form_of(node: Node, target: str, choice: Choice) -> NormForm | str:
     """Returns the form of a normalization, or why it has none."""
     forms, name = NORM_FORMS[target], None
     for pattern, wanted in _patterns(choice).items():
-        if re.fullmatch(pattern, node.origin):
+        if _matches(pattern, node):
             name = wanted
     found = [form for form in forms if name in (None, form.name)]
     if not found:
@@ -133,13 +134,18 @@ def _problems(
     """Returns why forms cannot be chosen."""
     problems = [form for form in chosen.values() if isinstance(form, str)]
     if isinstance(choice, Mapping):
-        names = [node.origin for node in graph.nodes if node.kind == NORMALIZE]
+        norms = [node for node in graph.nodes if node.kind == NORMALIZE]
         problems += [
             f"the pattern {pattern!r} of `norm_form` matches no normalization"
             for pattern in choice
-            if not any(re.fullmatch(pattern, name) for name in names)
+            if not any(_matches(pattern, node) for node in norms)
         ]
     return list(dict.fromkeys(problems))
+
+
+def _matches(pattern: str, node: Node) -> bool:
+    """Returns whether a pattern matches a name of a normalization."""
+    return any(re.fullmatch(pattern, name) for name in names_of(node))
 
 
 def _patterns(choice: Choice) -> Mapping[str, str]:

@@ -147,14 +147,17 @@ def _matched(graph: Graph, pattern: str) -> list[Node]:
         node
         for node in graph.nodes
         if not (node.kind == "input" or node.options.get("of_input"))
-        and any(re.fullmatch(pattern, name) for name in _names(node))
+        and any(re.fullmatch(pattern, name) for name in names_of(node))
     ]
 
 
-def _names(node: Node) -> list[str]:
+def names_of(node: Node) -> list[str]:
     """Returns the names of the user's layers that make up a node.
 
     A layer of a nested model has the names "model/layer", "layer" and "model".
+
+    Args:
+        node: An operator of the graph.
     """
     paths = [node.origin, *(fused.origin for fused in node.fused)]
     names = [*paths, *(path.split("/")[-1] for path in paths)]

@@ -12,7 +12,7 @@ Operators pass on codes minus their zero point, as float32 tensors.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -174,34 +174,37 @@ def twin_operators(frozen: FrozenModel, runtime: Runtime) -> dict[str, Compute]:
 
 
 class TwinRunner:
-    """Computes the outputs of a file, one operator at a time, without a trace."""
+    """Computes tensors of a file, one operator at a time, without a trace."""
 
-    def __init__(self, frozen: FrozenModel, runtime: Runtime) -> None:
+    def __init__(
+        self, frozen: FrozenModel, runtime: Runtime, wanted: Collection[str]
+    ) -> None:
         """Prepares the operators.
 
         Args:
             frozen: The operators of the file.
             runtime: What runs the file.
+            wanted: Names of the tensors to compute.
         """
         self._operators = twin_operators(frozen, runtime)
-        self._nodes = frozen.by_name()
+        self._nodes, self._wanted = frozen.by_name(), wanted
         self._inputs = [n.name for n in frozen.nodes if n.kind == "input"]
-        self._outputs = frozen.outputs
         last = {s: name for name in self._operators for s in self._nodes[name].inputs}
-        # Operator -> the tensors that no later operator reads.
+        # Operator -> the tensors that nothing needs after it.
         self._done: dict[str, list[str]] = {name: [] for name in self._operators}
         for tensor, reader in last.items():
-            if tensor not in self._outputs.values():
+            if tensor not in wanted:
                 self._done[reader].append(tensor)
 
     def run(self, codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Computes the outputs of one batch.
+        """Computes the wanted tensors of one batch.
 
         Args:
-            codes: As for `twin_codes`.
+            codes: The inputs of the file by the name of their tensor; others are
+                ignored.
 
         Returns:
-            Name of the output -> codes of its type; values of one without a grid.
+            Name of the tensor -> codes of its type; values of tensors without a grid.
         """
         computed = {name: centered(self._nodes[name], codes) for name in self._inputs}
         for name, compute in self._operators.items():
@@ -210,8 +213,8 @@ class TwinRunner:
             for tensor in self._done[name]:
                 del computed[tensor]
         return {
-            name: _stored(self._nodes[tensor].grid, computed[tensor])
-            for name, tensor in self._outputs.items()
+            name: _stored(self._nodes[name].grid, computed[name])
+            for name in self._wanted
         }
 
 
@@ -222,18 +225,13 @@ def twin_codes(
 
     Args:
         frozen: The operators of the file.
-        codes: The inputs of the file by the name of their tensor; others are ignored.
+        codes: As for `TwinRunner.run`.
         runtime: What runs the file.
 
     Returns:
-        Name of the tensor -> codes of its type; values of tensors without a grid.
+        As `TwinRunner.run`, for all tensors.
     """
-    operators, nodes = twin_operators(frozen, runtime), frozen.by_name()
-    computed = {n.name: codes[n.name] for n in frozen.nodes if n.kind == "input"}
-    for name, compute in operators.items():
-        sources = [centered(nodes[source], computed) for source in nodes[name].inputs]
-        computed[name] = _stored(nodes[name].grid, compute(sources))
-    return computed
+    return TwinRunner(frozen, runtime, frozen.by_name().keys()).run(codes)
 
 
 def _stored(grid: Grid | None, result: tf.Tensor) -> np.ndarray:

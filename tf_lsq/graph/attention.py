@@ -69,8 +69,8 @@ def _attention_axes(layer: Layer, query: Node) -> tuple[int, ...]:
     """
     rank = len(query.shape)
     axes = tuple(range(1, rank - 1))
-    own = tuple(axis % rank for axis in layer._attention_axes or axes)
     # Keras counts them with an axis for heads.
+    own = tuple(axis % (rank + 1) for axis in layer._attention_axes)
     if own not in (axes, axes[-1:]):
         raise Unsupported(
             f"attention_axes must be the last axis before the channels, or None, "

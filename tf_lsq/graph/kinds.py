@@ -12,7 +12,6 @@ class Kind:
     Attributes:
         matmul: Multiplies its input by a quantized kernel: the bits of input
             and kernel are chosen.
-        weighted: Has a trained constant as well as its inputs, as every matmul does.
         fuses_relu: Fuses a ReLU that follows into itself.
         keeps_codes: Passes integer codes on unchanged, so its output has the
             grid of its input.
@@ -33,7 +32,6 @@ class Kind:
     """
 
     matmul: bool = False
-    weighted: bool = False
     fuses_relu: bool = False
     keeps_codes: bool = False
     keeps_grid: bool = False
@@ -48,7 +46,7 @@ class Kind:
     range: str = "inputs"
 
 
-_MATMUL = Kind(matmul=True, weighted=True, fuses_relu=True, int16=True, range="signed")
+_MATMUL = Kind(matmul=True, fuses_relu=True, int16=True, range="signed")
 
 # `unary` has the kinds of functions of one tensor.
 BASIC_KINDS = {
@@ -59,11 +57,9 @@ BASIC_KINDS = {
     "dense": _MATMUL,
     "affine": Kind(fuses_relu=True, int16=True, range="signed"),
     "scale": Kind(keeps_codes=True, int16=True),
-    "add_constant": Kind(weighted=True, fuses_relu=True, int16=True, range="signed"),
-    "multiply_constant": Kind(
-        weighted=True, fuses_relu=True, int16=True, range="signed"
-    ),
-    "prelu": Kind(weighted=True, int16=True, range="signed"),
+    "add_constant": Kind(fuses_relu=True, int16=True, range="signed"),
+    "multiply_constant": Kind(fuses_relu=True, int16=True, range="signed"),
+    "prelu": Kind(int16=True, range="signed"),
     "add": Kind(fuses_relu=True, int16=True),
     "subtract": Kind(fuses_relu=True, int16=True, range="signed"),
     "multiply": Kind(fuses_relu=True, int16=True),

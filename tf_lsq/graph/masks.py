@@ -219,6 +219,7 @@ def _settled(node: Node, summand: np.ndarray) -> str:
         else:
             if largest * beta <= _EXCLUDED_BY:
                 node.kind, node.options = "mask", {"mask": mask}
-                node.layer = ScoreMask(mask.tolist(), name=node.layer.name)
+                layer = ScoreMask(mask.tolist(), name=node.layer.name)
+                node.layer = node.model_layer = layer
                 return ""
     return problem if largest <= _LARGE else ""

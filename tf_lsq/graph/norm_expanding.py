@@ -195,7 +195,7 @@ class _Expansion:
         shapes = [tf.TensorShape(source.shape) for source in inputs]
         shape = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
         added = Node(
-            name=layer.name,
+            name=unique_name(self._graph, layer.name),
             layer_name=layer.name,
             kind=kind,
             layer=layer,
@@ -250,7 +250,6 @@ def _constant_layers(node: Node) -> list[tuple[str, Layer]]:
     given = {"gamma": norm.gamma, "beta": norm.beta}
     values = {name: v.numpy() for name, v in given.items() if v is not None}
     rank, shape = len(node.shape), node.shape
-    settings = {"dtype": "float32", "name": node.layer_name}
     if not values:
         return []
     if norm.constant_axes == (rank - 1,):
@@ -258,17 +257,21 @@ def _constant_layers(node: Node) -> list[tuple[str, Layer]]:
             scale="gamma" in values,
             center="beta" in values,
             trainable=node.layer.trainable,
-            **settings,
+            dtype="float32",
+            name=node.layer_name,
         )
         return [("affine", with_weights(layer, shape, values.values()))]
     sizes = [(shape[n] or 1) if n in norm.constant_axes else 1 for n in range(rank)]
     found = []
     for name, value in values.items():
         kind, layer_class = _CONSTANTS[name]
-        if name != [*values][-1]:
-            settings = {**settings, "name": f"{node.layer_name}_{name}"}
+        is_last = name == [*values][-1]
         layer = layer_class(
-            sizes, trained=node.layer.trainable, weight_name=name, **settings
+            sizes,
+            trained=node.layer.trainable,
+            weight_name=name,
+            dtype="float32",
+            name=node.layer_name if is_last else f"{node.layer_name}_{name}",
         )
         value = np.reshape(value, sizes)
         found.append((kind, with_weights(layer, shape, [value])))

@@ -16,8 +16,10 @@ layers = keras.layers
 _FOLDING = (layers.Dense, layers.Conv1D, layers.Conv2D)
 
 
-def fold_norm(graph: Graph, node: Node) -> bool:
+def fold_norm(graph: Graph, node: Node) -> None:
     """Moves gamma and beta of a normalization into the kernels that read it.
+
+    Nothing changes if its readers do not allow it.
 
     ``W (gamma * x + beta) + b`` is ``(W * gamma) x + (W beta + b)``, which is one
     operator less. The user's layers stay unchanged: the operators get copies.
@@ -25,13 +27,10 @@ def fold_norm(graph: Graph, node: Node) -> bool:
     Args:
         graph: The graph of a float model, whose operators change.
         node: Its operator of kind "normalize".
-
-    Returns:
-        Whether it has neither afterwards: its readers may not allow it.
     """
     norm: Norm = node.options["norm"]
     if not _may_fold(graph, node):
-        return norm.gamma is None and norm.beta is None
+        return
     for reader in node.consumers:
         reader.layer = reader.model_layer = _with_folded(reader.layer, node)
     plain = copied(node.layer)
@@ -45,7 +44,6 @@ def fold_norm(graph: Graph, node: Node) -> bool:
     )
     node.layer = node.model_layer = plain
     node.options["norm"] = dataclasses.replace(norm, gamma=None, beta=None)
-    return True
 
 
 def _may_fold(graph: Graph, node: Node) -> bool:

@@ -124,7 +124,7 @@ class Equation:
                 f"tensor or in the result, received {equation!r} for {ranks[0]} and "
                 f"{ranks[1]} axes"
             )
-        if len({self.first[0], self.second[0], self.result[0]}) > 1:
+        if len({self.first[:1], self.second[:1], self.result[:1]}) > 1:
             raise Unsupported(
                 f"the batch must be the first axis everywhere, received {equation!r}"
             )

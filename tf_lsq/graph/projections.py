@@ -194,6 +194,11 @@ def _dense(
 def _finished(call: Call, y: Node, dense: Layer, own_bias: bool, name: str) -> Node:
     """Adds a bias of several axes, and an activation."""
     if not own_bias:
+        if dense.bias_regularizer is not None:
+            raise Unsupported(
+                "bias_regularizer must be None where the bias has several axes, "
+                f"received {type(dense.bias_regularizer).__name__}"
+            )
         layer = call.replacement("bias", lambda: _bias(call, dense, y))
         y = call.add("add_constant", [y], layer=layer, constant=False)
         y.name = f"{name}_bias"

@@ -32,7 +32,6 @@ from .trained import (
     TrainedPoint,
 )
 from .weights import (
-    FloatWeight,
     IntegerWeight,
     KernelWeight,
     Weight,
@@ -170,17 +169,6 @@ class FrozenNode:
         """
         if not isinstance(self.weight, KernelWeight):
             raise TypeError(f"`{self.name}` ({self.kind}) has no integer kernel.")
-        return self.weight
-
-    @property
-    def float_weight(self) -> FloatWeight:
-        """The constants of an operator that is left in float.
-
-        Raises:
-            TypeError: If it has none.
-        """
-        if not isinstance(self.weight, FloatWeight):
-            raise TypeError(f"`{self.name}` ({self.kind}) has no float weight.")
         return self.weight
 
     @property

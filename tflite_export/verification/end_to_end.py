@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from .values import file_codes, file_inputs, on_grid, twin_inputs
 
 BATCH_SIZE = 64
 _UNTRACED = 2  # Batches that Keras computes without a trace.
+_Twin = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 class EndToEnd(NamedTuple):
@@ -76,7 +78,7 @@ def _compared(
 ) -> EndToEnd:
     """Compares the outputs of a runner; the other arguments are the same."""
     frozen, graph, nodes = built.frozen, built.graph, built.frozen.by_name()
-    build = functools.cache(TwinRunner)
+    build = functools.cache(_twin_of)
     twin = build(frozen, this_machine())
     predictors = []
     if runtime is not None:
@@ -92,7 +94,7 @@ def _compared(
         results = runner.run(file_inputs(graph, frozen, arrays))
         wanted_outputs = _keras_outputs(model, x, traced=traced)
         codes = twin_inputs(graph, frozen, arrays)
-        computed = {one: one.run(codes) for one in {twin, *predictors}}
+        computed = {one: one(codes) for one in {twin, *predictors}}
         labels = tf.nest.flatten(y)
         labels = labels if len(labels) == len(results) else [y] * len(results)
         for number, (name, tensor) in enumerate(frozen.outputs.items()):
@@ -104,6 +106,17 @@ def _compared(
                 predicted, as_int8 = (computed[one][name] for one in predictors)
                 _join(found.predicted, name, compare(predicted, int8=as_int8))
     return found
+
+
+def _twin_of(frozen: FrozenModel, runtime: Runtime) -> _Twin:
+    """Returns what computes the outputs of a file, by name, as a runtime does."""
+    runner = TwinRunner(frozen, runtime, frozen.outputs.values())
+
+    def compute(codes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = runner.run(codes)
+        return {name: found[tensor] for name, tensor in frozen.outputs.items()}
+
+    return compute
 
 
 def _keras_outputs(model: keras.Model, x: Any, *, traced: bool) -> list[np.ndarray]:

@@ -120,7 +120,9 @@ def verify_tflite(
         return report
     data = as_data(data, len(model.inputs))
     examples = first_examples(data, model.input_names, point_examples)
-    int8 = freeze_model(trained, Storage())
+    int8 = built.frozen
+    if built.settings.storage != Storage():
+        int8 = freeze_model(trained, Storage(), built.settings.grouped)
     built = dataclasses.replace(built, graph=graph, content=content)
     return verify_on_data(
         report,

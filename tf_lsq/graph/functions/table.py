@@ -36,10 +36,6 @@ _ROWS = {
     **KERNEL_FUNCTIONS,
 }
 FUNCTIONS = {symbol: lower for symbols, lower in _ROWS.items() for symbol in symbols}
-PUBLIC_FUNCTIONS = sorted(
-    symbols[0].replace("compat.v1.", "").replace("__operators__", "Tensor")
-    for symbols in _ROWS
-)
 
 
 def check_function(layer: Layer) -> str | None:
