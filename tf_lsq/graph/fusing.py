@@ -23,9 +23,10 @@ from .integers import make_foreign, settle_integers
 from .limiting import limiting, limits_of, merged
 from .lowering import rescaling
 from .masks import settle_masks
-from .nodes import Graph, Layer, Node
+from .nodes import Graph, Node
 from .normalizing import NORMALIZE
 from .reader import read_model
+from .rewriting import bypass, scaling_numbers
 
 _HARD_SIGMOID_SLOPE = 1 / 6
 _CLOSE = 1e-6  # For constants that a user writes as 1/6 in float32.
@@ -163,26 +164,26 @@ def _simplify(graph: Graph) -> None:
     for node in list(graph.nodes):
         if limits_of(node) is not None:
             _merge_limits(graph, node)
-        if not _is_scaling(node):
+        if not _is_rescaling(node):
             continue
         source = node.inputs[0]
-        if _is_scaling(source) and _only_reader(source, node):
-            scale, offset = _numbers(source.layer)
-            factor, shift = _numbers(node.layer)
+        if _is_rescaling(source) and _only_reader(source, node):
+            scale, offset = scaling_numbers(source)
+            factor, shift = scaling_numbers(node)
             node.layer = node.model_layer = rescaling(
                 scale * factor, offset * factor + shift, node.name
             )
-            _skip(graph, source, node)
+            bypass(graph, source)
         elif _ends_hard_sigmoid(node):
             node.kind = "hard_sigmoid"
             node.layer = node.model_layer = HardSigmoid(
                 _HARD_SIGMOID_SLOPE, name=node.name
             )
             node.options = {"slope": _HARD_SIGMOID_SLOPE}
-            _skip(graph, source, node)
-            _skip(graph, node.inputs[0], node)
+            bypass(graph, source)
+            bypass(graph, node.inputs[0])
     for node in graph.nodes:
-        if _is_scaling(node) and _scales_input(node):
+        if _is_rescaling(node) and _scales_input(node):
             node.kind = "scale"
 
 
@@ -199,17 +200,12 @@ def _merge_limits(graph: Graph, node: Node) -> None:
         new = limiting(both, node.name)
         node.kind, node.activation, node.options = new.kind, new.activation, new.options
         node.layer = node.model_layer = new.layer
-        _skip(graph, source, node)
+        bypass(graph, source)
 
 
-def _is_scaling(node: Node) -> bool:
+def _is_rescaling(node: Node) -> bool:
     """Returns whether an operator is a scaling by constants."""
     return isinstance(node.layer, keras.layers.Rescaling)
-
-
-def _numbers(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scale and offset of a `Rescaling` layer."""
-    return np.asarray(layer.scale, np.float64), np.asarray(layer.offset, np.float64)
 
 
 def _scales_input(node: Node) -> bool:
@@ -218,7 +214,7 @@ def _scales_input(node: Node) -> bool:
     A positive factor for all channels becomes part of the scale of every kernel
     that reads the scaled tensor; the input keeps its codes.
     """
-    scale, offset = _numbers(node.layer)
+    scale, offset = scaling_numbers(node)
     source = node.inputs[0]
     while source.kind == "point":
         source = source.inputs[0]
@@ -245,24 +241,14 @@ def _ends_hard_sigmoid(node: Node) -> bool:
     if relu.activation != "relu6" or relu.kind != "relu":
         return False
     shift = relu.inputs[0]
-    if not (_is_scaling(shift) and _only_reader(relu, node)):
+    if not (_is_rescaling(shift) and _only_reader(relu, node)):
         return False
-    constants = [*_numbers(node.layer), *_numbers(shift.layer)]
+    constants = [*scaling_numbers(node), *scaling_numbers(shift)]
     expected = [_HARD_SIGMOID_SLOPE, 0.0, 1.0, 3.0]
     return _only_reader(shift, relu) and all(
         np.ndim(number) == 0 and abs(number - wanted) < _CLOSE
         for number, wanted in zip(constants, expected, strict=True)
     )
-
-
-def _skip(graph: Graph, source: Node, node: Node) -> None:
-    """Removes the only input of `node` from the graph."""
-    node.inputs = source.inputs
-    for producer in source.inputs:
-        producer.consumers = [
-            node if consumer is source else consumer for consumer in producer.consumers
-        ]
-    graph.nodes.remove(source)
 
 
 # --- Fusing ------------------------------------------------------------------

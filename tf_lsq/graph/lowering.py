@@ -92,7 +92,7 @@ class Call:
             model_layer=self.model_layer if own else layer,
             origin=self.origin,
             inputs=list(sources),
-            shape=self.shape if own else _output_shape(layer, sources),
+            shape=self.shape if own else output_shape(layer, sources),
             options=options,
             call_kwargs=self.call_kwargs if own else {},
             dtype=self.dtype,
@@ -110,7 +110,7 @@ class Call:
             layer_name=layer.name,
             origin=self.origin,
             sources=sources,
-            shape=_output_shape(layer, sources),
+            shape=output_shape(layer, sources),
             dtype=self.dtype,
             copies=self.copies,
             nodes=self.nodes,
@@ -127,8 +127,13 @@ class Call:
         return self.copies[key][1]
 
 
-def _output_shape(layer: Layer, sources: list[Node]) -> tuple[int | None, ...]:
-    """Returns the output shape of a layer that is not part of a model."""
+def output_shape(layer: Layer, sources: list[Node]) -> tuple[int | None, ...]:
+    """Returns the output shape of a layer that is not part of a model.
+
+    Args:
+        layer: The layer.
+        sources: Its inputs.
+    """
     shapes = [tf.TensorShape(source.shape) for source in sources]
     shape = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
     return tuple(tf.TensorShape(shape))

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from .._compat import keras
 from ..layers import AddConstant, ChannelScaling, MultiplyConstant
 from ..lsq import MAX_ACTIVATION_BITS, MAX_NUM_BITS
 from .float_layers import Reduction, UnaryFunction
+from .lowering import output_shape
 from .nodes import Graph, Layer, Node
 from .norm_layers import Lookup, SumOfSquares
 from .normalizing import Norm, with_weights
@@ -192,8 +192,6 @@ class _Expansion:
         """
         if bits is not None:
             options["bits"] = bits
-        shapes = [tf.TensorShape(source.shape) for source in inputs]
-        shape = layer.compute_output_shape(shapes if len(shapes) > 1 else shapes[0])
         added = Node(
             name=unique_name(self._graph, layer.name),
             layer_name=layer.name,
@@ -202,7 +200,7 @@ class _Expansion:
             model_layer=layer,
             origin=self._node.origin,
             inputs=inputs,
-            shape=tuple(tf.TensorShape(shape)),
+            shape=output_shape(layer, inputs),
             options=options,
         )
         for source in inputs:

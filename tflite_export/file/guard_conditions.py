@@ -98,7 +98,7 @@ _STEEPEST_SOFTMAX = 5.0  # Half of the range of its table of powers.
 _INDICES = ("int16", "int32", "int64")  # Types that GATHER reads.
 # How many codes of -2 ** 15 are added up in int32; a pool also adds half its size.
 _LONGEST_SUM, _LARGEST_POOL = 2**16, 2**16 - 1
-_BIAS_TOLERANCE = 1e-5  # Relative; products in float32 are closer.
+_SCALE_TOLERANCE = 1e-5  # Relative; products in float32 are closer.
 _CELL_STATE = 19  # Place of the cell state among the inputs of an LSTM.
 
 
@@ -175,7 +175,7 @@ def accumulator_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
     if (tensors[0].dtype, tensors[2].dtype) != ("int8", "int32") or len(grids) < 3:
         return ""
     first, second, output = (float(grid.scale[0]) for grid in grids)
-    if np.isclose(output, first * second, _BIAS_TOLERANCE, 0):
+    if np.isclose(output, first * second, _SCALE_TOLERANCE, 0):
         return ""
     return f"the scale {output:.6g}, the product {first * second:.6g}"
 
@@ -265,7 +265,7 @@ def bias_scales(op: TFLiteOp, graph: TFLiteGraph) -> str:
     if min(len(bias), len(products)) > 1 and len(bias) != len(products):
         return f"`{name}` has {len(bias)} scales for {len(products)} products"
     scales, expected = np.broadcast_arrays(bias, products)
-    wrong = ~np.isclose(scales, expected, _BIAS_TOLERANCE, 0)
+    wrong = ~np.isclose(scales, expected, _SCALE_TOLERANCE, 0)
     if not wrong.any():
         return ""
     scale, product = scales[wrong][0], expected[wrong][0]

@@ -7,7 +7,7 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from ..file import TensorQuantization, tensor_type, xnnpack_has
+from ..file import TensorQuantization, xnnpack_has
 from ..freezing import (
     INT8_MAX,
     INT8_MIN,
@@ -197,15 +197,11 @@ class Table(Operator):
             f"{node.name}/table", codes, per_tensor(grid.scale, grid.zero_point)
         )
         first = builder.constant(f"{node.name}/first", np.array([-INT8_MIN], np.int32))
-        kinds = {
-            f"{end}_data_type": tensor_type(name)
-            for end, name in (("in", "int8"), ("out", "int32"))
-        }
         code, place = (
             builder.tensor(f"{node.name}/{name}", source.shape, None, "int32")
             for name in ("code", "place")
         )
-        builder.op("CAST", inputs, code, **kinds)
+        builder.cast(inputs[0], code)
         builder.op("ADD", [code, first], place, **_PLAIN, pot_scale_int16=False)
         builder.op("GATHER", [table, place], builder.output(node), axis=0, batch_dims=0)
 

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ..file import TensorQuantization, TFLiteGraph, TFLiteOp, TFLiteTensor
+from ..file import (
+    TensorQuantization,
+    TFLiteGraph,
+    TFLiteOp,
+    TFLiteTensor,
+    tensor_type,
+)
 from ..freezing import ONE, ONE_IN_INT16, FrozenModel, FrozenNode, Grid
 from ..targets import TARGETS
 
@@ -99,6 +105,18 @@ class Builder:
     def op(self, code: str, inputs: list[str], output: str, **options: Any) -> None:
         """Adds an operator."""
         self.graph.ops.append(TFLiteOp(code, inputs, [output], options))
+
+    def cast(self, source: str, output: str) -> None:
+        """Adds a CAST to the type of a tensor.
+
+        Args:
+            source: The tensor to read.
+            output: The tensor to write.
+        """
+        ends = {"in_data_type": source, "out_data_type": output}
+        types = {end: self.graph.tensors[name].dtype for end, name in ends.items()}
+        options = {end: tensor_type(dtype) for end, dtype in types.items()}
+        self.op("CAST", [source], output, **options)
 
     def split(self, source: str, names: Sequence[str]) -> Sequence[str]:
         """Adds a SPLIT of the channels of a tensor into equal parts.

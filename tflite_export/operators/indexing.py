@@ -53,11 +53,7 @@ class Embedding(Operator):
         ids, source = inputs[0], builder.nodes[node.inputs[0]]
         if source.integer_type not in ("int32", "int64"):
             ids = builder.tensor(f"{node.name}/ids", source.shape, None, "int32")
-            types = {
-                "in_data_type": tensor_type(source.integer_type),
-                "out_data_type": tensor_type("int32"),
-            }
-            builder.op("CAST", inputs, ids, **types)
+            builder.cast(inputs[0], ids)
         builder.op("GATHER", [table, ids], builder.output(node), axis=0, batch_dims=0)
 
     def integers(self, context: Context) -> Compute:

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from ..file import tensor_type
 from ..freezing import FrozenNode, Grid
 from ..runtimes import arithmetic, fixed_point
 from .base import Compute, Context, Operator, integers_of
@@ -78,12 +77,8 @@ class Lookup(Operator):
         )
         place = inputs[0]
         if builder.int32_places:
-            types = {
-                "in_data_type": tensor_type("int16"),
-                "out_data_type": tensor_type("int32"),
-            }
             place = builder.tensor(f"{node.name}/place", source.shape, None, "int32")
-            builder.op("CAST", inputs, place, **types)
+            builder.cast(inputs[0], place)
         builder.op("GATHER", [table, place], builder.output(node), axis=0, batch_dims=0)
 
     def integers(self, context: Context) -> Compute:

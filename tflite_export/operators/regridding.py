@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from ..file import tensor_type
 from ..freezing import FrozenNode, Grid
 from .base import Compute, Context, Operator, integers_of, quantized
 from .builder import Builder, per_tensor
@@ -61,11 +60,7 @@ class ToInt16(Regridding):
         """Adds a CAST, which old runtimes have, or a QUANTIZE from a zero point."""
         source = builder.nodes[node.inputs[0]].integer_grid
         if source.zero_point == 0 and builder.casts:
-            types = {
-                "in_data_type": tensor_type("int8"),
-                "out_data_type": tensor_type("int16"),
-            }
-            builder.op("CAST", inputs, builder.output(node), **types)
+            builder.cast(inputs[0], builder.output(node))
         else:
             builder.op("QUANTIZE", inputs, builder.output(node))
 
