@@ -402,8 +402,8 @@ REFUSED = {
     "bias_regularizer must be None": lambda x: layers.EinsumDense(
         "abc,cd->abd", (8, 5), bias_axes="bd", bias_regularizer="l2"
     )(x),
-    "the batch must be the first axis": lambda x: tf.einsum(
-        "bi,bi->", *[tf.reshape(x, [-1, 48])] * 2
+    "the batch must be the first axis": lambda x: tf.reshape(
+        tf.einsum("bi,bi->", *[tf.reshape(x, [-1, 48])] * 2), [-1, 1]
     ),
     "normalize must be False": lambda x: layers.Dot(2, normalize=True)([x, x]),
 }
