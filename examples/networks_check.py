@@ -151,8 +151,8 @@ def _train(network: Network, student: Any, x: np.ndarray, path: Path, row: Row) 
 def _archives_in_memory() -> Iterator[None]:
     """Reads the members of zip archives as a whole.
 
-    tf_keras seeks in a compressed stream, which starts from its beginning at every step
-    back: minutes for networks of hundreds of layers.
+    tf_keras seeks in an open member, which Python reads again from its beginning at
+    every step back: minutes for networks of hundreds of layers.
     """
     opened = zipfile.ZipFile.open
 
