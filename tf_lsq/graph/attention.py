@@ -10,7 +10,6 @@ Key and value are second factors, which have zero points of 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -182,7 +181,7 @@ def dot_attention(call: Call) -> Node | list[Node]:
         )
     scores = add_matmul(call, query, key, (False, True), f"{call.name}_scores")
     if layer.use_scale:
-        factor = call.replacement("scale", _scale_of(call, scores))
+        factor = call.trained_constant(MultiplyConstant, "scale", layer.scale, scores)
         scores = call.add("multiply_constant", [scores], layer=factor, constant=False)
     scores = _masked(call, scores, given, 1)
     probabilities = softmax(call, scores, 1.0, f"{call.name}_softmax")
@@ -192,23 +191,6 @@ def dot_attention(call: Call) -> Node | list[Node]:
         return result
     name = f"{call.name}_attention_scores"
     return [result, add_identity(call, probabilities, name)]
-
-
-def _scale_of(call: Call, scores: Node) -> Callable[[], Layer]:
-    """Returns what makes the layer of a trained factor of scores."""
-
-    def make() -> Layer:
-        scale = call.layer.scale
-        shape = (1,) * len(scores.shape)
-        layer = MultiplyConstant(
-            shape, trained=True, weight_name="scale", name=f"{call.layer_name}_scale"
-        )
-        layer.build(scores.shape)
-        layer.set_weights([np.reshape(np.asarray(scale), shape)])
-        layer.trainable = call.layer.trainable
-        return layer
-
-    return make
 
 
 def check_dot_attention(layer: Layer) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .._compat import OpLambda, keras
@@ -35,6 +36,19 @@ def copied(layer: Layer, **changes: Any) -> Layer:
             "copied: its `get_config` must return the arguments of its `__init__`. "
             f"Received: {reason}"
         ) from error
+
+
+def with_weights(layer: Layer, shape: Any, values: Iterable[Any]) -> Layer:
+    """Returns a layer, built for inputs of a shape, with weights.
+
+    Args:
+        layer: The layer, not built.
+        shape: Of its inputs; the size of the batch does not matter.
+        values: Its weights.
+    """
+    layer.build((None, *shape[1:]))
+    layer.set_weights(list(values))
+    return layer
 
 
 def _copied_lambda(layer: Layer, changes: dict[str, Any]) -> Layer:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from .._compat import keras
 from ..layers import replaced_attributes
+from .copying import with_weights
 from .nodes import Layer, Node
 
 layers = keras.layers
@@ -125,6 +126,32 @@ class Call:
             # The layer is kept, so that its id stays unique.
             self.copies[key] = (self.layer, make())
         return self.copies[key][1]
+
+    def trained_constant(
+        self, layer_class: type[Layer], name: str, value: Any, x: Node
+    ) -> Any:
+        """Returns a layer with a weight of the user's layer, created once per layer.
+
+        Args:
+            layer_class: `AddConstant` or `MultiplyConstant`.
+            name: Name of the weight.
+            value: Its value.
+            x: What the new layer reads.
+        """
+        value = np.asarray(value)
+        shape = (1,) * (len(x.shape) - value.ndim) + value.shape
+
+        def make() -> Layer:
+            layer = layer_class(
+                shape,
+                trained=True,
+                weight_name=name,
+                trainable=self.layer.trainable,
+                name=f"{self.layer_name}_{name}",
+            )
+            return with_weights(layer, x.shape, [value.reshape(shape)])
+
+        return self.replacement(name, make)
 
 
 def output_shape(layer: Layer, sources: list[Node]) -> tuple[int | None, ...]:

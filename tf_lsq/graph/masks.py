@@ -26,7 +26,7 @@ SCORE_BITS = 7
 _EXCLUDED_BY = -64.0
 # Summands of these are no numbers like others: their grid would have no other codes.
 _LARGE = -1e4
-_EXCLUDED = -1e9
+EXCLUDED = -1e9  # What Keras adds to scores that a mask excludes.
 # e to the power of minus this is half a code of a probability in int16.
 _DISTANCE = math.log(2.0**16)
 _ONLY_SCORES = (
@@ -57,7 +57,7 @@ class ScoreMask(SettingsLayer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Returns the scores, shape of `inputs`."""
-        excluded = max(_EXCLUDED, inputs.dtype.min / 2)
+        excluded = max(EXCLUDED, inputs.dtype.min / 2)
         kept = tf.cast(tf.constant(self.mask), inputs.dtype)
         return inputs + (1.0 - kept) * excluded
 

@@ -12,11 +12,12 @@ import numpy as np
 from .._compat import keras
 from ..layers import AddConstant, ChannelScaling, MultiplyConstant
 from ..lsq import MAX_ACTIVATION_BITS, MAX_NUM_BITS
+from .copying import with_weights
 from .float_layers import Reduction, UnaryFunction
 from .lowering import output_shape
 from .nodes import Graph, Layer, Node
 from .norm_layers import Lookup, SumOfSquares
-from .normalizing import Norm, with_weights
+from .normalizing import Norm
 from .rewriting import unique_name
 
 layers = keras.layers
@@ -266,7 +267,8 @@ def _constant_layers(node: Node) -> list[tuple[str, Layer]]:
         is_last = name == [*values][-1]
         layer = layer_class(
             sizes,
-            trained=node.layer.trainable,
+            trained=True,
+            trainable=node.layer.trainable,
             weight_name=name,
             dtype="float32",
             name=node.layer_name if is_last else f"{node.layer_name}_{name}",

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 
 from .._compat import keras
-from .copying import copied
+from .copying import copied, with_weights
 from .nodes import Graph, Layer, Node
-from .normalizing import Norm, with_weights
+from .normalizing import Norm
 
 layers = keras.layers
 # Layers whose kernels can have the gamma and beta of a normalization before them.

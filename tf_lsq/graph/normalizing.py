@@ -23,7 +23,7 @@ import numpy as np
 from .._compat import keras
 from .functions.recorded import Unsupported
 from .lowering import Call
-from .nodes import Layer, Node
+from .nodes import Node
 from .norm_layers import L2Normalization
 
 layers = keras.layers
@@ -178,10 +178,3 @@ def _norm(call: Call, norm: Norm) -> Node:
     if not norm.axes or rank < 2:
         raise Unsupported(f"there must be an axis to normalize, received {shape}")
     return call.add(NORMALIZE, norm=norm)
-
-
-def with_weights(layer: Layer, shape: Any, values: Any) -> Layer:
-    """Returns a built layer with weights."""
-    layer.build((None, *shape[1:]))
-    layer.set_weights(list(values))
-    return layer

@@ -48,6 +48,35 @@ def add_matmul(
     return call.add("matmul", [x, y], layer=layer, transposed=transposed)
 
 
+def terms_of(equation: str, ranks: tuple[int, int]) -> list[str]:
+    """Returns the axes of two tensors and of their product, a letter for each.
+
+    Args:
+        equation: An equation of `tf.einsum`, such as "bqhd,bkhd->bhqk"; axes that have
+            no letter are "...".
+        ranks: How many axes both tensors have.
+
+    Raises:
+        Unsupported: If it is no product of two tensors with an explicit result.
+    """
+    sides = equation.replace(" ", "").split("->")
+    terms = [*sides[0].split(","), *sides[1:]]
+    if len(sides) != 2 or len(terms) != 3:
+        raise Unsupported(
+            "the equation must be a product of two tensors with its result, such as "
+            f"'bqd,bkd->bqk', received {equation!r}"
+        )
+    counts = [
+        rank - len(term.replace(_ELLIPSIS, "")) if _ELLIPSIS in term else 0
+        for term, rank in zip(terms[:2], ranks, strict=True)
+    ]
+    free = [letter for letter in _LETTERS if letter not in equation]
+    names = "".join(free[: max(*counts, 0)])
+    filled = [*(names[len(names) - count :] for count in counts), names]
+    pairs = zip(terms, filled, strict=True)
+    return [term.replace(_ELLIPSIS, letters) for term, letters in pairs]
+
+
 @dataclasses.dataclass(frozen=True)
 class Equation:
     """Names of the axes of two tensors, and of the sum of their products.
@@ -73,23 +102,7 @@ class Equation:
         Raises:
             Unsupported: If it is no product of two tensors with an explicit result.
         """
-        sides = equation.replace(" ", "").split("->")
-        terms = [*sides[0].split(","), *sides[1:]]
-        if len(sides) != 2 or len(terms) != 3:
-            raise Unsupported(
-                "the equation must be a product of two tensors with its result, such "
-                f"as 'bqd,bkd->bqk', received {equation!r}"
-            )
-        counts = [
-            rank - len(term.replace(_ELLIPSIS, "")) if _ELLIPSIS in term else 0
-            for term, rank in zip(terms[:2], ranks, strict=True)
-        ]
-        free = [letter for letter in _LETTERS if letter not in equation]
-        names = "".join(free[: max(*counts, 0)])
-        filled = [*(names[len(names) - count :] for count in counts), names]
-        pairs = zip(terms, filled, strict=True)
-        expanded = [term.replace(_ELLIPSIS, letters) for term, letters in pairs]
-        parsed = cls(*expanded)
+        parsed = cls(*terms_of(equation, ranks))
         parsed._check(equation, ranks)
         return parsed
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from .._compat import keras
 from ..layers import AddConstant
 from .activations import FUSED, activate, activation_name, with_activation
+from .copying import with_weights
 from .functions.recorded import Unsupported
 from .lowering import Call
 from .moving import add_reshape, add_transpose
 from .nodes import Layer, Node
+from .products import terms_of
 from .shape_values import sizes
 
 layers = keras.layers
@@ -48,13 +49,8 @@ class _Projection:
         Raises:
             Unsupported: If it is more than one product with a matrix per token.
         """
-        equation = layer.equation.replace(" ", "")
-        free = [x for x in "abcdefghijklmnopqrstuvwxyz" if x not in equation]
-        left, result = equation.split("->")
-        source, kernel = left.split(",")
-        missing = rank - len(source.replace("...", ""))
-        letters = "".join(free[:missing]) if "..." in source else ""
-        source, result = (term.replace("...", letters) for term in (source, result))
+        ranks = rank, len(layer.kernel.shape)
+        source, kernel, result = terms_of(layer.equation, ranks)
         kept = "".join(x for x in source if x in result)
         summed = "".join(x for x in kernel if x in source and x not in result)
         new = "".join(x for x in result if x in kernel and x not in source)
@@ -186,9 +182,7 @@ def _dense(
         dtype=dense.dtype_policy,
         name=name,
     )
-    layer.build((None, rows))
-    layer.set_weights(values)
-    return layer
+    return with_weights(layer, (None, rows), values)
 
 
 def _finished(call: Call, y: Node, dense: Layer, own_bias: bool, name: str) -> Node:
@@ -199,22 +193,9 @@ def _finished(call: Call, y: Node, dense: Layer, own_bias: bool, name: str) -> N
                 "bias_regularizer must be None where the bias has several axes, "
                 f"received {type(dense.bias_regularizer).__name__}"
             )
-        layer = call.replacement("bias", lambda: _bias(call, dense, y))
+        layer = call.trained_constant(AddConstant, "bias", dense.bias, y)
         y = call.add("add_constant", [y], layer=layer, constant=False)
         y.name = f"{name}_bias"
     if activation_name(dense.activation) == FUSED[0]:
         return y
     return activate(call, y, dense.activation, f"{name}_activation")
-
-
-def _bias(call: Call, dense: Layer, y: Node) -> Any:
-    """Returns the layer that adds a bias of several axes."""
-    bias = np.asarray(dense.bias)
-    shape = (1,) * (len(y.shape) - bias.ndim) + bias.shape
-    layer = AddConstant(
-        shape, trained=True, weight_name="bias", name=f"{call.layer_name}_bias"
-    )
-    layer.build(y.shape)
-    layer.set_weights([bias.reshape(shape)])
-    layer.trainable = call.layer.trainable
-    return layer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from .._compat import keras
 from ..layers import ChannelScaling
+from .copying import with_weights
 from .lowering import Call
 from .nodes import Node
-from .normalizing import with_weights
 
 
 def layer_scale(call: Call) -> Node:

@@ -7,6 +7,8 @@ import abc
 import numpy as np
 import tensorflow as tf
 
+from tf_lsq.graph import EXCLUDED
+
 from ..file import TensorQuantization, xnnpack_has
 from ..freezing import (
     INT8_MAX,
@@ -15,7 +17,6 @@ from ..freezing import (
     ONE_IN_INT16,
     FloatWeight,
     FrozenNode,
-    Grid,
 )
 from ..runtimes import arithmetic, softmax, tables
 from .base import (
@@ -25,13 +26,14 @@ from .base import (
     Operator,
     PlainOperator,
     integers_of,
+    tabulated,
 )
 from .builder import FUSED, Builder, per_tensor
 from .limits import write_limits
 
 _SIDES = ("positive", "negative", "sloped")
-_EXCLUDED = -1e9  # What Keras adds to masked scores.
 _PLAIN = {"fused_activation_function": "NONE"}
+_CODES = range(INT8_MIN, INT8_MAX + 1)
 
 
 class Relu(Operator):
@@ -192,7 +194,7 @@ class Table(Operator):
     def write(self, builder: Builder, node: FrozenNode, inputs: list[str]) -> None:
         """Adds CAST, ADD and GATHER: codes become places in the table."""
         source, grid = builder.nodes[node.inputs[0]], node.integer_grid
-        codes = self._codes(node, source.integer_grid)
+        codes = tabulated(node, source.integer_grid, _CODES)
         table = builder.constant(
             f"{node.name}/table", codes, per_tensor(grid.scale, grid.zero_point)
         )
@@ -208,24 +210,15 @@ class Table(Operator):
     def integers(self, context: Context) -> Compute:
         """Looks up every code."""
         grid, zero_point = context.source_grid, context.grid.zero_point
-        table = self._codes(context.node, grid).astype(np.int64) - zero_point
+        codes = tabulated(context.node, grid, _CODES)
+        table = codes.astype(np.int64) - zero_point
         return lambda inputs: context.limited(
             arithmetic.look_up(integers_of(inputs[0]) + grid.zero_point, table)
         )
 
-    def _codes(self, node: FrozenNode, source: Grid) -> np.ndarray:
-        """Returns the result of every code from -128 to 127, int8, `[256]`."""
-        grid = node.integer_grid
-        codes = np.arange(INT8_MIN, INT8_MAX + 1) - source.zero_point
-        values = np.asarray(node.trained.tabulated(codes * np.float64(source.scale)))
-        scaled = np.rint(values / grid.scale) + grid.zero_point
-        return np.clip(scaled, INT8_MIN, INT8_MAX).astype(np.int8)
 
-
-class Softmax(PlainOperator):
+class Softmax(Operator):
     """Softmax over the last axis."""
-
-    code = "SOFTMAX"
 
     def exact(self, node: FrozenNode, inputs: list[tf.Tensor]) -> tf.Tensor:
         """Computes the softmax."""
@@ -261,7 +254,7 @@ class Mask(Operator):
         """Masks."""
         kept = node.trained.options["mask"]
         if node.is_float:
-            return inputs[0] + np.where(kept, 0.0, _EXCLUDED)
+            return inputs[0] + np.where(kept, 0.0, EXCLUDED)
         grid = node.integer_grid
         excluded = np.float64(grid.scale) * (grid.low - grid.zero_point)
         return tf.where(kept, inputs[0], excluded)
@@ -270,7 +263,7 @@ class Mask(Operator):
         """Adds a MINIMUM with the largest code of every score; in float, an ADD."""
         kept, output = node.trained.options["mask"], builder.output(node)
         if node.is_float:
-            numbers = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
+            numbers = np.where(kept, 0.0, EXCLUDED).astype(np.float32)
             mask = builder.constant(f"{node.name}/mask", numbers)
             builder.op("ADD", [inputs[0], mask], output, **_PLAIN)
             return

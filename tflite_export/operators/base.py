@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..runtimes import Runtime, arithmetic, fixed_point
 from .builder import FUSED, Builder
 
 _RELU6 = np.float32(6.0)
+_EXACT_FLOAT32 = 2**24  # Whole numbers below are exact.
 
 # From inputs to the output: integer tensors as codes minus their zero point, others as
 # real values, all float32.
@@ -210,6 +211,30 @@ def decoded(grid: PixelGrid) -> Compute:
         return tf.clip_by_value(whole, 0.0, float(LARGEST_BYTE)) - grid.zero
 
     return compute
+
+
+def exact_type(largest: int) -> tf.DType:
+    """Returns the faster type in which sums of whole numbers are exact.
+
+    Args:
+        largest: The largest sum.
+    """
+    return tf.float32 if largest < _EXACT_FLOAT32 else tf.float64
+
+
+def tabulated(node: FrozenNode, source: Grid, codes: Sequence[int]) -> np.ndarray:
+    """Returns the results of a function for codes, in the type of its output.
+
+    Args:
+        node: The operator of the function.
+        source: Grid of its input.
+        codes: Codes of its input.
+    """
+    grid = node.integer_grid
+    units = np.asarray(codes) - source.zero_point
+    values = np.asarray(node.trained.tabulated(units * np.float64(source.scale)))
+    scaled = np.rint(values / grid.scale) + grid.zero_point
+    return np.clip(scaled, *grid.bounds).astype(grid.container)
 
 
 class MovingOperator(Operator):

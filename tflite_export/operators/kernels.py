@@ -21,10 +21,9 @@ from ..freezing import (
 )
 from ..runtimes import arithmetic, fixed_point
 from ..targets import TARGETS, takes_container
-from .base import Compute, Context, Operator
+from .base import Compute, Context, Operator, exact_type
 from .builder import FUSED, Builder, image_shape
 
-_EXACT_FLOAT32 = 2**24  # Whole numbers below are exact.
 _CPU = TARGETS["phone"]
 _NO_DILATION: dict[str, Any] = {"dilation_h_factor": 1, "dilation_w_factor": 1}
 
@@ -99,7 +98,7 @@ class KernelOperator(Operator):
         weight = node.kernel_weight
         codes = np.abs(weight.codes.codes) // weight.multiplier
         largest = reach * int(codes.reshape(-1, codes.shape[-1]).sum(axis=0).max())
-        dtype = tf.float32 if largest < _EXACT_FLOAT32 else tf.float64
+        dtype = exact_type(largest)
         kernel = tf.constant(trained.quantized_kernel.codes, dtype)
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ..freezing import FrozenNode, Grid
 from ..runtimes import arithmetic, fixed_point
-from .base import Compute, Context, Operator, integers_of
+from .base import Compute, Context, Operator, integers_of, tabulated
 from .builder import Builder, per_tensor
 
 
@@ -72,7 +72,7 @@ class Lookup(Operator):
         source, grid = builder.nodes[node.inputs[0]], node.integer_grid
         table = builder.constant(
             f"{node.name}/table",
-            _table(node, source.integer_grid),
+            _looked_up(node, source.integer_grid),
             per_tensor(grid.scale, grid.zero_point),
         )
         place = inputs[0]
@@ -83,7 +83,7 @@ class Lookup(Operator):
 
     def integers(self, context: Context) -> Compute:
         """Looks up every code."""
-        table = _table(context.node, context.source_grid).astype(np.int64)
+        table = _looked_up(context.node, context.source_grid).astype(np.int64)
         values = tf.constant(table - context.grid.zero_point)
         return lambda inputs: context.limited(tf.gather(values, integers_of(inputs[0])))
 
@@ -99,7 +99,7 @@ def _scale_of_squares(source: FrozenNode) -> float:
     return float(scale * scale)
 
 
-def _table(node: FrozenNode, source: Grid) -> np.ndarray:
+def _looked_up(node: FrozenNode, source: Grid) -> np.ndarray:
     """Returns the result of every code from 0 on, in the type of the output.
 
     Raises:
@@ -110,11 +110,7 @@ def _table(node: FrozenNode, source: Grid) -> np.ndarray:
             f"`{node.name}` must read codes that are not negative. Received: "
             f"{source.low}..{source.high}."
         )
-    grid = node.integer_grid
-    codes = np.arange(source.high + 1)
-    values = np.asarray(node.trained.tabulated(codes * np.float64(source.scale)))
-    scaled = np.rint(values / grid.scale) + grid.zero_point
-    return np.clip(scaled, *grid.bounds).astype(grid.container)
+    return tabulated(node, source, range(source.high + 1))
 
 
 # Kind -> its operator.

@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from ..freezing import FrozenNode
 from ..runtimes import arithmetic, fixed_point
-from .base import Compute, Context, Operator
+from .base import Compute, Context, Operator, exact_type
 from .builder import Builder
-
-_EXACT_FLOAT32 = 2**24  # Whole numbers below are exact.
 
 
 class MatMul(Operator):
@@ -43,7 +41,7 @@ class MatMul(Operator):
     def integers(self, context: Context) -> Compute:
         """Multiplies codes, and rounds."""
         requantize, node = self._requantize(context), context.node
-        dtype = tf.float32 if _reach(context) < _EXACT_FLOAT32 else tf.float64
+        dtype = exact_type(_reach(context))
 
         def compute(inputs: list[tf.Tensor]) -> tf.Tensor:
             acc = self.exact(node, [tf.cast(codes, dtype) for codes in inputs])

@@ -13,6 +13,7 @@ import numpy as np
 from ..._compat import keras
 from ..activations import with_activation
 from ..convolutions import convolution_options, depthwise_options
+from ..copying import with_weights
 from ..lowering import Call, Options
 from ..nodes import Layer, Node
 from ..products import Equation, add_matmul, add_product
@@ -101,9 +102,8 @@ def _with_kernel(
 
     def make() -> Layer:
         layer.trainable = is_trained(kernel)
-        layer.build((None, *x.shape[1:]))
-        layer.set_weights([values if shape is None else values.reshape(shape)])
-        return layer
+        own = values if shape is None else values.reshape(shape)
+        return with_weights(layer, x.shape, [own])
 
     part = call.part(call.replacement(kind, make), layer.name, [x])
     node = with_activation(kind, _OPTIONS.get(kind))(part)

@@ -10,6 +10,7 @@ import numpy as np
 from ..._compat import keras
 from ...layers import AddConstant, MultiplyConstant
 from ..activations import unary
+from ..copying import with_weights
 from ..lowering import Call, chained, rescaling
 from ..masks import add_mask, excluding, may_exclude
 from ..nodes import Layer, Node
@@ -171,9 +172,7 @@ def _with_constant(
 
     def make() -> Layer:
         layer = _CONSTANT_LAYERS[kind](shape, trained=trained, name=name, **settings)
-        layer.build(x.shape)
-        layer.set_weights([np.reshape(values, shape)])
-        return layer
+        return with_weights(layer, x.shape, [np.reshape(values, shape)])
 
     layer = call.replacement(f"{kind} {shape}", make)
     node = call.add(kind, [x], layer=layer, constant=not trained)

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ..masks import EXCLUDED
 from ..product_layers import Einsum
 from .arguments import is_tensor
 from .recorder import Recorder, Row, require
-
-_EXCLUDED = -1e9  # What is added to masked scores.
 
 
 def _matmul(record: Recorder, x: Any, y: Any) -> Any:
@@ -73,7 +72,7 @@ def _attention(
     if operation.is_causal:
         kept = kept & np.tri(*scores.shape[-2:], dtype=bool)
     if not kept.all():
-        excluded = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
+        excluded = np.where(kept, 0.0, EXCLUDED).astype(np.float32)
         scores = record.part("masked", tf.add, scores, excluded)
     return multiply[""]([record.part("softmax", tf.nn.softmax, scores), value])
 
