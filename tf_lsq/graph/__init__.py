@@ -25,7 +25,7 @@ from .keras3.models import (
     tf_keras_model,
 )
 from .kinds import Kind
-from .masks import EXCLUDED, SCORE_BITS, ScoreMask, least_step
+from .masks import SCORE_BITS, ScoreMask, least_step
 from .nodes import ForeignCall, Graph, Layer, Node, override_for, tensors_of
 from .norm_expanding import NormForm, expand_norm, most_values, num_values
 from .norm_folding import fold_norm
@@ -44,7 +44,6 @@ from .tabulated import register_elementwise
 from .unary import KINDS, WITHOUT_FLOAT
 
 __all__ = [
-    "EXCLUDED",
     "KINDS",
     "LARGEST_INT8",
     "NORMALIZE",

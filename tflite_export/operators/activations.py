@@ -7,8 +7,6 @@ import abc
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq.graph import EXCLUDED
-
 from ..file import TensorQuantization, xnnpack_has
 from ..freezing import (
     INT8_MAX,
@@ -34,6 +32,7 @@ from .limits import write_limits
 _SIDES = ("positive", "negative", "sloped")
 _PLAIN = {"fused_activation_function": "NONE"}
 _CODES = range(INT8_MIN, INT8_MAX + 1)
+_EXCLUDED = -1e9  # What Keras adds to masked scores.
 
 
 class Relu(Operator):
@@ -254,7 +253,7 @@ class Mask(Operator):
         """Masks."""
         kept = node.trained.options["mask"]
         if node.is_float:
-            return inputs[0] + np.where(kept, 0.0, EXCLUDED)
+            return inputs[0] + np.where(kept, 0.0, _EXCLUDED)
         grid = node.integer_grid
         excluded = np.float64(grid.scale) * (grid.low - grid.zero_point)
         return tf.where(kept, inputs[0], excluded)
@@ -263,7 +262,7 @@ class Mask(Operator):
         """Adds a MINIMUM with the largest code of every score; in float, an ADD."""
         kept, output = node.trained.options["mask"], builder.output(node)
         if node.is_float:
-            numbers = np.where(kept, 0.0, EXCLUDED).astype(np.float32)
+            numbers = np.where(kept, 0.0, _EXCLUDED).astype(np.float32)
             mask = builder.constant(f"{node.name}/mask", numbers)
             builder.op("ADD", [inputs[0], mask], output, **_PLAIN)
             return
