@@ -38,11 +38,12 @@ _BATCH, _RATE, _ROUNDS, _WARM_UP = 128, 5e-4, 200, 20
 _COMPARED = 1000  # Test images.
 _RESULTS = Path("docs/forms/results.jsonl")
 BITS = ("8/8", "4/8", "4/4")
+_ISLANDS = "float islands"
 FORMS: dict[str, dict[str, Any]] = {
     "integers": {},
     "16-bit normalizations": {"norm_form": "int16"},
     "16-bit probabilities": {},
-    "float islands": {"overrides": {".*_attention|.*norm.*": "float"}},
+    _ISLANDS: {"overrides": {".*_attention|.*norm.*": "float"}},
 }
 # Bits of probabilities do not depend on the number of tokens here.
 _MOST_IN_INT8 = {"16-bit probabilities": 0}
@@ -197,22 +198,25 @@ def _page(args: argparse.Namespace) -> str:
         f"epochs: {args.epochs}. Printed by "
         "`python -m benchmarks.forms_trained`; ms: one inference under LiteRT with "
         "XNNPACK on one thread, with the smallest and largest of three blocks of "
-        f"{_ROUNDS // 3} rounds, all files in turn; off by one: output codes of the "
+        f"{_ROUNDS // 3} rounds, all files in turn; to islands: the ratio to float "
+        "islands of the same bits; off by one: output codes of the "
         "file that are next to the student's; twin: codes of all tensors that the "
         "integer twin computes differently.",
         "",
         "| bits | form | student | file | off by one | twin | operators | float layers "
-        "| bytes | ms |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| bytes | ms | to islands |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
+        own = times[f"{row['bits']} {row['form']}"]
         cells = [
             f"{row['student']:.2%}",
             f"{row['file']:.2%}",
             f"{row['off_by_one']:.4%}",
             *(f"{row[key]:,}" for key in ("twin_differences", "operators")),
             *(f"{row[key]:,}" for key in ("float_layers", "bytes")),
-            f"{times[row['bits'] + ' ' + row['form']].milliseconds()}",
+            str(own.milliseconds()),
+            str(own.ratio(times[f"{row['bits']} {_ISLANDS}"])),
         ]
         lines.append(f"| {row['bits']} | {row['form']} | {' | '.join(cells)} |")
     says = "What `tflite_export.check_model` says of it at 8/8 bits:"
@@ -220,7 +224,7 @@ def _page(args: argparse.Namespace) -> str:
     lines += ["| target | form | operators | verdict |", "|---|---|---|---|"]
     model = keras.models.load_model(args.float, compile=False)
     for target in TARGETS:
-        for form in ("integers", "float islands"):
+        for form in ("integers", _ISLANDS):
             lines.append(_verdict(model, target, form))
     about = ", ".join(f"{name} {value}" for name, value in machine().items())
     return "\n".join([*lines, "", f"Measured with {about}."]) + "\n"
