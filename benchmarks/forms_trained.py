@@ -7,7 +7,8 @@ All students start from the float network of `examples/transformers.py`, which r
 rows of Fashion-MNIST as tokens, and train with the same batches. Each file runs all
 test images, and is compared with its student on the first 1,000. Finished rows are
 appended to `--results` and not repeated; `--markdown` writes the page of all of them,
-for which the files, kept in `--files`, are timed side by side.
+for which the files are timed side by side: those in `--files`, or others with the same
+operators.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def main() -> None:
     args.files.mkdir(parents=True, exist_ok=True)
     args.results.parent.mkdir(parents=True, exist_ok=True)
     train, test = (_images(split, args.data_dir) for split in ("train", "test"))
-    for bits in BITS:
+    for bits in args.bits:
         for form in FORMS:
             if not _found(args, bits, form):
                 row = _row(bits, form, train, test, args)
                 with args.results.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-    text = _page(args)
+    text = _page(train[0][:_BATCH], args)
     print(text)
     if args.markdown:
         args.markdown.write_text(text)
@@ -78,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--files", type=Path, default=Path("forms"))
     parser.add_argument("--results", type=Path, default=_RESULTS)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--bits", nargs="*", choices=BITS, default=[*BITS])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -105,15 +107,7 @@ def _row(
     bits: str, form: str, train: Any, test: Any, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Trains and exports a student, and returns what was measured."""
-    weight_bits, activation_bits = map(int, bits.split("/"))
-    keras.utils.set_random_seed(args.seed)
-    with _form(form):
-        student = tf_lsq.quantize_model(
-            keras.models.load_model(args.float, compile=False),
-            weight_bits=weight_bits,
-            activation_bits=activation_bits,
-            **FORMS[form],
-        )
+    student = _student(bits, form, args)
     steps = args.epochs * -(-len(train[0]) // _BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(_RATE, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -136,6 +130,29 @@ def _row(
         "float_layers": len(report.float_layers),
         "bytes": report.file_bytes,
     }
+
+
+def _student(bits: str, form: str, args: argparse.Namespace) -> keras.Model:
+    """Returns a student of the float network, not trained."""
+    weight_bits, activation_bits = map(int, bits.split("/"))
+    keras.utils.set_random_seed(args.seed)
+    with _form(form):
+        return tf_lsq.quantize_model(
+            keras.models.load_model(args.float, compile=False),
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            **FORMS[form],
+        )
+
+
+def _file(bits: str, form: str, images: np.ndarray, args: argparse.Namespace) -> Path:
+    """Returns a file with the operators of a row; training does not change these."""
+    path = _path(args, bits, form)
+    if not path.exists():
+        student = _student(bits, form, args)
+        tf_lsq.calibrate(student, images)
+        tflite_export.export_model(student, path, verbose=False)
+    return path
 
 
 def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
@@ -171,21 +188,25 @@ def _rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _found(args: argparse.Namespace, bits: str, form: str) -> bool:
-    """Returns whether a row is finished, and its file is there."""
+    """Returns whether a row is finished."""
     wanted = {"bits": bits, "form": form, "seed": args.seed}
-    rows = [row for row in _rows(args) if wanted.items() <= row.items()]
-    return bool(rows) and _path(args, bits, form).exists()
+    return any(wanted.items() <= row.items() for row in _rows(args))
 
 
 # --- The page --------------------------------------------------------------------
 
 
-def _page(args: argparse.Namespace) -> str:
-    """Returns the tables in Markdown."""
+def _page(images: np.ndarray, args: argparse.Namespace) -> str:
+    """Returns the tables in Markdown.
+
+    Args:
+        images: What files without a trained student are calibrated with.
+        args: The command line.
+    """
     rows = _rows(args)
     calls = {
         f"{row['bits']} {row['form']}": _inference(
-            _path(args, row["bits"], row["form"])
+            _file(row["bits"], row["form"], images, args)
         )
         for row in rows
     }
@@ -193,8 +214,9 @@ def _page(args: argparse.Namespace) -> str:
     lines = [
         "# Forms of normalizations and attention after training",
         "",
-        "KWT-1 with six blocks reads the 28 rows of images of Fashion-MNIST. All "
-        "students start from one float network and train with the same batches; "
+        "KWT-1 with six blocks reads the 28 rows of images of Fashion-MNIST. "
+        "Students of the same bits start from one float network and train with the "
+        "same batches; "
         f"epochs: {args.epochs}. Printed by "
         "`python -m benchmarks.forms_trained`; ms: one inference under LiteRT with "
         "XNNPACK on one thread, with the smallest and largest of three blocks of "
