@@ -4,7 +4,7 @@ from .copying import copied
 from .elementwise import infinite
 from .evaluation import Values
 from .expansions import register_layer
-from .float_layers import HardSigmoid, SynchronizedBatchNormalization, UnaryFunction
+from .float_layers import HardSigmoid, UnaryFunction
 from .float_part import FloatPart, convert_float_part, try_float_part
 from .folding import (
     LARGEST_INT8,
@@ -59,7 +59,6 @@ __all__ = [
     "Node",
     "NormForm",
     "ScoreMask",
-    "SynchronizedBatchNormalization",
     "UnaryFunction",
     "Values",
     "affine_part",

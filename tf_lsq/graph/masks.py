@@ -28,7 +28,7 @@ _EXCLUDED_BY = -64.0
 _LARGE = -1e4
 EXCLUDED = -1e9  # What Keras adds to scores that a mask excludes.
 # e to the power of minus this is half a code of a probability in int16.
-_DISTANCE = math.log(2.0**16)
+_NEGLIGIBLE = math.log(2.0**16)
 _ONLY_SCORES = (
     "only a softmax may read what is masked with a large negative number; multiply by "
     "the mask instead"
@@ -72,7 +72,7 @@ def least_step(beta: float) -> float:
     Args:
         beta: Factor of the scores.
     """
-    return _DISTANCE / (2**SCORE_BITS * beta)
+    return _NEGLIGIBLE / (2**SCORE_BITS * beta)
 
 
 def add_mask(call: Call, scores: Node, allowed: np.ndarray, name: str) -> Node:
