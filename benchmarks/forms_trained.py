@@ -205,10 +205,9 @@ def _page(images: np.ndarray, args: argparse.Namespace) -> str:
     """
     rows = _rows(args)
     calls = {
-        f"{row['bits']} {row['form']}": _inference(
-            _file(row["bits"], row["form"], images, args)
-        )
-        for row in rows
+        f"{bits} {form}": _inference(_file(bits, form, images, args))
+        for bits in dict.fromkeys(row["bits"] for row in rows)
+        for form in FORMS
     }
     times = side_by_side(calls, _ROUNDS, _WARM_UP)
     lines = [
