@@ -219,7 +219,8 @@ def _page(images: np.ndarray, args: argparse.Namespace) -> str:
         f"epochs: {args.epochs}. Printed by "
         "`python -m benchmarks.forms_trained`; ms: one inference under LiteRT with "
         "XNNPACK on one thread, with the smallest and largest of three blocks of "
-        f"{_ROUNDS // 3} rounds, all files in turn; to islands: the ratio to float "
+        f"{_ROUNDS // 3} rounds, all files in turn, where a file is missing another "
+        "one with the same operators; to islands: the ratio to float "
         "islands of the same bits; off by one: output codes of the "
         "file that are next to the student's; twin: codes of all tensors that the "
         "integer twin computes differently.",
