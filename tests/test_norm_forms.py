@@ -160,3 +160,18 @@ def test_check_model_says_what_a_target_does_with_a_normalization():
     assert "no form for `n`" in refused.problems[0]
     left = tflite_export.check_model(model, target="edgetpu", overrides={"n": "float"})
     assert left.ok and any("float tensors" in remark for remark in left.remarks)
+
+
+def test_a_frozen_norm_over_several_axes_can_be_unfrozen():
+    inputs = keras.Input((4, 6))
+    x = keras.layers.Dense(6)(inputs)
+    x = keras.layers.LayerNormalization(axis=(1, 2), name="norm", trainable=False)(x)
+    x = keras.layers.Flatten()(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    student = tf_lsq.quantize_model(model)
+    owners = [student.get_layer("norm_gamma"), student.get_layer("norm")]
+    assert not any(layer.trainable_weights for layer in owners)
+    for layer in owners:
+        layer.trainable = True
+    names = {w.name for layer in owners for w in layer.trainable_weights}
+    assert {"norm_gamma/gamma:0", "norm/beta:0"} <= names
