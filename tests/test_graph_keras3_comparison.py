@@ -74,6 +74,19 @@ def test_connections_that_differ_are_named(monkeypatch):
         tf_lsq.from_keras3(model)
 
 
+def test_a_model_that_amplifies_rounding_is_accepted(rng):
+    inputs = keras3.Input((4, 4, 3))
+    norm = layers3.BatchNormalization()
+    x = ops.sigmoid(norm(layers3.Conv2D(16, 3, padding="same")(inputs)))
+    for _ in range(40):  # Each map doubles a difference.
+        x = 4.0 * x * (1.0 - x)
+    model = keras3.Model(inputs, x)
+    norm.set_weights([rng.uniform(0.5, 1.5, 16) for _ in norm.weights])
+    x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
+    twin = tf_lsq.from_keras3(model)
+    assert np.abs(twin(x) - np.asarray(model(x))).max() > 0.1
+
+
 def test_a_model_that_draws_random_numbers_in_inference_is_accepted(rng):
     class Sampling(layers3.Layer):
         def __init__(self, **kwargs):

@@ -35,13 +35,13 @@ def compare(
             if not np.array_equal(one, other):
                 return "its output differs"
             continue
-        difference = _relative_difference(one, other, over)
+        difference = relative_difference(one, other, over)
         if difference > limit:
             return f"its output differs by {difference:.2g} of the largest value"
     return None
 
 
-def _relative_difference(one: np.ndarray, other: np.ndarray, over: Any) -> float:
+def relative_difference(one: np.ndarray, other: np.ndarray, over: Any) -> float:
     """Returns the difference of two tensors, relative to the largest value."""
     one, other = computable(one), computable(other)
     if not (is_finite(one) and is_finite(other)):
