@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -279,3 +282,22 @@ def test_a_config_trains_under_tfmots_default_scheme(rng):
     values = student.layers[2].quantize_config
     assert values.get_config()["weight_bits"] == 4
     assert tf.reduce_all(student(x) < np.inf)
+
+
+def test_networks_may_be_deeper_than_python_recurses(rng, tmp_path):
+    """Keras calls itself once per layer, and points double the number of layers."""
+    inputs = x = layers.Input((2,))
+    for _ in range(70):
+        x = layers.Dense(2, kernel_initializer="identity")(x)
+    model, limit = keras.Model(inputs, x), sys.getrecursionlimit()
+    data = rng.normal(size=(8, 2)).astype(np.float32)
+    sys.setrecursionlimit(len(inspect.stack()) + 130)
+    try:
+        student = tf_lsq.quantize_model(model, weight_bits=8, activation_bits=8)
+        tf_lsq.calibrate(student, data)
+        student.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        plain = tf_lsq.to_float(loaded)
+    finally:
+        sys.setrecursionlimit(limit)
+    np.testing.assert_allclose(plain(data), student(data), atol=1e-5)

@@ -16,7 +16,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -36,6 +36,9 @@ LayerScale: Any = convnext.LayerScale
 CustomScaleLayer: Any = inception_resnet_v2.CustomScaleLayer
 SafeMode: Any = serialization_lib.SafeModeScope
 _LEGACY = "TF_USE_LEGACY_KERAS"
+_DEEP = 20_000
+# A type checker sees the methods of Keras; Keras adds them.
+_Network: Any = keras.Model if TYPE_CHECKING else object
 
 
 @contextlib.contextmanager
@@ -56,6 +59,7 @@ with _keras_choice_kept():
 
 __all__ = [
     "CustomScaleLayer",
+    "DeepNetwork",
     "LayerScale",
     "OpLambda",
     "SafeMode",
@@ -63,6 +67,7 @@ __all__ = [
     "added_call",
     "added_callables",
     "calls_for_terms",
+    "deep_recursion",
     "exclude_from_weight_decay",
     "full_name",
     "import_keras3",
@@ -288,6 +293,29 @@ def steps_per_execution(model: keras.Model) -> int | None:
     if model.autotune_steps_per_execution:
         return None
     return int(keras.backend.get_value(model._steps_per_execution))
+
+
+@contextlib.contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Lets Keras connect networks of thousands of layers.
+
+    It calls itself for every layer on the way from the outputs to the inputs, and a
+    quantized network has a point after nearly every layer.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+class DeepNetwork(_Network):
+    """Adds to a class of models that they may have thousands of layers."""
+
+    def _init_graph_network(self, inputs: Any, outputs: Any) -> None:
+        with deep_recursion():
+            super()._init_graph_network(inputs, outputs)
 
 
 def infers_shapes_only() -> bool:

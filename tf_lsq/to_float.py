@@ -6,7 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from ._compat import is_keras3_model, keras, model_structure, name_outputs, nodes_of
+from ._compat import (
+    deep_recursion,
+    is_keras3_model,
+    keras,
+    model_structure,
+    name_outputs,
+    nodes_of,
+)
 from .graph import ForeignCall, Layer, ScoreMask, copied, tensors_of
 from .layers import LSQWrapper, MaskedPoint, PixelPoint, QuantizationPoint
 from .pixels import LARGEST_BYTE
@@ -87,7 +94,8 @@ def _plain(student: keras.Model, *, quantize_activations: bool) -> keras.Model:
         tf.nest.map_structure(lambda tensor: tensors[id(tensor)], structure)
         for structure in model_structure(student)
     )
-    plain = keras.Model(inputs, outputs, name=student.name)
+    with deep_recursion():
+        plain = keras.Model(inputs, outputs, name=student.name)
     name_outputs(plain, student.output_names)
     return plain
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tf_lsq
-from tf_lsq._compat import keras
+from tf_lsq._compat import deep_recursion, keras
 from tf_lsq.data import as_batch, as_pair, first_batch
 from tf_lsq.graph import tf_keras_model
 from tf_lsq.layers import PixelPoint
@@ -226,7 +226,8 @@ def _with_steps(
         data = as_pair(data, len(student.inputs))
         x = first_batch(data, student.input_names, _DATA_EXAMPLES)
         return student, measured_narrow_ranges(student, x)
-    copy = keras.models.clone_model(student)
+    with deep_recursion():
+        copy = keras.models.clone_model(student)
     copy.set_weights(student.get_weights())
     if data is not None:
         return copy, set_first_values(copy, data, _DATA_EXAMPLES).narrow

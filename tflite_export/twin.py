@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_lsq._compat import is_keras3_model, keras, model_structure, name_outputs
+from tf_lsq._compat import (
+    deep_recursion,
+    is_keras3_model,
+    keras,
+    model_structure,
+    name_outputs,
+)
 
 from .freezing import (
     FrozenModel,
@@ -133,11 +139,12 @@ def build_twin(
         outputs.append(values(tensors[tensor]))
     ends = [inputs[tensor] for tensor in frozen.inputs.values()]
     input_structure, output_structure = model_structure(model)
-    twin = keras.Model(
-        tf.nest.pack_sequence_as(input_structure, ends),
-        tf.nest.pack_sequence_as(output_structure, outputs),
-        name=f"{model.name}_twin",
-    )
+    with deep_recursion():
+        twin = keras.Model(
+            tf.nest.pack_sequence_as(input_structure, ends),
+            tf.nest.pack_sequence_as(output_structure, outputs),
+            name=f"{model.name}_twin",
+        )
     name_outputs(twin, list(frozen.outputs))
     return twin
 

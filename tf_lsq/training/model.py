@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from .._compat import (
+    DeepNetwork,
     in_tflite_converter,
     infers_shapes_only,
     is_keras3_model,
@@ -371,7 +372,7 @@ class StepTraining(_Trained):
 
 @register_for_h5
 @keras.utils.register_keras_serializable(package="tf_lsq")
-class LSQModel(StepTraining, keras.Model):
+class LSQModel(StepTraining, DeepNetwork, keras.Model):
     """A functional Keras model with learned quantization steps.
 
     `quantize_model` and `quantize_apply` create it. It is trained, saved and loaded

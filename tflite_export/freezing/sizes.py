@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from tf_lsq._compat import keras, name_outputs
+from tf_lsq._compat import deep_recursion, keras, name_outputs
 from tf_lsq.graph import Layer, copied
 from tf_lsq.training import LSQModel
 
@@ -110,7 +110,8 @@ def _resized(model: keras.Model, shapes: Mapping[str, _Sizes]) -> keras.Model:
         copies.append((layer, new))
         return new
 
-    resized = keras.models.clone_model(model, inputs, copy)
+    with deep_recursion():
+        resized = keras.models.clone_model(model, inputs, copy)
     for old, new in copies:
         new.set_weights(old.get_weights())
     if isinstance(model, LSQModel):

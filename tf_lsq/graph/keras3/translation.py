@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..._compat import (
+    deep_recursion,
     import_keras3,
     is_keras3_model,
     keras,
@@ -80,7 +81,8 @@ class Translator:
             tf.nest.map_structure(lambda tensor: tensors[id(tensor)], structure)
             for structure in (original._inputs_struct, original._outputs_struct)
         )
-        twin_model = keras.Model(inputs, outputs, name=name)
+        with deep_recursion():
+            twin_model = keras.Model(inputs, outputs, name=name)
         name_outputs(twin_model, original.output_names)
         return ModelTwin(original, twin_model, steps, tensors, self._constant)
 
