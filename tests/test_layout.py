@@ -13,6 +13,7 @@ from harness import tiny
 
 import tf_lsq
 from tf_lsq._compat import keras
+from tf_lsq.keras3 import LSQModel
 from tf_lsq.layers import LSQWrapper
 from tf_lsq.training import quantization_points, wrapped_layers
 
@@ -298,6 +299,8 @@ def test_networks_may_be_deeper_than_python_recurses(rng, tmp_path):
         student.save(tmp_path / "model.keras")
         loaded = keras.models.load_model(tmp_path / "model.keras")
         plain = tf_lsq.to_float(loaded)
+        view = LSQModel(loaded)
     finally:
         sys.setrecursionlimit(limit)
     np.testing.assert_allclose(plain(data), student(data), atol=1e-5)
+    np.testing.assert_array_equal(view(data), student(data))

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from .._compat import import_keras3, keras, model_structure, nodes_of
+from .._compat import deep_recursion, import_keras3, keras, model_structure, nodes_of
 from .._compat3 import share_storage, take_any_arguments
 from ..graph import ForeignCall, tensors_of
 
@@ -201,7 +201,8 @@ class ModelView(keras3.Model):
 
     def __init__(self, model: keras.Model) -> None:
         inputs, outputs = _mirrored(model)
-        super().__init__(inputs=inputs, outputs=outputs, name=model.name)
+        with deep_recursion():
+            super().__init__(inputs=inputs, outputs=outputs, name=model.name)
         object.__setattr__(self, "tf_keras_layer", model)
         self.output_names = list(model.output_names)
         self.autocast = False
@@ -223,9 +224,10 @@ class ModelView(keras3.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Rebuilds the model."""
-        model = keras.saving.deserialize_keras_object(
-            json.loads(config[cls._config_key]), custom_objects
-        )
+        with deep_recursion():
+            model = keras.saving.deserialize_keras_object(
+                json.loads(config[cls._config_key]), custom_objects
+            )
         return cls(model)
 
 
