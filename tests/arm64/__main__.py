@@ -1,6 +1,6 @@
 """Runs files under LiteRT for arm64 and compares every tensor with the integer twin.
 
-python -m arm64                                  # everything; about ten minutes
+python -m arm64                                  # everything; about half an hour
 python -m arm64 --share 10 --seed 3              # a tenth of the cases, drawn by a seed
 python -m arm64 --markdown docs/arm64.md         # also writes the table
 """
