@@ -12,7 +12,6 @@ _WITH_KERNEL = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CO
 
 SOFTMAX_LIMIT = 16_000
 _MOST_LARGE_SIZES = 3
-_MOST_AXES = 4
 # Limit of output codes per unit of the accumulator.
 STEEPEST = 256
 
@@ -107,10 +106,18 @@ def missing_kernels(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
     return ", ".join(found)
 
 
-def many_axes(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
-    """Finds tensors of more than four axes."""
-    ranks = {n: s for n, s in _shapes(op, graph).items() if len(s) > _MOST_AXES}
-    return ", ".join(f"`{name}` {shape}" for name, shape in ranks.items())
+def more_axes_than(most: int) -> Found:
+    """Returns a condition that finds tensors with more axes.
+
+    Args:
+        most: How many axes a tensor may have, with the batch.
+    """
+
+    def found(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:
+        ranks = {n: s for n, s in _shapes(op, graph).items() if len(s) > most}
+        return ", ".join(f"`{name}` {shape}" for name, shape in ranks.items())
+
+    return found
 
 
 def float_tensors(op: TFLiteOp, graph: TFLiteGraph, target: Target) -> str:

@@ -10,6 +10,7 @@ RESOLVER = f"{_SOURCES}/micro_mutable_op_resolver.h"
 CONVOLUTION = f"{_SOURCES}/kernels/conv.cc"
 DENSE = f"{_SOURCES}/kernels/fully_connected.cc"
 SLICE = f"{_SOURCES}/kernels/strided_slice_common.cc"
+TRANSPOSE = f"{_SOURCES}/kernels/transpose_common.cc"
 _ALLOCATOR = f"{_SOURCES}/micro_allocator.cc"
 
 # Operators that differ from their method of `MicroMutableOpResolver` by more than
@@ -93,9 +94,18 @@ _TFLM_RULES = (
         "four_axes",
         ("STRIDED_SLICE",),
         "Tensors must have at most four axes",
-        conditions.many_axes,
+        conditions.more_axes_than(4),
         remedy="Reshape the tensor to fewer axes before the layer.",
         source=SLICE,
+        refused=True,
+    ),
+    Rule(
+        "five_axes",
+        ("TRANSPOSE",),
+        "Tensors must have at most five axes",
+        conditions.more_axes_than(5),
+        remedy="Write the layer as two, each of which moves fewer axes.",
+        source=TRANSPOSE,
         refused=True,
     ),
 )
