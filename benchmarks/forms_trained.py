@@ -244,15 +244,21 @@ def _page(images: np.ndarray, args: argparse.Namespace) -> str:
             str(own.ratio(times[f"{row['bits']} {_ISLANDS}"])),
         ]
         lines.append(f"| {row['bits']} | {row['form']} | {' | '.join(cells)} |")
+    about = ", ".join(f"{name} {value}" for name, value in machine().items())
+    lines += ["", *_targets(args), "", f"Measured with {about}."]
+    return "\n".join(lines) + "\n"
+
+
+def _targets(args: argparse.Namespace) -> list[str]:
+    """Returns the lines of the table of targets."""
     says = "What `tflite_export.check_model` says of it at 8/8 bits:"
-    lines += ["", "## Targets", "", says, ""]
+    lines = ["## Targets", "", says, ""]
     lines += ["| target | form | operators | verdict |", "|---|---|---|---|"]
     model = keras.models.load_model(args.float, compile=False)
     for target in TARGETS:
         for form in ("integers", _ISLANDS):
             lines.append(_verdict(model, target, form))
-    about = ", ".join(f"{name} {value}" for name, value in machine().items())
-    return "\n".join([*lines, "", f"Measured with {about}."]) + "\n"
+    return lines
 
 
 def _verdict(model: keras.Model, target: str, form: str) -> str:

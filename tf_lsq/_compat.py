@@ -36,6 +36,7 @@ LayerScale: Any = convnext.LayerScale
 CustomScaleLayer: Any = inception_resnet_v2.CustomScaleLayer
 SafeMode: Any = serialization_lib.SafeModeScope
 _LEGACY = "TF_USE_LEGACY_KERAS"
+# Frames that Python allows while Keras connects a network; a layer takes one or two.
 _DEEP = 20_000
 # A type checker sees the methods of Keras; Keras adds them.
 _Network: Any = keras.Model if TYPE_CHECKING else object

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..._compat import import_keras3, keras
+from ..._compat import deep_recursion, import_keras3, keras
 from ..expansions import EXPANSIONS
 from .differences import (
     compare,
@@ -219,8 +219,10 @@ class _Comparison:
         twin, keras3 = self._twin, import_keras3()
         nodes = [node for node, _ in twin.steps]
         tensors = [tensor for node in nodes for tensor in node.output_tensors]
-        original = keras3.Model(twin.original.inputs, tensors)
-        copy = keras.Model(twin.model.inputs, [twin.tensors[id(t)] for t in tensors])
+        with deep_recursion():
+            original = keras3.Model(twin.original.inputs, tensors)
+            ends = [twin.tensors[id(tensor)] for tensor in tensors]
+            copy = keras.Model(twin.model.inputs, ends)
         pairs = zip(
             tensors,
             original(inputs, training=False),
